@@ -1,1 +1,18 @@
-//! placeholder
+//! Words that every crate of Millstream shares: ids, times, plans, log entries, and the edges to the
+//! outside world (network, storage, blocking work, clock) as traits.
+//!
+//! Nothing here knows a driver: no Kafka, no Postgres, no SQL text. Failure: every fallible call
+//! returns a typed error with a kind and says whether a retry may help ([`error`]).
+
+pub mod blocking;
+pub mod dead_letter;
+pub mod error;
+pub mod ids;
+pub mod log;
+pub mod net;
+pub mod plan;
+pub mod report;
+pub mod secret;
+pub mod store;
+pub mod suggest;
+pub mod time;

@@ -1,0 +1,303 @@
+//! Log entries: everything that is durable about jobs besides state parts and segments.
+//!
+//! Written by the master's log actor, read by a starting master and by whoever explains a cluster's past.
+//! Stored as JSON, one object a position, several entries an object. Plain data.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Failure;
+use crate::ids::{
+    Epoch, Generation, Incarnation, JobName, OperatorId, Seq, SinkIndex, SourceIndex, SplitId,
+    TaskId, Term, Token, WorkerId,
+};
+use crate::plan::JobPlan;
+use crate::report::{RowCounters, Segment, SplitProgress, StatePart};
+use crate::time::EventTime;
+
+/// One object of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogObject {
+    /// The reign of the master that wrote it (INV-4: below the newest Fence it has no effect).
+    pub term: Term,
+    /// Unique to this attempt: tells our own write from another's after an unknown result.
+    pub nonce: String,
+    /// What happened, in order.
+    pub entries: Vec<Entry>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "snake_case")]
+pub enum Entry {
+    /// A master begins its reign.
+    Fence {
+        /// Higher than any before.
+        term: Term,
+        /// Its name, for people.
+        master: String,
+    },
+    /// A job was submitted.
+    Job(Box<JobEntry>),
+    /// A job was given to workers.
+    Assign(Box<AssignEntry>),
+    /// The commit of an epoch: before it nothing happened, after it everything will.
+    Epoch(Box<EpochEntry>),
+    /// A job came to its end.
+    Ended {
+        /// The job.
+        job: JobName,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// How it ended.
+        end: JobEnd,
+    },
+    /// A job that was stopped is to go on.
+    Resumed {
+        /// The job.
+        job: JobName,
+        /// Which life of it.
+        incarnation: Incarnation,
+    },
+}
+
+/// A submitted job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobEntry {
+    /// Its name.
+    pub job: JobName,
+    /// This life of its state.
+    pub incarnation: Incarnation,
+    /// The SQL as submitted; secrets are references in it.
+    pub sql: String,
+    /// What the SQL was planned to.
+    pub plan: JobPlan,
+    /// Wall clock at submit, microseconds since 1970 UTC.
+    pub submitted_at_us: i64,
+}
+
+/// How a job came to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "snake_case")]
+pub enum JobEnd {
+    /// Told to stop; resumable.
+    Stopped,
+    /// All sources ended and all windows fired.
+    Finished,
+    /// Out of restarts, or a failure that a retry cannot help.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// A job given to workers. Its generation is the log position of the object that holds it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AssignEntry {
+    /// The job.
+    pub job: JobName,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// The epoch whose state the tasks begin with; 0 is nothing.
+    pub restore_from: Epoch,
+    /// Who runs what.
+    pub assignment: Assignment,
+}
+
+/// Who runs what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The worker of each task. Every stage has the same number of tasks.
+    pub tasks: Vec<TaskPlacement>,
+    /// The reader task of each split.
+    pub splits: Vec<SplitPlacement>,
+    /// The worker of each sink.
+    pub sinks: Vec<SinkPlacement>,
+}
+
+/// The worker of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskPlacement {
+    /// The task.
+    pub task: TaskId,
+    /// Its worker.
+    pub worker: WorkerId,
+}
+
+/// The reader of a split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitPlacement {
+    /// The source.
+    pub source: SourceIndex,
+    /// The split.
+    pub split: SplitId,
+    /// Which task of the source's stage reads it.
+    pub task_index: u32,
+}
+
+/// The worker of a sink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkPlacement {
+    /// The sink.
+    pub sink: SinkIndex,
+    /// Its worker.
+    pub worker: WorkerId,
+}
+
+impl Assignment {
+    /// The workers that run anything of the job, each once, in order.
+    pub fn workers(&self) -> Vec<WorkerId> {
+        let tasks = self.tasks.iter().map(|placement| &placement.worker);
+        let sinks = self.sinks.iter().map(|placement| &placement.worker);
+        let mut workers: Vec<WorkerId> = tasks.chain(sinks).cloned().collect();
+        workers.sort();
+        workers.dedup();
+        workers
+    }
+}
+
+/// The commit of an epoch. Maps hold only what changed since the parent; [`JobProgress`] folds them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochEntry {
+    /// The job.
+    pub job: JobName,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// This epoch.
+    pub epoch: Epoch,
+    /// The epoch before it; no two entries of a life share one (INV-1).
+    pub parent: Epoch,
+    /// The generation that computed it.
+    pub generation: Generation,
+    /// Progress of the splits that moved, and splits claimed in this epoch.
+    pub splits: BTreeMap<SourceIndex, BTreeMap<SplitId, SplitProgress>>,
+    /// The sources' watermarks that moved; operators act on them from the next epoch on.
+    pub watermarks: BTreeMap<SourceIndex, EventTime>,
+    /// All live state parts of the operators that changed.
+    pub parts: BTreeMap<OperatorId, Vec<StatePart>>,
+    /// The rows of this epoch, fixed before any sink sees them (INV-2).
+    pub segments: Vec<Segment>,
+    /// What became of the rows of each source.
+    pub counters: BTreeMap<SourceIndex, RowCounters>,
+    /// How far each sink was known to be; a hint that shortens its history at the next start.
+    pub sink_markers: BTreeMap<SinkIndex, Epoch>,
+    /// All sources had ended and this epoch fired what was left.
+    pub drained: bool,
+}
+
+/// What a sink has to be told of an epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommittedEpoch {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The epoch before it.
+    pub parent: Epoch,
+    /// Its segments, of all outputs.
+    pub segments: Vec<Segment>,
+    /// Nothing comes after it: sinks that gather epochs close what they hold.
+    pub last: bool,
+}
+
+impl From<&EpochEntry> for CommittedEpoch {
+    fn from(entry: &EpochEntry) -> Self {
+        Self {
+            epoch: entry.epoch,
+            parent: entry.parent,
+            segments: entry.segments.clone(),
+            last: entry.drained,
+        }
+    }
+}
+
+/// A job's position, folded from its Epoch entries in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobProgress {
+    /// The last committed epoch; 0 is none.
+    pub epoch: Epoch,
+    /// Every split ever claimed.
+    pub splits: BTreeMap<SourceIndex, BTreeMap<SplitId, SplitProgress>>,
+    /// The sources' watermarks.
+    pub watermarks: BTreeMap<SourceIndex, EventTime>,
+    /// Live state parts.
+    pub parts: BTreeMap<OperatorId, Vec<StatePart>>,
+    /// Row counts since the life began.
+    pub counters: BTreeMap<SourceIndex, RowCounters>,
+    /// The last known markers.
+    pub sink_markers: BTreeMap<SinkIndex, Epoch>,
+    /// Epochs that some sink may still need, in order.
+    pub undelivered: Vec<CommittedEpoch>,
+    /// The sources have ended and everything has fired.
+    pub drained: bool,
+}
+
+/// An Epoch entry that does not follow the chain: another master's, or a defect.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("epoch {epoch} names parent {parent}, but the chain ends at {head}")]
+pub struct BrokenChain {
+    /// The entry's epoch.
+    pub epoch: Epoch,
+    /// The parent it names.
+    pub parent: Epoch,
+    /// Where the chain ends.
+    pub head: Epoch,
+}
+
+impl JobProgress {
+    /// Folds the next entry; checks INV-1 and INV-6.
+    pub fn apply(&mut self, entry: &EpochEntry) -> Result<(), BrokenChain> {
+        if entry.parent != self.epoch || entry.epoch <= entry.parent {
+            return Err(BrokenChain {
+                epoch: entry.epoch,
+                parent: entry.parent,
+                head: self.epoch,
+            });
+        }
+        self.epoch = entry.epoch;
+        for (source, splits) in &entry.splits {
+            let known = self.splits.entry(*source).or_default();
+            known.extend(
+                splits
+                    .iter()
+                    .map(|(split, progress)| (split.clone(), progress.clone())),
+            );
+        }
+        for (source, watermark) in &entry.watermarks {
+            let known = self.watermarks.entry(*source).or_insert(*watermark);
+            *known = (*known).max(*watermark);
+        }
+        for (operator, parts) in &entry.parts {
+            self.parts.insert(operator.clone(), parts.clone());
+        }
+        for (source, counters) in &entry.counters {
+            self.counters.entry(*source).or_default().add(counters);
+        }
+        self.sink_markers.extend(&entry.sink_markers);
+        self.undelivered.push(entry.into());
+        self.drained = entry.drained;
+        Ok(())
+    }
+
+    /// Forgets the epochs that every one of `sink_count` sinks holds.
+    pub fn forget_delivered(&mut self, sink_count: usize) {
+        let marker = |index: usize| {
+            self.sink_markers
+                .get(&SinkIndex(index as u32))
+                .copied()
+                .unwrap_or_default()
+        };
+        let delivered = (0..sink_count).map(marker).min().unwrap_or(self.epoch);
+        self.undelivered
+            .retain(|committed| committed.epoch > delivered);
+    }
+}
+
+/// What fences the sinks that an assignment places.
+pub fn sink_token(generation: Generation) -> Token {
+    Token(generation.0)
+}
+
+/// The generation of an assignment in the log object at `seq`.
+pub fn generation_of(seq: Seq) -> Generation {
+    Generation(seq.0)
+}

@@ -1,0 +1,174 @@
+//! The rules of the log: one winner a position, read-back after an unknown result, terms that fence,
+//! and a chain of epochs without forks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+
+use super::entry::{EpochEntry, JobProgress};
+use super::*;
+use crate::blocking::ThreadPool;
+use crate::ids::{Epoch, Generation, Incarnation, SinkIndex};
+use crate::store::{FileStore, Store};
+
+fn object(term: u64, nonce: &str) -> LogObject {
+    let fence = Entry::Fence {
+        term: Term(term),
+        master: nonce.to_owned(),
+    };
+    LogObject {
+        term: Term(term),
+        nonce: nonce.to_owned(),
+        entries: vec![fence],
+    }
+}
+
+/// Applies one create and then says that it does not know.
+struct LosesOneAnswer {
+    inner: FileStore,
+    lost: AtomicBool,
+}
+
+#[async_trait]
+impl Store for LosesOneAnswer {
+    async fn create(&self, key: &str, value: Bytes) -> Result<(), StoreError> {
+        self.inner.create(key, value).await?;
+        if self.lost.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(StoreError::Unavailable {
+            key: key.to_owned(),
+            cause: "timed out".to_owned(),
+        })
+    }
+
+    async fn put(&self, key: &str, value: Bytes) -> Result<(), StoreError> {
+        self.inner.put(key, value).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.inner.list(prefix).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.inner.delete(key).await
+    }
+}
+
+async fn file_store(folder: &tempfile::TempDir) -> FileStore {
+    let path = folder.path().to_string_lossy().into_owned();
+    FileStore::open(&path, Arc::new(ThreadPool))
+        .await
+        .expect("open")
+}
+
+#[tokio::test]
+async fn the_second_master_at_a_position_reads_the_first_ones_object() {
+    let folder = tempfile::tempdir().expect("folder");
+    let store: StoreRef = Arc::new(file_store(&folder).await);
+    assert_eq!(
+        append(&store, Seq(1), &object(1, "a"))
+            .await
+            .expect("append"),
+        Appended::Written
+    );
+    let second = append(&store, Seq(1), &object(2, "b"))
+        .await
+        .expect("append");
+    assert_eq!(second, Appended::Taken(Box::new(object(1, "a"))));
+}
+
+#[tokio::test]
+async fn an_append_whose_answer_was_lost_is_found_written() {
+    let folder = tempfile::tempdir().expect("folder");
+    let store: StoreRef = Arc::new(LosesOneAnswer {
+        inner: file_store(&folder).await,
+        lost: AtomicBool::new(false),
+    });
+    assert_eq!(
+        append(&store, Seq(1), &object(1, "a"))
+            .await
+            .expect("append"),
+        Appended::Written
+    );
+    assert_eq!(
+        read_all(&store).await.expect("read"),
+        [(Seq(1), object(1, "a"))]
+    );
+}
+
+#[test]
+fn entries_of_a_fenced_term_do_not_count() {
+    let objects = [
+        (Seq(1), object(1, "a")),
+        (Seq(2), object(2, "b")),
+        (Seq(3), object(1, "late")),
+        (Seq(4), object(2, "c")),
+    ];
+    let counted: Vec<Seq> = canonical(&objects)
+        .into_iter()
+        .map(|(seq, _)| seq)
+        .collect();
+    assert_eq!(counted, [Seq(1), Seq(2), Seq(4)]);
+}
+
+fn epoch(epoch: u64, parent: u64) -> EpochEntry {
+    EpochEntry {
+        job: "clicks".into(),
+        incarnation: Incarnation(uuid::Uuid::nil()),
+        epoch: Epoch(epoch),
+        parent: Epoch(parent),
+        generation: Generation(1),
+        splits: BTreeMap::new(),
+        watermarks: BTreeMap::new(),
+        parts: BTreeMap::new(),
+        segments: Vec::new(),
+        counters: BTreeMap::new(),
+        sink_markers: BTreeMap::new(),
+        drained: false,
+    }
+}
+
+#[test]
+fn an_epoch_must_name_the_head_of_the_chain_as_its_parent() {
+    let mut progress = JobProgress::default();
+    progress.apply(&epoch(1, 0)).expect("first");
+    progress
+        .apply(&epoch(4, 1))
+        .expect("gaps are abandoned epochs");
+    let fork = progress.apply(&epoch(5, 1)).expect_err("a fork");
+    assert_eq!(fork.head, Epoch(4));
+    assert!(
+        progress.apply(&epoch(4, 4)).is_err(),
+        "an epoch is after its parent"
+    );
+}
+
+#[test]
+fn epochs_are_kept_until_the_slowest_sink_holds_them() {
+    let mut progress = JobProgress::default();
+    for number in 1..=3 {
+        progress.apply(&epoch(number, number - 1)).expect("chain");
+    }
+    progress.sink_markers.insert(SinkIndex(0), Epoch(3));
+    progress.forget_delivered(2);
+    assert_eq!(
+        progress.undelivered.len(),
+        3,
+        "the second sink holds nothing yet"
+    );
+    progress.sink_markers.insert(SinkIndex(1), Epoch(2));
+    progress.forget_delivered(2);
+    let left: Vec<Epoch> = progress
+        .undelivered
+        .iter()
+        .map(|committed| committed.epoch)
+        .collect();
+    assert_eq!(left, [Epoch(3)]);
+}

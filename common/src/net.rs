@@ -1,0 +1,232 @@
+//! The network as something handed in: dial and listen, under tonic and Flight.
+//!
+//! Called by whoever serves or dials gRPC: the master's services, the worker's link and Flight
+//! server, clients. Two kinds: [`TcpNet`], and [`MemoryNet`] for several roles in one process.
+//! Failure: a dial that cannot reach its address is an `io::Error` with the address in its text.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tonic::transport::server::Connected;
+use tonic::transport::{Channel, Endpoint};
+
+/// A byte stream in both directions.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// One connection, dialled or accepted; what tonic serves.
+pub struct Connection {
+    stream: Box<dyn Duplex>,
+    peer: Peer,
+}
+
+/// Where a connection comes from, as far as the network knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The other end's host, without a port; `None` inside one process.
+    pub host: Option<String>,
+}
+
+/// A listener and the address at which others reach it.
+pub struct Listener {
+    /// `host:port`, with the port that was really taken.
+    pub address: String,
+    /// Connections as they come; ends when the network goes.
+    pub incoming: BoxStream<'static, io::Result<Connection>>,
+}
+
+/// Dials and listens.
+#[async_trait]
+pub trait Net: Send + Sync {
+    /// Opens a connection to `address` (`host:port`).
+    async fn connect(&self, address: &str) -> io::Result<Connection>;
+    /// Listens at `address`; port 0 takes a free one.
+    async fn listen(&self, address: &str) -> io::Result<Listener>;
+}
+
+/// A shared network.
+pub type NetRef = Arc<dyn Net>;
+
+/// How long a dial may take before the address counts as unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Both sides ping an open connection this often; a half-open one is found after twice this.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A gRPC channel to `address` over `net`; it connects at the first call and again after a loss.
+pub fn channel(net: &NetRef, address: &str) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_INTERVAL)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true);
+    let net = net.clone();
+    let address = address.to_owned();
+    let connector = tower::service_fn(move |_| {
+        let net = net.clone();
+        let address = address.clone();
+        async move { net.connect(&address).await.map(TokioIo::new) }.boxed()
+    });
+    Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+/// The operating system's TCP.
+#[derive(Debug, Default)]
+pub struct TcpNet;
+
+#[async_trait]
+impl Net for TcpNet {
+    async fn connect(&self, address: &str) -> io::Result<Connection> {
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(|error| {
+                io::Error::new(error.kind(), format!("connect to {address}: {error}"))
+            })?;
+        accept(stream)
+    }
+
+    async fn listen(&self, address: &str) -> io::Result<Listener> {
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            io::Error::new(error.kind(), format!("listen at {address}: {error}"))
+        })?;
+        let taken = listener.local_addr()?.to_string();
+        let incoming = futures::stream::unfold(listener, |listener| async {
+            let accepted = listener
+                .accept()
+                .await
+                .and_then(|(stream, _)| accept(stream));
+            Some((accepted, listener))
+        });
+        Ok(Listener {
+            address: taken,
+            incoming: incoming.boxed(),
+        })
+    }
+}
+
+fn accept(stream: TcpStream) -> io::Result<Connection> {
+    stream.set_nodelay(true)?;
+    let host = stream
+        .peer_addr()
+        .ok()
+        .map(|address| address.ip().to_string());
+    Ok(Connection {
+        stream: Box::new(stream),
+        peer: Peer { host },
+    })
+}
+
+/// Connections that never leave the process: for `run` and for tests.
+#[derive(Default)]
+pub struct MemoryNet {
+    listeners: Mutex<Listeners>,
+}
+
+#[derive(Default)]
+struct Listeners {
+    by_address: BTreeMap<String, mpsc::Sender<Connection>>,
+    opened_count: u16,
+}
+
+/// Bytes in flight on one in-memory connection.
+const MEMORY_CONNECTION_BYTES: usize = 1 << 20;
+/// Connections waiting to be accepted by one listener.
+const MEMORY_BACKLOG: usize = 64;
+
+#[async_trait]
+impl Net for MemoryNet {
+    async fn connect(&self, address: &str) -> io::Result<Connection> {
+        let refused = || {
+            io::Error::new(
+                io::ErrorKind::ConnectionRefused,
+                format!("nobody listens at {address}"),
+            )
+        };
+        let listener = {
+            let listeners = self
+                .listeners
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            listeners
+                .by_address
+                .get(address)
+                .cloned()
+                .ok_or_else(refused)?
+        };
+        let (near, far) = tokio::io::duplex(MEMORY_CONNECTION_BYTES);
+        let wrap = |stream| Connection {
+            stream: Box::new(stream),
+            peer: Peer { host: None },
+        };
+        listener.send(wrap(far)).await.map_err(|_| refused())?;
+        Ok(wrap(near))
+    }
+
+    async fn listen(&self, address: &str) -> io::Result<Listener> {
+        let (sender, receiver) = mpsc::channel(MEMORY_BACKLOG);
+        let mut listeners = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        listeners.opened_count += 1;
+        let taken = match address.strip_suffix(":0") {
+            Some(host) => format!("{host}:{}", listeners.opened_count),
+            None => address.to_owned(),
+        };
+        listeners.by_address.insert(taken.clone(), sender);
+        let incoming = tokio_stream::wrappers::ReceiverStream::new(receiver).map(Ok);
+        Ok(Listener {
+            address: taken,
+            incoming: incoming.boxed(),
+        })
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

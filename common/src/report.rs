@@ -1,0 +1,152 @@
+//! What a worker tells the master of a finished barrier, and what both sides call a split's progress.
+//!
+//! Filled by readers, operators and ship actors, gathered by the pipeline actor into one
+//! [`PipelineReport`] an epoch, folded by `master/src/checkpoint` into the log's `Epoch` entry. Plain data,
+//! stored in the log as JSON.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Epoch, OperatorId, OutputIndex, SourceIndex, SplitId, WorkerId};
+use crate::time::EventTime;
+
+/// How far a split has been read. Positions are half-open: everything before `position` is inside
+/// the epochs so far, nothing from it on (INV-5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitProgress {
+    /// The next Kafka offset, or the number of records read from the file.
+    pub position: i64,
+    /// Where the split ends (exclusive), if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<i64>,
+    /// No row older than this will come from the split; never goes back (INV-6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<EventTime>,
+    /// Whether more rows may come.
+    pub status: SplitStatus,
+    /// Size and mtime of a file when it was claimed; another one later is an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+}
+
+/// Whether more rows may come from a split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SplitStatus {
+    /// Being read.
+    Active,
+    /// Read to its end and silent for the source's idle timeout: holds nobody's watermark back.
+    Idle,
+    /// Read to its end for ever.
+    Ended,
+}
+
+/// A split to read, and from where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitStart {
+    /// Its source.
+    pub source: SourceIndex,
+    /// The split.
+    pub split: SplitId,
+    /// From where: `position` is the first to read; `watermark` is what no accepted row may be below.
+    pub progress: SplitProgress,
+}
+
+/// An object with the state of one operator's keys: Arrow IPC stream; the first columns are `_vnode` (UInt8).
+/// Later parts override earlier ones, key by key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatePart {
+    /// Its key in storage.
+    pub path: String,
+    /// The epoch it was written in.
+    pub epoch: Epoch,
+    /// Size in storage.
+    pub bytes: u64,
+    /// CRC-32C of the object (INV-8).
+    pub checksum: u32,
+    /// Rows in it.
+    pub row_count: u64,
+}
+
+/// An object with one worker's rows of one output for one epoch: Arrow IPC stream, `_op` as last column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// The output.
+    pub output: OutputIndex,
+    /// Its key in storage.
+    pub path: String,
+    /// Size in storage.
+    pub bytes: u64,
+    /// CRC-32C of the object (INV-8).
+    pub checksum: u32,
+    /// Rows in it.
+    pub row_count: u64,
+}
+
+/// What became of the rows of one source within an epoch; the counters close the sum (INV-10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowCounters {
+    /// Records read.
+    pub read: u64,
+    /// Rows handed on.
+    pub accepted: u64,
+    /// Rows in dead letters.
+    pub rejected: u64,
+    /// Rows dropped by `on_violation = 'drop'`.
+    pub dropped: u64,
+    /// Bytes of payload read.
+    pub bytes: u64,
+}
+
+impl RowCounters {
+    /// Adds another count to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.read += other.read;
+        self.accepted += other.accepted;
+        self.rejected += other.rejected;
+        self.dropped += other.dropped;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Everything one worker did for one epoch, once all of it is durable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipelineReport {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Who reports.
+    pub worker: WorkerId,
+    /// The splits read here, as of the barrier.
+    pub splits: BTreeMap<SourceIndex, BTreeMap<SplitId, SplitProgress>>,
+    /// By operator, all parts that this worker's tasks need from now on, old and new.
+    pub parts: BTreeMap<OperatorId, Vec<StatePart>>,
+    /// The segments of this epoch, in order.
+    pub segments: Vec<Segment>,
+    /// By source, what became of the rows since the last barrier.
+    pub counters: BTreeMap<SourceIndex, RowCounters>,
+}
+
+/// What the tasks of a generation begin with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestorePoint {
+    /// The last committed epoch; 0 is none. Sinks apply nothing that does not follow it.
+    pub epoch: Epoch,
+    /// The splits of all tasks, with where to begin.
+    pub splits: Vec<AssignedSplit>,
+    /// The sources' watermarks: operators start from them (INV-6).
+    pub watermarks: BTreeMap<SourceIndex, EventTime>,
+    /// Live state parts, oldest first.
+    pub parts: BTreeMap<OperatorId, Vec<StatePart>>,
+    /// Epochs that some sink may not hold yet, in order.
+    pub undelivered: Vec<crate::log::entry::CommittedEpoch>,
+}
+
+/// A split and its reader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedSplit {
+    /// Which task of the source's stage reads it.
+    pub task_index: u32,
+    /// The split, and from where.
+    pub start: SplitStart,
+}

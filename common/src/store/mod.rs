@@ -1,0 +1,106 @@
+//! Storage as the rest of Millstream sees it: keys to immutable bytes, created only if absent.
+//!
+//! The log, state parts and segments go through [`Store`]; nothing else is durable. Two real kinds:
+//! [`FileStore`] (`file://`, fsynced) and [`ObjectStore`] (`s3://` and whatever else object_store
+//! opens); a simulator brings its own. Failure: [`Error`] says whether the effect is known.
+
+mod file;
+mod object;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use file::FileStore;
+pub use object::ObjectStore;
+
+use crate::blocking::BlockingRef;
+use crate::error::Kind;
+
+/// What a call to storage can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The key is taken; read it to learn by whom.
+    #[error("{key} exists already")]
+    Exists {
+        /// The key that was to be created.
+        key: String,
+    },
+    /// Whether the call had its effect is unknown: it may have failed before or after.
+    #[error("storage unavailable at {key}: {cause}")]
+    Unavailable {
+        /// The key of the call.
+        key: String,
+        /// What the storage says.
+        cause: String,
+    },
+    /// The URL names no storage that can be opened.
+    #[error("open storage {url}: {cause}; write file:///path or s3://bucket/prefix")]
+    Url {
+        /// The URL as given.
+        url: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+}
+
+impl Error {
+    /// Who has to act.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Exists { .. } => Kind::Internal,
+            Self::Unavailable { .. } => Kind::External,
+            Self::Url { .. } => Kind::User,
+        }
+    }
+}
+
+/// Keys to immutable bytes. Keys are relative paths of `[A-Za-z0-9._=-]` segments joined by `/`.
+///
+/// # Contract
+/// `create` is durable when it returns `Ok`, and of several creators of one key exactly one gets
+/// `Ok`. A reader sees a key whole or not at all.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Creates `key`; [`Error::Exists`] if it is there, whoever made it.
+    async fn create(&self, key: &str, value: Bytes) -> Result<(), Error>;
+    /// Creates or replaces `key`. Only for advisory objects that nothing refers to.
+    async fn put(&self, key: &str, value: Bytes) -> Result<(), Error>;
+    /// The bytes of `key`, or `None` if it is not there.
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, Error>;
+    /// The keys that begin with `prefix` (a folder, ending in `/`), in order.
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, Error>;
+    /// Removes `key`; absent is fine.
+    async fn delete(&self, key: &str) -> Result<(), Error>;
+}
+
+/// A shared storage.
+pub type StoreRef = Arc<dyn Store>;
+
+/// Opens the storage behind `url` and checks that create-only holds on it.
+pub async fn open(url: &str, blocking: BlockingRef) -> Result<StoreRef, Error> {
+    let store: StoreRef = match url.strip_prefix("file://") {
+        Some(path) => Arc::new(FileStore::open(path, blocking).await?),
+        None => Arc::new(ObjectStore::open(url)?),
+    };
+    self_test(&store).await?;
+    Ok(store)
+}
+
+/// Creates one key twice: the second must be refused, else two masters could both win an epoch.
+async fn self_test(store: &StoreRef) -> Result<(), Error> {
+    let key = format!("selftest/{}", uuid::Uuid::new_v4());
+    store.create(&key, Bytes::from_static(b"first")).await?;
+    let second = store.create(&key, Bytes::from_static(b"second")).await;
+    store.delete(&key).await?;
+    match second {
+        Err(Error::Exists { .. }) => Ok(()),
+        Ok(()) => Err(Error::Url {
+            url: key,
+            cause: "the storage lets two writers create one key (If-None-Match is ignored)"
+                .to_owned(),
+        }),
+        Err(error) => Err(error),
+    }
+}
