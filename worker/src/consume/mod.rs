@@ -1,0 +1,91 @@
+//! Readers: pull splits from Kafka, files or a generator at given positions, and decode them.
+//!
+//! First step of the path. `reader_actor.rs` owns one [`SourceReader`] a source task and asks it for
+//! the next event; what a reader hands on is decoded already, because payloads are borrowed from the client
+//! and must not cross a thread. A reader never commits a position by itself: positions are what
+//! [`SourceCut`] says at a barrier, and only the log's Epoch makes them true (INV-5).
+//! Failure: an error ends the pipeline; the next generation reads again from the last epoch.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use async_trait::async_trait;
+use millstream_common::error::Kind;
+use millstream_common::ids::{Epoch, SplitId};
+use millstream_common::report::{RowCounters, SplitProgress, SplitStart};
+use millstream_common::time::EventTime;
+
+/// What a reader can fail with.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {cause}")]
+pub struct ConsumeError {
+    /// Who has to act.
+    pub kind: Kind,
+    /// "verb noun" and the split, such as `read partition clicks_topic-3`.
+    pub what: String,
+    /// What the client says, and what to do next.
+    pub cause: String,
+}
+
+/// What a reader hands on, in order.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// Rows of one or more splits, each split's in order of position.
+    Rows(DecodedRows),
+    /// The answer to [`SourceReader::cut`]: all rows before it are inside the epoch.
+    Cut(SourceCut),
+}
+
+/// A decoded batch.
+#[derive(Debug)]
+pub struct DecodedRows {
+    /// Columns of the source, in order; may be empty where all records were refused.
+    pub batch: RecordBatch,
+    /// True where a row is late (and already among `rejects`); `None` where no row is.
+    pub late: Option<BooleanArray>,
+    /// Dead letters, in the shape of [`millstream_common::dead_letter::schema`].
+    pub rejects: Option<RecordBatch>,
+    /// What became of the records.
+    pub counters: RowCounters,
+}
+
+/// Where a reader stands at a barrier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceCut {
+    /// The epoch that ends here.
+    pub epoch: Epoch,
+    /// Progress of every split of this reader that is not long ended; a split that ended since the
+    /// last cut is among them once.
+    pub splits: BTreeMap<SplitId, SplitProgress>,
+}
+
+/// What to do at a barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutRequest {
+    /// The epoch that ends here.
+    pub epoch: Epoch,
+    /// The source's watermark as owners act on it from this barrier on: rows of a split that was
+    /// idle must not be older.
+    pub watermark: Option<EventTime>,
+    /// Hand on no row after the cut.
+    pub stop: bool,
+}
+
+/// One client of one source task.
+///
+/// # Contract
+/// Nothing is read before the first [`SourceReader::add_splits`]. `next` is cancel-safe and pends while there is
+/// nothing to read; memory is bounded whatever the input rate, because a reader stops pulling while its
+/// events are not taken. A cut is answered promptly (within tens of milliseconds once earlier events are
+/// taken), also while nothing comes in. Dropping the reader ends its threads.
+#[async_trait]
+pub trait SourceReader: Send {
+    /// The next event.
+    async fn next(&mut self) -> Result<SourceEvent, ConsumeError>;
+    /// Asks for a cut behind everything read so far; answered in [`SourceEvent::Cut`].
+    fn cut(&mut self, request: CutRequest);
+    /// Begins to read more splits.
+    fn add_splits(&mut self, splits: Vec<SplitStart>);
+    /// These positions are in the log: tell outside tools, if the source has a place for it.
+    fn committed(&mut self, positions: &BTreeMap<SplitId, SplitProgress>);
+}

@@ -1,0 +1,98 @@
+//! Keyed operators: DISTINCT ON, windowed and unwindowed aggregation, as state machines without actors.
+//!
+//! Called by `keyed_actor.rs` only: batches in, batches out, a state part at each barrier. An operator owns the keys of
+//! its task's vnodes and nothing else; it knows no edge, no storage, no clock. Keeps INV-7: what `restore`
+//! rebuilds from the parts answers every later batch as the original would have.
+//! Failure: an error ends the pipeline.
+
+use std::collections::BTreeSet;
+
+use arrow::array::RecordBatch;
+use millstream_common::ids::{Epoch, Vnode};
+use millstream_common::plan::Port;
+use millstream_common::time::EventTime;
+
+/// What an operator can fail with: a broken plan, state of another shape, or an expression.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The plan's expressions or schemas do not fit each other.
+    #[error("build operator {operator}: {cause}")]
+    Build {
+        /// The operator's id.
+        operator: String,
+        /// What does not fit.
+        cause: String,
+    },
+    /// A batch or state part cannot be worked on.
+    #[error("run operator {operator}: {cause}")]
+    Run {
+        /// The operator's id.
+        operator: String,
+        /// What went wrong.
+        cause: String,
+    },
+}
+
+/// Rows that an operator hands on.
+#[derive(Debug)]
+pub struct Emitted {
+    /// The stream they belong to.
+    pub port: Port,
+    /// The rows; on [`Port::Changes`] with `_op` as last column.
+    pub batch: RecordBatch,
+}
+
+/// What to do at a barrier.
+#[derive(Clone, Debug)]
+pub struct BarrierRequest {
+    /// The epoch that ends.
+    pub epoch: Epoch,
+    /// The least watermark of the stage's sources, as recorded with the epoch before: windows that end at or before it
+    /// are closed, keys older than it forgotten. Never goes back.
+    pub watermark: Option<EventTime>,
+    /// Emit what changed since the last time this was true.
+    pub emit_changes: bool,
+}
+
+/// What a barrier brought about.
+#[derive(Debug)]
+pub struct BarrierOutcome {
+    /// Closed windows, then changed groups.
+    pub emitted: Vec<Emitted>,
+    /// What state storage has to learn.
+    pub write: StateWrite,
+    /// Earlier parts that hold nothing but forgotten keys, by the epoch they were written in.
+    pub forget: BTreeSet<Epoch>,
+}
+
+/// A state part to write.
+#[derive(Debug)]
+pub enum StateWrite {
+    /// Nothing changed.
+    Nothing,
+    /// Keys that changed since the last part; the earlier parts stay.
+    Delta(RecordBatch),
+    /// All live keys; the task's earlier parts are not needed any more.
+    Full(RecordBatch),
+}
+
+/// A keyed operator of one task.
+pub trait KeyedOperator: Send {
+    /// Takes rows of the running epoch; returns what can be handed on at once.
+    fn fold(&mut self, batch: &RecordBatch) -> Result<Vec<Emitted>, OperatorError>;
+    /// Ends the epoch.
+    fn barrier(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, OperatorError>;
+    /// Takes a state part, oldest first, before the first batch: of its rows (first column `_vnode`, UInt8) those
+    /// for which `owns` is true. `watermark` is that of the restored epoch: what it has forgotten stays forgotten.
+    fn restore(
+        &mut self,
+        part_epoch: Epoch,
+        part: &RecordBatch,
+        owns: &dyn Fn(Vnode) -> bool,
+        watermark: Option<EventTime>,
+    ) -> Result<(), OperatorError>;
+    /// Bytes of memory held, about.
+    fn state_bytes(&self) -> usize;
+    /// Live keys.
+    fn key_count(&self) -> usize;
+}
