@@ -8,6 +8,7 @@ pub mod blocking;
 pub mod dead_letter;
 pub mod error;
 pub mod ids;
+pub mod link;
 pub mod log;
 pub mod net;
 pub mod plan;

@@ -125,6 +125,8 @@ pub struct PipelineReport {
     pub segments: Vec<Segment>,
     /// By source, what became of the rows since the last barrier.
     pub counters: BTreeMap<SourceIndex, RowCounters>,
+    /// By source, records between the positions and the ends of its splits, where that is known.
+    pub lag: BTreeMap<SourceIndex, u64>,
 }
 
 /// What the tasks of a generation begin with.

@@ -1,1 +1,21 @@
-//! placeholder
+//! The control plane: plans jobs, assigns their tasks and splits to workers, commits their epochs. Sees no row.
+//!
+//! In reading order: a submission is planned ([`plan`]), its splits are found (`enumerate`), placed ([`assign`]), run by
+//! a [`job`], committed epoch by epoch ([`checkpoint`]) in the log ([`log_actor`]).
+
+pub mod assign;
+pub mod backend;
+pub mod checkpoint;
+pub mod cluster;
+pub mod config;
+pub mod enumerate;
+pub mod job;
+pub mod log_actor;
+pub mod master;
+pub mod replay;
+pub mod service;
+pub mod submit;
+pub mod supervisor_actor;
+
+pub use config::MasterConfig;
+pub use master::{Master, MasterError};

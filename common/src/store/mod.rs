@@ -90,7 +90,7 @@ pub async fn open(url: &str, blocking: BlockingRef) -> Result<StoreRef, Error> {
 
 /// Creates one key twice: the second must be refused, else two masters could both win an epoch.
 async fn self_test(store: &StoreRef) -> Result<(), Error> {
-    let key = format!("selftest/{}", uuid::Uuid::new_v4());
+    let key = format!("selftest/{}", crate::ids::nonce());
     store.create(&key, Bytes::from_static(b"first")).await?;
     let second = store.create(&key, Bytes::from_static(b"second")).await;
     store.delete(&key).await?;

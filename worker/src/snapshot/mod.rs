@@ -1,1 +1,112 @@
-//! placeholder
+//! State parts: what an operator's keys look like in storage, and the list of parts that a task needs.
+//!
+//! Called by `keyed_actor.rs` at each barrier and at restore. A part is written before the Epoch entry that names it (INV-8); parts
+//! of an epoch that is never committed are orphans that nothing refers to. Failure: see [`ObjectError`].
+
+use std::collections::BTreeSet;
+
+use arrow::array::RecordBatch;
+use millstream_common::ids::{Epoch, Generation, Incarnation, OperatorId, TaskId};
+use millstream_common::report::StatePart;
+use millstream_common::store::StoreRef;
+
+use crate::ipc::{self, EncodedObject, ObjectError};
+use crate::operator::StateWrite;
+
+/// Whose parts.
+#[derive(Clone, Debug)]
+pub struct PartScope {
+    /// Which life of the job's state.
+    pub incarnation: Incarnation,
+    /// The generation that writes.
+    pub generation: Generation,
+    /// The operator.
+    pub operator: OperatorId,
+    /// The task that writes.
+    pub task: TaskId,
+}
+
+impl PartScope {
+    fn path(&self, epoch: Epoch) -> String {
+        format!(
+            "state/{}/{}/{:012}-{}-{}-{}.arrow",
+            self.incarnation,
+            self.operator,
+            epoch.0,
+            self.generation,
+            self.task.index,
+            ipc::attempt()
+        )
+    }
+}
+
+/// A part on its way to storage.
+#[derive(Clone, Debug)]
+pub struct PendingPart {
+    /// As the log will name it.
+    pub part: StatePart,
+    object: EncodedObject,
+}
+
+impl PendingPart {
+    /// Stores it.
+    pub async fn store(&self, store: &StoreRef) -> Result<(), ObjectError> {
+        ipc::create(store, &self.part.path, &self.object).await
+    }
+}
+
+/// The parts that one task needs, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct LiveParts {
+    parts: Vec<StatePart>,
+}
+
+impl LiveParts {
+    /// The parts a task was restored from.
+    pub fn new(parts: Vec<StatePart>) -> Self {
+        Self { parts }
+    }
+
+    /// Takes in what a barrier brought about; returns the part to store, if there is one.
+    pub fn write(
+        &mut self,
+        scope: &PartScope,
+        epoch: Epoch,
+        write: StateWrite,
+        forget: &BTreeSet<Epoch>,
+    ) -> Result<Option<PendingPart>, ObjectError> {
+        self.parts.retain(|part| !forget.contains(&part.epoch));
+        let (batch, replaces) = match write {
+            StateWrite::Nothing => return Ok(None),
+            StateWrite::Delta(batch) => (batch, false),
+            StateWrite::Full(batch) => (batch, true),
+        };
+        if replaces {
+            self.parts.clear();
+        }
+        if batch.num_rows() == 0 {
+            return Ok(None);
+        }
+        let pending = encode_part(scope, epoch, &batch)?;
+        self.parts.push(pending.part.clone());
+        Ok(Some(pending))
+    }
+
+    /// The parts, oldest first.
+    pub fn list(&self) -> &[StatePart] {
+        &self.parts
+    }
+}
+
+fn encode_part(scope: &PartScope, epoch: Epoch, batch: &RecordBatch) -> Result<PendingPart, ObjectError> {
+    let path = scope.path(epoch);
+    let object = ipc::encode(&path, &batch.schema(), std::slice::from_ref(batch))?;
+    let part = StatePart {
+        path,
+        epoch,
+        bytes: object.bytes.len() as u64,
+        checksum: object.checksum,
+        row_count: batch.num_rows() as u64,
+    };
+    Ok(PendingPart { part, object })
+}

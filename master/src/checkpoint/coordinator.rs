@@ -1,0 +1,222 @@
+//! The coordinator: one barrier at a time, from its trigger to the Epoch entry that commits it.
+//!
+//! Pure; owned by a running job's actor, made anew for each generation. It decides which reports count and what the
+//! entry says; the actor sends frames and appends to the log. Keeps INV-1 (the entry's parent is the head of the
+//! chain), INV-5 (an entry holds exactly the positions at its barrier), INV-9 (one epoch in flight).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use millstream_common::ids::{Epoch, Generation, OperatorId, SinkIndex, SourceIndex, SplitId, WorkerId};
+use millstream_common::link::{BarrierCommand, BarrierKind};
+use millstream_common::log::entry::{EpochEntry, JobEntry, JobProgress};
+use millstream_common::plan::JobPlan;
+use millstream_common::report::{PipelineReport, RowCounters, SplitProgress, StatePart};
+use millstream_common::time::EventTime;
+
+use super::watermark::source_watermark;
+
+/// Gathers the reports of one generation.
+#[derive(Debug)]
+pub struct Coordinator {
+    workers: BTreeSet<WorkerId>,
+    /// The last epoch that a barrier was sent for; numbers of abandoned ones are not used again.
+    triggered: Epoch,
+    in_flight: Option<InFlight>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    barrier: BarrierCommand,
+    drains: bool,
+    since: Duration,
+    reports: BTreeMap<WorkerId, PipelineReport>,
+}
+
+/// An epoch that every worker has reported.
+#[derive(Debug, PartialEq)]
+pub struct Collected {
+    /// The barrier it ended with.
+    pub barrier: BarrierCommand,
+    /// The barrier fired what was left in windows.
+    pub drains: bool,
+    /// Monotonic time of the trigger.
+    pub since: Duration,
+    reports: Vec<PipelineReport>,
+}
+
+impl Coordinator {
+    /// For a generation on `workers` that goes on after `head`.
+    pub fn new(workers: BTreeSet<WorkerId>, head: Epoch) -> Self {
+        Self {
+            workers,
+            triggered: head,
+            in_flight: None,
+        }
+    }
+
+    /// Whether a barrier is under way.
+    pub fn is_busy(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// The next barrier, unless one is under way. `drains` closes everything: all sources have ended.
+    pub fn trigger(
+        &mut self,
+        kind: BarrierKind,
+        drains: bool,
+        progress: &JobProgress,
+        sources: usize,
+        now: Duration,
+    ) -> Option<BarrierCommand> {
+        if self.is_busy() {
+            return None;
+        }
+        self.triggered = self.triggered.next();
+        let watermarks = if drains {
+            let all = (0..sources).map(|index| (SourceIndex(index as u32), EventTime::MAX));
+            all.collect()
+        } else {
+            progress.watermarks.clone()
+        };
+        let barrier = BarrierCommand {
+            epoch: self.triggered,
+            kind,
+            watermarks,
+        };
+        self.in_flight = Some(InFlight {
+            barrier: barrier.clone(),
+            drains,
+            since: now,
+            reports: BTreeMap::new(),
+        });
+        Some(barrier)
+    }
+
+    /// Takes a worker's report; the epoch is collected with the last one. A report of another epoch or worker
+    /// does not count.
+    pub fn report(&mut self, report: PipelineReport) -> Option<Collected> {
+        let in_flight = self.in_flight.as_mut()?;
+        let expected = report.epoch == in_flight.barrier.epoch && self.workers.contains(&report.worker);
+        if !expected {
+            return None;
+        }
+        in_flight.reports.insert(report.worker.clone(), report);
+        if in_flight.reports.len() < self.workers.len() {
+            return None;
+        }
+        let finished = self.in_flight.take()?;
+        Some(Collected {
+            barrier: finished.barrier,
+            drains: finished.drains,
+            since: finished.since,
+            reports: finished.reports.into_values().collect(),
+        })
+    }
+
+    /// How long the barrier under way has been waited for, and by whom.
+    pub fn waiting_for(&self, now: Duration) -> Option<(Duration, Vec<WorkerId>)> {
+        let in_flight = self.in_flight.as_ref()?;
+        let missing = self.workers.iter().filter(|worker| !in_flight.reports.contains_key(*worker));
+        Some((now.saturating_sub(in_flight.since), missing.cloned().collect()))
+    }
+}
+
+impl Collected {
+    /// The entry that commits the epoch, or `None` if nothing changed and nothing has to be said.
+    pub fn entry(
+        self,
+        job: &JobEntry,
+        generation: Generation,
+        progress: &JobProgress,
+        sink_markers: &BTreeMap<SinkIndex, Epoch>,
+    ) -> Option<EpochEntry> {
+        let splits = changed_splits(&self.reports, progress);
+        let watermarks = changed_watermarks(&job.plan, &splits, progress);
+        let parts = changed_parts(&self.reports, progress);
+        let mut counters: BTreeMap<SourceIndex, RowCounters> = BTreeMap::new();
+        for (source, count) in self.reports.iter().flat_map(|report| &report.counters) {
+            if *count != RowCounters::default() {
+                counters.entry(*source).or_default().add(count);
+            }
+        }
+        let segments = self.reports.into_iter().flat_map(|report| report.segments).collect();
+        let entry = EpochEntry {
+            job: job.job.clone(),
+            incarnation: job.incarnation,
+            epoch: self.barrier.epoch,
+            parent: progress.epoch,
+            generation,
+            splits,
+            watermarks,
+            parts,
+            segments,
+            counters,
+            sink_markers: sink_markers.clone(),
+            drained: self.drains,
+        };
+        let changed = !entry.splits.is_empty()
+            || !entry.watermarks.is_empty()
+            || !entry.parts.is_empty()
+            || !entry.segments.is_empty()
+            || !entry.counters.is_empty();
+        (changed || self.drains).then_some(entry)
+    }
+}
+
+type Splits = BTreeMap<SourceIndex, BTreeMap<SplitId, SplitProgress>>;
+
+fn changed_splits(reports: &[PipelineReport], progress: &JobProgress) -> Splits {
+    let mut changed = Splits::new();
+    for (source, splits) in reports.iter().flat_map(|report| &report.splits) {
+        for (split, now) in splits {
+            let before = progress.splits.get(source).and_then(|known| known.get(split));
+            if before != Some(now) {
+                changed.entry(*source).or_default().insert(split.clone(), now.clone());
+            }
+        }
+    }
+    changed
+}
+
+fn changed_watermarks(
+    plan: &JobPlan,
+    changed: &Splits,
+    progress: &JobProgress,
+) -> BTreeMap<SourceIndex, EventTime> {
+    let mut watermarks = BTreeMap::new();
+    for (source, splits) in changed {
+        let mut now = progress.splits.get(source).cloned().unwrap_or_default();
+        now.extend(splits.iter().map(|(split, progress)| (split.clone(), progress.clone())));
+        let previous = progress.watermarks.get(source).copied();
+        let spec = &plan.sources[source.index()].spec;
+        let watermark = source_watermark(spec, &now, previous);
+        if let Some(watermark) = watermark.filter(|_| watermark != previous) {
+            watermarks.insert(*source, watermark);
+        }
+    }
+    watermarks
+}
+
+/// The union of what the tasks need, oldest first; a part needed by two tasks is listed once.
+fn changed_parts(
+    reports: &[PipelineReport],
+    progress: &JobProgress,
+) -> BTreeMap<OperatorId, Vec<StatePart>> {
+    let mut needed: BTreeMap<OperatorId, BTreeMap<(Epoch, String), StatePart>> = BTreeMap::new();
+    for (operator, parts) in reports.iter().flat_map(|report| &report.parts) {
+        let of_operator = needed.entry(operator.clone()).or_default();
+        for part in parts {
+            of_operator.insert((part.epoch, part.path.clone()), part.clone());
+        }
+    }
+    let mut changed = BTreeMap::new();
+    for (operator, parts) in needed {
+        let parts: Vec<StatePart> = parts.into_values().collect();
+        let before = progress.parts.get(&operator).map(Vec::as_slice).unwrap_or_default();
+        if before != parts.as_slice() {
+            changed.insert(operator, parts);
+        }
+    }
+    changed
+}

@@ -1,0 +1,4 @@
+//! The cluster: which workers have joined, and the stream that each of them keeps open.
+
+pub mod link;
+pub mod registry;

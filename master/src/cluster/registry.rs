@@ -1,0 +1,152 @@
+//! The workers that have joined, and when they were last heard of.
+//!
+//! Pure; owned by the supervisor's actor. A worker joins with a session of its own; a second join under its name ends the
+//! first session, so frames and losses of the old one do not count (INV-4).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream_common::ids::WorkerId;
+use millstream_common::link::{ToWorker, WorkerHello};
+use tokio::sync::mpsc;
+
+use crate::job::job_actor::{WorkerHandle, Workers};
+
+/// Workers send one this often.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(300);
+/// A worker silent for this long is lost: three heartbeats.
+const SILENCE_MAX: Duration = Duration::from_millis(900);
+
+/// The registry.
+#[derive(Debug, Default)]
+pub struct Registry {
+    members: BTreeMap<WorkerId, Member>,
+    sessions_opened: u64,
+}
+
+/// A worker and what is known of it.
+#[derive(Debug)]
+pub struct Member {
+    /// What jobs use.
+    pub handle: WorkerHandle,
+    /// Of its program.
+    pub version: String,
+    /// When it joined, monotonic.
+    pub joined_at: Duration,
+    /// When it was last heard of, monotonic.
+    pub heard_at: Duration,
+}
+
+impl Registry {
+    /// Takes a worker in; returns its session.
+    pub fn join(&mut self, hello: WorkerHello, frames: mpsc::Sender<ToWorker>, now: Duration) -> u64 {
+        self.sessions_opened += 1;
+        let member = Member {
+            handle: WorkerHandle {
+                session: self.sessions_opened,
+                slots: hello.slots.max(1),
+                flight_address: hello.flight_address,
+                frames,
+            },
+            version: hello.version,
+            joined_at: now,
+            heard_at: now,
+        };
+        self.members.insert(hello.worker, member);
+        self.sessions_opened
+    }
+
+    /// Notes a sign of life; false if the session is not the worker's newest.
+    pub fn heard(&mut self, worker: &WorkerId, session: u64, now: Duration) -> bool {
+        match self.members.get_mut(worker) {
+            Some(member) if member.handle.session == session => {
+                member.heard_at = now;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Removes a worker whose stream has ended; false if the session is not its newest.
+    pub fn leave(&mut self, worker: &WorkerId, session: u64) -> bool {
+        let is_newest = self.members.get(worker).is_some_and(|member| member.handle.session == session);
+        if is_newest {
+            self.members.remove(worker);
+        }
+        is_newest
+    }
+
+    /// Removes the workers that have been silent for too long.
+    pub fn expire(&mut self, now: Duration) -> Vec<WorkerId> {
+        let is_silent = |member: &Member| now.saturating_sub(member.heard_at) > SILENCE_MAX;
+        let silent: Vec<WorkerId> = self
+            .members
+            .iter()
+            .filter(|(_, member)| is_silent(member))
+            .map(|(worker, _)| worker.clone())
+            .collect();
+        for worker in &silent {
+            self.members.remove(worker);
+        }
+        silent
+    }
+
+    /// The workers as jobs see them.
+    pub fn workers(&self) -> Workers {
+        let handles = self.members.iter().map(|(worker, member)| (worker.clone(), member.handle.clone()));
+        Arc::new(handles.collect())
+    }
+
+    /// All that is known.
+    pub fn members(&self) -> &BTreeMap<WorkerId, Member> {
+        &self.members
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(worker: &str) -> WorkerHello {
+        WorkerHello {
+            worker: worker.into(),
+            flight_address: "127.0.0.1:1".to_owned(),
+            slots: 0,
+            version: "0".to_owned(),
+        }
+    }
+
+    fn join(registry: &mut Registry, worker: &str, now: Duration) -> u64 {
+        registry.join(hello(worker), mpsc::channel(1).0, now)
+    }
+
+    #[test]
+    fn a_silent_worker_is_lost_and_a_speaking_one_is_not() {
+        let mut registry = Registry::default();
+        join(&mut registry, "silent", Duration::ZERO);
+        let session = join(&mut registry, "speaking", Duration::ZERO);
+        assert!(registry.heard(&"speaking".into(), session, SILENCE_MAX));
+        let lost = registry.expire(SILENCE_MAX + Duration::from_millis(1));
+        assert_eq!(lost, ["silent".into()]);
+    }
+
+    #[test]
+    fn the_end_of_an_old_session_does_not_remove_the_new_one() {
+        let mut registry = Registry::default();
+        let old = join(&mut registry, "w", Duration::ZERO);
+        let new = join(&mut registry, "w", Duration::ZERO);
+        assert!(!registry.leave(&"w".into(), old));
+        assert!(!registry.heard(&"w".into(), old, Duration::ZERO));
+        assert_eq!(registry.workers().len(), 1);
+        assert!(registry.leave(&"w".into(), new));
+        assert!(registry.workers().is_empty());
+    }
+
+    #[test]
+    fn every_worker_has_at_least_one_slot() {
+        let mut registry = Registry::default();
+        join(&mut registry, "w", Duration::ZERO);
+        assert_eq!(registry.workers()[&WorkerId::from("w")].slots, 1);
+    }
+}

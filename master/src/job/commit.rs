@@ -1,0 +1,145 @@
+//! Epochs of a running job: trigger a barrier, gather reports, commit, tell the workers, go on.
+//!
+//! Called by `lifecycle.rs` and the actor. The coordinator decides what counts; the log's answer is the commit. Between two
+//! epochs is the one place where splits are given out and the job is placed anew.
+
+use std::time::Duration;
+
+use millstream_common::ids::{Epoch, SinkIndex};
+use millstream_common::link::{BarrierKind, ToWorker};
+use millstream_common::log::entry::{CommittedEpoch, EpochEntry, JobEnd};
+use millstream_common::report::PipelineReport;
+use tracing::{debug, info};
+
+use super::claims;
+use super::job_actor::{Due, JobState, Phase, StopMode};
+use super::lifecycle::Handled;
+
+/// The first epochs of a generation follow each other faster, so that a small job and a recovery are soon
+/// done: this long after the start, doubling up to the job's interval.
+const FIRST_INTERVAL: Duration = Duration::from_millis(50);
+
+impl JobState {
+    pub(super) fn remind_of_barrier(&mut self) {
+        let interval = Duration::from_millis(self.entry.plan.settings.checkpoint_interval_ms);
+        let ramp = FIRST_INTERVAL * 2_u32.saturating_pow(self.barrier_count.min(16));
+        self.remind(ramp.min(interval), Due::Barrier(self.generation));
+    }
+
+    /// The interval is over, or somebody is in a hurry: send the next barrier unless one is under way, after which
+    /// this is called again.
+    pub(super) fn barrier_due(&mut self) -> Handled {
+        let is_free = matches!(self.phase, Phase::Running) && !self.coordinator.is_busy() && !self.committing;
+        if !is_free {
+            return Ok(());
+        }
+        let kind = match (self.stop, self.rescale) {
+            (Some(StopMode::Drain), _) => BarrierKind::Drain,
+            (Some(StopMode::Stop), _) | (None, true) => BarrierKind::Stop,
+            (None, false) => BarrierKind::Checkpoint,
+        };
+        self.trigger(kind, false)
+    }
+
+    fn trigger(&mut self, kind: BarrierKind, drains: bool) -> Handled {
+        let now = self.clock.monotonic();
+        let source_count = self.entry.plan.sources.len();
+        let barrier = self.coordinator.trigger(kind, drains, &self.progress, source_count, now);
+        let Some(barrier) = barrier else {
+            return Ok(());
+        };
+        self.barrier_count += 1;
+        self.send_all(&ToWorker::Barrier(self.at(), barrier))
+    }
+
+    pub(super) fn snapshotted(&mut self, report: PipelineReport) -> Handled {
+        for (source, lag) in &report.lag {
+            self.lag_reported(report.worker.clone(), *source, *lag);
+        }
+        let Some(collected) = self.coordinator.report(report) else {
+            return Ok(());
+        };
+        self.observed.barrier_since = collected.since;
+        self.passed = Some((collected.barrier.kind, collected.drains));
+        let entry = collected.entry(&self.entry, self.generation, &self.progress, &self.sink_markers);
+        match entry {
+            Some(entry) => self.commit(entry),
+            None => self.epoch_passed(),
+        }
+    }
+
+    /// The epoch is in the log: from here on everything in it will happen.
+    pub(super) fn epoch_recorded(&mut self, entry: EpochEntry) -> Handled {
+        self.committing = false;
+        self.progress.apply(&entry)?;
+        self.progress.forget_delivered(self.entry.plan.sinks.len());
+        self.claims.recorded(&self.progress);
+        self.observe_commit(&entry);
+        if entry.generation != self.generation || !matches!(self.phase, Phase::Running) {
+            // The generation ended while its last epoch was on its way: the next one begins behind it.
+            return self.advance();
+        }
+        debug!(job = %self.entry.job, epoch = %entry.epoch, "epoch committed");
+        self.restarts.committed();
+        self.send_all(&ToWorker::EpochCommitted {
+            at: self.at(),
+            epoch: CommittedEpoch::from(&entry),
+            positions: entry.splits,
+        })?;
+        self.epoch_passed()
+    }
+
+    /// Nothing is under way: what comes next?
+    fn epoch_passed(&mut self) -> Handled {
+        let Some((kind, drains)) = self.passed.take() else {
+            return Ok(());
+        };
+        if drains {
+            return self.deliver(JobEnd::Finished);
+        }
+        match (kind, self.stop) {
+            (BarrierKind::Drain, _) => return self.trigger(BarrierKind::Stop, true),
+            (BarrierKind::Stop, Some(StopMode::Stop)) => return self.deliver(JobEnd::Stopped),
+            // A stop barrier that was not for a stop was for a new placement; a drain goes on behind it.
+            (BarrierKind::Stop, Some(StopMode::Drain) | None) => return self.place_anew(),
+            (BarrierKind::Checkpoint, Some(_)) => return self.barrier_due(),
+            (BarrierKind::Checkpoint, None) => {}
+        }
+        if claims::all_ended(&self.entry.plan, &self.exhausted, &self.claims, &self.progress) {
+            return self.trigger(BarrierKind::Stop, true);
+        }
+        self.give_new_splits()?;
+        self.remind_of_barrier();
+        Ok(())
+    }
+
+    /// A worker has joined: its share moves at an epoch's end, so nothing is read twice.
+    fn place_anew(&mut self) -> Handled {
+        info!(job = %self.entry.job, epoch = %self.progress.epoch, workers = self.workers.len(), "place anew");
+        let frame = ToWorker::Teardown(self.at());
+        self.send_all(&frame)?;
+        self.phase = Phase::Waiting;
+        self.advance()
+    }
+
+    /// Gives found splits to readers, if no barrier is under way that would have to know of them.
+    pub(super) fn give_new_splits(&mut self) -> Handled {
+        let is_free = matches!(self.phase, Phase::Running) && !self.coordinator.is_busy() && !self.committing;
+        if !is_free || !self.claims.has_ungiven() {
+            return Ok(());
+        }
+        let starts = self.claims.give_new(&self.progress);
+        let task_count = self.task_count();
+        let assigned = claims::place_new(starts, &mut self.assignment, task_count);
+        self.send_all(&ToWorker::AssignSplits(self.at(), assigned))
+    }
+
+    pub(super) fn sink_advanced(&mut self, sink: SinkIndex, marker: Epoch, row_count: u64) -> Handled {
+        self.sink_markers.insert(sink, marker);
+        self.progress.sink_markers.insert(sink, marker);
+        self.progress.forget_delivered(self.entry.plan.sinks.len());
+        *self.observed.sink_rows.entry(sink).or_default() += row_count;
+        self.observed.sink_causes.remove(&sink);
+        self.check_delivered()
+    }
+}

@@ -1,0 +1,336 @@
+//! The actor of one job: receives everything about it and keeps its state.
+//!
+//! Child of the master's supervisor, which sends it commands of people, the workers as they come and go, and the frames of
+//! its workers; the log actor answers its entries. Children: one enumerator a source. Decisions are in `lifecycle.rs` and the pure
+//! modules beside it. Keeps INV-4: frames of another generation than the running one are dropped.
+//! Failure: an error here is a defect; the supervisor starts the job anew from the log.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream_common::blocking::BlockingRef;
+use millstream_common::error::Failure;
+use millstream_common::ids::{Epoch, Generation, Seq, SinkIndex, SourceIndex, WorkerId};
+use millstream_common::link::{BarrierKind, ToMaster, ToWorker};
+use millstream_common::log::entry::{Assignment, EpochEntry, JobEnd, JobEntry, JobProgress};
+use millstream_common::report::SplitStart;
+use millstream_common::time::ClockRef;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::sync::mpsc;
+
+use super::claims::Claims;
+use super::enumerator_actor::{Discovery, EnumeratorActor, EnumeratorConfig, EnumeratorMessage};
+use super::restart::RestartPolicy;
+use crate::checkpoint::coordinator::Coordinator;
+use crate::enumerate;
+use crate::log_actor::LogMessage;
+use crate::supervisor_actor::SupervisorMessage;
+use crate::service::view::{CheckpointView, JobView};
+
+/// A worker as a job sees it.
+#[derive(Clone, Debug)]
+pub struct WorkerHandle {
+    /// Tells one connection of a worker from its next one.
+    pub session: u64,
+    /// Tasks of each stage that it runs.
+    pub slots: u32,
+    /// Where its Flight server is reached.
+    pub flight_address: String,
+    /// What it is sent; bounded, a full queue is a lost worker.
+    pub frames: mpsc::Sender<ToWorker>,
+}
+
+/// The workers that have joined.
+pub type Workers = Arc<BTreeMap<WorkerId, WorkerHandle>>;
+
+/// How a job is to be stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopMode {
+    /// A last epoch, delivered; resumable.
+    Stop,
+    /// Sources end, windows fire, the job is finished.
+    Drain,
+}
+
+/// What a stop came to.
+#[derive(Clone, Debug)]
+pub struct StopOutcome {
+    /// The job afterwards.
+    pub job: JobView,
+    /// Sinks that do not hold the last epoch yet.
+    pub lagging_sinks: Vec<String>,
+}
+
+/// What the log has recorded for the job.
+pub enum Recorded {
+    /// An Assign entry; only the last attempt counts.
+    Assign {
+        /// Which attempt of this actor.
+        attempt: u64,
+        /// Who runs what.
+        assignment: Box<Assignment>,
+    },
+    /// An Epoch entry.
+    Epoch(Box<EpochEntry>),
+    /// An Ended entry.
+    Ended(JobEnd),
+}
+
+/// What a timer reminds of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// The next barrier of this generation.
+    Barrier(Generation),
+    /// Another attempt after a failure.
+    Retry,
+    /// A look for splits of the source.
+    Discovery(SourceIndex),
+    /// Sinks have had their time to hold the last epoch of a stop.
+    Delivery(Generation),
+}
+
+/// What a job's actor takes.
+pub enum JobMessage {
+    /// The workers have changed.
+    WorkersChanged(Workers),
+    /// A worker says something about this job.
+    Frame(WorkerId, ToMaster),
+    /// An entry is durable; the position of its object.
+    Recorded(Recorded, Seq),
+    /// An enumerator has looked.
+    Discovered {
+        /// The source.
+        source: SourceIndex,
+        /// What was found.
+        result: Result<Discovery, Failure>,
+    },
+    /// A timer.
+    Due(Due),
+    /// The log cannot be written, or can again.
+    LogTroubled(Option<String>),
+    /// End the job.
+    Stop {
+        /// How.
+        mode: StopMode,
+        /// Answered when it has ended.
+        reply: RpcReplyPort<StopOutcome>,
+    },
+    /// The job as people see it.
+    View(RpcReplyPort<JobView>),
+    /// Its newest epochs, newest first.
+    Checkpoints(usize, RpcReplyPort<Vec<CheckpointView>>),
+}
+
+/// Where a job stands.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// For the first look at its sources, or for a worker.
+    Waiting,
+    /// The Assign entry is on its way into the log.
+    Assigning,
+    /// Workers build; those named have not answered.
+    Deploying(BTreeSet<WorkerId>),
+    /// Epoch after epoch.
+    Running,
+    /// A timer runs until the next attempt.
+    Recovering,
+    /// The last epoch is committed; sinks catch up.
+    Delivering(JobEnd),
+    /// The Ended entry is on its way into the log.
+    Ending,
+    /// Over.
+    Ended(JobEnd),
+}
+
+/// What a job begins with.
+pub struct JobConfig {
+    /// As submitted.
+    pub entry: JobEntry,
+    /// Folded from the log.
+    pub progress: JobProgress,
+    /// How it ended, if it did.
+    pub end: Option<JobEnd>,
+    /// The one writer of the log.
+    pub log: ActorRef<LogMessage>,
+    /// Told when the job has ended.
+    pub supervisor: ActorRef<SupervisorMessage>,
+    /// The workers now.
+    pub workers: Workers,
+    /// Time.
+    pub clock: ClockRef,
+    /// For enumerators.
+    pub blocking: BlockingRef,
+}
+
+/// The state of a job's actor.
+pub struct JobState {
+    pub(super) entry: JobEntry,
+    pub(super) progress: JobProgress,
+    pub(super) phase: Phase,
+    pub(super) generation: Generation,
+    pub(super) assignment: Assignment,
+    /// The sessions that the assignment counts on.
+    pub(super) sessions: BTreeMap<WorkerId, u64>,
+    pub(super) coordinator: Coordinator,
+    pub(super) workers: Workers,
+    pub(super) claims: Claims,
+    /// The splits of the assignment that is on its way into the log.
+    pub(super) starts: Vec<SplitStart>,
+    /// Counts the Assign entries that this actor has asked for.
+    pub(super) attempt: u64,
+    /// An Epoch entry is on its way into the log: nothing may be placed before its answer.
+    pub(super) committing: bool,
+    /// The barrier that all tasks have passed, until its epoch is recorded or found empty.
+    pub(super) passed: Option<(BarrierKind, bool)>,
+    /// By source: has been looked at, and no split can appear any more.
+    pub(super) looked: Vec<bool>,
+    pub(super) exhausted: Vec<bool>,
+    pub(super) enumerators: Vec<ActorRef<EnumeratorMessage>>,
+    pub(super) restarts: RestartPolicy,
+    pub(super) stop: Option<StopMode>,
+    pub(super) stop_replies: Vec<RpcReplyPort<StopOutcome>>,
+    /// A worker has joined: place the job anew at the next barrier.
+    pub(super) rescale: bool,
+    /// Barriers sent in this generation; the first follow each other faster.
+    pub(super) barrier_count: u32,
+    pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
+    pub(super) observed: Observed,
+    pub(super) log: ActorRef<LogMessage>,
+    pub(super) supervisor: ActorRef<SupervisorMessage>,
+    pub(super) clock: ClockRef,
+    pub(super) myself: ActorRef<JobMessage>,
+}
+
+/// What is kept only to be shown.
+#[derive(Debug, Default)]
+pub(super) struct Observed {
+    /// Why the job waits or recovers.
+    pub(super) cause: String,
+    /// Why the log cannot be written.
+    pub(super) log_trouble: Option<String>,
+    pub(super) restart_count: u32,
+    /// When the running recovery began.
+    pub(super) failed_at: Option<Duration>,
+    pub(super) last_recovery: Option<Duration>,
+    /// When the barrier that is being committed was triggered.
+    pub(super) barrier_since: Duration,
+    pub(super) rows_per_second: f64,
+    pub(super) last_commit: Option<Duration>,
+    pub(super) lag: BTreeMap<SourceIndex, u64>,
+    pub(super) sink_causes: BTreeMap<SinkIndex, String>,
+    pub(super) sink_rows: BTreeMap<SinkIndex, u64>,
+    pub(super) checkpoints: VecDeque<CheckpointView>,
+}
+
+/// The actor.
+pub struct JobActor;
+
+impl Actor for JobActor {
+    type Msg = JobMessage;
+    type State = JobState;
+    type Arguments = JobConfig;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<JobMessage>,
+        config: JobConfig,
+    ) -> Result<JobState, ActorProcessingErr> {
+        let source_count = config.entry.plan.sources.len();
+        let enumerators = match config.end {
+            None => spawn_enumerators(&config, &myself).await?,
+            Some(_) => Vec::new(),
+        };
+        let mut state = JobState {
+            restarts: RestartPolicy::new(&config.entry.plan.settings),
+            sink_markers: config.progress.sink_markers.clone(),
+            coordinator: Coordinator::new(BTreeSet::new(), config.progress.epoch),
+            phase: config.end.map_or(Phase::Waiting, Phase::Ended),
+            entry: config.entry,
+            progress: config.progress,
+            generation: Generation(0),
+            assignment: Assignment::default(),
+            sessions: BTreeMap::new(),
+            workers: config.workers,
+            claims: Claims::default(),
+            starts: Vec::new(),
+            attempt: 0,
+            committing: false,
+            passed: None,
+            looked: vec![false; source_count],
+            exhausted: vec![false; source_count],
+            enumerators,
+            stop: None,
+            stop_replies: Vec::new(),
+            rescale: false,
+            barrier_count: 0,
+            observed: Observed::default(),
+            log: config.log,
+            supervisor: config.supervisor,
+            clock: config.clock,
+            myself,
+        };
+        state.discover_all()?;
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<JobMessage>,
+        message: JobMessage,
+        state: &mut JobState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            JobMessage::WorkersChanged(workers) => state.workers_changed(workers),
+            JobMessage::Frame(worker, frame) => state.frame(worker, frame),
+            JobMessage::Recorded(recorded, seq) => state.recorded(recorded, seq),
+            JobMessage::Discovered { source, result } => state.discovered(source, result),
+            JobMessage::Due(due) => state.due(due),
+            JobMessage::LogTroubled(trouble) => state.log_troubled(trouble),
+            JobMessage::Stop { mode, reply } => state.stop(mode, reply),
+            JobMessage::View(reply) => state.answer(reply, JobState::view),
+            JobMessage::Checkpoints(limit, reply) => {
+                state.answer(reply, |state| state.newest_checkpoints(limit))
+            }
+        }
+    }
+
+    /// An enumerator answers with errors and does not end by itself: its end is a defect.
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<JobMessage>,
+        event: SupervisionEvent,
+        _: &mut JobState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
+            SupervisionEvent::ActorTerminated(child, _, reason) => {
+                Err(format!("enumerator {} ended: {reason:?}", child.get_id()).into())
+            }
+            SupervisionEvent::ActorFailed(child, cause) => {
+                Err(format!("enumerator {} failed: {cause}", child.get_id()).into())
+            }
+        }
+    }
+}
+
+async fn spawn_enumerators(
+    config: &JobConfig,
+    myself: &ActorRef<JobMessage>,
+) -> Result<Vec<ActorRef<EnumeratorMessage>>, ActorProcessingErr> {
+    let mut enumerators = Vec::new();
+    for (index, source) in config.entry.plan.sources.iter().enumerate() {
+        let enumerator =
+            enumerate::enumerator_for(source, config.blocking.clone(), config.clock.clone())?;
+        let arguments = EnumeratorConfig {
+            source: SourceIndex(index as u32),
+            name: source.name.clone(),
+            enumerator,
+            job: myself.clone(),
+        };
+        let (actor, _) =
+            Actor::spawn_linked(None, EnumeratorActor, arguments, myself.get_cell()).await?;
+        enumerators.push(actor);
+    }
+    Ok(enumerators)
+}

@@ -1,0 +1,409 @@
+//! From phase to phase: waiting, assigning, deploying, running, recovering, delivering, ended.
+//!
+//! Called by `job_actor.rs` for each message; hands running epochs to `commit.rs`. A generation begins with its
+//! Assign entry in the log and ends with a Teardown; between the two, any lost worker or failed pipeline rewinds the whole
+//! job to the last epoch (all tasks, for survivors have folded rows that will be read again).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use millstream_common::error::{Failure, Kind};
+use millstream_common::ids::{Seq, SourceIndex, WorkerId};
+use millstream_common::link::{ToMaster, ToWorker};
+use millstream_common::log::Entry;
+use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry, JobEnd, generation_of};
+use ractor::{ActorProcessingErr, RpcReplyPort};
+use tracing::{info, warn};
+
+use super::claims;
+use super::enumerator_actor::{Discovery, EnumeratorMessage};
+use super::job_actor::{Due, JobMessage, JobState, Phase, Recorded, StopMode, StopOutcome, Workers};
+use super::restart::Decision;
+use crate::assign::{Candidate, assign};
+use crate::checkpoint::coordinator::Coordinator;
+use crate::log_actor::LogMessage;
+use crate::supervisor_actor::SupervisorMessage;
+
+/// How long a stop waits for sinks to hold the last epoch.
+const DELIVERY_WAIT: Duration = Duration::from_secs(30);
+/// Before a look at a source that could not be looked at is made again.
+const DISCOVERY_RETRY: Duration = Duration::from_secs(1);
+
+pub(super) type Handled = Result<(), ActorProcessingErr>;
+
+impl JobState {
+    pub(super) fn discover_all(&mut self) -> Handled {
+        for index in 0..self.enumerators.len() {
+            self.discover(SourceIndex(index as u32))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn discover(&mut self, source: SourceIndex) -> Handled {
+        let known = self.claims.known(source, &self.progress);
+        self.enumerators[source.index()].cast(EnumeratorMessage::Discover { known })?;
+        Ok(())
+    }
+
+    pub(super) fn discovered(&mut self, source: SourceIndex, result: Result<Discovery, Failure>) -> Handled {
+        if self.is_over() {
+            return Ok(());
+        }
+        match result {
+            Ok(discovery) => {
+                self.looked[source.index()] = true;
+                self.exhausted[source.index()] = discovery.exhausted;
+                self.claims.add(source, discovery.found, &self.progress);
+                if !discovery.exhausted {
+                    self.remind(self.discovery_interval(source), Due::Discovery(source));
+                }
+                self.give_new_splits()?;
+                self.advance()
+            }
+            Err(failure) => {
+                warn!(job = %self.entry.job, %failure, "look for splits");
+                self.observed.cause = failure.to_string();
+                self.remind(DISCOVERY_RETRY, Due::Discovery(source));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn due(&mut self, due: Due) -> Handled {
+        match due {
+            Due::Barrier(generation) if generation == self.generation => self.barrier_due(),
+            Due::Retry if matches!(self.phase, Phase::Recovering) => {
+                self.phase = Phase::Waiting;
+                self.advance()
+            }
+            // At most the files of one look in each epoch: not before the last ones are recorded.
+            Due::Discovery(source) if self.claims.is_waiting(source) && !self.is_over() => {
+                self.remind(self.discovery_interval(source), due);
+                Ok(())
+            }
+            Due::Discovery(source) if !self.is_over() => self.discover(source),
+            Due::Delivery(generation) if generation == self.generation => self.delivery_due(),
+            Due::Barrier(_) | Due::Retry | Due::Discovery(_) | Due::Delivery(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn workers_changed(&mut self, workers: Workers) -> Handled {
+        self.workers = workers;
+        match self.phase {
+            Phase::Waiting => self.advance(),
+            Phase::Recovering | Phase::Ending | Phase::Ended(_) => Ok(()),
+            Phase::Assigning | Phase::Deploying(_) | Phase::Running | Phase::Delivering(_) => {
+                if let Some(lost) = self.lost_worker() {
+                    return self.lost(lost);
+                }
+                self.rescale |= self.workers.keys().any(|worker| !self.sessions.contains_key(worker));
+                Ok(())
+            }
+        }
+    }
+
+    fn lost_worker(&self) -> Option<WorkerId> {
+        let is_lost = |(worker, session): &(&WorkerId, &u64)| {
+            self.workers.get(*worker).map(|handle| handle.session) != Some(**session)
+        };
+        self.sessions.iter().find(is_lost).map(|(worker, _)| worker.clone())
+    }
+
+    fn lost(&mut self, worker: WorkerId) -> Handled {
+        let cause = format!("worker {worker} is lost");
+        self.recover(cause, Duration::ZERO)
+    }
+
+    /// Places the job if everything it needs is there.
+    pub(super) fn advance(&mut self) -> Handled {
+        let is_ready = matches!(self.phase, Phase::Waiting) && self.looked.iter().all(|looked| *looked);
+        if !is_ready || self.committing {
+            return Ok(());
+        }
+        if self.workers.is_empty() {
+            self.observed.cause = "no worker has joined; start one with `millstream worker`".to_owned();
+            return Ok(());
+        }
+        self.assign()
+    }
+
+    pub(super) fn assign(&mut self) -> Handled {
+        let candidates: Vec<Candidate> = self
+            .workers
+            .iter()
+            .map(|(worker, handle)| Candidate {
+                worker: worker.clone(),
+                slots: handle.slots,
+            })
+            .collect();
+        self.starts = match self.progress.drained {
+            true => Vec::new(),
+            false => self.claims.give_all(&self.progress),
+        };
+        let assignment = assign(&self.entry.plan, &candidates, &claims::by_source(&self.starts));
+        self.sessions = self.workers.iter().map(|(worker, handle)| (worker.clone(), handle.session)).collect();
+        self.rescale = false;
+        self.phase = Phase::Assigning;
+        let entry = AssignEntry {
+            job: self.entry.job.clone(),
+            incarnation: self.entry.incarnation,
+            restore_from: self.progress.epoch,
+            assignment: assignment.clone(),
+        };
+        self.attempt += 1;
+        let recorded = Recorded::Assign {
+            attempt: self.attempt,
+            assignment: Box::new(assignment),
+        };
+        self.append(Entry::Assign(Box::new(entry)), recorded)
+    }
+
+    pub(super) fn recorded(&mut self, recorded: Recorded, seq: Seq) -> Handled {
+        match recorded {
+            Recorded::Assign { attempt, assignment } => self.assigned(attempt, *assignment, seq),
+            Recorded::Epoch(entry) => self.epoch_recorded(*entry),
+            Recorded::Ended(end) => self.ended(end),
+        }
+    }
+
+    fn assigned(&mut self, attempt: u64, assignment: Assignment, seq: Seq) -> Handled {
+        if attempt != self.attempt || !matches!(self.phase, Phase::Assigning) {
+            return Ok(());
+        }
+        self.generation = generation_of(seq);
+        self.assignment = assignment;
+        self.barrier_count = 0;
+        let workers: BTreeSet<WorkerId> = self.sessions.keys().cloned().collect();
+        self.coordinator = Coordinator::new(workers.clone(), self.progress.epoch);
+        info!(
+            job = %self.entry.job, generation = %self.generation, epoch = %self.progress.epoch,
+            workers = workers.len(), splits = self.assignment.splits.len(), "deploy"
+        );
+        self.phase = Phase::Deploying(workers);
+        let starts = std::mem::take(&mut self.starts);
+        let deploy = self.deploy(starts);
+        self.send_all(&ToWorker::Deploy(Box::new(deploy)))
+    }
+
+    pub(super) fn frame(&mut self, worker: WorkerId, frame: ToMaster) -> Handled {
+        match frame {
+            ToMaster::Deployed(at) if at.generation == self.generation => self.deployed(&worker),
+            ToMaster::Snapshotted(at, report) if at.generation == self.generation => self.snapshotted(*report),
+            ToMaster::PipelineFailed(at, failure) if at.generation == self.generation => {
+                self.failed(&worker, &failure)
+            }
+            ToMaster::SinkAdvanced { at, sink, marker, row_count } if at.generation == self.generation => {
+                self.sink_advanced(sink, marker, row_count)
+            }
+            ToMaster::SinkTroubled { at, sink, cause, .. } if at.generation == self.generation => {
+                self.observed.sink_causes.insert(sink, cause);
+                Ok(())
+            }
+            ToMaster::Deployed(_)
+            | ToMaster::Snapshotted(..)
+            | ToMaster::PipelineFailed(..)
+            | ToMaster::SinkAdvanced { .. }
+            | ToMaster::SinkTroubled { .. }
+            | ToMaster::TornDown(_)
+            | ToMaster::Hello(_)
+            | ToMaster::Heartbeat => Ok(()),
+        }
+    }
+
+    fn deployed(&mut self, worker: &WorkerId) -> Handled {
+        let Phase::Deploying(waiting) = &mut self.phase else {
+            return Ok(());
+        };
+        waiting.remove(worker);
+        if !waiting.is_empty() {
+            return Ok(());
+        }
+        self.observed.cause.clear();
+        if self.progress.drained {
+            return self.deliver(JobEnd::Finished);
+        }
+        self.phase = Phase::Running;
+        self.send_all(&ToWorker::Start(self.at()))?;
+        self.give_new_splits()?;
+        self.remind_of_barrier();
+        Ok(())
+    }
+
+    fn failed(&mut self, worker: &WorkerId, failure: &Failure) -> Handled {
+        let is_stale = matches!(self.phase, Phase::Recovering | Phase::Waiting | Phase::Assigning);
+        if is_stale || self.is_over() {
+            return Ok(());
+        }
+        let cause = format!("on {worker}: {failure}");
+        match self.restarts.failed(failure.kind, self.clock.monotonic()) {
+            Decision::RetryAfter(delay) => self.recover(cause, delay),
+            Decision::GiveUp => {
+                warn!(job = %self.entry.job, %cause, "job failed");
+                self.observed.cause = cause;
+                self.end(JobEnd::Failed { failure: failure.clone() })
+            }
+        }
+    }
+
+    /// Ends the running generation; the next one begins after `delay`.
+    fn recover(&mut self, cause: String, delay: Duration) -> Handled {
+        warn!(job = %self.entry.job, generation = %self.generation, epoch = %self.progress.epoch, %cause, "recover");
+        self.observed.restart_count += 1;
+        self.observed.failed_at.get_or_insert(self.clock.monotonic());
+        self.observed.cause = cause;
+        self.tear_down()?;
+        self.phase = Phase::Recovering;
+        match delay.is_zero() {
+            true => self.due(Due::Retry),
+            false => {
+                self.remind(delay, Due::Retry);
+                Ok(())
+            }
+        }
+    }
+
+    fn tear_down(&mut self) -> Handled {
+        let frame = ToWorker::Teardown(self.at());
+        self.sessions.retain(|worker, session| {
+            self.workers.get(worker).map(|handle| handle.session) == Some(*session)
+        });
+        self.send_all(&frame)
+    }
+
+    pub(super) fn stop(&mut self, mode: StopMode, reply: RpcReplyPort<StopOutcome>) -> Handled {
+        self.stop_replies.push(reply);
+        match (&self.phase, mode) {
+            (Phase::Ended(_), _) => self.answer_stops(),
+            (Phase::Ending, _) => Ok(()),
+            (Phase::Running, _) => {
+                self.stop = Some(mode);
+                self.barrier_due()
+            }
+            (Phase::Delivering(JobEnd::Finished), StopMode::Stop) => self.end(JobEnd::Stopped),
+            (Phase::Delivering(_), _) => Ok(()),
+            (_, StopMode::Drain) => {
+                self.stop = Some(mode);
+                Ok(())
+            }
+            // Nothing runs: the last committed epoch is the last one.
+            (Phase::Waiting | Phase::Assigning | Phase::Deploying(_) | Phase::Recovering, StopMode::Stop) => {
+                self.end(JobEnd::Stopped)
+            }
+        }
+    }
+
+    /// Waits until every sink holds the last epoch.
+    pub(super) fn deliver(&mut self, end: JobEnd) -> Handled {
+        if end == JobEnd::Stopped {
+            self.remind(DELIVERY_WAIT, Due::Delivery(self.generation));
+        }
+        self.phase = Phase::Delivering(end);
+        self.check_delivered()
+    }
+
+    pub(super) fn check_delivered(&mut self) -> Handled {
+        match &self.phase {
+            Phase::Delivering(end) if self.lagging_sinks().is_empty() => self.end(end.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn delivery_due(&mut self) -> Handled {
+        match &self.phase {
+            Phase::Delivering(end) => self.end(end.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn end(&mut self, end: JobEnd) -> Handled {
+        self.tear_down()?;
+        self.phase = Phase::Ending;
+        let entry = Entry::Ended {
+            job: self.entry.job.clone(),
+            incarnation: self.entry.incarnation,
+            end: end.clone(),
+        };
+        self.append(entry, Recorded::Ended(end))
+    }
+
+    fn ended(&mut self, end: JobEnd) -> Handled {
+        info!(job = %self.entry.job, epoch = %self.progress.epoch, ?end, "job ended");
+        for enumerator in &self.enumerators {
+            enumerator.get_cell().unlink(self.myself.get_cell());
+            enumerator.stop(None);
+        }
+        if !matches!(end, JobEnd::Failed { .. }) {
+            self.observed.cause.clear();
+        }
+        self.supervisor.cast(SupervisorMessage::JobEnded {
+            job: self.entry.job.clone(),
+            end: end.clone(),
+            progress: Box::new(self.progress.clone()),
+        })?;
+        self.phase = Phase::Ended(end);
+        self.answer_stops()
+    }
+
+    pub(super) fn log_troubled(&mut self, trouble: Option<String>) -> Handled {
+        self.observed.log_trouble = trouble;
+        Ok(())
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Ending | Phase::Ended(_))
+    }
+
+    /// Sends `frame` to every worker of the assignment. A full queue is a lost worker: its link will end.
+    pub(super) fn send_all(&mut self, frame: &ToWorker) -> Handled {
+        for worker in self.sessions.keys() {
+            if let Some(handle) = self.workers.get(worker)
+                && let Err(error) = handle.frames.try_send(frame.clone())
+            {
+                warn!(%worker, %error, "send frame");
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn append(&self, entry: Entry, recorded: Recorded) -> Handled {
+        let myself = self.myself.clone();
+        let on_written = Box::new(move |seq| {
+            // A job whose actor is gone is started anew from the log, which holds the entry.
+            let _ = myself.cast(JobMessage::Recorded(recorded, seq));
+        });
+        self.log.cast(LogMessage::Append {
+            entry: Box::new(entry),
+            on_written,
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn commit(&mut self, entry: EpochEntry) -> Handled {
+        self.committing = true;
+        self.append(Entry::Epoch(Box::new(entry.clone())), Recorded::Epoch(Box::new(entry)))
+    }
+
+    pub(super) fn remind(&self, after: Duration, due: Due) {
+        // The timer ends with the actor, which is the only one that waits for it.
+        drop(self.myself.send_after(after, move || JobMessage::Due(due)));
+    }
+
+    fn discovery_interval(&self, source: SourceIndex) -> Duration {
+        use millstream_common::plan::SourceSpec;
+        let interval_ms = match &self.entry.plan.sources[source.index()].spec {
+            SourceSpec::Kafka(kafka) => kafka.discovery_interval_ms,
+            SourceSpec::Files(files) => files.discovery_interval_ms,
+            SourceSpec::Datagen(_) => 60_000,
+        };
+        Duration::from_millis(interval_ms)
+    }
+}
+
+/// A failure of the world that the job can only wait out.
+pub(super) fn external(origin: &str, cause: String) -> Failure {
+    Failure {
+        kind: Kind::External,
+        origin: origin.to_owned(),
+        cause,
+    }
+}

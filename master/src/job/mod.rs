@@ -1,0 +1,13 @@
+//! Jobs: one actor each, from submission to its end.
+//!
+//! [`job_actor`] receives, [`lifecycle`] moves the job from phase to phase, [`claims`] knows which splits are
+//! whose, [`restart`] decides about failures, [`deploy`] builds what workers are sent, [`view`] is what people see.
+
+pub mod claims;
+mod commit;
+mod deploy;
+pub mod enumerator_actor;
+pub mod job_actor;
+mod lifecycle;
+pub mod restart;
+mod view;

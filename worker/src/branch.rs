@@ -1,0 +1,88 @@
+//! Branches at run time: a head's rows, through stateless transforms, to an exchange or a ship actor.
+//!
+//! Owned by the task whose head feeds them (`reader_task.rs`, `keyed_actor.rs`) and used by it alone, so rows and barriers keep their
+//! order. Failure: an error of an edge or a plan ends the pipeline; a row on which an expression fails is handed back to the
+//! caller as [`FailedRow`], for its dead letters.
+
+use arrow::array::{BooleanArray, RecordBatch};
+use millstream_common::error::{Failure, Kind};
+use millstream_common::link::BarrierCommand;
+use millstream_common::plan::Port;
+
+use crate::exchange::sender::{EdgeSender, ExchangeSender, SendError};
+use crate::transform::{BranchProgram, FailedRow};
+
+/// Where a branch ends.
+pub enum BranchTarget {
+    /// At the owners of the rows' keys.
+    Exchange(ExchangeSender),
+    /// At this worker's ship actor of an output.
+    Ship(EdgeSender),
+}
+
+/// A branch of one task.
+pub struct BranchRunner {
+    /// The stream it reads.
+    pub port: Port,
+    /// Its transforms.
+    pub program: BranchProgram,
+    /// Where its rows go.
+    pub target: BranchTarget,
+}
+
+/// All branches of one task.
+pub struct Branches {
+    runners: Vec<BranchRunner>,
+    name: String,
+}
+
+impl Branches {
+    /// The branches of the task called `name`.
+    pub fn new(name: String, runners: Vec<BranchRunner>) -> Self {
+        Self { runners, name }
+    }
+
+    /// Hands rows of a port to its branches; returns the rows that an expression failed on.
+    pub async fn send(
+        &mut self,
+        port: Port,
+        batch: &RecordBatch,
+        late: Option<&BooleanArray>,
+    ) -> Result<Vec<FailedRow>, Failure> {
+        let mut failed = Vec::new();
+        if batch.num_rows() == 0 {
+            return Ok(failed);
+        }
+        for runner in self.runners.iter_mut().filter(|runner| runner.port == port) {
+            let evaluated = runner.program.evaluate(batch, late);
+            let evaluated =
+                evaluated.map_err(|error| Failure::new(Kind::Internal, &self.name, &error))?;
+            failed.extend(evaluated.failed);
+            let Some(rows) = evaluated.rows else {
+                continue;
+            };
+            let sent = match &mut runner.target {
+                BranchTarget::Exchange(exchange) => exchange.send_batch(rows).await,
+                BranchTarget::Ship(edge) => edge.send_batch(rows).await,
+            };
+            sent.map_err(|error| failure_of(&self.name, &error))?;
+        }
+        Ok(failed)
+    }
+
+    /// Passes a barrier on, behind all rows before it.
+    pub async fn send_barrier(&mut self, barrier: &BarrierCommand) -> Result<(), Failure> {
+        for runner in &mut self.runners {
+            let sent = match &mut runner.target {
+                BranchTarget::Exchange(exchange) => exchange.send_barrier(barrier).await,
+                BranchTarget::Ship(edge) => edge.send_barrier(barrier.clone()).await,
+            };
+            sent.map_err(|error| failure_of(&self.name, &error))?;
+        }
+        Ok(())
+    }
+}
+
+fn failure_of(name: &str, error: &SendError) -> Failure {
+    Failure::new(error.kind(), name, error)
+}

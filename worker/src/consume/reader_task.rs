@@ -1,0 +1,155 @@
+//! The loop of one reader: takes events from its client and hands them to the branches of its stage.
+//!
+//! Run as the one task of `reader_actor.rs`, because it waits for input and for credit, and an actor that waits cannot hear. Owns the client
+//! and the branches. Commands come over a bounded channel; barriers go through the client, so that they stand exactly behind the rows that were read before
+//! them (INV-5). Failure: returned, and told to the pipeline by the actor.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use millstream_common::error::{Failure, Kind};
+use millstream_common::ids::{SourceIndex, SplitId, TaskId};
+use millstream_common::link::BarrierCommand;
+use millstream_common::plan::{OnViolation, Port};
+use millstream_common::report::{RowCounters, SplitProgress, SplitStart};
+use ractor::ActorRef;
+use tokio::sync::mpsc;
+
+use super::{ConsumeError, CutRequest, DecodedRows, SourceCut, SourceEvent, SourceReader};
+use crate::branch::Branches;
+use crate::pipeline::pipeline_actor::PipelineMessage;
+use crate::pipeline::report::TaskReport;
+use crate::transform::FailedRow;
+
+/// What a reader's loop is told.
+#[derive(Debug)]
+pub enum ReaderCommand {
+    /// Begin to read more splits.
+    AddSplits(Vec<SplitStart>),
+    /// Cut the stream.
+    Barrier(BarrierCommand),
+    /// These positions are in the log.
+    Committed(BTreeMap<SplitId, SplitProgress>),
+}
+
+/// What a reader's loop works with.
+pub struct ReaderTask {
+    /// The task.
+    pub task: TaskId,
+    /// For texts.
+    pub name: String,
+    /// Its source.
+    pub source: SourceIndex,
+    /// What becomes of rows on which an expression fails.
+    pub on_violation: OnViolation,
+    /// The client.
+    pub reader: Box<dyn SourceReader>,
+    /// Where rows go.
+    pub branches: Branches,
+    /// Makes dead letters of rows on which an expression fails.
+    pub failed_rows: FailedRows,
+    /// Who is told of cuts.
+    pub pipeline: ActorRef<PipelineMessage>,
+}
+
+/// Makes dead letters of rows on which an expression of a branch fails.
+pub type FailedRows =
+    Box<dyn Fn(&[FailedRow]) -> Result<arrow::array::RecordBatch, arrow::error::ArrowError> + Send>;
+
+impl ReaderTask {
+    /// Runs until the commands end or something fails.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<ReaderCommand>) -> Result<(), Failure> {
+        let mut barriers = VecDeque::new();
+        let mut counters = RowCounters::default();
+        loop {
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    None => return Ok(()),
+                    Some(command) => self.command(command, &mut barriers),
+                },
+                event = self.reader.next() => match event.map_err(failure_of)? {
+                    SourceEvent::Rows(rows) => {
+                        counters.add(&rows.counters);
+                        self.rows(rows, &mut counters).await?;
+                    }
+                    SourceEvent::Cut(cut) => {
+                        let barrier = barriers.pop_front();
+                        self.cut(cut, barrier, std::mem::take(&mut counters)).await?;
+                    }
+                },
+            }
+        }
+    }
+
+    fn command(&mut self, command: ReaderCommand, barriers: &mut VecDeque<BarrierCommand>) {
+        match command {
+            ReaderCommand::AddSplits(splits) => self.reader.add_splits(splits),
+            ReaderCommand::Committed(positions) => self.reader.committed(&positions),
+            ReaderCommand::Barrier(barrier) => {
+                self.reader.cut(CutRequest {
+                    epoch: barrier.epoch,
+                    watermark: barrier.watermarks.get(&self.source).copied(),
+                    stop: !barrier.kind.reads_on(),
+                });
+                barriers.push_back(barrier);
+            }
+        }
+    }
+
+    async fn rows(&mut self, rows: DecodedRows, counters: &mut RowCounters) -> Result<(), Failure> {
+        let failed = self.branches.send(Port::Rows, &rows.batch, rows.late.as_ref()).await?;
+        if let Some(rejects) = &rows.rejects {
+            self.branches.send(Port::DeadLetters, rejects, None).await?;
+        }
+        if failed.is_empty() {
+            return Ok(());
+        }
+        if self.on_violation == OnViolation::Fail {
+            return Err(Failure {
+                kind: Kind::User,
+                origin: self.name.clone(),
+                cause: failed[0].error.clone(),
+            });
+        }
+        let failed_count = failed.len() as u64;
+        if self.on_violation == OnViolation::Drop {
+            counters.dropped += failed_count;
+            return Ok(());
+        }
+        let rejects = (self.failed_rows)(&failed)
+            .map_err(|error| Failure::new(Kind::Internal, &self.name, &error))?;
+        counters.rejected += failed_count;
+        self.branches.send(Port::DeadLetters, &rejects, None).await.map(drop)
+    }
+
+    async fn cut(
+        &mut self,
+        cut: SourceCut,
+        barrier: Option<BarrierCommand>,
+        counters: RowCounters,
+    ) -> Result<(), Failure> {
+        let Some(barrier) = barrier.filter(|barrier| barrier.epoch == cut.epoch) else {
+            return Err(Failure {
+                kind: Kind::Internal,
+                origin: self.name.clone(),
+                cause: format!("the reader cut at epoch {}, which nobody asked for", cut.epoch),
+            });
+        };
+        self.branches.send_barrier(&barrier).await?;
+        let report = TaskReport::Read {
+            task: self.task,
+            source: self.source,
+            epoch: cut.epoch,
+            splits: cut.splits,
+            counters,
+            lag: self.reader.lag_records(),
+        };
+        // A pipeline that has ended needs no report.
+        let _ = self.pipeline.cast(PipelineMessage::Reported(report));
+        Ok(())
+    }
+}
+
+fn failure_of(error: ConsumeError) -> Failure {
+    Failure::new(error.kind, "read", &error)
+}

@@ -1,0 +1,166 @@
+//! Batches to objects and back: Arrow IPC streams with a checksum beside them.
+//!
+//! Used for segments (`ship`) and state parts (`snapshot`). Keeps INV-8: what is read is checked against the checksum that the log
+//! holds; an object that differs is refused, never half used.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::ipc::CompressionType;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+use bytes::Bytes;
+use millstream_common::error::Kind;
+use millstream_common::ids::nonce;
+use millstream_common::store::{self, StoreRef};
+
+/// What reading or writing an object can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// Arrow cannot encode or decode it.
+    #[error("encode or decode {path}: {source}")]
+    Arrow {
+        /// The object's key.
+        path: String,
+        /// What Arrow says.
+        source: ArrowError,
+    },
+    /// The object is not what the log says.
+    #[error("{path} is damaged: its checksum is {found:08x}, the log says {expected:08x}; restore the storage from a backup")]
+    Damaged {
+        /// The object's key.
+        path: String,
+        /// Of the bytes read.
+        found: u32,
+        /// Of the bytes written.
+        expected: u32,
+    },
+    /// The log names an object that is not there.
+    #[error("{path} is missing in storage, but the log refers to it; restore the storage from a backup")]
+    Missing {
+        /// The object's key.
+        path: String,
+    },
+    /// The storage does not answer.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+impl ObjectError {
+    /// Who has to act.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Arrow { .. } => Kind::Internal,
+            Self::Damaged { .. } | Self::Missing { .. } => Kind::User,
+            Self::Store(error) => error.kind(),
+        }
+    }
+}
+
+/// An object ready to be stored.
+#[derive(Clone, Debug)]
+pub struct EncodedObject {
+    /// The IPC stream.
+    pub bytes: Bytes,
+    /// CRC-32C of it.
+    pub checksum: u32,
+}
+
+/// Encodes batches of one schema; LZ4 where there is enough to be worth it.
+pub fn encode(path: &str, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<EncodedObject, ObjectError> {
+    /// Below this, compression costs more than it saves.
+    const COMPRESSED_FROM_BYTES: usize = 16 << 10;
+    let failed = |source| ObjectError::Arrow {
+        path: path.to_owned(),
+        source,
+    };
+    let plain_bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+    let compression = (plain_bytes >= COMPRESSED_FROM_BYTES).then_some(CompressionType::LZ4_FRAME);
+    let options = IpcWriteOptions::default().try_with_compression(compression).map_err(failed)?;
+    let mut writer = StreamWriter::try_new_with_options(Vec::new(), schema, options).map_err(failed)?;
+    for batch in batches {
+        writer.write(batch).map_err(failed)?;
+    }
+    let bytes = Bytes::from(writer.into_inner().map_err(failed)?);
+    Ok(EncodedObject {
+        checksum: crc32c::crc32c(&bytes),
+        bytes,
+    })
+}
+
+/// Reads and decodes the object at `path`, checked against `checksum`.
+pub async fn load(store: &StoreRef, path: &str, checksum: u32) -> Result<Vec<RecordBatch>, ObjectError> {
+    let Some(bytes) = store.get(path).await? else {
+        return Err(ObjectError::Missing { path: path.to_owned() });
+    };
+    decode(path, &bytes, checksum)
+}
+
+/// Decodes an object.
+pub fn decode(path: &str, bytes: &Bytes, checksum: u32) -> Result<Vec<RecordBatch>, ObjectError> {
+    let found = crc32c::crc32c(bytes);
+    if found != checksum {
+        return Err(ObjectError::Damaged {
+            path: path.to_owned(),
+            found,
+            expected: checksum,
+        });
+    }
+    let read = || StreamReader::try_new(bytes.as_ref(), None)?.collect();
+    read().map_err(|source| ObjectError::Arrow {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Creates an object under a name that no other write uses: a retry after an unknown result is harmless.
+pub async fn create(store: &StoreRef, path: &str, object: &EncodedObject) -> Result<(), ObjectError> {
+    match store.create(path, object.bytes.clone()).await {
+        Ok(()) => Ok(()),
+        Err(store::Error::Exists { .. }) => match store.get(path).await? {
+            Some(found) if found == object.bytes => Ok(()),
+            _ => Err(ObjectError::Damaged {
+                path: path.to_owned(),
+                found: 0,
+                expected: object.checksum,
+            }),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A name part that tells this attempt's objects from any other's.
+pub fn attempt() -> String {
+    nonce().chars().take(12).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::Int64Array;
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+
+    fn batch() -> RecordBatch {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+        RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from_iter_values(0..10_000))]).expect("batch")
+    }
+
+    #[test]
+    fn an_object_reads_back_as_it_was_written() {
+        let batch = batch();
+        let object = encode("a", &batch.schema(), std::slice::from_ref(&batch)).expect("encode");
+        assert_eq!(decode("a", &object.bytes, object.checksum).expect("decode"), [batch]);
+    }
+
+    #[test]
+    fn a_damaged_object_is_refused() {
+        let object = encode("a", &batch().schema(), &[batch()]).expect("encode");
+        let mut bytes = object.bytes.to_vec();
+        bytes[100] ^= 1;
+        let refused = decode("a", &Bytes::from(bytes), object.checksum);
+        assert!(matches!(refused, Err(ObjectError::Damaged { .. })), "{refused:?}");
+    }
+}

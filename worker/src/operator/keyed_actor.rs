@@ -1,0 +1,248 @@
+//! The actor of one keyed task: alignment, operator, branches, state parts.
+//!
+//! Child of the pipeline, one a task of a keyed stage. Receives the messages of its input edges; sends what the operator emits down its
+//! branches, and the barrier behind it; stores the epoch's state part while the next epoch runs, then reports
+//! [`TaskReport::Snapshotted`]. Owns the operator and the list of live parts. Decides nothing: epochs are `align.rs`'s, rows the operator's.
+//! Failure: any error is told to the pipeline, which ends as a whole; nothing is repaired in place.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use millstream_common::error::{Failure, Kind};
+use millstream_common::ids::{SourceIndex, TaskId};
+use millstream_common::link::BarrierKind;
+use millstream_common::report::StatePart;
+use millstream_common::store::StoreRef;
+use millstream_common::time::{ClockRef, EventTime};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::task::JoinSet;
+
+use super::{BarrierRequest, Emitted, KeyedOperator, OperatorError};
+use crate::branch::Branches;
+use crate::exchange::align::{Alignment, Outcome};
+use crate::exchange::message::{EdgeBarrier, EdgeBatch, EdgeId, StreamMessage};
+use crate::pipeline::pipeline_actor::PipelineMessage;
+use crate::pipeline::report::TaskReport;
+use crate::snapshot::{LiveParts, PartScope, PendingPart};
+
+/// What a keyed task takes.
+pub enum KeyedMessage {
+    /// The next message of an edge.
+    Stream {
+        /// Which edge.
+        edge: EdgeId,
+        /// What came.
+        message: StreamMessage,
+    },
+}
+
+/// What a keyed task starts with, its state already restored.
+pub struct KeyedConfig {
+    /// The task.
+    pub task: TaskId,
+    /// For texts.
+    pub name: String,
+    /// Restored.
+    pub operator: Box<dyn KeyedOperator>,
+    /// The parts it was restored from.
+    pub parts: Vec<StatePart>,
+    /// Where parts go.
+    pub scope: PartScope,
+    /// All edges on which it receives.
+    pub edges: Vec<EdgeId>,
+    /// The sources whose rows reach it.
+    pub sources: Vec<SourceIndex>,
+    /// Where its rows go.
+    pub branches: Branches,
+    /// Least time between two emissions of changes.
+    pub changes_interval: Duration,
+    /// Storage for parts.
+    pub store: StoreRef,
+    /// Time.
+    pub clock: ClockRef,
+    /// Who is told.
+    pub pipeline: ActorRef<PipelineMessage>,
+}
+
+/// The state of a keyed task.
+pub struct KeyedState {
+    config: KeyedConfig,
+    alignment: Alignment,
+    live: LiveParts,
+    changes_emitted_at: Duration,
+    /// Parts on their way to storage.
+    tasks: JoinSet<()>,
+}
+
+/// The actor.
+pub struct KeyedActor;
+
+impl Actor for KeyedActor {
+    type Msg = KeyedMessage;
+    type State = KeyedState;
+    type Arguments = KeyedConfig;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<KeyedMessage>,
+        mut config: KeyedConfig,
+    ) -> Result<KeyedState, ActorProcessingErr> {
+        Ok(KeyedState {
+            alignment: Alignment::new(config.edges.iter().copied()),
+            live: LiveParts::new(std::mem::take(&mut config.parts)),
+            changes_emitted_at: config.clock.monotonic(),
+            tasks: JoinSet::new(),
+            config,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<KeyedMessage>,
+        message: KeyedMessage,
+        state: &mut KeyedState,
+    ) -> Result<(), ActorProcessingErr> {
+        let KeyedMessage::Stream { edge, message } = message;
+        if let Err(failure) = state.accept(edge, message).await {
+            // The pipeline ends as a whole; until it does, this task takes nothing more.
+            state.config.pipeline.cast(PipelineMessage::Failed(failure))?;
+            myself.stop(None);
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<KeyedMessage>,
+        event: SupervisionEvent,
+        _: &mut KeyedState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
+            SupervisionEvent::ActorTerminated(child, _, _) | SupervisionEvent::ActorFailed(child, _) => {
+                Err(format!("a keyed task has no children, but {} ended", child.get_id()).into())
+            }
+        }
+    }
+}
+
+impl KeyedState {
+    async fn accept(&mut self, edge: EdgeId, message: StreamMessage) -> Result<(), Failure> {
+        let outcomes = self
+            .alignment
+            .accept(edge, message)
+            .map_err(|error| Failure::new(Kind::Internal, &self.config.name, &error))?;
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Fold { batch, .. } => self.fold(batch).await?,
+                Outcome::Snapshot(barrier) => self.finish_epoch(barrier).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The batch, and with it its credit, is dropped once its rows are in the state and what they brought about is sent.
+    async fn fold(&mut self, batch: EdgeBatch) -> Result<(), Failure> {
+        let emitted = self.config.operator.fold(&batch.batch);
+        let emitted = emitted.map_err(|error| self.broken(&error))?;
+        self.send(emitted).await
+    }
+
+    async fn send(&mut self, emitted: Vec<Emitted>) -> Result<(), Failure> {
+        for Emitted { port, batch } in emitted {
+            let failed = self.config.branches.send(port, &batch, None).await?;
+            if let Some(first) = failed.first() {
+                return Err(Failure {
+                    kind: Kind::User,
+                    origin: self.config.name.clone(),
+                    cause: format!(
+                        "{}; guard the expression (for example with nullif or try_cast)",
+                        first.error
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish_epoch(&mut self, barrier: EdgeBarrier) -> Result<(), Failure> {
+        let request = BarrierRequest {
+            epoch: barrier.epoch,
+            watermark: least_watermark(&self.config.sources, &barrier.watermarks),
+            emit_changes: self.are_changes_due(barrier.kind),
+        };
+        let outcome = self.config.operator.barrier(&request);
+        let outcome = outcome.map_err(|error| self.broken(&error))?;
+        self.send(outcome.emitted).await?;
+        let pending = self
+            .live
+            .write(&self.config.scope, barrier.epoch, outcome.write, &outcome.forget)
+            .map_err(|error| Failure::new(error.kind(), &self.config.name, &error))?;
+        self.config.branches.send_barrier(&barrier).await?;
+        self.store(pending, &barrier);
+        Ok(())
+    }
+
+    fn are_changes_due(&mut self, kind: BarrierKind) -> bool {
+        let now = self.config.clock.monotonic();
+        let is_due = now.saturating_sub(self.changes_emitted_at) >= self.config.changes_interval;
+        let is_last = !kind.reads_on();
+        if is_due || is_last {
+            self.changes_emitted_at = now;
+        }
+        is_due || is_last
+    }
+
+    /// Stores the part beside the path of rows, then reports.
+    fn store(&mut self, pending: Option<PendingPart>, barrier: &EdgeBarrier) {
+        while self.tasks.try_join_next().is_some() {}
+        let report = TaskReport::Snapshotted {
+            task: self.config.task,
+            operator: self.config.scope.operator.clone(),
+            epoch: barrier.epoch,
+            parts: self.live.list().to_vec(),
+        };
+        let store = self.config.store.clone();
+        let pipeline = self.config.pipeline.clone();
+        let name = self.config.name.clone();
+        self.tasks.spawn(async move {
+            let stored = match &pending {
+                Some(pending) => pending.store(&store).await,
+                None => Ok(()),
+            };
+            let message = match stored {
+                Ok(()) => PipelineMessage::Reported(report),
+                Err(error) => PipelineMessage::Failed(Failure::new(error.kind(), name, &error)),
+            };
+            // A pipeline that has ended needs no report.
+            let _ = pipeline.cast(message);
+        });
+    }
+
+    fn broken(&self, error: &OperatorError) -> Failure {
+        Failure::new(Kind::Internal, &self.config.name, error)
+    }
+}
+
+/// The watermark of a stage: the least of its sources'; `None` while one of them has none.
+pub fn least_watermark(
+    sources: &[SourceIndex],
+    watermarks: &BTreeMap<SourceIndex, EventTime>,
+) -> Option<EventTime> {
+    sources.iter().map(|source| watermarks.get(source).copied()).min().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_is_as_far_as_its_slowest_source() {
+        let two = [SourceIndex(0), SourceIndex(1)];
+        let mut watermarks = BTreeMap::from([(SourceIndex(0), EventTime(5))]);
+        assert_eq!(least_watermark(&two, &watermarks), None);
+        watermarks.insert(SourceIndex(1), EventTime(3));
+        assert_eq!(least_watermark(&two, &watermarks), Some(EventTime(3)));
+        assert_eq!(least_watermark(&two[..1], &watermarks), Some(EventTime(5)));
+    }
+}

@@ -1,0 +1,272 @@
+//! The actor of a pipeline: builds all tasks of one generation here, gathers their reports, ends them together.
+//!
+//! Supervision tree: 1. sink actors; 2. ship actors; 3. keyed tasks, last stage first; 4. readers. Started by the worker's supervisor
+//! for a Deploy; told Start, barriers, commits and new splits; tells the supervisor what goes to the master. Failure: all for one. The first error
+//! or ended child is reported as `PipelineFailed`, and the supervisor kills this actor with its children; the master rewinds the job.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use millstream_common::error::{Failure, Kind};
+use millstream_common::ids::{SourceIndex, StageIndex, TaskId};
+use millstream_common::link::{BarrierCommand, Deploy, JobGeneration, SplitPositions, ToMaster};
+use millstream_common::log::entry::CommittedEpoch;
+use millstream_common::plan::StageHead;
+use millstream_common::plan::expression::Functions;
+use millstream_common::report::{AssignedSplit, SplitStart};
+use millstream_common::store::StoreRef;
+use millstream_sinks::sink_actor::SinkMessage;
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::task::JoinSet;
+use tracing::debug;
+
+use super::build::{self, Built};
+use super::report::{Gathering, TaskReport};
+use crate::config::WorkerConfig;
+use crate::consume::reader_actor::ReaderMessage;
+use crate::consume::reader_task::ReaderCommand;
+use crate::exchange::registry::EdgeRegistry;
+use crate::supervisor_actor::SupervisorMessage;
+
+/// What a pipeline takes.
+pub enum PipelineMessage {
+    /// Build the tasks; sent by the pipeline to itself.
+    Build,
+    /// All workers have deployed: read.
+    Start,
+    /// Cut the streams.
+    Barrier(BarrierCommand),
+    /// An epoch is in the log.
+    EpochCommitted {
+        /// For the sinks.
+        epoch: CommittedEpoch,
+        /// For outside tools.
+        positions: SplitPositions,
+    },
+    /// Read more splits.
+    AssignSplits(Vec<AssignedSplit>),
+    /// A task has finished its part of an epoch.
+    Reported(TaskReport),
+    /// A sink says something to the master.
+    SinkSays(ToMaster),
+    /// A task cannot go on.
+    Failed(Failure),
+}
+
+/// What a pipeline starts with.
+pub struct PipelineConfig {
+    /// What to build.
+    pub deploy: Box<Deploy>,
+    /// The worker's surroundings.
+    pub worker: WorkerConfig,
+    /// For expressions.
+    pub functions: Functions,
+    /// State and segments.
+    pub store: StoreRef,
+    /// Incoming edges from other workers.
+    pub edges: Arc<EdgeRegistry>,
+    /// The way to the master.
+    pub supervisor: ActorRef<SupervisorMessage>,
+}
+
+/// The state of a pipeline.
+pub struct PipelineState {
+    pub(super) config: PipelineConfig,
+    built: Option<Built>,
+    gathering: Gathering,
+    /// The first failure has been reported; what follows is its echo.
+    has_failed: bool,
+    pub(super) myself: ActorRef<PipelineMessage>,
+    /// Outgoing Flight streams.
+    pub(super) streams: JoinSet<()>,
+}
+
+/// The actor.
+pub struct PipelineActor;
+
+impl Actor for PipelineActor {
+    type Msg = PipelineMessage;
+    type State = PipelineState;
+    type Arguments = PipelineConfig;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<PipelineMessage>,
+        config: PipelineConfig,
+    ) -> Result<PipelineState, ActorProcessingErr> {
+        let deploy = &config.deploy;
+        let wiring =
+            super::wiring::Wiring::new(&deploy.plan, &deploy.assignment, &config.worker.name);
+        let gathering = Gathering::new(config.worker.name.clone(), wiring.speakers());
+        myself.cast(PipelineMessage::Build)?;
+        Ok(PipelineState {
+            config,
+            built: None,
+            gathering,
+            has_failed: false,
+            myself,
+            streams: JoinSet::new(),
+        })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<PipelineMessage>,
+        message: PipelineMessage,
+        state: &mut PipelineState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            PipelineMessage::Build => state.build().await,
+            PipelineMessage::Start => state.start(),
+            PipelineMessage::Barrier(barrier) => state.barrier(&barrier),
+            PipelineMessage::EpochCommitted { epoch, positions } => state.committed(&epoch, positions),
+            PipelineMessage::AssignSplits(splits) => state.assign_splits(splits),
+            PipelineMessage::Reported(report) => state.reported(report),
+            PipelineMessage::SinkSays(frame) => state.say(frame),
+            PipelineMessage::Failed(failure) => state.failed(failure),
+        }
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<PipelineMessage>,
+        event: SupervisionEvent,
+        state: &mut PipelineState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
+            SupervisionEvent::ActorTerminated(child, _, reason) => {
+                if state.is_sink(&child) {
+                    // Only a sink whose newer deliverer is at work ends by itself.
+                    debug!(sink = %child.get_id(), ?reason, "sink actor ended");
+                    return Ok(());
+                }
+                let cause = reason.unwrap_or_else(|| "ended by itself".to_owned());
+                state.failed(ended(&child, cause))
+            }
+            SupervisionEvent::ActorFailed(child, cause) => {
+                state.failed(ended(&child, cause.to_string()))
+            }
+        }
+    }
+}
+
+fn ended(child: &ractor::ActorCell, cause: String) -> Failure {
+    Failure {
+        kind: Kind::Internal,
+        origin: format!("task {}", child.get_id()),
+        cause,
+    }
+}
+
+type Handled = Result<(), ActorProcessingErr>;
+
+impl PipelineState {
+    pub(super) fn at(&self) -> &JobGeneration {
+        &self.config.deploy.at
+    }
+
+    pub(super) fn say(&self, frame: ToMaster) -> Handled {
+        self.config.supervisor.cast(SupervisorMessage::Report(frame))?;
+        Ok(())
+    }
+
+    async fn build(&mut self) -> Handled {
+        match build::build(self).await {
+            Ok(built) => {
+                self.built = Some(built);
+                self.say(ToMaster::Deployed(self.at().clone()))
+            }
+            Err(failure) => self.failed(failure),
+        }
+    }
+
+    /// Readers begin with their splits; until now nothing has moved.
+    fn start(&mut self) -> Handled {
+        let splits = std::mem::take(&mut self.config.deploy.restore.splits);
+        self.assign_splits(splits)
+    }
+
+    fn assign_splits(&mut self, splits: Vec<AssignedSplit>) -> Handled {
+        let mut by_reader: BTreeMap<TaskId, Vec<SplitStart>> = BTreeMap::new();
+        for split in splits {
+            if let Some(task) = self.reader_of(split.start.source, split.task_index) {
+                by_reader.entry(task).or_default().push(split.start);
+            }
+        }
+        for (task, starts) in by_reader {
+            self.command(task, ReaderCommand::AddSplits(starts))?;
+        }
+        Ok(())
+    }
+
+    fn reader_of(&self, source: SourceIndex, index: u32) -> Option<TaskId> {
+        let stages = self.config.deploy.plan.stages.iter();
+        let stage = stages
+            .enumerate()
+            .find(|(_, stage)| stage.head == StageHead::Source(source))
+            .map(|(index, _)| index as u32)?;
+        let task = TaskId {
+            stage: StageIndex(stage),
+            index,
+        };
+        let built = self.built.as_ref()?;
+        built.readers.contains_key(&task).then_some(task)
+    }
+
+    fn command(&self, task: TaskId, command: ReaderCommand) -> Handled {
+        if let Some(reader) = self.built.as_ref().and_then(|built| built.readers.get(&task)) {
+            // A reader that has just ended is reported by its supervision event.
+            let _ = reader.cast(ReaderMessage::Command(command));
+        }
+        Ok(())
+    }
+
+    fn barrier(&mut self, barrier: &BarrierCommand) -> Handled {
+        let Some(built) = &self.built else {
+            return Ok(());
+        };
+        for reader in built.readers.values() {
+            let _ = reader.cast(ReaderMessage::Command(ReaderCommand::Barrier(barrier.clone())));
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, epoch: &CommittedEpoch, positions: SplitPositions) -> Handled {
+        let Some(built) = &self.built else {
+            return Ok(());
+        };
+        for sink in built.sinks.values() {
+            let _ = sink.cast(SinkMessage::EpochCommitted(epoch.clone()));
+        }
+        for (task, reader) in &built.readers {
+            let StageHead::Source(source) = &self.config.deploy.plan.stages[task.stage.index()].head else {
+                continue;
+            };
+            if let Some(positions) = positions.get(source) {
+                let command = ReaderCommand::Committed(positions.clone());
+                let _ = reader.cast(ReaderMessage::Command(command));
+            }
+        }
+        Ok(())
+    }
+
+    fn reported(&mut self, report: TaskReport) -> Handled {
+        match self.gathering.take(report) {
+            Some(report) => self.say(ToMaster::Snapshotted(self.at().clone(), Box::new(report))),
+            None => Ok(()),
+        }
+    }
+
+    fn failed(&mut self, failure: Failure) -> Handled {
+        if std::mem::replace(&mut self.has_failed, true) {
+            return Ok(());
+        }
+        self.say(ToMaster::PipelineFailed(self.at().clone(), failure))
+    }
+
+    fn is_sink(&self, child: &ractor::ActorCell) -> bool {
+        let built = self.built.as_ref();
+        built.is_some_and(|built| built.sinks.values().any(|sink| sink.get_id() == child.get_id()))
+    }
+}

@@ -1,0 +1,301 @@
+//! Gathers one output's rows from all tasks of this worker, and stores them as segments at each barrier.
+//!
+//! Child of the pipeline, one an output. Receives batches and barriers of local tasks; reports [`TaskReport::Shipped`] once the epoch's segments
+//! are durable. Owns the rows of the running epoch, up to [`SEGMENT_BYTES_MAX`] in memory: beyond that a segment is closed early (INV-9).
+//! Keeps INV-2: segments are stored before they are reported. Failure: storage that does not answer ends the
+//! pipeline, and the master rewinds the job.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int8Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use millstream_common::error::{Failure, Kind};
+use millstream_common::ids::{Epoch, Generation, Incarnation, OutputIndex, WorkerId};
+use millstream_common::plan::{OP_COLUMN, OP_UPSERT};
+use millstream_common::report::Segment;
+use millstream_common::store::StoreRef;
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::task::JoinSet;
+
+use super::segment::{SegmentCache, path};
+use crate::exchange::align::{Alignment, Outcome};
+use crate::exchange::message::{EdgeId, StreamMessage};
+use crate::ipc::{self, ObjectError};
+use crate::pipeline::pipeline_actor::PipelineMessage;
+use crate::pipeline::report::TaskReport;
+
+/// A segment is closed when it holds this much.
+pub const SEGMENT_BYTES_MAX: usize = 32 << 20;
+
+/// What a ship actor takes.
+pub enum ShipMessage {
+    /// The next message of an edge.
+    Stream {
+        /// Which edge.
+        edge: EdgeId,
+        /// What came.
+        message: StreamMessage,
+    },
+}
+
+/// What a ship actor starts with.
+pub struct ShipConfig {
+    /// Which life of the job's state.
+    pub incarnation: Incarnation,
+    /// The running generation.
+    pub generation: Generation,
+    /// This worker.
+    pub worker: WorkerId,
+    /// The output.
+    pub output: OutputIndex,
+    /// For texts: the output's relation.
+    pub relation: String,
+    /// The output's columns, without `_op`.
+    pub schema: SchemaRef,
+    /// The edges of all local tasks that feed it.
+    pub edges: Vec<EdgeId>,
+    /// Where segments go.
+    pub store: StoreRef,
+    /// Where they wait for sinks of this process.
+    pub cache: Arc<SegmentCache>,
+    /// Who is told.
+    pub pipeline: ActorRef<PipelineMessage>,
+}
+
+/// Full segments on their way to storage at once; with one more the actor waits, and its senders with it.
+const UPLOADS_MAX: usize = 2;
+
+/// The state of a ship actor.
+pub struct ShipState {
+    config: ShipConfig,
+    alignment: Alignment,
+    /// With `_op` as last column.
+    segment_schema: SchemaRef,
+    gathered: Vec<RecordBatch>,
+    gathered_bytes: usize,
+    epoch: EpochUploads,
+    /// Waits for the uploads of an epoch, and reports it.
+    finishing: JoinSet<()>,
+}
+
+/// The segments of the running epoch that were closed before its barrier.
+#[derive(Default)]
+struct EpochUploads {
+    under_way: JoinSet<Result<Uploaded, ObjectError>>,
+    done: Vec<Uploaded>,
+    closed_count: usize,
+}
+
+/// A stored segment, and its rows for the sinks of this process.
+struct Uploaded {
+    index: usize,
+    segment: Segment,
+    batches: Vec<RecordBatch>,
+}
+
+/// The actor.
+pub struct ShipActor;
+
+impl Actor for ShipActor {
+    type Msg = ShipMessage;
+    type State = ShipState;
+    type Arguments = ShipConfig;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<ShipMessage>,
+        config: ShipConfig,
+    ) -> Result<ShipState, ActorProcessingErr> {
+        Ok(ShipState {
+            alignment: Alignment::new(config.edges.iter().copied()),
+            segment_schema: segment_schema(&config.schema),
+            gathered: Vec::new(),
+            gathered_bytes: 0,
+            epoch: EpochUploads::default(),
+            finishing: JoinSet::new(),
+            config,
+        })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<ShipMessage>,
+        message: ShipMessage,
+        state: &mut ShipState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ShipMessage::Stream { edge, message } => state.accept(edge, message).await,
+        }
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<ShipMessage>,
+        event: SupervisionEvent,
+        _: &mut ShipState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
+            SupervisionEvent::ActorTerminated(child, _, _) | SupervisionEvent::ActorFailed(child, _) => {
+                Err(format!("a ship actor has no children, but {} ended", child.get_id()).into())
+            }
+        }
+    }
+}
+
+/// The output's columns, then `_op`.
+pub fn segment_schema(schema: &SchemaRef) -> SchemaRef {
+    let op = Arc::new(Field::new(OP_COLUMN, DataType::Int8, false));
+    let fields = schema.fields().iter().cloned().chain([op]);
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+impl ShipState {
+    async fn accept(&mut self, edge: EdgeId, message: StreamMessage) -> Result<(), ActorProcessingErr> {
+        for outcome in self.alignment.accept(edge, message)? {
+            match outcome {
+                Outcome::Fold { batch, .. } => self.gather(batch.batch).await?,
+                Outcome::Snapshot(barrier) => self.ship(barrier.epoch),
+            }
+        }
+        Ok(())
+    }
+
+    async fn gather(&mut self, batch: RecordBatch) -> Result<(), ActorProcessingErr> {
+        let batch = self.with_op(batch)?;
+        self.gathered_bytes += batch.get_array_memory_size();
+        self.gathered.push(batch);
+        if self.gathered_bytes >= SEGMENT_BYTES_MAX {
+            self.close(Epoch::default());
+            self.epoch.wait_below(UPLOADS_MAX).await?;
+        }
+        Ok(())
+    }
+
+    /// Appends `_op` = upsert to rows that do not carry it.
+    fn with_op(&self, batch: RecordBatch) -> Result<RecordBatch, ActorProcessingErr> {
+        let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
+        if columns.len() < self.segment_schema.fields().len() {
+            columns.push(Arc::new(Int8Array::from_value(OP_UPSERT, batch.num_rows())));
+        }
+        Ok(RecordBatch::try_new(self.segment_schema.clone(), columns)?)
+    }
+
+    /// Sends what is gathered on its way. A segment closed before its barrier does not know its epoch yet; its
+    /// name says 0, and the log says where it belongs.
+    fn close(&mut self, epoch: Epoch) {
+        self.gathered_bytes = 0;
+        let config = &self.config;
+        let upload = Upload {
+            index: self.epoch.closed_count,
+            path: path(
+                config.incarnation,
+                config.output,
+                epoch,
+                config.generation,
+                &config.worker,
+            ),
+            output: config.output,
+            schema: self.segment_schema.clone(),
+            batches: std::mem::take(&mut self.gathered),
+        };
+        self.epoch.closed_count += 1;
+        self.epoch.under_way.spawn(upload.store(config.store.clone()));
+    }
+
+    fn ship(&mut self, epoch: Epoch) {
+        while self.finishing.try_join_next().is_some() {}
+        if !self.gathered.is_empty() {
+            self.close(epoch);
+        }
+        let uploads = std::mem::take(&mut self.epoch);
+        let pipeline = self.config.pipeline.clone();
+        let cache = self.config.cache.clone();
+        let relation = self.config.relation.clone();
+        let output = self.config.output;
+        self.finishing.spawn(async move {
+            let message = match uploads.finish(&cache).await {
+                Ok(segments) => PipelineMessage::Reported(TaskReport::Shipped {
+                    output,
+                    epoch,
+                    segments,
+                }),
+                Err(error) => {
+                    let origin = format!("ship {relation}");
+                    PipelineMessage::Failed(Failure::new(error.kind(), origin, &error))
+                }
+            };
+            // A pipeline that has ended needs no report.
+            let _ = pipeline.cast(message);
+        });
+    }
+}
+
+impl EpochUploads {
+    /// Waits until fewer than `count` uploads are under way.
+    async fn wait_below(&mut self, count: usize) -> Result<(), ShipError> {
+        while self.under_way.len() >= count {
+            if let Some(joined) = self.under_way.join_next().await {
+                self.done.push(joined??);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for all uploads; the segments in the order they were closed.
+    async fn finish(mut self, cache: &SegmentCache) -> Result<Vec<Segment>, ShipError> {
+        self.wait_below(1).await?;
+        self.done.sort_by_key(|uploaded| uploaded.index);
+        let segments = self.done.into_iter().map(|uploaded| {
+            cache.keep(uploaded.segment.path.clone(), uploaded.batches);
+            uploaded.segment
+        });
+        Ok(segments.collect())
+    }
+}
+
+/// Why an epoch's segments could not be stored.
+#[derive(Debug, thiserror::Error)]
+enum ShipError {
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    #[error("store segment: {0}")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+impl ShipError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Object(error) => error.kind(),
+            Self::Panicked(_) => Kind::Internal,
+        }
+    }
+}
+
+/// A closed segment on its way to storage.
+struct Upload {
+    index: usize,
+    path: String,
+    output: OutputIndex,
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+}
+
+impl Upload {
+    async fn store(self, store: StoreRef) -> Result<Uploaded, ObjectError> {
+        let object = ipc::encode(&self.path, &self.schema, &self.batches)?;
+        ipc::create(&store, &self.path, &object).await?;
+        let segment = Segment {
+            output: self.output,
+            path: self.path,
+            bytes: object.bytes.len() as u64,
+            checksum: object.checksum,
+            row_count: self.batches.iter().map(|batch| batch.num_rows() as u64).sum(),
+        };
+        Ok(Uploaded {
+            index: self.index,
+            segment,
+            batches: self.batches,
+        })
+    }
+}

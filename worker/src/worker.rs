@@ -1,0 +1,83 @@
+//! A worker process from start to end: Flight server, root actor, link.
+//!
+//! Called by the CLI and by tests. Owns the root actor and the server; both end with [`Worker::shutdown`]. Failure: a start
+//! that cannot listen is an error; a master that cannot be reached is not, it is dialled until it answers.
+
+use std::sync::Arc;
+
+use millstream_common::error::chain;
+use millstream_common::ids::WorkerId;
+use ractor::{Actor, ActorRef};
+use tokio::task::JoinSet;
+
+use crate::config::WorkerConfig;
+use crate::exchange::flight_server;
+use crate::exchange::registry::EdgeRegistry;
+use crate::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
+
+/// Why a worker could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// Its Flight address is taken or wrong.
+    #[error("{0}; choose another with --flight-listen")]
+    Listen(#[from] std::io::Error),
+    /// Its actors or server ended.
+    #[error("run the worker: {0}")]
+    Run(String),
+}
+
+/// A running worker.
+pub struct Worker {
+    name: WorkerId,
+    supervisor: ActorRef<SupervisorMessage>,
+    tasks: JoinSet<Result<(), WorkerError>>,
+}
+
+impl Worker {
+    /// Listens for other workers and dials the master.
+    pub async fn start(config: WorkerConfig) -> Result<Self, WorkerError> {
+        let name = config.name.clone();
+        let listener = config.net.listen(&config.flight_listen).await?;
+        let flight_address = config.advertise.clone().unwrap_or_else(|| listener.address.clone());
+        let edges = Arc::new(EdgeRegistry::new());
+        let mut tasks = JoinSet::new();
+        let server = flight_server::serve(listener, edges.clone());
+        tasks.spawn(async move { server.await.map_err(|error| WorkerError::Run(chain(&error))) });
+        let supervisor = SupervisorConfig {
+            worker: config,
+            flight_address,
+            edges,
+        };
+        let spawned = Actor::spawn(None, SupervisorActor, supervisor).await;
+        let (supervisor, handle) = spawned.map_err(|error| WorkerError::Run(error.to_string()))?;
+        tasks.spawn(async move {
+            let ended = handle.await;
+            Err(WorkerError::Run(format!("its root actor ended: {ended:?}")))
+        });
+        Ok(Self {
+            name,
+            supervisor,
+            tasks,
+        })
+    }
+
+    /// Its name in the cluster.
+    pub fn id(&self) -> &WorkerId {
+        &self.name
+    }
+
+    /// Pends until the worker ends by itself.
+    pub async fn finished(&mut self) -> Result<(), WorkerError> {
+        match self.tasks.join_next().await {
+            Some(Ok(result)) => result,
+            Some(Err(error)) => Err(WorkerError::Run(error.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends all pipelines and the server; the master rewinds what ran here.
+    pub async fn shutdown(mut self) {
+        self.supervisor.kill();
+        self.tasks.shutdown().await;
+    }
+}
