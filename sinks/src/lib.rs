@@ -1,5 +1,14 @@
 //! Sinks: deliver committed epochs, each sink at its own pace.
 //!
-//! A [`sink_actor`](crate) owns one [`sink::Sink`]; it fences, reads the marker, and applies epochs in order.
+//! In the order of the path: [`sink_actor`] is told of committed epochs, [`delivery`] decides what run is due,
+//! [`segment_rows`] reads its rows, a [`sink::Sink`] applies it together with its marker. [`factory`] makes sinks from
+//! their specs; [`conformance`] is what each of them must pass.
 
 pub mod sink;
+
+pub mod delivery;
+pub mod segment_rows;
+pub mod sink_actor;
+
+pub mod postgres;
+mod row_json;

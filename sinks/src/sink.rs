@@ -2,7 +2,10 @@
 //!
 //! Implemented by `postgres`, `files`, `console`, `blackhole`; driven by `sink_actor.rs` in one order: fence, read the
 //! marker, apply what follows it. The truth about a sink is in the sink: its marker is written in the same atomic
-//! unit as the rows (INV-3), so an apply whose answer was lost is found done. Every sink passes `conformance.rs`.
+//! unit as the rows (INV-3), so an apply whose answer was lost is found done. After any error the actor fences
+//! anew before it applies again. Every sink passes `conformance.rs`.
+
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -49,6 +52,22 @@ pub enum SinkError {
 }
 
 impl SinkError {
+    /// Something outside failed while doing `what`.
+    pub fn unavailable(what: impl Into<String>, cause: impl ToString) -> Self {
+        Self::Unavailable {
+            what: what.into(),
+            cause: cause.to_string(),
+        }
+    }
+
+    /// A person has to act before `what` can be done.
+    pub fn refused(what: impl Into<String>, cause: impl ToString) -> Self {
+        Self::Refused {
+            what: what.into(),
+            cause: cause.to_string(),
+        }
+    }
+
     /// Who has to act.
     pub fn kind(&self) -> Kind {
         match self {
@@ -73,7 +92,7 @@ pub struct Deliverer {
 }
 
 /// Consecutive epochs, applied as one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpochRun {
     /// The marker the sink must hold now: the parent of the first epoch.
     pub guard: Epoch,
@@ -81,8 +100,6 @@ pub struct EpochRun {
     pub last: Epoch,
     /// Rows of the run, as reported; an empty run only moves the marker.
     pub row_count: u64,
-    /// Nothing comes after this run: close what is being gathered.
-    pub end: bool,
 }
 
 /// The rows of a run; may be read more than once, always the same rows in the same order.
@@ -93,15 +110,13 @@ pub trait RunRows: Send + Sync {
     fn batches(&self) -> BoxStream<'_, Result<RecordBatch, SinkError>>;
 }
 
-/// What an apply did.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Applied {
-    /// Rows (or deletes) that the sink took.
-    pub row_count: u64,
-    /// Rows it refused, with the reason of each; they are dead letters of the sink.
-    pub rejected: Vec<RejectedRow>,
-    /// The epoch that the sink durably holds now: `run.last`, or an earlier one while it gathers.
-    pub marker: Epoch,
+/// Where refused rows are made durable before the unit that leaves them out commits (INV-10).
+#[async_trait]
+pub trait Rejects: Send + Sync {
+    /// Keeps the refused rows of the run, durably, under its last epoch. A sink calls it at most
+    /// once an apply, just before it commits; a retry of the same run brings the same rows, so
+    /// what is there already may stay. They count only once the marker has reached `run.last`.
+    async fn keep(&self, run: &EpochRun, rejected: &[RejectedRow]) -> Result<(), SinkError>;
 }
 
 /// A row that a sink refused.
@@ -113,12 +128,60 @@ pub struct RejectedRow {
     pub reason: String,
 }
 
+/// What an apply did; the sink's marker is at `run.last`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Rows and deletes that the sink took.
+    pub row_count: u64,
+    /// Rows it refused; they went to [`Rejects`].
+    pub rejected_count: u64,
+    /// Rows it refused and nobody keeps (`on_violation = 'drop'`).
+    pub dropped_count: u64,
+}
+
+/// More refused rows in one run than this suspend the sink: then the table is wrong, not the rows.
+pub const REJECTED_ROWS_MAX: usize = 1_000;
+
+/// What a sink holds when a deliverer takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The last epoch in it; 0 if this incarnation has delivered nothing. `None`: the sink keeps no durable
+    /// marker (console, blackhole), and delivery goes on after what the log still holds.
+    pub marker: Option<Epoch>,
+    /// The last epoch of a run that was begun and may be visible in part: the next run must end
+    /// exactly there.
+    pub begun: Option<Epoch>,
+}
+
+/// When what waits becomes a run, and how large a run may be. A run holds at least one epoch,
+/// however large, and epochs are never split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cadence {
+    /// A run ends before the epoch that would lift its segments above this size.
+    pub run_bytes_max: u64,
+    /// Most epochs in a run.
+    pub run_epochs_max: usize,
+    /// How long the oldest waiting epoch may wait for a full run. Zero applies at once.
+    pub gather: Duration,
+}
+
 /// A place for rows.
+///
+/// The actor decides by [`Sink::cadence`] when a run is due and hands it over whole, so that nothing is
+/// ever gathered inside a sink: what is not applied is only references to segments, which can be read again.
 #[async_trait]
 pub trait Sink: Send {
+    /// When runs are due; the same value at every call.
+    fn cadence(&self) -> Cadence;
     /// Connects if need be, fences every deliverer with a smaller token, and only then reads the
-    /// marker; epoch 0 where this incarnation has none. May be called again after any error.
-    async fn fence(&mut self) -> Result<Epoch, SinkError>;
-    /// Applies the run whole or not at all, with its marker, guarded by `run.guard` and the token.
-    async fn apply(&mut self, run: &EpochRun, rows: &dyn RunRows) -> Result<Applied, SinkError>;
+    /// marker. May be called again after any error.
+    async fn fence(&mut self) -> Result<Held, SinkError>;
+    /// Applies the run whole or not at all, with its marker, guarded by `run.guard` and the token. A run that
+    /// the sink holds already is a success. May be dropped at any await: the next fence finds out.
+    async fn apply(
+        &mut self,
+        run: &EpochRun,
+        rows: &dyn RunRows,
+        rejects: &dyn Rejects,
+    ) -> Result<Applied, SinkError>;
 }

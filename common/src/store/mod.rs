@@ -89,6 +89,10 @@ pub async fn open(url: &str, blocking: BlockingRef) -> Result<StoreRef, Error> {
 }
 
 /// Creates one key twice: the second must be refused, else two masters could both win an epoch.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the key only has to differ from those of other processes"
+)]
 async fn self_test(store: &StoreRef) -> Result<(), Error> {
     let key = format!("selftest/{}", crate::ids::nonce());
     store.create(&key, Bytes::from_static(b"first")).await?;

@@ -5,12 +5,42 @@
 //! rebuilds from the parts answers every later batch as the original would have.
 //! Failure: an error ends the pipeline.
 
+mod aggregate;
+mod distinct;
+mod event_time;
+pub mod key_hash;
+
 use std::collections::BTreeSet;
+use std::fmt::Display;
 
 use arrow::array::RecordBatch;
-use millstream_common::ids::{Epoch, Vnode};
-use millstream_common::plan::Port;
+use millstream_common::ids::{Epoch, OperatorId, Vnode};
+use millstream_common::plan::expression::Functions;
+use millstream_common::plan::{KeyedKind, KeyedPlan, Port};
 use millstream_common::time::EventTime;
+
+use self::aggregate::Aggregate;
+use self::distinct::Distinct;
+
+/// The first column of every state part.
+const VNODE_COLUMN: &str = "_vnode";
+
+/// Builds the operator of one task, empty.
+pub fn build(
+    plan: &KeyedPlan,
+    functions: &Functions,
+) -> Result<Box<dyn KeyedOperator>, OperatorError> {
+    match &plan.kind {
+        KeyedKind::Distinct { time_column } => Ok(Box::new(Distinct::new(plan, *time_column)?)),
+        KeyedKind::Aggregate {
+            aggregates,
+            window,
+            output,
+        } => Ok(Box::new(Aggregate::new(
+            plan, aggregates, *window, output, functions,
+        )?)),
+    }
+}
 
 /// What an operator can fail with: a broken plan, state of another shape, or an expression.
 #[derive(Debug, thiserror::Error)]
@@ -95,4 +125,18 @@ pub trait KeyedOperator: Send {
     fn state_bytes(&self) -> usize;
     /// Live keys.
     fn key_count(&self) -> usize;
+}
+
+fn build_error(operator: &OperatorId, cause: impl Display) -> OperatorError {
+    OperatorError::Build {
+        operator: operator.to_string(),
+        cause: cause.to_string(),
+    }
+}
+
+fn run_error(operator: &OperatorId, cause: impl Display) -> OperatorError {
+    OperatorError::Run {
+        operator: operator.to_string(),
+        cause: cause.to_string(),
+    }
 }

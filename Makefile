@@ -1,0 +1,56 @@
+# The commands of the project. They need a Rust toolchain and a C++ compiler; `make test` and
+# `make bench` also start real Kafka and PostgreSQL by themselves (tests/services).
+# Everything is built with `--workspace`: a part alone would select other features of the
+# dependencies and build them a second time.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench fmt services install-services clean-services toolchain
+
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+
+# Each checkout has services of its own, on the first free ports.
+services_dir := $(CURDIR)/target/services
+services := tests/services/services --dir $(services_dir) --offset auto
+bench_services := tests/services/services --dir $(services_dir)-bench --offset auto
+
+# What the tests talk to; give ARGS to `make test` for a filter.
+SERVICES ?= kafka postgres
+ARGS ?=
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+
+demo: toolchain ## the first minute: clicks to counts, with a worker killed on the way
+	cargo build --workspace --locked
+	"$(CARGO_TARGET_DIR)/debug/millstream" demo
+
+test: toolchain ## all tests, against real services that are started and stopped around them
+	python3 -B -m unittest discover -s tests/services -p '*_test.py'
+	$(services) run $(SERVICES) --fresh -- cargo test --workspace --locked --no-fail-fast $(ARGS)
+
+lint: toolchain ## formatting and clippy; any warning fails
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+bench: toolchain ## throughput as a ratio to a raw consumer, on an optimised broker
+	cargo build --workspace --release --locked
+	MILLSTREAM_KAFKA_JVM="-Xmx2g -XX:TieredStopAtLevel=4" $(bench_services) \
+		run kafka postgres --fresh -- "$(CARGO_TARGET_DIR)/release/millstream-bench" $(ARGS)
+
+fmt: ## format the code
+	cargo fmt --all
+
+services: ## start the services and keep them running, also over `make test`
+	$(services) up $(SERVICES)
+	@echo 'Their addresses: eval "$$($(services) env)"'
+
+install-services: ## only download and build what the services need
+	$(services) install $(SERVICES)
+
+clean-services: ## stop the services and delete their data
+	$(services) down all --wipe
+	$(bench_services) down all --wipe
+
+toolchain:
+	@.ci/toolchain

@@ -1,0 +1,437 @@
+//! What a sink is to be handed next: the decisions of `sink_actor.rs`, without clock, tasks or I/O.
+//!
+//! Owns the queue of committed epochs that the sink does not hold yet, as references to segments only, so a sink
+//! that is down for hours costs a few hundred bytes an epoch (INV-9). Keeps INV-3: the marker is a member of the
+//! job's chain and only moves forward along it. Failure: a marker outside the chain is a
+//! [`SinkError::MarkerMismatch`]; an epoch that does not follow the chain is a defect of whoever sent it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use millstream_common::ids::{Epoch, OutputIndex};
+use millstream_common::log::entry::{BrokenChain, CommittedEpoch};
+use millstream_common::report::Segment;
+
+use crate::sink::{Cadence, EpochRun, Held, SinkError};
+
+/// The epochs that one sink has yet to take.
+#[derive(Debug)]
+pub struct Delivery {
+    output: OutputIndex,
+    /// The parent of the first pending epoch, or the end of the chain.
+    base: Epoch,
+    pending: VecDeque<PendingEpoch>,
+    /// Known after fencing.
+    held: Option<Held>,
+    /// Deliver what waits without gathering, until nothing waits.
+    hurried: bool,
+}
+
+#[derive(Debug)]
+struct PendingEpoch {
+    epoch: Epoch,
+    segments: Vec<Segment>,
+    last: bool,
+    /// Monotonic time at which this process learned of it.
+    arrived: Duration,
+}
+
+impl PendingEpoch {
+    fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Fence first.
+    Fence,
+    /// Nothing until another epoch is committed.
+    Idle,
+    /// Nothing until this much time has passed, or another epoch is committed.
+    Wait(Duration),
+    /// Apply this run.
+    Apply(EpochRun, Vec<Segment>),
+}
+
+impl Delivery {
+    /// For the sink of `output`: `undelivered` in order, the chain ending at `head`.
+    pub fn new(
+        output: OutputIndex,
+        undelivered: Vec<CommittedEpoch>,
+        head: Epoch,
+        now: Duration,
+    ) -> Result<Self, BrokenChain> {
+        let mut delivery = Self {
+            output,
+            base: undelivered.first().map_or(head, |first| first.parent),
+            pending: VecDeque::new(),
+            held: None,
+            hurried: false,
+        };
+        for committed in undelivered {
+            delivery.committed(committed, now)?;
+        }
+        Ok(delivery)
+    }
+
+    /// Takes the next committed epoch; one that is known already is ignored.
+    pub fn committed(
+        &mut self,
+        committed: CommittedEpoch,
+        now: Duration,
+    ) -> Result<(), BrokenChain> {
+        let head = self.head();
+        if committed.epoch <= head {
+            return Ok(());
+        }
+        if committed.parent != head {
+            return Err(BrokenChain {
+                epoch: committed.epoch,
+                parent: committed.parent,
+                head,
+            });
+        }
+        let mut segments = committed.segments;
+        segments.retain(|segment| segment.output == self.output);
+        self.pending.push_back(PendingEpoch {
+            epoch: committed.epoch,
+            segments,
+            last: committed.last,
+            arrived: now,
+        });
+        Ok(())
+    }
+
+    /// The newest committed epoch.
+    pub fn head(&self) -> Epoch {
+        self.pending.back().map_or(self.base, |last| last.epoch)
+    }
+
+    /// Takes what the sink held when it was fenced and drops the epochs in it. Returns the marker.
+    pub fn fenced(&mut self, held: Held) -> Result<Epoch, SinkError> {
+        let marker = held.marker.unwrap_or(self.base);
+        let in_chain =
+            marker == self.base || self.pending.iter().any(|pending| pending.epoch == marker);
+        if !in_chain {
+            return Err(self.mismatch(marker));
+        }
+        let begun = held.begun.filter(|begun| *begun > marker);
+        self.held = Some(Held {
+            marker: Some(marker),
+            begun,
+        });
+        self.forget_up_to(marker);
+        Ok(marker)
+    }
+
+    /// The sink holds everything up to `marker`, the end of the run last handed out.
+    pub fn applied(&mut self, marker: Epoch) {
+        debug_assert!(self.base < marker, "INV-3: the marker moves forward");
+        self.held = Some(Held {
+            marker: Some(marker),
+            begun: None,
+        });
+        self.forget_up_to(marker);
+    }
+
+    /// What the sink holds is unknown: fence before anything else.
+    pub fn failed(&mut self) {
+        self.held = None;
+    }
+
+    /// Delivers what waits now without gathering; for a job that is being stopped.
+    pub fn hurry(&mut self) {
+        self.hurried = !self.pending.is_empty();
+    }
+
+    /// What to do at `now`.
+    pub fn next(&self, cadence: Cadence, now: Duration) -> Next {
+        let Some(held) = self.held else {
+            return Next::Fence;
+        };
+        let Some(first) = self.pending.front() else {
+            return Next::Idle;
+        };
+        if let Some(begun) = held.begun {
+            return self.finish_begun(begun);
+        }
+        let count = self.full_run(cadence);
+        let is_full = count < self.pending.len() || count == cadence.run_epochs_max;
+        let is_last = self.pending.iter().any(|pending| pending.last);
+        let waited = now.saturating_sub(first.arrived);
+        if is_full || is_last || self.hurried || waited >= cadence.gather {
+            return self.run_of(count);
+        }
+        Next::Wait(cadence.gather - waited)
+    }
+
+    fn finish_begun(&self, begun: Epoch) -> Next {
+        let position = self.pending.iter().position(|next| next.epoch == begun);
+        match position {
+            Some(index) => self.run_of(index + 1),
+            None => Next::Idle,
+        }
+    }
+
+    /// How many epochs from the first make the largest run; at least one.
+    fn full_run(&self, cadence: Cadence) -> usize {
+        let mut bytes = 0;
+        let mut count = 0;
+        for pending in self.pending.iter().take(cadence.run_epochs_max) {
+            bytes += pending.bytes();
+            if count > 0 && bytes > cadence.run_bytes_max {
+                break;
+            }
+            count += 1;
+        }
+        count
+    }
+
+    fn run_of(&self, count: usize) -> Next {
+        let epochs = self.pending.iter().take(count);
+        let segments: Vec<Segment> = epochs
+            .flat_map(|pending| pending.segments.iter().cloned())
+            .collect();
+        let run = EpochRun {
+            guard: self.base,
+            last: self.pending[count - 1].epoch,
+            row_count: segments.iter().map(|segment| segment.row_count).sum(),
+        };
+        Next::Apply(run, segments)
+    }
+
+    fn forget_up_to(&mut self, marker: Epoch) {
+        while let Some(first) = self.pending.front() {
+            if first.epoch > marker {
+                break;
+            }
+            self.pending.pop_front();
+        }
+        self.base = marker;
+        if self.pending.is_empty() {
+            self.hurried = false;
+        }
+    }
+
+    fn mismatch(&self, found: Epoch) -> SinkError {
+        let advice = if found > self.head() {
+            "the sink is ahead of the job's log: was the storage restored from an older copy?"
+        } else if found == Epoch(0) {
+            "the sink's marker is gone while its rows may be there: put the marker back, or empty the sink and submit the job with --fresh"
+        } else {
+            "the sink is behind what the log still holds: was it restored from an older copy? empty it and submit the job with --fresh"
+        };
+        SinkError::MarkerMismatch {
+            found,
+            expected: self.base,
+            advice: advice.to_owned(),
+        }
+    }
+}
+
+/// The pause before try number `attempt` (from 1): doubling from 200 ms to 10 s, less up to a
+/// quarter of it by `seed`, so that sinks of one database do not all come back at once.
+pub fn backoff(attempt: u32, seed: u64) -> Duration {
+    const FIRST_MS: u64 = 200;
+    const LONGEST_MS: u64 = 10_000;
+    let doubled = FIRST_MS.saturating_mul(1 << attempt.saturating_sub(1).min(16));
+    let pause = doubled.min(LONGEST_MS);
+    let scattered = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    Duration::from_millis(pause - scattered % (pause / 4))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINE: OutputIndex = OutputIndex(1);
+    const AT_ONCE: Cadence = Cadence {
+        run_bytes_max: 100,
+        run_epochs_max: 4,
+        gather: Duration::ZERO,
+    };
+    const GATHERING: Cadence = Cadence {
+        gather: Duration::from_secs(60),
+        ..AT_ONCE
+    };
+
+    fn segment(output: OutputIndex, bytes: u64) -> Segment {
+        Segment {
+            output,
+            path: format!("segments/{output}"),
+            bytes,
+            checksum: 0,
+            row_count: bytes / 10,
+        }
+    }
+
+    fn committed(parent: u64, epoch: u64, bytes: u64) -> CommittedEpoch {
+        CommittedEpoch {
+            epoch: Epoch(epoch),
+            parent: Epoch(parent),
+            segments: vec![segment(MINE, bytes), segment(OutputIndex(0), 5)],
+            last: false,
+        }
+    }
+
+    fn delivery(undelivered: Vec<CommittedEpoch>, head: u64) -> Delivery {
+        Delivery::new(MINE, undelivered, Epoch(head), Duration::ZERO).expect("a chain")
+    }
+
+    fn held(marker: u64) -> Held {
+        Held {
+            marker: Some(Epoch(marker)),
+            begun: None,
+        }
+    }
+
+    fn range(next: Next) -> Option<(u64, u64, u64)> {
+        match next {
+            Next::Apply(run, _) => Some((run.guard.0, run.last.0, run.row_count)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn nothing_is_applied_before_the_sink_is_fenced() {
+        let mut delivery = delivery(vec![committed(0, 1, 10)], 1);
+        assert_eq!(delivery.next(AT_ONCE, Duration::ZERO), Next::Fence);
+        delivery.fenced(held(0)).expect("in the chain");
+        assert_eq!(
+            range(delivery.next(AT_ONCE, Duration::ZERO)),
+            Some((0, 1, 1))
+        );
+        delivery.failed();
+        assert_eq!(delivery.next(AT_ONCE, Duration::ZERO), Next::Fence);
+    }
+
+    #[test]
+    fn epochs_the_sink_holds_are_skipped_and_the_rest_follows_its_marker() {
+        let mut delivery = delivery(vec![committed(2, 3, 10), committed(3, 7, 20)], 7);
+        assert_eq!(delivery.fenced(held(3)).ok(), Some(Epoch(3)));
+        assert_eq!(
+            range(delivery.next(AT_ONCE, Duration::ZERO)),
+            Some((3, 7, 2))
+        );
+        delivery.applied(Epoch(7));
+        assert_eq!(delivery.next(AT_ONCE, Duration::ZERO), Next::Idle);
+    }
+
+    #[test]
+    fn a_marker_outside_the_chain_is_a_mismatch() {
+        for marker in [0, 1, 5, 8] {
+            let mut delivery = delivery(vec![committed(2, 3, 10), committed(3, 7, 20)], 7);
+            let refused = delivery.fenced(held(marker));
+            assert!(
+                matches!(refused, Err(SinkError::MarkerMismatch { .. })),
+                "{marker}: {refused:?}"
+            );
+        }
+        assert!(delivery(vec![], 4).fenced(held(0)).is_err());
+        assert!(delivery(vec![], 4).fenced(held(4)).is_ok());
+    }
+
+    #[test]
+    fn a_sink_without_a_marker_goes_on_after_what_the_log_holds() {
+        let mut delivery = delivery(vec![committed(2, 3, 10)], 3);
+        let none = Held {
+            marker: None,
+            begun: None,
+        };
+        assert_eq!(delivery.fenced(none).ok(), Some(Epoch(2)));
+    }
+
+    #[test]
+    fn epochs_are_merged_up_to_the_bounds_but_never_split() {
+        let epochs = vec![
+            committed(0, 1, 400),
+            committed(1, 2, 60),
+            committed(2, 3, 40),
+            committed(3, 4, 1),
+        ];
+        let mut delivery = delivery(epochs, 4);
+        delivery.fenced(held(0)).expect("in the chain");
+        assert_eq!(
+            range(delivery.next(AT_ONCE, Duration::ZERO)),
+            Some((0, 1, 40))
+        );
+        delivery.applied(Epoch(1));
+        assert_eq!(
+            range(delivery.next(AT_ONCE, Duration::ZERO)),
+            Some((1, 3, 10))
+        );
+    }
+
+    #[test]
+    fn a_gathering_sink_waits_for_time_bytes_the_end_or_a_hurry() {
+        let later = Duration::from_secs(20);
+        let mut delivery = delivery(vec![committed(0, 1, 10)], 1);
+        delivery.fenced(held(0)).expect("in the chain");
+        assert_eq!(
+            delivery.next(GATHERING, later),
+            Next::Wait(Duration::from_secs(40))
+        );
+        assert_eq!(
+            range(delivery.next(GATHERING, Duration::from_secs(60))),
+            Some((0, 1, 1))
+        );
+        delivery
+            .committed(committed(1, 2, 95), later)
+            .expect("next");
+        assert_eq!(range(delivery.next(GATHERING, later)), Some((0, 1, 1)));
+        delivery.applied(Epoch(1));
+        assert!(matches!(delivery.next(GATHERING, later), Next::Wait(_)));
+        delivery.hurry();
+        assert_eq!(range(delivery.next(GATHERING, later)), Some((1, 2, 9)));
+        delivery.applied(Epoch(2));
+        let end = CommittedEpoch {
+            last: true,
+            ..committed(2, 3, 10)
+        };
+        delivery.committed(end, later).expect("next");
+        assert_eq!(range(delivery.next(GATHERING, later)), Some((2, 3, 1)));
+    }
+
+    #[test]
+    fn a_run_that_was_begun_is_finished_exactly() {
+        let epochs = vec![committed(0, 1, 1), committed(1, 2, 1), committed(2, 3, 1)];
+        let mut delivery = delivery(epochs, 3);
+        let begun = Held {
+            marker: Some(Epoch(0)),
+            begun: Some(Epoch(2)),
+        };
+        delivery.fenced(begun).expect("in the chain");
+        assert_eq!(
+            range(delivery.next(GATHERING, Duration::ZERO)),
+            Some((0, 2, 0))
+        );
+        delivery.applied(Epoch(2));
+        assert!(matches!(
+            delivery.next(GATHERING, Duration::ZERO),
+            Next::Wait(_)
+        ));
+    }
+
+    #[test]
+    fn an_epoch_out_of_the_chain_is_refused_and_a_known_one_ignored() {
+        let mut delivery = delivery(vec![committed(0, 1, 1)], 1);
+        let gap = delivery.committed(committed(2, 3, 1), Duration::ZERO);
+        assert!(gap.is_err());
+        delivery
+            .committed(committed(0, 1, 1), Duration::ZERO)
+            .expect("known");
+        assert_eq!(delivery.head(), Epoch(1));
+    }
+
+    #[test]
+    fn pauses_double_up_to_ten_seconds_and_scatter() {
+        for (attempt, longest) in [(1, 200), (2, 400), (3, 800), (7, 10_000), (60, 10_000)] {
+            for seed in 0..50 {
+                let pause = backoff(attempt, seed).as_millis() as u64;
+                assert!(pause <= longest && pause > longest * 3 / 4 - 1, "{pause}");
+            }
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! Writes the rows of one run inside an open transaction, and finds the rows that the table refuses.
+//!
+//! Used by `mod.rs` between guard and marker. Appended rows are copied straight into the table; keyed rows are copied
+//! into the staging table and merged by one statement (two, where rows are deleted). A chunk of rows is in memory
+//! at a time. Failure: a refusal of SQLSTATE class 22 or 23 is searched for by halving under savepoints
+//! until the row is found and left out; every other error ends the transaction.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, AsArray, Int8Array, Int16Array, Int64Array, RecordBatch, UInt64Array,
+};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Int8Type, Schema};
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use millstream_common::plan::{OP_COLUMN, OP_DELETE, OnViolation};
+use tokio_postgres::{Client, Error};
+
+use super::compact::{Keep, compact, is_comparable};
+use super::copy::{CopyColumn, CopyRows};
+use super::error::{classify, row_refusal};
+use super::statements::Statements;
+use super::table::Target;
+use super::types::{Encoding, Wire};
+use crate::row_json::row_json;
+use crate::sink::{REJECTED_ROWS_MAX, RejectedRow, RunRows, SinkError};
+
+/// A chunk is copied when it has this many rows or bytes: what is in memory and what a failed COPY
+/// repeats stays small.
+const CHUNK_ROWS_MAX: usize = 65_536;
+const CHUNK_BYTES_MAX: usize = 8 << 20;
+const SAVE: &str = "SAVEPOINT millstream";
+const KEEP: &str = "RELEASE SAVEPOINT millstream";
+const UNDO: &str = "ROLLBACK TO SAVEPOINT millstream; RELEASE SAVEPOINT millstream";
+
+/// What the table is and how rows get there; lasts as long as the connection.
+pub(super) struct Plan {
+    /// The table.
+    pub target: Target,
+    /// Its statements.
+    pub statements: Statements,
+    /// `write to table x of postgres at ...`.
+    pub what: String,
+    /// What becomes of refused rows.
+    pub on_violation: OnViolation,
+}
+
+/// Writes one run.
+pub(super) struct RunWriter<'a> {
+    client: &'a Client,
+    plan: &'a Plan,
+    /// Rows seen so far; positions in the staging table.
+    row_count: u64,
+    has_deletes: bool,
+    rejected: Vec<RejectedRow>,
+    refused_count: u64,
+}
+
+/// What a run came to.
+#[derive(Default)]
+pub(super) struct Written {
+    /// Rows read.
+    pub row_count: u64,
+    /// Rows the table refused.
+    pub refused_count: u64,
+    /// Those of them that are to be kept.
+    pub rejected: Vec<RejectedRow>,
+}
+
+/// Why a statement over some rows did not go through.
+enum Failed {
+    /// Some row's fault; with the place of the row in the range, if that is known.
+    Row {
+        index: Option<usize>,
+        reason: String,
+    },
+    Other(SinkError),
+}
+
+impl<'a> RunWriter<'a> {
+    /// Writes through `client`, in whose transaction it is.
+    pub(super) fn new(client: &'a Client, plan: &'a Plan) -> Self {
+        Self {
+            client,
+            plan,
+            row_count: 0,
+            has_deletes: false,
+            rejected: Vec::new(),
+            refused_count: 0,
+        }
+    }
+
+    /// Writes all rows of the run.
+    pub(super) async fn write(mut self, rows: &dyn RunRows) -> Result<Written, SinkError> {
+        let mut batches = rows.batches();
+        let mut gathered = Vec::new();
+        let mut row_count = 0;
+        let mut bytes = 0;
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            row_count += batch.num_rows();
+            bytes += batch.get_array_memory_size();
+            gathered.push(batch);
+            if row_count >= CHUNK_ROWS_MAX || bytes >= CHUNK_BYTES_MAX {
+                self.write_chunk(&rows.schema(), &mut gathered).await?;
+                (row_count, bytes) = (0, 0);
+            }
+        }
+        self.write_chunk(&rows.schema(), &mut gathered).await?;
+        if self.plan.target.is_keyed() && self.row_count > 0 {
+            self.merge().await?;
+        }
+        Ok(Written {
+            row_count: self.row_count,
+            refused_count: self.refused_count,
+            rejected: self.rejected,
+        })
+    }
+
+    async fn write_chunk(
+        &mut self,
+        schema: &Arc<Schema>,
+        gathered: &mut Vec<RecordBatch>,
+    ) -> Result<(), SinkError> {
+        let batches = std::mem::take(gathered);
+        let chunk = concat_batches(schema, &batches).map_err(|error| self.defect(&error))?;
+        drop(batches);
+        if chunk.num_rows() == 0 {
+            return Ok(());
+        }
+        let first = self.row_count;
+        self.row_count += chunk.num_rows() as u64;
+        let deletes = operations(&chunk).is_some_and(|ops| ops.values().contains(&OP_DELETE));
+        self.has_deletes |= deletes;
+        if deletes && (!self.plan.target.is_keyed() || self.plan.target.ignores_conflicts) {
+            return Err(SinkError::refused(
+                &self.plan.what,
+                "the rows contain deletes: give the sink a primary_key, without on_conflict = 'ignore'",
+            ));
+        }
+        if self.plan.target.is_keyed() {
+            let staged = self
+                .staged(&chunk, first)
+                .map_err(|error| self.defect(&error))?;
+            let columns = stage_columns(&self.plan.target, staged.num_columns());
+            self.copy(&self.plan.statements.copy_stage, &staged, &columns)
+                .await
+        } else {
+            let columns = &self.plan.target.columns;
+            self.copy(&self.plan.statements.copy_append, &chunk, columns)
+                .await
+        }
+    }
+
+    fn defect(&self, error: &ArrowError) -> SinkError {
+        SinkError::refused(&self.plan.what, error)
+    }
+
+    /// The rows of `chunk` that may count, then `_op` and the position of each.
+    fn staged(&self, chunk: &RecordBatch, first: u64) -> Result<RecordBatch, ArrowError> {
+        let target = &self.plan.target;
+        let schema = chunk.schema();
+        let key: Vec<usize> = target
+            .primary_key
+            .iter()
+            .map(|name| schema.index_of(name))
+            .collect::<Result<_, _>>()?;
+        let keep = if target.ignores_conflicts {
+            Keep::First
+        } else {
+            Keep::Last
+        };
+        let comparable = |index: &usize| is_comparable(schema.field(*index).data_type());
+        let (rows, indices) = if key.iter().all(comparable) {
+            compact(chunk, &key, keep)?
+        } else {
+            let all = (0..chunk.num_rows() as u64).collect::<Vec<_>>();
+            (chunk.clone(), UInt64Array::from(all))
+        };
+        let positions: Int64Array = indices
+            .values()
+            .iter()
+            .map(|index| (first + index) as i64)
+            .collect();
+        let ops: Int16Array = match operations(&rows) {
+            Some(ops) => ops.values().iter().map(|op| i16::from(*op)).collect(),
+            None => std::iter::repeat_n(0_i16, rows.num_rows()).collect(),
+        };
+        let mut fields: Vec<Field> = rows
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.as_ref().clone())
+            .collect();
+        fields.push(Field::new("op", DataType::Int16, false));
+        fields.push(Field::new("position", DataType::Int64, false));
+        let mut columns = rows.columns().to_vec();
+        columns.push(Arc::new(ops) as ArrayRef);
+        columns.push(Arc::new(positions));
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+    }
+
+    /// Copies the rows of `chunk`, leaving out those that are refused.
+    async fn copy(
+        &mut self,
+        statement: &str,
+        chunk: &RecordBatch,
+        columns: &[CopyColumn],
+    ) -> Result<(), SinkError> {
+        let rows = CopyRows::new(chunk, columns).map_err(|error| self.defect(&error))?;
+        let mut ranges = vec![0..chunk.num_rows()];
+        while let Some(range) = ranges.pop() {
+            match self.copy_range(statement, &rows, range.clone()).await {
+                Ok(()) => {}
+                Err(Failed::Other(error)) => return Err(error),
+                Err(Failed::Row { reason, .. }) if range.len() == 1 => {
+                    let payload = row_json(&own_columns(chunk, &self.plan.target), range.start);
+                    self.refuse(payload, reason)?;
+                }
+                Err(Failed::Row { index, .. }) => split(&range, index, &mut ranges),
+            }
+        }
+        Ok(())
+    }
+
+    async fn copy_range(
+        &self,
+        statement: &str,
+        rows: &CopyRows,
+        range: Range<usize>,
+    ) -> Result<(), Failed> {
+        let encoded = rows.encode(range.clone());
+        let buffers = encoded.map_err(|unencodable| Failed::Row {
+            index: Some(unencodable.row - range.start),
+            reason: unencodable.reason,
+        })?;
+        self.savepoint(copy_in(self.client, statement, buffers))
+            .await
+    }
+
+    /// Merges the staged rows, leaving out those that are refused.
+    async fn merge(&mut self) -> Result<(), SinkError> {
+        let merge = &self.plan.statements;
+        let all = async {
+            if self.has_deletes {
+                self.client.execute(&merge.delete.all, &[]).await?;
+            }
+            self.client.execute(&merge.upsert.all, &[]).await.map(drop)
+        };
+        match self.savepoint(all).await {
+            Ok(()) => Ok(()),
+            Err(Failed::Other(error)) => Err(error),
+            Err(Failed::Row { .. }) => self.merge_by_halves().await,
+        }
+    }
+
+    async fn merge_by_halves(&mut self) -> Result<(), SinkError> {
+        let statements = &self.plan.statements;
+        self.run(&statements.prune).await?;
+        let mut ranges = vec![0..self.row_count as usize];
+        while let Some(range) = ranges.pop() {
+            match self.savepoint(self.merge_range(&range)).await {
+                Ok(()) => {}
+                Err(Failed::Other(error)) => return Err(error),
+                Err(Failed::Row { reason, .. }) if range.len() == 1 => {
+                    let position = range.start as i64;
+                    let row = self
+                        .client
+                        .query_one(&statements.staged_row, &[&position])
+                        .await;
+                    let row = row.map_err(|error| classify(&self.plan.what, &error))?;
+                    self.refuse(row.get(0), reason)?;
+                }
+                Err(Failed::Row { .. }) => split(&range, None, &mut ranges),
+            }
+        }
+        self.run(&statements.end_prune).await
+    }
+
+    async fn merge_range(&self, range: &Range<usize>) -> Result<(), Error> {
+        let statements = &self.plan.statements;
+        let (from, to) = (range.start as i64, range.end as i64);
+        if self.has_deletes {
+            self.client
+                .execute(&statements.delete.range, &[&from, &to])
+                .await?;
+        }
+        self.client
+            .execute(&statements.upsert.range, &[&from, &to])
+            .await?;
+        Ok(())
+    }
+
+    async fn run(&self, statements: &str) -> Result<(), SinkError> {
+        let done = self.client.batch_execute(statements).await;
+        done.map_err(|error| classify(&self.plan.what, &error))
+    }
+
+    /// Does `work` so that a refusal of rows leaves the transaction as it was before.
+    async fn savepoint(&self, work: impl Future<Output = Result<(), Error>>) -> Result<(), Failed> {
+        let other = |error: &Error| Failed::Other(classify(&self.plan.what, error));
+        self.client
+            .batch_execute(SAVE)
+            .await
+            .map_err(|error| other(&error))?;
+        let Err(error) = work.await else {
+            let kept = self.client.batch_execute(KEEP).await;
+            return kept.map_err(|error| other(&error));
+        };
+        let Some(reason) = row_refusal(&error) else {
+            return Err(other(&error));
+        };
+        self.client
+            .batch_execute(UNDO)
+            .await
+            .map_err(|error| other(&error))?;
+        Err(Failed::Row {
+            index: refused_line(&error),
+            reason,
+        })
+    }
+
+    fn refuse(&mut self, payload: String, reason: String) -> Result<(), SinkError> {
+        self.refused_count += 1;
+        if self.plan.on_violation == OnViolation::Fail {
+            let cause =
+                format!("on_violation = 'fail', and a row was refused: {reason}: {payload}");
+            return Err(SinkError::refused(&self.plan.what, cause));
+        }
+        if self.refused_count > REJECTED_ROWS_MAX as u64 {
+            let cause = format!(
+                "more than {REJECTED_ROWS_MAX} rows were refused at once, the last with: {reason}"
+            );
+            return Err(SinkError::refused(&self.plan.what, cause));
+        }
+        if self.plan.on_violation == OnViolation::DeadLetter {
+            self.rejected.push(RejectedRow { payload, reason });
+        }
+        Ok(())
+    }
+}
+
+async fn copy_in(client: &Client, statement: &str, buffers: Vec<Bytes>) -> Result<(), Error> {
+    let copy = client.copy_in(statement).await?;
+    let mut copy = std::pin::pin!(copy);
+    for buffer in buffers {
+        copy.send(buffer).await?;
+    }
+    copy.finish().await.map(drop)
+}
+
+/// Pushes the parts of a failed range so that the first is popped first.
+fn split(range: &Range<usize>, refused: Option<usize>, ranges: &mut Vec<Range<usize>>) {
+    let known = refused
+        .map(|index| range.start + index)
+        .filter(|row| range.contains(row));
+    let parts = match known {
+        Some(row) => vec![row + 1..range.end, row..row + 1, range.start..row],
+        None => {
+            let middle = range.start + range.len() / 2;
+            vec![middle..range.end, range.start..middle]
+        }
+    };
+    ranges.extend(parts.into_iter().filter(|part| !part.is_empty()));
+}
+
+/// The row that COPY was at when it failed: `COPY clicks, line 3`. Only a hint where to halve.
+fn refused_line(error: &Error) -> Option<usize> {
+    let context = error.as_db_error()?.where_()?;
+    let (_, rest) = context.strip_prefix("COPY ")?.split_once(", line ")?;
+    let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next()?;
+    digits.parse::<usize>().ok()?.checked_sub(1)
+}
+
+fn operations(rows: &RecordBatch) -> Option<&Int8Array> {
+    rows.column_by_name(OP_COLUMN)?
+        .as_primitive_opt::<Int8Type>()
+}
+
+/// The rows as the user knows them.
+fn own_columns(chunk: &RecordBatch, target: &Target) -> RecordBatch {
+    let indices: Vec<usize> = target.columns.iter().map(|column| column.index).collect();
+    chunk.project(&indices).unwrap_or_else(|_| chunk.clone())
+}
+
+/// The table's columns, then the last two of a staged chunk.
+fn stage_columns(target: &Target, column_count: usize) -> Vec<CopyColumn> {
+    let extra = |name: &str, index: usize, wire: Wire, cast: DataType| CopyColumn {
+        name: name.to_owned(),
+        index,
+        encoding: Encoding { wire, cast },
+    };
+    let mut columns = target.columns.clone();
+    columns.push(extra("op", column_count - 2, Wire::Int2, DataType::Int16));
+    columns.push(extra(
+        "position",
+        column_count - 1,
+        Wire::Int8,
+        DataType::Int64,
+    ));
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_range_is_split_at_the_named_row_or_in_the_middle() {
+        let mut ranges = Vec::new();
+        split(&(10..20), Some(4), &mut ranges);
+        assert_eq!(ranges, [15..20, 14..15, 10..14]);
+        ranges.clear();
+        split(&(10..20), Some(0), &mut ranges);
+        assert_eq!(ranges, [11..20, 10..11]);
+        ranges.clear();
+        split(&(10..13), Some(99), &mut ranges);
+        assert_eq!(ranges, [11..13, 10..11]);
+    }
+}

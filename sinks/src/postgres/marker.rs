@@ -1,0 +1,183 @@
+//! The sink's marker and fence: one row of `millstream_markers` in the target's own database.
+//!
+//! Used by `mod.rs` (fence) and `apply.rs` (guard, move). The row is written in the transaction that writes the
+//! sink's rows, so both are there or neither (INV-3). Its token fences: a deliverer with a smaller one finds
+//! the row changed and stops (INV-4). A vanished deliverer that still holds the row's lock is waited for, then its
+//! session is ended.
+
+use millstream_common::ids::{Epoch, Token};
+use tokio_postgres::{Client, Error};
+
+use super::error::classify;
+use super::session::{Session, application_prefix};
+use super::table::is_creation_race;
+use crate::sink::{Deliverer, EpochRun, SinkError};
+
+const CREATE: &str = "CREATE TABLE IF NOT EXISTS millstream_markers (\
+     job text NOT NULL, incarnation uuid NOT NULL, sink text NOT NULL, \
+     partition int NOT NULL, token bigint NOT NULL, epoch bigint NOT NULL, \
+     PRIMARY KEY (incarnation, sink, partition))";
+const EXISTS: &str = "SELECT to_regclass('millstream_markers') IS NOT NULL";
+const INSERT: &str = "INSERT INTO millstream_markers (job, incarnation, sink, partition, token, epoch) \
+     VALUES ($1, $2, $3, 0, $4, 0) ON CONFLICT DO NOTHING";
+const FENCE: &str = "UPDATE millstream_markers SET token = $3 \
+     WHERE incarnation = $1 AND sink = $2 AND partition = 0 AND token <= $3 RETURNING epoch";
+const READ: &str = "SELECT token, epoch FROM millstream_markers \
+     WHERE incarnation = $1 AND sink = $2 AND partition = 0";
+const MOVE: &str = "UPDATE millstream_markers SET epoch = $3 \
+     WHERE incarnation = $1 AND sink = $2 AND partition = 0";
+/// Ends the sessions of older deliverers of this sink.
+const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+     WHERE datname = current_database() AND pid <> pg_backend_pid() \
+       AND left(application_name, length($1)) = $1 \
+       AND CASE WHEN substr(application_name, length($1) + 1) ~ '^[0-9]{1,20}$' \
+           THEN substr(application_name, length($1) + 1)::numeric < $2::bigint ELSE false END";
+/// Each try waits for the row as long as `lock_timeout` says.
+const FENCE_TRIES: usize = 3;
+const SHORT_WAIT: &str = "SET lock_timeout = '5s'";
+const LONG_WAIT: &str = "SET lock_timeout = '30s'";
+
+/// What the guard found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// The run is to be applied; the row is locked.
+    Open,
+    /// The sink holds the run already: an answer was lost.
+    Applied,
+}
+
+/// Fences all deliverers with a smaller token, then reads the marker.
+pub(super) async fn fence(session: &Session, deliverer: &Deliverer) -> Result<Epoch, SinkError> {
+    let what = format!("fence sink {} in {}", deliverer.sink, session.address);
+    let failed = |error: Error| classify(&what, &error);
+    let client = &session.client;
+    client.batch_execute(SHORT_WAIT).await.map_err(failed)?;
+    ensure_table(client).await.map_err(failed)?;
+    let mut tries = 1;
+    let fenced = loop {
+        match try_fence(client, deliverer).await {
+            Err(error) if is_locked(&error) && tries < FENCE_TRIES => {
+                tries += 1;
+                end_older(client, deliverer).await.map_err(failed)?;
+            }
+            result => break result.map_err(failed)?,
+        }
+    };
+    client.batch_execute(LONG_WAIT).await.map_err(failed)?;
+    match fenced {
+        Some(epoch) => Ok(epoch),
+        None => {
+            let found = read(client, deliverer, "").await.map_err(failed)?;
+            let newer = found.map_or(deliverer.token, |(token, _)| token);
+            Err(SinkError::Fenced { newer })
+        }
+    }
+}
+
+async fn try_fence(client: &Client, deliverer: &Deliverer) -> Result<Option<Epoch>, Error> {
+    let incarnation = deliverer.incarnation.0;
+    let token = deliverer.token.0 as i64;
+    let job = deliverer.job.as_str();
+    client
+        .execute(INSERT, &[&job, &incarnation, &deliverer.sink, &token])
+        .await?;
+    let row = client
+        .query_opt(FENCE, &[&incarnation, &deliverer.sink, &token])
+        .await?;
+    Ok(row.map(|row| Epoch(row.get::<_, i64>(0) as u64)))
+}
+
+/// Looks first: whoever may not create tables can still use one that is there.
+async fn ensure_table(client: &Client) -> Result<(), Error> {
+    let is_there: bool = client.query_one(EXISTS, &[]).await?.get(0);
+    if is_there {
+        return Ok(());
+    }
+    match client.batch_execute(CREATE).await {
+        Err(error) if is_creation_race(&error) => client.batch_execute(CREATE).await,
+        result => result,
+    }
+}
+
+async fn end_older(client: &Client, deliverer: &Deliverer) -> Result<(), Error> {
+    let prefix = application_prefix(deliverer);
+    let token = deliverer.token.0 as i64;
+    let ended = client.query(TERMINATE, &[&prefix, &token]).await?;
+    tracing::warn!(sink = %deliverer.sink, sessions = ended.len(), "ended sessions of older deliverers");
+    Ok(())
+}
+
+/// Locks the row within the open transaction and compares it to the run's guard.
+pub(super) async fn guard(
+    client: &Client,
+    deliverer: &Deliverer,
+    run: &EpochRun,
+    what: &str,
+) -> Result<Guard, SinkError> {
+    let found = read(client, deliverer, " FOR UPDATE").await;
+    let (token, epoch) = match found.map_err(|error| classify(what, &error))? {
+        Some(found) => found,
+        None => return Err(gone(run)),
+    };
+    if token > deliverer.token {
+        return Err(SinkError::Fenced { newer: token });
+    }
+    if token < deliverer.token {
+        // The database went back to before our fence: what it holds now has to be read anew.
+        return Err(SinkError::unavailable(
+            what,
+            "the fence of this deliverer is gone",
+        ));
+    }
+    if epoch == run.last {
+        return Ok(Guard::Applied);
+    }
+    if epoch != run.guard {
+        return Err(SinkError::MarkerMismatch {
+            found: epoch,
+            expected: run.guard,
+            advice: "somebody else moved the marker in millstream_markers".to_owned(),
+        });
+    }
+    Ok(Guard::Open)
+}
+
+fn gone(run: &EpochRun) -> SinkError {
+    SinkError::MarkerMismatch {
+        found: Epoch(0),
+        expected: run.guard,
+        advice: "the sink's row in millstream_markers is gone".to_owned(),
+    }
+}
+
+/// Moves the marker to the end of the run, within the open transaction.
+pub(super) async fn advance(
+    client: &Client,
+    deliverer: &Deliverer,
+    run: &EpochRun,
+) -> Result<(), Error> {
+    let incarnation = deliverer.incarnation.0;
+    let epoch = run.last.0 as i64;
+    client
+        .execute(MOVE, &[&incarnation, &deliverer.sink, &epoch])
+        .await?;
+    Ok(())
+}
+
+async fn read(
+    client: &Client,
+    deliverer: &Deliverer,
+    locking: &str,
+) -> Result<Option<(Token, Epoch)>, Error> {
+    let statement = format!("{READ}{locking}");
+    let incarnation = deliverer.incarnation.0;
+    let row = client
+        .query_opt(&statement, &[&incarnation, &deliverer.sink])
+        .await?;
+    let number = |row: &tokio_postgres::Row, index: usize| row.get::<_, i64>(index) as u64;
+    Ok(row.map(|row| (Token(number(&row, 0)), Epoch(number(&row, 1)))))
+}
+
+fn is_locked(error: &Error) -> bool {
+    error.code().is_some_and(|code| code.code() == "55P03")
+}

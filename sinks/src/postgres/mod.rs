@@ -1,0 +1,184 @@
+//! Rows into a table of Postgres, each run in one transaction with its marker.
+//!
+//! The order of a run: lock and check the marker row, copy and merge the rows, keep refused rows, move the
+//! marker, commit. A commit whose answer is lost is never repeated: the connection is dropped, and the next
+//! fence reads from the marker what became of it. Owns one connection, dropped after any error. Failure: see
+//! [`error`].
+
+mod apply;
+mod compact;
+mod copy;
+mod error;
+mod marker;
+mod names;
+mod numeric;
+mod session;
+mod statements;
+mod table;
+mod types;
+
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use millstream_common::plan::OnViolation;
+use millstream_common::plan::connector::PostgresSinkSpec;
+
+use self::apply::{Plan, RunWriter, Written};
+use self::error::classify;
+use self::marker::Guard;
+use self::session::{Session, application_name};
+use self::statements::Statements;
+use self::table::Target;
+use crate::sink::{Applied, Cadence, Deliverer, EpochRun, Held, Rejects, RunRows, Sink, SinkError};
+
+/// A table of Postgres.
+pub struct PostgresSink {
+    spec: PostgresSinkSpec,
+    deliverer: Deliverer,
+    /// Without `_op`.
+    schema: SchemaRef,
+    on_violation: OnViolation,
+    open: Option<Open>,
+}
+
+struct Open {
+    session: Session,
+    plan: Plan,
+}
+
+impl PostgresSink {
+    /// A sink for rows of `schema` (without `_op`); connects when it is fenced.
+    pub fn new(
+        spec: PostgresSinkSpec,
+        deliverer: Deliverer,
+        schema: SchemaRef,
+        on_violation: OnViolation,
+    ) -> Self {
+        Self {
+            spec,
+            deliverer,
+            schema,
+            on_violation,
+            open: None,
+        }
+    }
+
+    async fn open(&self) -> Result<(Open, Held), SinkError> {
+        let name = application_name(&self.deliverer);
+        let session = Session::open(&self.spec.url, &name).await?;
+        let marker = marker::fence(&session, &self.deliverer).await?;
+        let target = load(&session, &self.spec, &self.schema).await?;
+        let plan = Plan {
+            statements: Statements::new(&target),
+            what: format!("write to table {} of {}", self.spec.table, session.address),
+            on_violation: self.on_violation,
+            target,
+        };
+        if plan.target.is_keyed() {
+            let created = session
+                .client
+                .batch_execute(&plan.statements.create_stage)
+                .await;
+            created.map_err(|error| classify(&plan.what, &error))?;
+        }
+        let held = Held {
+            marker: Some(marker),
+            begun: None,
+        };
+        Ok((Open { session, plan }, held))
+    }
+}
+
+/// Connects and compares the table to `schema` (without `_op`) as a sink would, writing nothing but the table
+/// itself where the spec asks to create it.
+pub async fn check(spec: &PostgresSinkSpec, schema: &SchemaRef) -> Result<(), SinkError> {
+    let session = Session::open(&spec.url, "millstream/check").await?;
+    load(&session, spec, schema).await.map(drop)
+}
+
+async fn load(
+    session: &Session,
+    spec: &PostgresSinkSpec,
+    schema: &SchemaRef,
+) -> Result<Target, SinkError> {
+    Target::load(&session.client, spec, schema, &session.address).await
+}
+
+#[async_trait]
+impl Sink for PostgresSink {
+    fn cadence(&self) -> Cadence {
+        Cadence {
+            run_bytes_max: 64 << 20,
+            run_epochs_max: 64,
+            gather: Duration::ZERO,
+        }
+    }
+
+    async fn fence(&mut self) -> Result<Held, SinkError> {
+        self.open = None;
+        let (open, held) = self.open().await?;
+        self.open = Some(open);
+        Ok(held)
+    }
+
+    async fn apply(
+        &mut self,
+        run: &EpochRun,
+        rows: &dyn RunRows,
+        rejects: &dyn Rejects,
+    ) -> Result<Applied, SinkError> {
+        // Taken out: an error, or a caller that goes away, drops the connection and so the transaction.
+        let open = self.open.take().ok_or_else(|| {
+            SinkError::unavailable("write to postgres", "the sink is not connected")
+        })?;
+        let applied = open.apply(&self.deliverer, run, rows, rejects).await?;
+        self.open = Some(open);
+        Ok(applied)
+    }
+}
+
+impl Open {
+    async fn apply(
+        &self,
+        deliverer: &Deliverer,
+        run: &EpochRun,
+        rows: &dyn RunRows,
+        rejects: &dyn Rejects,
+    ) -> Result<Applied, SinkError> {
+        let client = &self.session.client;
+        let what = &self.plan.what;
+        let failed = |error: tokio_postgres::Error| classify(what, &error);
+        client.batch_execute("BEGIN").await.map_err(failed)?;
+        if marker::guard(client, deliverer, run, what).await? == Guard::Applied {
+            client.batch_execute("ROLLBACK").await.map_err(failed)?;
+            return Ok(Applied {
+                row_count: run.row_count,
+                ..Applied::default()
+            });
+        }
+        let written = if run.row_count == 0 {
+            Written::default()
+        } else {
+            RunWriter::new(client, &self.plan).write(rows).await?
+        };
+        if !written.rejected.is_empty() {
+            rejects.keep(run, &written.rejected).await?;
+        }
+        let moved = marker::advance(client, deliverer, run).await;
+        moved.map_err(failed)?;
+        client.batch_execute("COMMIT").await.map_err(failed)?;
+        Ok(written.applied())
+    }
+}
+
+impl Written {
+    fn applied(&self) -> Applied {
+        let rejected_count = self.rejected.len() as u64;
+        Applied {
+            row_count: self.row_count - self.refused_count,
+            rejected_count,
+            dropped_count: self.refused_count - rejected_count,
+        }
+    }
+}

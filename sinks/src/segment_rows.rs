@@ -1,0 +1,56 @@
+//! The rows of a run, read from its segments one after another.
+//!
+//! Made by `sink_actor.rs` for each run, handed to the sink as [`RunRows`]. Segments that still are in
+//! memory come from there, others from storage: the worker's [`SegmentSource`] decides. Holds one segment at a
+//! time, read ahead by one. Failure: what the source says, as [`SinkError::Unavailable`].
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use millstream_common::report::Segment;
+
+use crate::sink::{RunRows, SinkError};
+
+/// Where segments are read: the worker's memory, or storage.
+#[async_trait]
+pub trait SegmentSource: Send + Sync {
+    /// All batches of the segment, in order, with `_op` as last column; its checksum holds (INV-8).
+    async fn read(&self, segment: &Segment) -> Result<Vec<RecordBatch>, SinkError>;
+}
+
+/// The rows of some segments.
+pub struct SegmentRows {
+    schema: SchemaRef,
+    segments: Vec<Segment>,
+    source: Arc<dyn SegmentSource>,
+}
+
+impl SegmentRows {
+    /// The rows of `segments` in their order; `schema` ends in `_op`.
+    pub fn new(schema: SchemaRef, segments: Vec<Segment>, source: Arc<dyn SegmentSource>) -> Self {
+        Self {
+            schema,
+            segments,
+            source,
+        }
+    }
+}
+
+impl RunRows for SegmentRows {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn batches(&self) -> BoxStream<'_, Result<RecordBatch, SinkError>> {
+        stream::iter(&self.segments)
+            .map(|segment| self.source.read(segment))
+            .buffered(2)
+            .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
+            .try_flatten()
+            .boxed()
+    }
+}

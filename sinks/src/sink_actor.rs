@@ -1,0 +1,401 @@
+//! Delivers committed epochs to one sink, at the sink's own pace.
+//!
+//! Told of each committed epoch by the worker's pipeline; never part of the commit, so a sink that is down stops
+//! nobody. Owns the sink, the queue of epochs it lacks (`delivery.rs` decides what comes next), and one task at a
+//! time that talks to the sink: the actor itself always answers. Fences before the first run and after every
+//! error. Failure: what may pass by itself is tried again with growing pauses; what a person must act on
+//! suspends the sink, which looks again every [`SUSPENDED_RETRY`]; a newer deliverer ends this actor quietly; a
+//! broken chain or a panic fails it, and with it the pipeline.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use millstream_common::error::Kind;
+use millstream_common::ids::{Epoch, OutputIndex};
+use millstream_common::log::entry::CommittedEpoch;
+use millstream_common::report::Segment;
+use millstream_common::time::ClockRef;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::{Instrument, info, info_span, warn};
+
+use arrow::datatypes::SchemaRef;
+
+use crate::delivery::{Delivery, Next, backoff};
+use crate::segment_rows::{SegmentRows, SegmentSource};
+use crate::sink::{Applied, Deliverer, EpochRun, Held, Rejects, Sink, SinkError};
+
+/// How often a suspended sink is tried again: a table that was put right heals by itself.
+pub const SUSPENDED_RETRY: Duration = Duration::from_secs(30);
+
+/// Makes the sink; connects to nothing.
+pub type SinkFactory = Arc<dyn Fn() -> Result<Box<dyn Sink>, SinkError> + Send + Sync>;
+
+/// Told how a sink fares; the worker's way to the master, metrics and dead letters. Calls return at once.
+pub trait SinkObserver: Rejects {
+    /// The sink durably holds `marker`; `applied` is what the last run did (nothing, right after
+    /// fencing). Ends a trouble.
+    fn advanced(&self, marker: Epoch, applied: &Applied);
+    /// Delivery does not go on for now.
+    fn troubled(&self, trouble: &Trouble);
+}
+
+/// Why delivery does not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Who has to act.
+    pub kind: Kind,
+    /// The whole cause.
+    pub cause: String,
+    /// What happens next.
+    pub state: TroubleState,
+}
+
+/// What happens after a failed try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TroubleState {
+    /// Tried again soon.
+    Retrying,
+    /// A person has to act; looked at again every [`SUSPENDED_RETRY`].
+    Suspended,
+}
+
+/// What a sink actor starts with.
+pub struct SinkArguments {
+    /// Whose deliverer it is.
+    pub deliverer: Deliverer,
+    /// The output it reads.
+    pub output: OutputIndex,
+    /// The output's columns, then `_op`.
+    pub schema: SchemaRef,
+    /// Makes the sink.
+    pub factory: SinkFactory,
+    /// Reads segments.
+    pub segments: Arc<dyn SegmentSource>,
+    /// Epochs the sink may lack, in order.
+    pub undelivered: Vec<CommittedEpoch>,
+    /// The job's last committed epoch.
+    pub head: Epoch,
+    /// Measures how long epochs wait.
+    pub clock: ClockRef,
+    /// Told how it goes.
+    pub observer: Arc<dyn SinkObserver>,
+}
+
+/// What a sink actor is told.
+#[derive(Debug)]
+pub enum SinkMessage {
+    /// The next epoch of the job's chain is in the log.
+    EpochCommitted(CommittedEpoch),
+    /// Deliver nothing until `Resume`; a run under way is finished.
+    Pause,
+    /// Deliver again.
+    Resume,
+    /// Deliver what waits now, without gathering: the job is being stopped.
+    Flush,
+    /// Look what is due: a timer of this actor has passed.
+    Deliver,
+    /// The task of this actor has ended.
+    Delivered(TaskEnd),
+}
+
+/// What the one task of a sink actor comes back with.
+pub struct TaskEnd {
+    /// The sink, unless it could not be made.
+    sink: Option<Box<dyn Sink>>,
+    outcome: Outcome,
+}
+
+impl std::fmt::Debug for TaskEnd {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.outcome.fmt(formatter)
+    }
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Fenced(Held),
+    Applied(EpochRun, Applied),
+    Failed(SinkError),
+    Panicked,
+}
+
+/// Delivers to one sink.
+pub struct SinkActor;
+
+/// What a sink actor owns.
+pub struct SinkState {
+    arguments: SharedArguments,
+    delivery: Delivery,
+    /// `None` while the task has it, and before it was made.
+    sink: Option<Box<dyn Sink>>,
+    /// The sink's task and timer; dropped with the actor.
+    tasks: JoinSet<()>,
+    timer: Option<AbortHandle>,
+    activity: Activity,
+    is_paused: bool,
+    /// Failed tries since the last success.
+    attempt: u32,
+    /// The marker that the observer knows. A sink that is fenced again and holds what it held is not
+    /// news while epochs wait: the trouble may go on.
+    reported: Option<Epoch>,
+}
+
+/// The parts of [`SinkArguments`] that last.
+struct SharedArguments {
+    deliverer: Deliverer,
+    schema: SchemaRef,
+    factory: SinkFactory,
+    segments: Arc<dyn SegmentSource>,
+    clock: ClockRef,
+    observer: Arc<dyn SinkObserver>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Activity {
+    /// May start a task.
+    Free,
+    /// A task is under way.
+    Busy,
+    /// After a failure, until the timer.
+    Resting,
+}
+
+impl Actor for SinkActor {
+    type Msg = SinkMessage;
+    type State = SinkState;
+    type Arguments = SinkArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<SinkMessage>,
+        arguments: SinkArguments,
+    ) -> Result<SinkState, ActorProcessingErr> {
+        let now = arguments.clock.monotonic();
+        let delivery = Delivery::new(arguments.output, arguments.undelivered, arguments.head, now)?;
+        myself.cast(SinkMessage::Deliver)?;
+        Ok(SinkState {
+            arguments: SharedArguments {
+                deliverer: arguments.deliverer,
+                schema: arguments.schema,
+                factory: arguments.factory,
+                segments: arguments.segments,
+                clock: arguments.clock,
+                observer: arguments.observer,
+            },
+            delivery,
+            sink: None,
+            tasks: JoinSet::new(),
+            timer: None,
+            activity: Activity::Free,
+            is_paused: false,
+            attempt: 0,
+            reported: None,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<SinkMessage>,
+        message: SinkMessage,
+        state: &mut SinkState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            SinkMessage::EpochCommitted(committed) => {
+                let now = state.arguments.clock.monotonic();
+                state.delivery.committed(committed, now)?;
+            }
+            SinkMessage::Pause => state.is_paused = true,
+            SinkMessage::Resume => state.resume(),
+            SinkMessage::Flush => state.delivery.hurry(),
+            SinkMessage::Deliver => state.timer_passed(),
+            SinkMessage::Delivered(end) => state.task_ended(&myself, end)?,
+        }
+        state.go_on(&myself);
+        Ok(())
+    }
+}
+
+impl SinkState {
+    /// Starts whatever is due, if nothing is under way.
+    fn go_on(&mut self, myself: &ActorRef<SinkMessage>) {
+        while self.tasks.try_join_next().is_some() {}
+        if self.is_paused || self.activity != Activity::Free {
+            return;
+        }
+        let now = self.arguments.clock.monotonic();
+        let next = match &self.sink {
+            None => Next::Fence,
+            Some(sink) => self.delivery.next(sink.cadence(), now),
+        };
+        match next {
+            Next::Idle => {}
+            Next::Wait(pause) => self.wake_after(myself, pause),
+            Next::Fence => self.start_fence(myself),
+            Next::Apply(run, segments) => self.start_apply(myself, run, segments),
+        }
+    }
+
+    fn start_fence(&mut self, myself: &ActorRef<SinkMessage>) {
+        let sink = self.sink.take();
+        let factory = self.arguments.factory.clone();
+        let span = info_span!("fence", sink = %self.arguments.deliverer.sink);
+        let work = async move {
+            let mut sink = match sink.map_or_else(|| factory(), Ok) {
+                Ok(sink) => sink,
+                Err(error) => return (None, Outcome::Failed(error)),
+            };
+            let outcome = match sink.fence().await {
+                Ok(held) => Outcome::Fenced(held),
+                Err(error) => Outcome::Failed(error),
+            };
+            (Some(sink), outcome)
+        };
+        self.start_task(myself, work.instrument(span));
+    }
+
+    fn start_apply(
+        &mut self,
+        myself: &ActorRef<SinkMessage>,
+        run: EpochRun,
+        segments: Vec<Segment>,
+    ) {
+        let Some(mut sink) = self.sink.take() else {
+            return;
+        };
+        let rows = SegmentRows::new(
+            self.arguments.schema.clone(),
+            segments,
+            self.arguments.segments.clone(),
+        );
+        let observer = self.arguments.observer.clone();
+        let name = &self.arguments.deliverer.sink;
+        let span = info_span!("sinks", sink = %name, epoch = %run.last, rows = run.row_count);
+        let work = async move {
+            let rejects: &dyn Rejects = observer.as_ref();
+            let outcome = match sink.apply(&run, &rows, rejects).await {
+                Ok(applied) => Outcome::Applied(run, applied),
+                Err(error) => Outcome::Failed(error),
+            };
+            (Some(sink), outcome)
+        };
+        self.start_task(myself, work.instrument(span));
+    }
+
+    fn start_task(
+        &mut self,
+        myself: &ActorRef<SinkMessage>,
+        work: impl Future<Output = (Option<Box<dyn Sink>>, Outcome)> + Send + 'static,
+    ) {
+        self.activity = Activity::Busy;
+        self.cancel_timer();
+        let myself = myself.clone();
+        self.tasks.spawn(async move {
+            let ended = AssertUnwindSafe(work).catch_unwind().await;
+            let (sink, outcome) = ended.unwrap_or((None, Outcome::Panicked));
+            let end = TaskEnd { sink, outcome };
+            // The actor may have been stopped meanwhile; then nobody waits for the end.
+            let _ = myself.cast(SinkMessage::Delivered(end));
+        });
+    }
+
+    fn task_ended(
+        &mut self,
+        myself: &ActorRef<SinkMessage>,
+        end: TaskEnd,
+    ) -> Result<(), ActorProcessingErr> {
+        self.activity = Activity::Free;
+        self.sink = end.sink;
+        let result = match end.outcome {
+            Outcome::Fenced(held) => self.delivery.fenced(held).map(|marker| {
+                info!(sink = %self.arguments.deliverer.sink, %marker, "sink fenced");
+                if self.reported != Some(marker) || self.delivery.head() == marker {
+                    self.report(marker, &Applied::default());
+                }
+            }),
+            Outcome::Applied(run, applied) => {
+                self.attempt = 0;
+                self.delivery.applied(run.last);
+                self.report(run.last, &applied);
+                Ok(())
+            }
+            Outcome::Failed(error) => Err(error),
+            Outcome::Panicked => {
+                return Err(format!("sink {} panicked", self.arguments.deliverer.sink).into());
+            }
+        };
+        if let Err(error) = result {
+            self.recover(myself, &error);
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, marker: Epoch, applied: &Applied) {
+        self.reported = Some(marker);
+        self.arguments.observer.advanced(marker, applied);
+    }
+
+    /// A person asks to go on: a suspended sink is tried now, not at its next turn.
+    fn resume(&mut self) {
+        self.is_paused = false;
+        if self.activity == Activity::Resting {
+            self.activity = Activity::Free;
+        }
+    }
+
+    fn recover(&mut self, myself: &ActorRef<SinkMessage>, error: &SinkError) {
+        self.delivery.failed();
+        self.activity = Activity::Resting;
+        let sink = &self.arguments.deliverer.sink;
+        let (state, pause) = match error {
+            SinkError::Fenced { newer } => {
+                info!(%sink, %newer, "a newer deliverer has taken over");
+                myself.stop(Some("fenced".to_owned()));
+                return;
+            }
+            SinkError::Unavailable { .. } => {
+                self.attempt = self.attempt.saturating_add(1);
+                let seed = self.arguments.clock.unix_micros().unsigned_abs();
+                (TroubleState::Retrying, backoff(self.attempt, seed))
+            }
+            SinkError::Refused { .. } | SinkError::MarkerMismatch { .. } => {
+                (TroubleState::Suspended, SUSPENDED_RETRY)
+            }
+        };
+        warn!(%sink, %error, ?state, pause_ms = pause.as_millis() as u64, "deliver to sink");
+        self.arguments.observer.troubled(&Trouble {
+            kind: error.kind(),
+            cause: error.to_string(),
+            state,
+        });
+        self.wake_after(myself, pause);
+    }
+
+    fn timer_passed(&mut self) {
+        self.timer = None;
+        if self.activity == Activity::Resting {
+            self.activity = Activity::Free;
+        }
+    }
+
+    fn wake_after(&mut self, myself: &ActorRef<SinkMessage>, pause: Duration) {
+        /// Below this a timer that is a little early would spin.
+        const PAUSE_MIN: Duration = Duration::from_millis(1);
+        self.cancel_timer();
+        let myself = myself.clone();
+        let timer = self.tasks.spawn(async move {
+            tokio::time::sleep(pause.max(PAUSE_MIN)).await;
+            // The actor may have been stopped meanwhile; then nothing is due.
+            let _ = myself.cast(SinkMessage::Deliver);
+        });
+        self.timer = Some(timer);
+    }
+
+    fn cancel_timer(&mut self) {
+        if let Some(timer) = self.timer.take() {
+            timer.abort();
+        }
+    }
+}

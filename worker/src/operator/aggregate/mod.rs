@@ -1,0 +1,379 @@
+//! GROUP BY: keyed aggregates, with or without windows.
+//!
+//! Made by `operator::build`, driven by the keyed actor. Rows of the running epoch are folded into a table of their own
+//! (`fold.rs`); at the barrier its groups are merged with their earlier states, looked up in the store (`store.rs`),
+//! and appended to it. So an epoch costs what its changed groups cost, whatever else is held, and the appended rows are
+//! the state part. A group's change is pending until it is emitted; a windowed group that closes while pending
+//! emits its last change then, whether changes are due or not, as it is gone afterwards.
+//! A closed window's groups leave ordered by end and key; changes leave in the order of the groups' first change.
+//! A group without window end (NULL) closes with the end of time. An aggregate without group columns has one
+//! group, and emits nothing as long as it has had no rows.
+//! The state of DISTINCT aggregates holds every distinct value, and is merged as a whole when its group changes.
+//! Keeps INV-7: see `restore`.
+//! Failure: an expression that fails, or columns that do not fit, end the pipeline.
+
+mod calls;
+mod fold;
+mod keys;
+mod layout;
+mod pending;
+mod store;
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::Field;
+use datafusion::common::{DataFusionError, plan_err};
+use millstream_common::ids::{Epoch, OperatorId, Vnode};
+use millstream_common::plan::expression::Functions;
+use millstream_common::plan::{KeyedPlan, NamedExpression, PlanSchema, Port, WindowPlan};
+use millstream_common::time::EventTime;
+
+use self::calls::AggregateCalls;
+use self::fold::{DrainedGroups, GroupFold};
+use self::keys::{GroupKeys, KeyEncoder};
+use self::layout::Layout;
+use self::pending::PendingGroups;
+use self::store::{NewRows, SlotIndex, StateStore};
+use super::event_time::{is_time, micros};
+use super::{
+    BarrierOutcome, BarrierRequest, Emitted, KeyedOperator, OperatorError, StateWrite, build_error,
+    run_error,
+};
+
+/// The operator of one task.
+pub(super) struct Aggregate {
+    operator: OperatorId,
+    calls: Arc<AggregateCalls>,
+    layout: Layout,
+    window: Option<WindowPlan>,
+    fold: GroupFold,
+    encoder: KeyEncoder,
+    store: StateStore,
+    pending: PendingGroups,
+}
+
+/// State rows that an epoch appended to the store.
+struct Appended {
+    rows: RecordBatch,
+    slots: Vec<SlotIndex>,
+}
+
+impl Aggregate {
+    /// For the plan of an aggregate.
+    pub(super) fn new(
+        plan: &KeyedPlan,
+        aggregates: &[NamedExpression],
+        window: Option<WindowPlan>,
+        output: &PlanSchema,
+        functions: &Functions,
+    ) -> Result<Self, OperatorError> {
+        let refuse = |error: DataFusionError| build_error(&plan.operator, error.strip_backtrace());
+        let groups = group_fields(plan, window).map_err(refuse)?;
+        let calls = AggregateCalls::lower(aggregates, &plan.input.0, functions).map_err(refuse)?;
+        let calls = Arc::new(calls);
+        let layout = Layout::new(groups, &calls, &output.0).map_err(refuse)?;
+        let encoder = KeyEncoder::new(Arc::clone(&layout.groups))
+            .map_err(|error| build_error(&plan.operator, error))?;
+        Ok(Self {
+            operator: plan.operator.clone(),
+            fold: GroupFold::new(Arc::clone(&calls), Arc::clone(&layout.groups)),
+            calls,
+            layout,
+            window,
+            encoder,
+            store: StateStore::default(),
+            pending: PendingGroups::default(),
+        })
+    }
+
+    fn end_epoch(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, DataFusionError> {
+        let appended = self.append_changed(request)?;
+        let closed = match (self.window, request.watermark) {
+            (Some(_), Some(EventTime(watermark))) => self.store.close(watermark),
+            _ => Vec::new(),
+        };
+        let emitted = self.emit(&appended, &closed, request.emit_changes)?;
+        self.store.remove(&closed);
+        let mut forget = self.store.drop_dead_parts();
+        forget.remove(&request.epoch);
+        let write = if self.store.is_compaction_due() {
+            forget.clear();
+            StateWrite::Full(self.compact(request.epoch)?)
+        } else {
+            self.delta(&appended, request.emit_changes)?
+        };
+        Ok(BarrierOutcome {
+            emitted,
+            write,
+            forget,
+        })
+    }
+
+    /// Appends the epoch's changed groups to the store. When changes are due, the groups whose change is pending
+    /// from earlier epochs are appended again, so that the part says that they are not pending any more.
+    fn append_changed(
+        &mut self,
+        request: &BarrierRequest,
+    ) -> Result<Vec<Appended>, DataFusionError> {
+        let mut appended = Vec::new();
+        let changed = match self.fold.drain()? {
+            Some(drained) => Some(self.merge(drained)?),
+            None => None,
+        };
+        if request.emit_changes {
+            let known = changed.iter().flat_map(|(_, known)| known).flatten();
+            for &slot in known {
+                self.pending.remove(slot);
+            }
+            let earlier = self.pending.take();
+            if !earlier.is_empty() {
+                let rows = self.store.gather(&earlier)?;
+                let rows = self.new_rows(rows)?;
+                let known: Vec<_> = earlier.into_iter().map(Some).collect();
+                appended.push(self.append(request.epoch, rows, &known));
+            }
+        }
+        if let Some((rows, known)) = changed {
+            let changed = self.append(request.epoch, rows, &known);
+            if !request.emit_changes {
+                for &slot in &changed.slots {
+                    self.pending.add(slot);
+                }
+            }
+            appended.push(changed);
+        }
+        Ok(appended)
+    }
+
+    fn append(&mut self, epoch: Epoch, rows: NewRows, known: &[Option<SlotIndex>]) -> Appended {
+        Appended {
+            rows: rows.batch.clone(),
+            slots: self.store.append(epoch, rows, known),
+        }
+    }
+
+    /// The full states of groups that changed, and the slots of those that were there before.
+    fn merge(
+        &mut self,
+        drained: DrainedGroups,
+    ) -> Result<(NewRows, Vec<Option<SlotIndex>>), DataFusionError> {
+        let DrainedGroups {
+            groups,
+            states,
+            count,
+        } = drained;
+        let keys = self.encoder.encode(&groups, count)?;
+        let known: Vec<_> = (0..count).map(|row| self.store.find(&keys, row)).collect();
+        let slots: Vec<SlotIndex> = known.iter().flatten().copied().collect();
+        let states = if slots.is_empty() {
+            states
+        } else {
+            let earlier = self.store.gather(&slots)?;
+            let rows_known: Vec<usize> = (0..count).filter(|row| known[*row].is_some()).collect();
+            let rows_all: Vec<usize> = (0..count).collect();
+            let mut sums = self.calls.accumulators()?;
+            let earlier = self.layout.states(&earlier);
+            self.calls.merge(&mut sums, earlier, &rows_known, count)?;
+            self.calls.merge(&mut sums, &states, &rows_all, count)?;
+            self.calls.drain_states(sums)?
+        };
+        let batch = self.layout.state_rows(keys.vnodes(), groups, states)?;
+        let ends = self.window_ends(&batch)?;
+        Ok((NewRows { batch, keys, ends }, known))
+    }
+
+    fn emit(
+        &mut self,
+        appended: &[Appended],
+        closed: &[SlotIndex],
+        emit_changes: bool,
+    ) -> Result<Vec<Emitted>, DataFusionError> {
+        let mut emitted = Vec::new();
+        if !closed.is_empty() {
+            let batch = self.evaluate(&self.store.gather(closed)?)?;
+            emitted.push(Emitted {
+                port: Port::Final,
+                batch,
+            });
+        }
+        let mut changed: Vec<RecordBatch> = Vec::new();
+        if emit_changes {
+            changed.extend(appended.iter().map(|appended| appended.rows.clone()));
+        }
+        let mut leaving = closed.to_vec();
+        leaving.retain(|slot| self.pending.remove(*slot));
+        if !leaving.is_empty() {
+            changed.push(self.store.gather(&leaving)?);
+        }
+        for rows in changed {
+            let output = self.evaluate(&rows)?;
+            emitted.push(Emitted {
+                port: Port::Changes,
+                batch: self.layout.changes(&output)?,
+            });
+        }
+        Ok(emitted)
+    }
+
+    fn evaluate(&self, rows: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+        let results = self.calls.evaluate(self.layout.states(rows))?;
+        self.layout.output(self.layout.groups(rows), &results)
+    }
+
+    /// The appended rows whose groups still live.
+    fn delta(
+        &self,
+        appended: &[Appended],
+        emit_changes: bool,
+    ) -> Result<StateWrite, DataFusionError> {
+        let mut parts = Vec::new();
+        for Appended { rows, slots } in appended {
+            let live = slots.iter().map(|slot| Some(self.store.is_live(*slot)));
+            let rows = filter_record_batch(rows, &live.collect::<BooleanArray>())?;
+            if rows.num_rows() > 0 {
+                let pending = vec![!emit_changes; rows.num_rows()];
+                parts.push(self.layout.store(&rows, BooleanArray::from(pending))?);
+            }
+        }
+        match &parts[..] {
+            [] => Ok(StateWrite::Nothing),
+            [part] => Ok(StateWrite::Delta(part.clone())),
+            [first, ..] => {
+                let part = concat_batches(first.schema_ref(), &parts)?;
+                Ok(StateWrite::Delta(part))
+            }
+        }
+    }
+
+    /// Gathers all live groups into one part.
+    fn compact(&mut self, epoch: Epoch) -> Result<RecordBatch, DataFusionError> {
+        let slots = self.store.live_slots();
+        let rows = self.store.gather(&slots)?;
+        let pending = slots.iter().map(|slot| Some(self.pending.contains(*slot)));
+        let part = self.layout.store(&rows, pending.collect())?;
+        let rows = self.new_rows(rows)?;
+        self.store.replace(epoch, rows, &slots);
+        Ok(part)
+    }
+
+    fn restore_part(
+        &mut self,
+        epoch: Epoch,
+        part: &RecordBatch,
+        owns: &dyn Fn(Vnode) -> bool,
+        watermark: Option<EventTime>,
+    ) -> Result<(), DataFusionError> {
+        let (vnodes, _) = self.layout.marks(part)?;
+        let ends = self.window_ends(&self.layout.load(part)?)?;
+        let is_open = |row: usize| match (ends.get(row), watermark) {
+            (Some(end), Some(EventTime(watermark))) => *end > watermark,
+            _ => true,
+        };
+        let rows = vnodes.iter().enumerate();
+        let kept = rows.map(|(row, vnode)| Some(owns(Vnode(*vnode)) && is_open(row)));
+        let part = filter_record_batch(part, &kept.collect::<BooleanArray>())?;
+        if part.num_rows() == 0 {
+            self.store.note_unused(epoch);
+            return Ok(());
+        }
+        let rows = self.new_rows(self.layout.load(&part)?)?;
+        let known: Vec<_> = (0..part.num_rows())
+            .map(|row| self.store.find(&rows.keys, row))
+            .collect();
+        let slots = self.store.append(epoch, rows, &known);
+        let (_, pending) = self.layout.marks(&part)?;
+        for (row, &slot) in slots.iter().enumerate() {
+            if pending.value(row) {
+                self.pending.add(slot);
+            } else {
+                self.pending.remove(slot);
+            }
+        }
+        Ok(())
+    }
+
+    fn new_rows(&mut self, batch: RecordBatch) -> Result<NewRows, DataFusionError> {
+        let keys: GroupKeys = self
+            .encoder
+            .encode(self.layout.groups(&batch), batch.num_rows())?;
+        let ends = self.window_ends(&batch)?;
+        Ok(NewRows { batch, keys, ends })
+    }
+
+    /// The end of each group's window; empty without windows.
+    fn window_ends(&self, rows: &RecordBatch) -> Result<Vec<i64>, DataFusionError> {
+        let Some(window) = self.window else {
+            return Ok(Vec::new());
+        };
+        let column: &ArrayRef = &self.layout.groups(rows)[window.column];
+        let times = micros(column)?;
+        let end = |time: i64| (EventTime(time) + window.end_offset).0;
+        let ends = times.iter().map(|time| time.map_or(EventTime::MAX.0, end));
+        Ok(ends.collect())
+    }
+}
+
+impl KeyedOperator for Aggregate {
+    fn fold(&mut self, batch: &RecordBatch) -> Result<Vec<Emitted>, OperatorError> {
+        match self.fold.fold(batch) {
+            Ok(()) => Ok(Vec::new()),
+            Err(error) => Err(run_error(&self.operator, error.strip_backtrace())),
+        }
+    }
+
+    fn barrier(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, OperatorError> {
+        self.end_epoch(request)
+            .map_err(|error| run_error(&self.operator, error.strip_backtrace()))
+    }
+
+    /// A later part's row takes the place of an earlier one's. `watermark` has to be that of the restored epoch's
+    /// barrier: the windows it closed were emitted, those that a later one would close were not.
+    fn restore(
+        &mut self,
+        part_epoch: Epoch,
+        part: &RecordBatch,
+        owns: &dyn Fn(Vnode) -> bool,
+        watermark: Option<EventTime>,
+    ) -> Result<(), OperatorError> {
+        self.restore_part(part_epoch, part, owns, watermark)
+            .map_err(|error| run_error(&self.operator, error.strip_backtrace()))
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.store.bytes() + self.fold.bytes() + self.pending.bytes()
+    }
+
+    /// Groups of finished epochs; those first seen in the running one count from its barrier on.
+    fn key_count(&self) -> usize {
+        self.store.live_count()
+    }
+}
+
+/// The columns to group by: the first of the input, as many as there are key columns.
+fn group_fields(
+    plan: &KeyedPlan,
+    window: Option<WindowPlan>,
+) -> Result<Vec<Field>, DataFusionError> {
+    let count = plan.key_columns.len();
+    let fields = plan.input.0.fields();
+    if !plan.key_columns.iter().copied().eq(0..count) || count > fields.len() {
+        return plan_err!(
+            "group columns are the first of the input, not {:?}",
+            plan.key_columns
+        );
+    }
+    let groups = fields.iter().take(count);
+    let groups: Vec<Field> = groups.map(|field| field.as_ref().clone()).collect();
+    if let Some(window) = window {
+        let column = groups.get(window.column);
+        if !column.is_some_and(|field| is_time(field.data_type())) {
+            return plan_err!(
+                "window column {} is no group column with a time",
+                window.column
+            );
+        }
+    }
+    Ok(groups)
+}
