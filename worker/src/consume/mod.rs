@@ -6,14 +6,18 @@
 //! [`SourceCut`] says at a barrier, and only the log's Epoch makes them true (INV-5).
 //! Failure: an error ends the pipeline; the next generation reads again from the last epoch.
 
+pub mod kafka;
+
 use std::collections::BTreeMap;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use async_trait::async_trait;
+use millstream_common::blocking::BlockingRef;
 use millstream_common::error::Kind;
 use millstream_common::ids::{Epoch, SplitId};
+use millstream_common::plan::expression::Functions;
 use millstream_common::report::{RowCounters, SplitProgress, SplitStart};
-use millstream_common::time::EventTime;
+use millstream_common::time::{ClockRef, EventTime};
 
 /// What a reader can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +75,23 @@ pub struct CutRequest {
     pub stop: bool,
 }
 
+/// What a reader needs beside its plan.
+#[derive(Clone)]
+pub struct ReaderContext {
+    /// The task's name: names threads and log lines.
+    pub name: String,
+    /// The consumer group a client has to name where the plan gives none; nothing is committed to it.
+    pub group_id: String,
+    /// What expressions may call.
+    pub functions: Functions,
+    /// Decides idleness and rates.
+    pub clock: ClockRef,
+    /// Where a client's thread comes from.
+    pub blocking: BlockingRef,
+    /// Some path of the job takes late rows: they stay in the batches, flagged.
+    pub late_rows_needed: bool,
+}
+
 /// One client of one source task.
 ///
 /// # Contract
@@ -88,4 +109,12 @@ pub trait SourceReader: Send {
     fn add_splits(&mut self, splits: Vec<SplitStart>);
     /// These positions are in the log: tell outside tools, if the source has a place for it.
     fn committed(&mut self, positions: &BTreeMap<SplitId, SplitProgress>);
+    /// What hinders the client at present and is being retried, for people.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+    /// Records that the source holds and this reader has not read, as far as the client has seen.
+    fn lag_records(&self) -> Option<u64> {
+        None
+    }
 }

@@ -5,7 +5,47 @@
 //! not, row by row in order of position. Nothing is lost: a record is in the batch, among the dead letters, or
 //! counted as dropped (INV-10). Failure: only `on_violation = 'fail'` and our own defects are errors.
 
+mod decoder;
+
+use millstream_common::dead_letter::Code;
 use millstream_common::time::EventTime;
+
+pub use decoder::SourceDecoder;
+
+/// What decoding can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The plan's columns and expressions do not fit each other.
+    #[error("build decoder of source {source_name}: {cause}")]
+    Build {
+        /// The source.
+        source_name: String,
+        /// What does not fit.
+        cause: String,
+    },
+    /// A record breaks a rule and the source says `on_violation = 'fail'`.
+    #[error(
+        "decode record {position} of {origin}: {code}: {reason}; on_violation = 'fail' ends the job, 'dead_letter' keeps such records aside"
+    )]
+    Violation {
+        /// `topic-3` or a file's path.
+        origin: String,
+        /// Kafka offset, or 1-based record number.
+        position: i64,
+        /// Which rule.
+        code: Code,
+        /// Column or rule, and the problem.
+        reason: String,
+    },
+    /// A batch that cannot be put together: a defect.
+    #[error("decode batch of source {source_name}: {cause}")]
+    Batch {
+        /// The source.
+        source_name: String,
+        /// What Arrow says.
+        cause: String,
+    },
+}
 
 /// One record as a client lends it.
 #[derive(Clone, Copy, Debug)]

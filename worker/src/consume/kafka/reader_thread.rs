@@ -1,0 +1,478 @@
+//! The thread of a Kafka reader: pull a batch, decode it, hand it on, and answer cuts in between.
+//!
+//! Started by [`super::KafkaReader`]; ends when that is dropped, or at the first error, which it hands on last. Owns
+//! the client, the decoder and the positions. A round is: commands, word of the client, one batch. A quiet input is
+//! waited for without burning a core (a command ends the wait) and its first record waits [`LINGER`] for company;
+//! a loud one fills batches without waiting.
+//!
+//! Keeps INV-6: at a cut every partition's watermark is raised to the source's as its owners will act on it. For a
+//! partition that counted in it this changes nothing; one that was idle cannot bring an older row when it
+//! wakes, nor one that woke before the owners had moved on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream_common::error::Kind;
+use millstream_common::ids::SplitId;
+use millstream_common::plan::connector::KafkaSourceSpec;
+use millstream_common::plan::{ColumnOrigin, Metadata, SourcePlan};
+use millstream_common::report::{SplitProgress, SplitStart, SplitStatus};
+use millstream_common::secret;
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use tokio::sync::mpsc;
+
+use super::batch_queue::{BatchConsumer, ClientNote, Delivery, Message};
+use super::mailbox::{Command, Mailbox};
+use super::output::{Output, Stop};
+use super::settings::{client_config, partition_of};
+use super::splits::{ReadSplit, SplitTable};
+use crate::consume::{ConsumeError, CutRequest, ReaderContext, SourceCut, SourceEvent};
+use crate::decode::{HeaderLookup, OpenSplit, RecordRef, SourceDecoder, SplitSlot, WatermarkMoves};
+
+/// Records of one batch.
+const BATCH_RECORDS_MAX: usize = 8_192;
+/// Records asked for at once even if they are large.
+const BATCH_RECORDS_MIN: usize = 64;
+/// Payload of one batch, about: 1 MiB.
+const BATCH_BYTES: usize = 1 << 20;
+/// How long a wait lasts where nothing comes and nothing is asked: the client's notes are read this often.
+const IDLE_WAIT: Duration = Duration::from_millis(200);
+/// How long a record of a quiet input waits for others.
+const LINGER: Duration = Duration::from_millis(5);
+/// How often the lag is looked up.
+const LAG_INTERVAL: Duration = Duration::from_millis(500);
+/// Log lines of the client at this level or below (syslog's warning) are worth showing.
+const LOG_LEVEL_SHOWN: i32 = 4;
+
+/// What the thread starts with.
+pub(super) struct Setup {
+    pub(super) plan: SourcePlan,
+    pub(super) spec: KafkaSourceSpec,
+    pub(super) context: ReaderContext,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) events: mpsc::Sender<Result<SourceEvent, ConsumeError>>,
+}
+
+/// Reads until the reader is dropped or something fails.
+pub(super) fn run(setup: Setup) {
+    let events = setup.events.clone();
+    let what = format!("start reader of source {}", setup.plan.name);
+    let stop = match ReaderThread::new(setup) {
+        Ok(mut thread) => thread.serve(),
+        Err((kind, cause)) => Stop::Failed(ConsumeError { kind, what, cause }),
+    };
+    if let Stop::Failed(error) = stop {
+        // An error of the send means that nobody is there to be told.
+        events.blocking_send(Err(error)).ok();
+    }
+}
+
+struct ReaderThread {
+    topic_text: CString,
+    commits_group: bool,
+    wanted: Wanted,
+    idle_timeout: Option<Duration>,
+    context: ReaderContext,
+    mailbox: Arc<Mailbox>,
+    consumer: BatchConsumer,
+    output: Output,
+    splits: SplitTable,
+    /// Partitions ever assigned here: whose positions this client may commit.
+    assigned: BTreeSet<i32>,
+    /// Holds nothing between batches but its memory.
+    records: Vec<RecordRef<'static>>,
+    /// Records to ask for, so that a batch has about [`BATCH_BYTES`].
+    room: usize,
+    /// When the client last had nothing more.
+    looked: Duration,
+    lag_at: Duration,
+    in_trouble: bool,
+    stopped: bool,
+}
+
+impl ReaderThread {
+    fn new(setup: Setup) -> Result<Self, (Kind, String)> {
+        let Setup {
+            plan,
+            spec,
+            context,
+            mailbox,
+            events,
+        } = setup;
+        let topic = secret::resolve(&spec.topic).map_err(for_user)?;
+        let topic = topic.expose().to_owned();
+        let topic_text = CString::new(topic.as_str()).map_err(for_user)?;
+        let group_id = spec.group_id.as_deref().unwrap_or(&context.group_id);
+        let config = client_config(&spec, group_id).map_err(for_user)?;
+        let decoder = SourceDecoder::new(
+            &plan,
+            &context.functions,
+            context.clock.clone(),
+            context.late_rows_needed,
+        )
+        .map_err(|error| (error.kind(), error.to_string()))?;
+        let consumer =
+            BatchConsumer::new(&config, BATCH_RECORDS_MAX, mailbox.waker()).map_err(for_user)?;
+        let now = context.clock.monotonic();
+        Ok(Self {
+            topic_text,
+            commits_group: spec.group_id.is_some(),
+            wanted: Wanted::by(&plan),
+            idle_timeout: plan.idle_timeout_ms.map(Duration::from_millis),
+            context,
+            mailbox,
+            consumer,
+            output: Output {
+                topic,
+                decoder,
+                events,
+            },
+            splits: SplitTable::default(),
+            assigned: BTreeSet::new(),
+            records: Vec::with_capacity(BATCH_RECORDS_MAX),
+            room: BATCH_RECORDS_MAX,
+            looked: now,
+            lag_at: now,
+            in_trouble: false,
+            stopped: false,
+        })
+    }
+
+    fn serve(&mut self) -> Stop {
+        while !self.mailbox.is_closed() {
+            if let Err(stop) = self.round() {
+                return stop;
+            }
+        }
+        Stop::Closed
+    }
+
+    fn round(&mut self) -> Result<(), Stop> {
+        while let Some(command) = self.mailbox.take() {
+            match command {
+                Command::Cut(request) => self.cut(request)?,
+                Command::AddSplits(splits) => self.add_splits(splits)?,
+                Command::Committed(positions) => self.commit(&positions),
+            }
+        }
+        for note in self.consumer.take_notes() {
+            self.heed(note)?;
+        }
+        self.read()
+    }
+
+    /// Everything read so far has been handed on already, so the cut stands behind it.
+    fn cut(&mut self, request: CutRequest) -> Result<(), Stop> {
+        let decoder = &mut self.output.decoder;
+        if let Some(watermark) = request.watermark {
+            for (_, slot, _) in self.splits.reading() {
+                decoder.raise_watermark(slot, watermark);
+            }
+        }
+        let splits = self.splits.cut(self.looked, self.idle_timeout, |slot| {
+            decoder.watermark(slot)
+        });
+        if request.stop {
+            self.stopped = true;
+            let stopped = self.consumer.client().unassign();
+            stopped.map_err(|error| self.output.refused(error))?;
+        }
+        self.output.send(SourceEvent::Cut(SourceCut {
+            epoch: request.epoch,
+            splits,
+        }))
+    }
+
+    fn add_splits(&mut self, starts: Vec<SplitStart>) -> Result<(), Stop> {
+        let now = self.context.clock.monotonic();
+        let mut assignment = TopicPartitionList::new();
+        for start in starts {
+            let split = start.split.clone();
+            let progress = &start.progress;
+            let Some(partition) = partition_of(split.as_str(), &self.output.topic) else {
+                let cause = format!("split {split} is no partition of the topic");
+                return Err(self.output.defect(cause));
+            };
+            self.assigned.insert(partition);
+            let is_finished = progress.end.is_some_and(|end| progress.position >= end);
+            if is_finished || progress.status == SplitStatus::Ended {
+                self.splits.add_ended(split, start.progress);
+                continue;
+            }
+            let offset = Offset::Offset(progress.position);
+            assignment
+                .add_partition_offset(&self.output.topic, partition, offset)
+                .map_err(|error| self.output.refused(error))?;
+            let slot = self.output.decoder.open_split(OpenSplit {
+                origin: split.to_string(),
+                partition: Some(partition),
+                watermark: progress.watermark,
+                moves: WatermarkMoves::WithRows,
+            });
+            let opened = self
+                .splits
+                .open(partition, ReadSplit::new(start, slot, now));
+            if !opened {
+                let cause = format!("split {split} is being read already");
+                return Err(self.output.defect(cause));
+            }
+        }
+        if assignment.count() == 0 || self.stopped {
+            return Ok(());
+        }
+        let assigned = self.consumer.client().incremental_assign(&assignment);
+        assigned.map_err(|error| self.output.refused(error))
+    }
+
+    /// For outside tools, so an error is worth a line and no more.
+    fn commit(&self, positions: &BTreeMap<SplitId, SplitProgress>) {
+        if !self.commits_group {
+            return;
+        }
+        let topic = &self.output.topic;
+        let mut offsets = TopicPartitionList::new();
+        for (split, progress) in positions {
+            let partition =
+                partition_of(split.as_str(), topic).filter(|number| self.assigned.contains(number));
+            let Some(partition) = partition else {
+                continue;
+            };
+            let offset = Offset::Offset(progress.position);
+            if let Err(error) = offsets.add_partition_offset(topic, partition, offset) {
+                tracing::warn!(%split, %error, "commit group offset");
+            }
+        }
+        if offsets.count() == 0 {
+            return;
+        }
+        if let Err(error) = self.consumer.client().commit(&offsets, CommitMode::Async) {
+            tracing::warn!(reader = %self.context.name, %error, "commit group offsets");
+        }
+    }
+
+    fn heed(&mut self, note: ClientNote) -> Result<(), Stop> {
+        match note {
+            ClientNote::Error { code, text } => {
+                self.output.judge(code, "", &text)?;
+                self.in_trouble = true;
+                self.mailbox.set_trouble(Some(text));
+            }
+            ClientNote::Statistics(json) if self.in_trouble => {
+                self.in_trouble = !brokers_answer(&json);
+                if !self.in_trouble {
+                    self.mailbox.set_trouble(None);
+                }
+            }
+            ClientNote::Statistics(_) => {}
+            ClientNote::Log { level, text } if level <= LOG_LEVEL_SHOWN => {
+                tracing::warn!(reader = %self.context.name, "{text}");
+            }
+            ClientNote::Log { text, .. } => {
+                tracing::debug!(reader = %self.context.name, "{text}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a record or a command, then takes what has come with it.
+    fn read(&mut self) -> Result<(), Stop> {
+        let first = self.consumer.fill(IDLE_WAIT, 1);
+        if self.stopped {
+            self.consumer.clear();
+            return Ok(());
+        }
+        let room = self.room - 1;
+        let drained = first == 0 || self.consumer.fill(LINGER, room) < room;
+        let now = self.context.clock.monotonic();
+        if drained {
+            self.looked = now;
+        }
+        if first > 0 {
+            let handed_on = self.hand_on(now);
+            self.consumer.clear();
+            handed_on?;
+            self.end_finished()?;
+        }
+        if now.saturating_sub(self.lag_at) >= LAG_INTERVAL {
+            self.lag_at = now;
+            self.mailbox.set_lag_records(self.lag_records());
+        }
+        Ok(())
+    }
+
+    /// Decodes the messages held and hands the rows on.
+    fn hand_on(&mut self, now: Duration) -> Result<(), Stop> {
+        let mut records = recycle(std::mem::take(&mut self.records));
+        let mut bytes = 0;
+        let mut bytes_all = 0;
+        for message in self.consumer.messages() {
+            match message.delivery() {
+                Delivery::Record => {
+                    let offset = message.offset();
+                    let Some(slot) = self.splits.accept(message.partition(), offset, now) else {
+                        continue;
+                    };
+                    let record = self.wanted.record(slot, offset, message);
+                    bytes += record.payload.map_or(0, <[u8]>::len);
+                    records.push(record);
+                    if bytes >= BATCH_BYTES {
+                        self.output.decode(&records)?;
+                        records.clear();
+                        bytes_all += std::mem::take(&mut bytes);
+                    }
+                }
+                Delivery::EndOfPartition => {
+                    self.splits.reach_end(message.partition(), message.offset());
+                }
+                Delivery::Error { code, text } => {
+                    let partition = message.partition().to_string();
+                    self.output.judge(code, &partition, &text)?;
+                    self.in_trouble = true;
+                    self.mailbox.set_trouble(Some(text.into_owned()));
+                }
+            }
+        }
+        self.output.decode(&records)?;
+        self.room = room_for(bytes_all + bytes, self.consumer.messages().len());
+        self.records = recycle(records);
+        Ok(())
+    }
+
+    /// Lets go of the partitions that have been read to their end for ever.
+    fn end_finished(&mut self) -> Result<(), Stop> {
+        let decoder = &mut self.output.decoder;
+        let finished = self.splits.take_finished(|slot| decoder.close_split(slot));
+        if finished.is_empty() {
+            return Ok(());
+        }
+        let mut assignment = TopicPartitionList::new();
+        for partition in finished {
+            assignment.add_partition(&self.output.topic, partition);
+        }
+        let ended = self.consumer.client().incremental_unassign(&assignment);
+        ended.map_err(|error| self.output.refused(error))
+    }
+
+    fn lag_records(&self) -> Option<u64> {
+        let lags = self
+            .splits
+            .reading()
+            .filter_map(|(partition, _, position)| {
+                let high = self.consumer.high_watermark(&self.topic_text, partition)?;
+                u64::try_from(high - position).ok().or(Some(0))
+            });
+        lags.reduce(|sum, lag| sum + lag)
+    }
+}
+
+/// Parts of a record that cost a call each: asked for only where an `INCLUDE` names them.
+#[derive(Clone, Copy)]
+struct Wanted {
+    key: bool,
+    timestamp: bool,
+    headers: bool,
+}
+
+impl Wanted {
+    fn by(plan: &SourcePlan) -> Self {
+        let includes = |is: fn(&Metadata) -> bool| {
+            plan.columns.iter().any(|column| match &column.origin {
+                ColumnOrigin::Metadata(metadata) => is(metadata),
+                _ => false,
+            })
+        };
+        Self {
+            key: includes(|metadata| *metadata == Metadata::Key),
+            timestamp: includes(|metadata| *metadata == Metadata::Timestamp),
+            headers: includes(|metadata| matches!(metadata, Metadata::Header(_))),
+        }
+    }
+
+    fn record(self, slot: SplitSlot, offset: i64, message: &Message) -> RecordRef<'_> {
+        RecordRef {
+            slot,
+            position: offset,
+            payload: message.payload(),
+            key: self.key.then(|| message.key()).flatten(),
+            timestamp_ms: self.timestamp.then(|| message.timestamp_ms()).flatten(),
+            headers: self.headers.then_some(message as &dyn HeaderLookup),
+        }
+    }
+}
+
+/// The same memory for records of another batch: the emptied vector is collected in place.
+fn recycle<'next>(mut records: Vec<RecordRef<'_>>) -> Vec<RecordRef<'next>> {
+    records.clear();
+    records
+        .into_iter()
+        .map(|_| unreachable!("the vector has been cleared"))
+        .collect()
+}
+
+/// How many records like the last ones make a batch.
+fn room_for(bytes: usize, record_count: usize) -> usize {
+    let record_bytes = bytes / record_count.max(1);
+    (BATCH_BYTES / record_bytes.max(1)).clamp(BATCH_RECORDS_MIN, BATCH_RECORDS_MAX)
+}
+
+fn for_user(error: impl std::fmt::Display) -> (Kind, String) {
+    (Kind::User, error.to_string())
+}
+
+/// Whether every broker that leads a partition read here is connected, by the client's statistics.
+fn brokers_answer(statistics: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Statistics {
+        brokers: BTreeMap<String, Broker>,
+    }
+    #[derive(Deserialize)]
+    struct Broker {
+        state: String,
+        toppars: BTreeMap<String, IgnoredAny>,
+    }
+    let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else {
+        return false;
+    };
+    let is_up = |broker: &Broker| broker.state == "UP";
+    statistics
+        .brokers
+        .values()
+        .all(|broker| broker.toppars.is_empty() || is_up(broker))
+        && statistics.brokers.values().any(is_up)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_asks_for_a_mebibyte_of_records_like_the_last() {
+        assert_eq!(room_for(0, 0), BATCH_RECORDS_MAX);
+        assert_eq!(room_for(128 * 100, 100), 8_192);
+        assert_eq!(room_for(1024 * 100, 100), 1_024);
+        assert_eq!(room_for(BATCH_BYTES * 30, 30), BATCH_RECORDS_MIN);
+    }
+
+    #[test]
+    fn emptied_records_keep_their_memory() {
+        let records: Vec<RecordRef<'static>> = Vec::with_capacity(100);
+        assert!(recycle(records).capacity() >= 100);
+    }
+
+    #[test]
+    fn trouble_is_over_when_every_leader_answers() {
+        let text = |state: &str| {
+            format!(
+                r#"{{"brokers":{{"a/1":{{"state":"UP","toppars":{{}}}},"b/2":{{"state":"{state}","toppars":{{"t-0":{{}}}}}}}}}}"#
+            )
+        };
+        assert!(!brokers_answer(text("CONNECT").as_bytes()));
+        assert!(brokers_answer(text("UP").as_bytes()));
+        assert!(!brokers_answer(b"{}"));
+    }
+}
