@@ -97,32 +97,44 @@ def stop(box, pairs):
                if runners.is_alive(box, instance)]
     in_parallel(lambda pair: runners.runner_of(box, pair[1]).ask_to_stop(box, *pair), running)
     deadline = time.monotonic() + STOP_SECONDS_MAX
-    for _, instance in running:
-        if not wait_gone(box, instance, deadline):
+    for service, instance in running:
+        if not wait_gone(box, service, instance, deadline):
             say(f"{instance} did not end in {STOP_SECONDS_MAX} s: SIGKILL")
-            runners.runner_of(box, instance).kill(box, instance)
+            crash(box, service, instance)
         say(f"{instance} is down")
 
 
-def wait_gone(box, instance, deadline):
-    """Whether the instance ends before the deadline."""
-    while runners.is_alive(box, instance):
+def wait_gone(box, service, instance, deadline):
+    """Whether the instance ends, and its ports are free again, before the deadline.
+
+    A process can be dead for an instant in which its port still accepts connections.
+    """
+    while runners.is_alive(box, instance) or not are_free(service.ports(box, instance)):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)
     return True
 
 
-def kill9(box, pairs):
+def are_free(ports):
+    """Whether a server could listen on all of the ports now."""
+    return all(is_free(port) for port in ports)
+
+
+def crash(box, service, instance):
     """SIGKILL, and wait until the instance is gone."""
-    for _, instance in pairs:
+    runners.runner_of(box, instance).kill(box, instance)
+    if not wait_gone(box, service, instance, time.monotonic() + STOP_SECONDS_MAX):
+        raise Failure(f"{instance} is still there {STOP_SECONDS_MAX} s after SIGKILL")
+
+
+def kill9(box, pairs):
+    """Crash instances that run."""
+    for service, instance in pairs:
         if not runners.is_alive(box, instance):
             raise Failure(f"{instance} is not running")
-        runner = runners.runner_of(box, instance)
-        what = runner.describe(box, instance)
-        runner.kill(box, instance)
-        if not wait_gone(box, instance, time.monotonic() + STOP_SECONDS_MAX):
-            raise Failure(f"{instance} is still there after SIGKILL ({what})")
+        what = runners.runner_of(box, instance).describe(box, instance)
+        crash(box, service, instance)
         say(f"{instance} killed ({what})")
 
 

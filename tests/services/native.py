@@ -29,8 +29,8 @@ def start_time(pid):
 def pid_of(box, instance):
     """The recorded pid while that very process lives, else None."""
     facts = box.facts(instance)
-    pid = facts.get("pid")
-    return pid if pid and start_time(pid) == facts["started"] else None
+    started = facts.get("started")   # null for one that ended before it could be recorded
+    return facts["pid"] if started and start_time(facts["pid"]) == started else None
 
 
 def install(box, service):

@@ -9,6 +9,7 @@ import importlib.util
 import io
 import os
 import pathlib
+import random
 import subprocess
 import sys
 import tempfile
@@ -26,14 +27,25 @@ from kafka import Kafka, cluster_properties
 from postgres import Postgres
 from s3 import S3
 from service import Service
-from support import HOST, Failure, NotOurs, listens
+from support import HOST, Failure, NotOurs, is_free, listens
+
+
+def some_free_port():
+    """Below the ports of outgoing connections, and hardly that of a test run beside this one."""
+    while True:
+        port = random.randrange(20000, 30000)
+        if is_free(port):
+            return port
 
 
 class Echo(Service):
     """A web server from Python's library, in the place of a real service."""
 
-    name, variable, default_ports = "echo", "ECHO_ADDRESS", (18500,)
+    name, variable = "echo", "ECHO_ADDRESS"
     program = [sys.executable, "-m", "http.server", "--bind", HOST]
+
+    def __init__(self):
+        self.default_ports = (some_free_port(),)
 
     def install(self, cache):
         """Nothing is needed."""
@@ -42,13 +54,13 @@ class Echo(Service):
         box.folder(instance)
 
     def command(self, box, instance):
-        return [*self.program, str(box.port(18500))]
+        return [*self.program, str(self.ports(box, self.name)[0])]
 
     def is_ready(self, box, instance):
-        return listens(HOST, box.port(18500))
+        return listens(HOST, self.ports(box, self.name)[0])
 
     def exports(self, box):
-        return {self.variable: f"{HOST}:{box.port(18500)}"}
+        return {self.variable: f"{HOST}:{self.ports(box, self.name)[0]}"}
 
     def endpoints(self, address):
         host, _, port = address.rpartition(":")
@@ -184,9 +196,9 @@ class GivenAddress(Sandbox):
     def test_it_is_passed_on_and_nothing_is_started(self):
         other = self.make_box("other")
         verbs.up(other, words("echo"))
-        self.give(self.echo.exports(other)["ECHO_ADDRESS"])
-        self.assertEqual(self.run_verb("sh", "-c", f'test "$ECHO_ADDRESS" = {HOST}:'
-                                       f'{other.port(18500)}'), 0)
+        address = self.echo.exports(other)["ECHO_ADDRESS"]
+        self.give(address)
+        self.assertEqual(self.run_verb("sh", "-c", f'test "$ECHO_ADDRESS" = {address}'), 0)
         self.assertEqual(self.box.recorded("echo"), [])
 
     def test_it_can_neither_be_killed_nor_restarted(self):
