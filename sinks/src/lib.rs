@@ -10,5 +10,6 @@ pub mod delivery;
 pub mod segment_rows;
 pub mod sink_actor;
 
+pub mod conformance;
 pub mod postgres;
 mod row_json;

@@ -1,0 +1,142 @@
+//! A real Postgres for the tests of this folder: the one at `POSTGRES_URL`, or a private one.
+//!
+//! The private one is started from the machine's own binaries into a temporary folder, listens on a free
+//! port of loopback, and ends with the test process, however that ends: a shell that waits for the end of
+//! its input watches over it. Each test makes its own schema. Failure: a panic that says what to install.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, NoTls};
+
+static SERVER: OnceCell<String> = OnceCell::const_new();
+static SCHEMAS: AtomicU64 = AtomicU64::new(0);
+
+/// A schema of its own in a real database.
+pub(crate) struct Database {
+    /// Connects into the schema.
+    pub(crate) url: String,
+    /// A connection of the test's own.
+    pub(crate) client: Client,
+}
+
+impl Database {
+    /// Makes a schema that nobody else uses.
+    pub(crate) async fn new() -> Self {
+        let server = SERVER.get_or_init(start).await;
+        let count = SCHEMAS.fetch_add(1, Ordering::Relaxed);
+        let schema = format!("sinks_{}_{count}", std::process::id());
+        let admin = connect(server).await;
+        let statement = format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}");
+        admin
+            .batch_execute(&statement)
+            .await
+            .expect("create schema");
+        let separator = if server.contains('?') { '&' } else { '?' };
+        let url = format!("{server}{separator}options=-c%20search_path%3D{schema}");
+        let client = connect(&url).await;
+        Self { url, client }
+    }
+
+    /// Runs statements.
+    pub(crate) async fn run(&self, statements: &str) {
+        self.client
+            .batch_execute(statements)
+            .await
+            .expect(statements);
+    }
+
+    /// The only value of a query, as text.
+    pub(crate) async fn text(&self, query: &str) -> String {
+        let statement = format!("SELECT coalesce(({query})::text, 'NULL')");
+        self.client
+            .query_one(&statement, &[])
+            .await
+            .expect(query)
+            .get(0)
+    }
+}
+
+/// Connects; the connection ends with the runtime of the test.
+pub(crate) async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("connect");
+    tokio::spawn(connection);
+    client
+}
+
+async fn start() -> String {
+    if let Ok(url) = std::env::var("POSTGRES_URL") {
+        return url;
+    }
+    let binaries = binaries();
+    let port = free_port();
+    let folder = std::env::temp_dir().join(format!("millstream-postgres-{}", std::process::id()));
+    let script = format!(
+        "set -e\n\
+         rm -rf {folder}; mkdir -p {folder}; chmod 777 {folder}\n\
+         {as_user} {bin}/initdb -D {folder}/data -U millstream -A trust --no-sync -E UTF8 >{folder}/log 2>&1\n\
+         {as_user} {bin}/postgres -D {folder}/data -p {port} -h 127.0.0.1 -k {folder} \
+            -c fsync=off -c max_connections=50 >>{folder}/log 2>&1 </dev/null &\n\
+         cat >/dev/null\n\
+         {as_user} {bin}/pg_ctl -D {folder}/data stop -m immediate >/dev/null 2>&1 || true\n\
+         rm -rf {folder}",
+        folder = folder.display(),
+        bin = binaries.display(),
+        as_user = as_user(),
+    );
+    let watcher = Command::new("sh")
+        .args(["-c", &script])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("start a shell");
+    // Its input stays open as long as this process lives.
+    std::mem::forget(watcher);
+    let url = format!("postgres://millstream@127.0.0.1:{port}/postgres");
+    wait_until_ready(&url, &folder.join("log")).await;
+    url
+}
+
+fn binaries() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let mut found: Vec<PathBuf> = versions
+        .flatten()
+        .map(|entry| entry.path().join("bin"))
+        .filter(|bin| bin.join("initdb").exists())
+        .collect();
+    found.sort();
+    found.pop().expect(
+        "these tests need Postgres: set POSTGRES_URL, or install it (apt-get install postgresql)",
+    )
+}
+
+/// Postgres does not run as root.
+fn as_user() -> &'static str {
+    let is_root = Command::new("id").arg("-u").output();
+    match is_root {
+        Ok(output) if output.stdout.starts_with(b"0\n") => "runuser -u postgres --",
+        _ => "",
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+async fn wait_until_ready(url: &str, log: &std::path::Path) {
+    for _ in 0..600 {
+        if let Ok((client, connection)) = tokio_postgres::connect(url, NoTls).await {
+            drop((client, connection));
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    panic!("the private Postgres did not start within a minute:\n{text}");
+}
