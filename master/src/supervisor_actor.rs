@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use millstream_common::blocking::BlockingRef;
+use millstream_common::control::ControlError;
 use millstream_common::ids::{Epoch, Incarnation, JobName, WorkerId};
 use millstream_common::link::{JobGeneration, ToMaster, ToWorker, WorkerHello};
 use millstream_common::log::entry::{JobEnd, JobEntry, JobProgress};
@@ -25,7 +26,7 @@ use crate::cluster::registry::Registry;
 use crate::job::job_actor::{JobActor, JobConfig, JobMessage};
 use crate::log_actor::LogMessage;
 use crate::replay::{ReplayedJob, replay};
-use crate::submit::{self, Decision, SubmitRefused};
+use crate::submit::{self, Decision};
 
 /// What the supervisor takes.
 pub enum SupervisorMessage {
@@ -61,14 +62,14 @@ pub enum SupervisorMessage {
         /// What to run.
         submission: Box<Submission>,
         /// The job and the epoch it goes on from.
-        reply: RpcReplyPort<Result<Started, SubmitRefused>>,
+        reply: RpcReplyPort<Result<Started, ControlError>>,
     },
     /// A submission is durable.
     SubmissionRecorded {
         /// The job to start.
         job: Box<ReplayedJob>,
         /// Who asked.
-        reply: RpcReplyPort<Result<Started, SubmitRefused>>,
+        reply: RpcReplyPort<Result<Started, ControlError>>,
     },
     /// A job has ended; it can be resumed from here.
     JobEnded {
@@ -300,7 +301,7 @@ impl SupervisorState {
     fn submit(
         &mut self,
         submission: Submission,
-        reply: RpcReplyPort<Result<Started, SubmitRefused>>,
+        reply: RpcReplyPort<Result<Started, ControlError>>,
     ) -> Result<(), ActorProcessingErr> {
         let existing = self.jobs.get_mut(&submission.job);
         let before = existing.as_ref().map(|job| submit::Existing {
@@ -361,7 +362,7 @@ impl SupervisorState {
     async fn submission_recorded(
         &mut self,
         job: ReplayedJob,
-        reply: RpcReplyPort<Result<Started, SubmitRefused>>,
+        reply: RpcReplyPort<Result<Started, ControlError>>,
     ) -> Result<(), ActorProcessingErr> {
         if let Some(old) = self.jobs.remove(&job.entry.job) {
             old.actor.stop(None);

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use millstream_common::control::StopMode;
 use millstream_common::ids::{Epoch, SinkIndex};
 use millstream_common::link::{BarrierKind, ToWorker};
 use millstream_common::log::entry::{CommittedEpoch, EpochEntry, JobEnd};
@@ -12,7 +13,7 @@ use millstream_common::report::PipelineReport;
 use tracing::{debug, info};
 
 use super::claims;
-use super::job_actor::{Due, JobState, Phase, StopMode};
+use super::job_actor::{Due, JobState, Phase};
 use super::lifecycle::Handled;
 
 /// The first epochs of a generation follow each other faster, so that a small job and a recovery are soon

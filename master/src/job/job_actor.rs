@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_common::blocking::BlockingRef;
+use millstream_common::control::{CheckpointView, JobView, StopMode, Stopped};
 use millstream_common::error::Failure;
-use millstream_common::ids::{Epoch, Generation, Seq, SinkIndex, SourceIndex, WorkerId};
+use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
 use millstream_common::link::{BarrierKind, ToMaster, ToWorker};
 use millstream_common::log::entry::{Assignment, EpochEntry, JobEnd, JobEntry, JobProgress};
 use millstream_common::report::SplitStart;
@@ -26,7 +27,6 @@ use crate::checkpoint::coordinator::Coordinator;
 use crate::enumerate;
 use crate::log_actor::LogMessage;
 use crate::supervisor_actor::SupervisorMessage;
-use crate::service::view::{CheckpointView, JobView};
 
 /// A worker as a job sees it.
 #[derive(Clone, Debug)]
@@ -44,22 +44,17 @@ pub struct WorkerHandle {
 /// The workers that have joined.
 pub type Workers = Arc<BTreeMap<WorkerId, WorkerHandle>>;
 
-/// How a job is to be stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopMode {
-    /// A last epoch, delivered; resumable.
-    Stop,
-    /// Sources end, windows fire, the job is finished.
-    Drain,
-}
-
-/// What a stop came to.
-#[derive(Clone, Debug)]
-pub struct StopOutcome {
-    /// The job afterwards.
-    pub job: JobView,
-    /// Sinks that do not hold the last epoch yet.
-    pub lagging_sinks: Vec<String>,
+/// What a worker has of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The worker.
+    pub worker: WorkerId,
+    /// The job.
+    pub job: JobName,
+    /// Its tasks there.
+    pub tasks: u32,
+    /// Its splits there.
+    pub splits: u32,
 }
 
 /// What the log has recorded for the job.
@@ -114,10 +109,12 @@ pub enum JobMessage {
         /// How.
         mode: StopMode,
         /// Answered when it has ended.
-        reply: RpcReplyPort<StopOutcome>,
+        reply: RpcReplyPort<Stopped>,
     },
     /// The job as people see it.
     View(RpcReplyPort<JobView>),
+    /// What each worker has of it.
+    Shares(RpcReplyPort<Vec<Share>>),
     /// Its newest epochs, newest first.
     Checkpoints(usize, RpcReplyPort<Vec<CheckpointView>>),
 }
@@ -189,7 +186,7 @@ pub struct JobState {
     pub(super) enumerators: Vec<ActorRef<EnumeratorMessage>>,
     pub(super) restarts: RestartPolicy,
     pub(super) stop: Option<StopMode>,
-    pub(super) stop_replies: Vec<RpcReplyPort<StopOutcome>>,
+    pub(super) stop_replies: Vec<RpcReplyPort<Stopped>>,
     /// A worker has joined: place the job anew at the next barrier.
     pub(super) rescale: bool,
     /// Barriers sent in this generation; the first follow each other faster.
@@ -217,7 +214,7 @@ pub(super) struct Observed {
     pub(super) barrier_since: Duration,
     pub(super) rows_per_second: f64,
     pub(super) last_commit: Option<Duration>,
-    pub(super) lag: BTreeMap<SourceIndex, u64>,
+    pub(super) lag: BTreeMap<(WorkerId, SourceIndex), u64>,
     pub(super) sink_causes: BTreeMap<SinkIndex, String>,
     pub(super) sink_rows: BTreeMap<SinkIndex, u64>,
     pub(super) checkpoints: VecDeque<CheckpointView>,
@@ -289,6 +286,7 @@ impl Actor for JobActor {
             JobMessage::LogTroubled(trouble) => state.log_troubled(trouble),
             JobMessage::Stop { mode, reply } => state.stop(mode, reply),
             JobMessage::View(reply) => state.answer(reply, JobState::view),
+            JobMessage::Shares(reply) => state.answer(reply, JobState::shares),
             JobMessage::Checkpoints(limit, reply) => {
                 state.answer(reply, |state| state.newest_checkpoints(limit))
             }

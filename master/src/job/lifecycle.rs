@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use millstream_common::error::{Failure, Kind};
+use millstream_common::control::{StopMode, Stopped};
+use millstream_common::error::Failure;
 use millstream_common::ids::{Seq, SourceIndex, WorkerId};
 use millstream_common::link::{ToMaster, ToWorker};
 use millstream_common::log::Entry;
@@ -17,7 +18,7 @@ use tracing::{info, warn};
 
 use super::claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage};
-use super::job_actor::{Due, JobMessage, JobState, Phase, Recorded, StopMode, StopOutcome, Workers};
+use super::job_actor::{Due, JobMessage, JobState, Phase, Recorded, Workers};
 use super::restart::Decision;
 use crate::assign::{Candidate, assign};
 use crate::checkpoint::coordinator::Coordinator;
@@ -141,6 +142,7 @@ impl JobState {
             false => self.claims.give_all(&self.progress),
         };
         let assignment = assign(&self.entry.plan, &candidates, &claims::by_source(&self.starts));
+        self.observed.lag.clear();
         self.sessions = self.workers.iter().map(|(worker, handle)| (worker.clone(), handle.session)).collect();
         self.rescale = false;
         self.phase = Phase::Assigning;
@@ -270,7 +272,7 @@ impl JobState {
         self.send_all(&frame)
     }
 
-    pub(super) fn stop(&mut self, mode: StopMode, reply: RpcReplyPort<StopOutcome>) -> Handled {
+    pub(super) fn stop(&mut self, mode: StopMode, reply: RpcReplyPort<Stopped>) -> Handled {
         self.stop_replies.push(reply);
         match (&self.phase, mode) {
             (Phase::Ended(_), _) => self.answer_stops(),
@@ -396,14 +398,5 @@ impl JobState {
             SourceSpec::Datagen(_) => 60_000,
         };
         Duration::from_millis(interval_ms)
-    }
-}
-
-/// A failure of the world that the job can only wait out.
-pub(super) fn external(origin: &str, cause: String) -> Failure {
-    Failure {
-        kind: Kind::External,
-        origin: origin.to_owned(),
-        cause,
     }
 }

@@ -1,0 +1,133 @@
+//! The master behind its control API: questions of clients as messages to the supervisor and the jobs.
+//!
+//! Called by `service/control.rs`. Plans submissions itself, so that no actor waits for a planner or a broker. Failure: an actor that does not
+//! answer is `Unavailable`; everything else is the user's and says what to do.
+
+use async_trait::async_trait;
+use millstream_common::control::{
+    CheckpointView, ControlError, JobView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+};
+use millstream_common::ids::{Epoch, JobName};
+use millstream_common::secret;
+use ractor::{ActorRef, call};
+
+use crate::job::job_actor::JobMessage;
+use crate::plan::{self, ExternalProbe};
+use crate::service::ControlBackend;
+use crate::supervisor_actor::{Submission, SupervisorMessage};
+
+/// The handle of a running master.
+pub struct Backend {
+    supervisor: ActorRef<SupervisorMessage>,
+    probe: Box<dyn ExternalProbe>,
+}
+
+impl Backend {
+    /// In front of `supervisor`; `probe` looks at topics and tables before a job is taken.
+    pub fn new(supervisor: ActorRef<SupervisorMessage>, probe: Box<dyn ExternalProbe>) -> Self {
+        Self { supervisor, probe }
+    }
+
+    async fn job(&self, name: &JobName) -> Result<ActorRef<JobMessage>, ControlError> {
+        let found = call!(self.supervisor, |reply| SupervisorMessage::FindJob(name.clone(), reply));
+        found.map_err(gone)?.map_err(|nearest| ControlError::NotFound {
+            name: name.to_string(),
+            nearest,
+        })
+    }
+}
+
+/// The actor has ended: the master is going down, or was fenced.
+fn gone<T>(error: ractor::RactorErr<T>) -> ControlError {
+    ControlError::Unavailable {
+        cause: format!("it is ending ({error})"),
+        active: None,
+    }
+}
+
+#[async_trait]
+impl ControlBackend for Backend {
+    async fn submit(&self, request: SubmitRequest) -> Result<Submitted, ControlError> {
+        let planned = plan::plan_job(&request.sql, &secret::Environment).map_err(ControlError::Problems)?;
+        let problems = plan::check_external(&planned, self.probe.as_ref()).await;
+        if !problems.is_empty() {
+            return Err(ControlError::Problems(problems));
+        }
+        let submission = Submission {
+            job: request.name,
+            sql: request.sql,
+            plan: planned.plan,
+            fresh: request.fresh,
+        };
+        let submission = Box::new(submission);
+        let started = call!(self.supervisor, |reply| SupervisorMessage::Submit { submission, reply });
+        let started = started.map_err(gone)??;
+        let job = call!(started.actor, JobMessage::View).map_err(gone)?;
+        let resumed_from = (started.resumed_from > Epoch(0)).then_some(started.resumed_from);
+        Ok(Submitted { job, resumed_from })
+    }
+
+    async fn stop(&self, name: &JobName, mode: StopMode) -> Result<Stopped, ControlError> {
+        let job = self.job(name).await?;
+        let before = call!(job, JobMessage::View).map_err(gone)?;
+        if before.state.is_over() {
+            return Err(ControlError::NotRunning {
+                name: name.to_string(),
+                state: before.state.to_string(),
+            });
+        }
+        call!(job, |reply| JobMessage::Stop { mode, reply }).map_err(gone)
+    }
+
+    async fn get(&self, name: &JobName) -> Result<JobView, ControlError> {
+        let job = self.job(name).await?;
+        call!(job, JobMessage::View).map_err(gone)
+    }
+
+    async fn list(&self) -> Result<Vec<JobView>, ControlError> {
+        let jobs = call!(self.supervisor, SupervisorMessage::AllJobs).map_err(gone)?;
+        let mut views = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            // A job that ends between the two questions is left out; the next list has it again.
+            if let Ok(view) = call!(job, JobMessage::View) {
+                views.push(view);
+            }
+        }
+        Ok(views)
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerView>, ControlError> {
+        let statuses = call!(self.supervisor, SupervisorMessage::AllWorkers).map_err(gone)?;
+        let jobs = call!(self.supervisor, SupervisorMessage::AllJobs).map_err(gone)?;
+        let mut shares = Vec::new();
+        for job in jobs {
+            if let Ok(of_job) = call!(job, JobMessage::Shares) {
+                shares.extend(of_job);
+            }
+        }
+        let views = statuses.into_iter().map(|status| {
+            let own: Vec<_> = shares.iter().filter(|share| share.worker == status.worker).collect();
+            WorkerView {
+                tasks: own.iter().map(|share| share.tasks).sum(),
+                splits: own.iter().map(|share| share.splits).sum(),
+                jobs: own.iter().map(|share| share.job.clone()).collect(),
+                id: status.worker,
+                flight_address: status.flight_address,
+                slots: status.slots,
+                age_ms: status.age.as_millis() as u64,
+                heartbeat_age_ms: status.heartbeat_age.as_millis() as u64,
+                version: status.version,
+            }
+        });
+        Ok(views.collect())
+    }
+
+    async fn checkpoints(
+        &self,
+        name: &JobName,
+        limit: usize,
+    ) -> Result<Vec<CheckpointView>, ControlError> {
+        let job = self.job(name).await?;
+        call!(job, |reply| JobMessage::Checkpoints(limit, reply)).map_err(gone)
+    }
+}

@@ -1,0 +1,241 @@
+//! A job as people see it: what its actor answers to `job`, `jobs` and `checkpoints`.
+//!
+//! Called by `job_actor.rs`; also keeps the figures that exist only to be shown. Cannot fail.
+
+use std::time::Duration;
+
+use millstream_common::control::{CheckpointView, JobState as State, JobView, SinkView, SourceView, Stopped};
+use millstream_common::ids::{Epoch, SinkIndex, SourceIndex, StageIndex, TaskId, WorkerId};
+use millstream_common::log::entry::{EpochEntry, JobEnd};
+use millstream_common::plan::{SinkSpec, SourceSpec};
+use millstream_common::report::SplitStatus;
+use ractor::RpcReplyPort;
+
+use super::job_actor::{JobState, Phase, Share};
+use super::lifecycle::Handled;
+
+/// Epochs kept to be shown.
+const CHECKPOINTS_KEPT: usize = 200;
+/// A barrier that takes longer than this is worth a word.
+const BARRIER_SLOW: Duration = Duration::from_secs(10);
+
+impl JobState {
+    pub(super) fn answer<T: Send + 'static>(
+        &self,
+        reply: RpcReplyPort<T>,
+        value: impl FnOnce(&Self) -> T,
+    ) -> Handled {
+        crate::supervisor_actor::answer(reply, value(self));
+        Ok(())
+    }
+
+    pub(super) fn answer_stops(&mut self) -> Handled {
+        for reply in std::mem::take(&mut self.stop_replies) {
+            let stopped = Stopped {
+                job: self.view(),
+                lagging_sinks: self.lagging_sinks(),
+            };
+            crate::supervisor_actor::answer(reply, stopped);
+        }
+        Ok(())
+    }
+
+    /// The sinks that do not hold the last committed epoch.
+    pub(super) fn lagging_sinks(&self) -> Vec<String> {
+        let sinks = self.entry.plan.sinks.iter().enumerate();
+        let lagging = sinks.filter(|(index, _)| self.marker(*index) < self.progress.epoch);
+        lagging.map(|(_, sink)| sink.name.clone()).collect()
+    }
+
+    fn marker(&self, sink: usize) -> Epoch {
+        self.sink_markers.get(&SinkIndex(sink as u32)).copied().unwrap_or_default()
+    }
+
+    pub(super) fn view(&self) -> JobView {
+        let counters = self.progress.counters.values();
+        let (rows_read, rows_rejected) = counters.fold((0, 0), |(read, rejected), count| {
+            (read + count.read, rejected + count.rejected)
+        });
+        JobView {
+            name: self.entry.job.clone(),
+            state: self.shown_state(),
+            incarnation: self.entry.incarnation.to_string(),
+            generation: self.generation,
+            epoch: self.progress.epoch,
+            watermark: self.progress.watermarks.values().min().copied(),
+            rows_read,
+            rows_rejected,
+            rows_per_second: self.observed.rows_per_second,
+            lag_records: self.lag(),
+            sources: self.source_views(),
+            sinks: self.sink_views(),
+            cause: self.cause(),
+            restarts: self.observed.restart_count,
+            submitted_at_us: self.entry.submitted_at_us,
+            last_recovery_ms: self.observed.last_recovery.map(|took| took.as_millis() as u64),
+            checkpoint_interval_ms: self.entry.plan.settings.checkpoint_interval_ms,
+        }
+    }
+
+    fn shown_state(&self) -> State {
+        match &self.phase {
+            Phase::Waiting => State::Waiting,
+            Phase::Assigning | Phase::Deploying(_) => State::Deploying,
+            Phase::Running if self.stop.is_some() => State::Stopping,
+            Phase::Running => State::Running,
+            Phase::Recovering => State::Recovering,
+            Phase::Delivering(_) | Phase::Ending => State::Stopping,
+            Phase::Ended(JobEnd::Stopped) => State::Stopped,
+            Phase::Ended(JobEnd::Finished) => State::Finished,
+            Phase::Ended(JobEnd::Failed { .. }) => State::Failed,
+        }
+    }
+
+    fn cause(&self) -> Option<String> {
+        if let Phase::Ended(JobEnd::Failed { failure }) = &self.phase {
+            return Some(failure.to_string());
+        }
+        if let Some(trouble) = &self.observed.log_trouble {
+            return Some(format!("the log cannot be written: {trouble}; trying on"));
+        }
+        if !self.observed.cause.is_empty() {
+            return Some(self.observed.cause.clone());
+        }
+        let (waited, missing) = self.coordinator.waiting_for(self.clock.monotonic())?;
+        let names: Vec<&str> = missing.iter().map(WorkerId::as_str).collect();
+        (waited > BARRIER_SLOW).then(|| {
+            format!("the barrier has been waiting for {} for {} s", names.join(", "), waited.as_secs())
+        })
+    }
+
+    fn lag(&self) -> Option<u64> {
+        (!self.observed.lag.is_empty()).then(|| self.observed.lag.values().sum())
+    }
+
+    fn source_views(&self) -> Vec<SourceView> {
+        let sources = self.entry.plan.sources.iter().enumerate();
+        let views = sources.map(|(index, source)| {
+            let index = SourceIndex(index as u32);
+            let splits = self.progress.splits.get(&index);
+            let ended = |status: SplitStatus| status == SplitStatus::Ended;
+            let counters = self.progress.counters.get(&index).copied().unwrap_or_default();
+            SourceView {
+                name: source.name.clone(),
+                connector: source_connector(&source.spec).to_owned(),
+                splits: splits.map_or(0, |splits| splits.len() as u32),
+                splits_ended: splits.map_or(0, |splits| {
+                    splits.values().filter(|progress| ended(progress.status)).count() as u32
+                }),
+                rows_read: counters.read,
+                rows_rejected: counters.rejected,
+                watermark: self.progress.watermarks.get(&index).copied(),
+            }
+        });
+        views.collect()
+    }
+
+    fn sink_views(&self) -> Vec<SinkView> {
+        let sinks = self.entry.plan.sinks.iter().enumerate();
+        let views = sinks.map(|(index, sink)| {
+            let marker = self.marker(index);
+            let index = SinkIndex(index as u32);
+            let waiting = self.progress.undelivered.iter().filter(|epoch| epoch.epoch > marker);
+            let placement = self.assignment.sinks.iter().find(|placement| placement.sink == index);
+            let cause = self.observed.sink_causes.get(&index);
+            SinkView {
+                name: sink.name.clone(),
+                connector: sink_connector(&sink.spec).to_owned(),
+                relation: self.entry.plan.outputs[sink.output.index()].relation.clone(),
+                marker,
+                lag_epochs: waiting.count() as u64,
+                rows_delivered: self.observed.sink_rows.get(&index).copied().unwrap_or_default(),
+                cause: cause.filter(|cause| !cause.is_empty()).cloned(),
+                worker: placement.map(|placement| placement.worker.clone()),
+            }
+        });
+        views.collect()
+    }
+
+    /// What each worker of the assignment has.
+    pub(super) fn shares(&self) -> Vec<Share> {
+        let is_on = |stage, index| {
+            let task = TaskId { stage, index };
+            let placement = self.assignment.tasks.iter().find(|placement| placement.task == task);
+            placement.map(|placement| &placement.worker)
+        };
+        let shares = self.sessions.keys().map(|worker| {
+            let tasks = self.assignment.tasks.iter().filter(|placement| placement.worker == *worker);
+            // Every stage has as many tasks, and equal indexes share a worker.
+            let splits = self.assignment.splits.iter();
+            let own = splits.filter(|split| is_on(StageIndex(0), split.task_index) == Some(worker));
+            Share {
+                worker: worker.clone(),
+                job: self.entry.job.clone(),
+                tasks: tasks.count() as u32,
+                splits: own.count() as u32,
+            }
+        });
+        match self.is_over() {
+            true => Vec::new(),
+            false => shares.collect(),
+        }
+    }
+
+    pub(super) fn newest_checkpoints(&self, limit: usize) -> Vec<CheckpointView> {
+        self.observed.checkpoints.iter().rev().take(limit).cloned().collect()
+    }
+
+    pub(super) fn lag_reported(&mut self, worker: WorkerId, source: SourceIndex, lag: u64) {
+        self.observed.lag.insert((worker, source), lag);
+    }
+
+    /// Keeps what is worth showing of a committed epoch.
+    pub(super) fn observe_commit(&mut self, entry: &EpochEntry) {
+        let now = self.clock.monotonic();
+        let rows_read: u64 = entry.counters.values().map(|count| count.read).sum();
+        if let Some(before) = self.observed.last_commit.replace(now) {
+            let seconds = now.saturating_sub(before).as_secs_f64().max(1e-3);
+            let newest = rows_read as f64 / seconds;
+            // Half of the old figure: steady for the eye, and right after a few epochs.
+            self.observed.rows_per_second = (self.observed.rows_per_second + newest) / 2.0;
+        }
+        if let Some(failed_at) = self.observed.failed_at.take() {
+            self.observed.last_recovery = Some(now.saturating_sub(failed_at));
+        }
+        let parts = self.progress.parts.values().flatten();
+        let (state_parts, state_bytes) = parts.fold((0, 0), |(count, bytes), part| (count + 1, bytes + part.bytes));
+        let view = CheckpointView {
+            epoch: entry.epoch,
+            parent: entry.parent,
+            generation: entry.generation,
+            watermark: self.progress.watermarks.values().min().copied(),
+            rows_read,
+            segments: entry.segments.len() as u64,
+            segment_bytes: entry.segments.iter().map(|segment| segment.bytes).sum(),
+            state_parts,
+            state_bytes,
+            duration_ms: Some(now.saturating_sub(self.observed.barrier_since).as_millis() as u64),
+        };
+        self.observed.checkpoints.push_back(view);
+        if self.observed.checkpoints.len() > CHECKPOINTS_KEPT {
+            self.observed.checkpoints.pop_front();
+        }
+    }
+}
+
+fn source_connector(spec: &SourceSpec) -> &'static str {
+    match spec {
+        SourceSpec::Kafka(_) => "kafka",
+        SourceSpec::Files(_) => "files",
+        SourceSpec::Datagen(_) => "datagen",
+    }
+}
+
+fn sink_connector(spec: &SinkSpec) -> &'static str {
+    match spec {
+        SinkSpec::Postgres(_) => "postgres",
+        SinkSpec::Files(_) => "files",
+        SinkSpec::Console(_) => "console",
+        SinkSpec::Blackhole => "blackhole",
+    }
+}
