@@ -2,14 +2,17 @@
 //!
 //! Owned by the task whose head feeds them (`reader_task.rs`, `keyed_actor.rs`) and used by it alone, so rows and barriers keep their
 //! order. Failure: an error of an edge or a plan ends the pipeline; a row on which an expression fails is handed back to the
-//! caller as [`FailedRow`], for its dead letters.
+//! caller as [`FailedRow`], for its dead letters: once, even if it fails in several branches.
 
 use arrow::array::{BooleanArray, RecordBatch};
+use arrow::datatypes::SchemaRef;
 use millstream_common::error::{Failure, Kind};
 use millstream_common::link::BarrierCommand;
-use millstream_common::plan::Port;
+use millstream_common::dead_letter;
+use millstream_common::plan::{Branch, JobPlan, KeyedKind, Port, StageHead, StagePlan};
 
 use crate::exchange::sender::{EdgeSender, ExchangeSender, SendError};
+use crate::ship::ship_actor::segment_schema;
 use crate::transform::{BranchProgram, FailedRow};
 
 /// Where a branch ends.
@@ -54,11 +57,11 @@ impl Branches {
             return Ok(failed);
         }
         for runner in self.runners.iter_mut().filter(|runner| runner.port == port) {
-            let evaluated = runner.program.evaluate(batch, late);
-            let evaluated =
-                evaluated.map_err(|error| Failure::new(Kind::Internal, &self.name, &error))?;
-            failed.extend(evaluated.failed);
-            let Some(rows) = evaluated.rows else {
+            let transformed = runner.program.run(batch, late);
+            let transformed =
+                transformed.map_err(|error| Failure::new(Kind::Internal, &self.name, &error))?;
+            failed.extend(transformed.failed);
+            let Some(rows) = transformed.batch else {
                 continue;
             };
             let sent = match &mut runner.target {
@@ -67,6 +70,8 @@ impl Branches {
             };
             sent.map_err(|error| failure_of(&self.name, &error))?;
         }
+        failed.sort_by_key(|row| row.row);
+        failed.dedup_by_key(|row| row.row);
         Ok(failed)
     }
 
@@ -85,4 +90,17 @@ impl Branches {
 
 fn failure_of(name: &str, error: &SendError) -> Failure {
     Failure::new(error.kind(), name, error)
+}
+
+/// The schema of the rows that a branch reads from its stage's head.
+pub fn input_schema(plan: &JobPlan, stage: &StagePlan, branch: &Branch) -> SchemaRef {
+    match (&stage.head, branch.port) {
+        (_, Port::DeadLetters) => dead_letter::schema(),
+        (StageHead::Source(source), _) => plan.sources[source.index()].schema().0,
+        (StageHead::Keyed(keyed), port) => match &keyed.kind {
+            KeyedKind::Distinct { .. } => keyed.input.0.clone(),
+            KeyedKind::Aggregate { output, .. } if port == Port::Changes => segment_schema(&output.0),
+            KeyedKind::Aggregate { output, .. } => output.0.clone(),
+        },
+    }
 }

@@ -118,3 +118,21 @@ pub trait SourceReader: Send {
         None
     }
 }
+
+/// What a reader is opened for.
+pub struct OpenReader<'a> {
+    /// The source.
+    pub plan: &'a SourcePlan,
+    /// The job, for the client's name towards the broker.
+    pub job: &'a JobName,
+    /// The task that reads.
+    pub task: TaskId,
+    /// For checks and computed columns.
+    pub functions: &'a Functions,
+    /// Time.
+    pub clock: ClockRef,
+    /// For the reader's thread.
+    pub blocking: BlockingRef,
+    /// Some branch wants late rows.
+    pub late_rows_needed: bool,
+}

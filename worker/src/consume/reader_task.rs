@@ -11,14 +11,15 @@ use millstream_common::ids::{SourceIndex, SplitId, TaskId};
 use millstream_common::link::BarrierCommand;
 use millstream_common::plan::{OnViolation, Port};
 use millstream_common::report::{RowCounters, SplitProgress, SplitStart};
+use millstream_common::time::ClockRef;
 use ractor::ActorRef;
 use tokio::sync::mpsc;
 
+use super::failed_rows;
 use super::{ConsumeError, CutRequest, DecodedRows, SourceCut, SourceEvent, SourceReader};
 use crate::branch::Branches;
 use crate::pipeline::pipeline_actor::PipelineMessage;
 use crate::pipeline::report::TaskReport;
-use crate::transform::FailedRow;
 
 /// What a reader's loop is told.
 #[derive(Debug)]
@@ -45,17 +46,7 @@ pub struct ReaderTask {
     pub reader: Box<dyn SourceReader>,
     /// Where rows go.
     pub branches: Branches,
-    /// Makes dead letters of rows on which an expression fails.
-    pub failed_rows: FailedRows,
-    /// Who is told of cuts.
-    pub pipeline: ActorRef<PipelineMessage>,
-}
-
-/// Makes dead letters of rows on which an expression of a branch fails.
-pub type FailedRows =
-    Box<dyn Fn(&[FailedRow]) -> Result<arrow::array::RecordBatch, arrow::error::ArrowError> + Send>;
-
-impl ReaderTask {
+    impl ReaderTask {
     /// Runs until the commands end or something fails.
     pub async fn run(mut self, mut commands: mpsc::Receiver<ReaderCommand>) -> Result<(), Failure> {
         let mut barriers = VecDeque::new();
@@ -70,7 +61,7 @@ impl ReaderTask {
                 event = self.reader.next() => match event.map_err(failure_of)? {
                     SourceEvent::Rows(rows) => {
                         counters.add(&rows.counters);
-                        self.rows(rows, &mut counters).await?;
+                        self.rows(rows).await?;
                     }
                     SourceEvent::Cut(cut) => {
                         let barrier = barriers.pop_front();
@@ -96,30 +87,28 @@ impl ReaderTask {
         }
     }
 
-    async fn rows(&mut self, rows: DecodedRows, counters: &mut RowCounters) -> Result<(), Failure> {
+    async fn rows(&mut self, rows: DecodedRows) -> Result<(), Failure> {
         let failed = self.branches.send(Port::Rows, &rows.batch, rows.late.as_ref()).await?;
         if let Some(rejects) = &rows.rejects {
             self.branches.send(Port::DeadLetters, rejects, None).await?;
         }
-        if failed.is_empty() {
+        let Some(first) = failed.first() else {
             return Ok(());
-        }
-        if self.on_violation == OnViolation::Fail {
-            return Err(Failure {
+        };
+        match self.on_violation {
+            OnViolation::Drop => Ok(()),
+            OnViolation::Fail => Err(Failure {
                 kind: Kind::User,
                 origin: self.name.clone(),
-                cause: failed[0].error.clone(),
-            });
+                cause: first.reason.clone(),
+            }),
+            OnViolation::DeadLetter => {
+                let received_at_us = self.clock.unix_micros();
+                let letters = failed_rows::dead_letters(&self.name, &rows.batch, &failed, received_at_us)
+                    .map_err(|error| Failure::new(Kind::Internal, &self.name, &error))?;
+                self.branches.send(Port::DeadLetters, &letters, None).await.map(drop)
+            }
         }
-        let failed_count = failed.len() as u64;
-        if self.on_violation == OnViolation::Drop {
-            counters.dropped += failed_count;
-            return Ok(());
-        }
-        let rejects = (self.failed_rows)(&failed)
-            .map_err(|error| Failure::new(Kind::Internal, &self.name, &error))?;
-        counters.rejected += failed_count;
-        self.branches.send(Port::DeadLetters, &rejects, None).await.map(drop)
     }
 
     async fn cut(

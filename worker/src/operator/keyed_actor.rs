@@ -157,7 +157,7 @@ impl KeyedState {
                     origin: self.config.name.clone(),
                     cause: format!(
                         "{}; guard the expression (for example with nullif or try_cast)",
-                        first.error
+                        first.reason
                     ),
                 });
             }

@@ -1,0 +1,445 @@
+//! Builds a pipeline: registers and dials edges, restores state, and starts tasks from the last stage to the readers.
+//!
+//! Called once by `pipeline_actor.rs`. Incoming edges are registered before anything is dialled, so that two workers that build at
+//! the same time do not wait for each other; their messages go through a [`Mailbox`] that is filled when the task exists, which is before any worker
+//! is told to start. Failure: whatever cannot be built ends the pipeline with its reason.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use millstream_common::error::{Failure, Kind};
+use millstream_common::ids::{OutputIndex, SinkIndex, StageIndex, TaskId, Vnode};
+use millstream_common::plan::{Branch, Emit, JobPlan, KeyedPlan, StageHead, Target};
+use millstream_common::report::StatePart;
+use millstream_common::time::EventTime;
+use millstream_sinks::sink_actor::SinkMessage;
+use ractor::{Actor, ActorRef};
+
+use super::pipeline_actor::{PipelineMessage, PipelineState};
+use super::sinks;
+use super::wiring::{Wiring, ship_edge};
+use crate::branch::{BranchRunner, BranchTarget, Branches};
+use crate::consume;
+use crate::consume::reader_actor::{ReaderActor, ReaderMessage};
+use crate::consume::reader_task::ReaderTask;
+use crate::exchange::credit::EDGE_BUDGET_BYTES;
+use crate::exchange::flight_client::{ANSWER_WAIT, ExchangeDialer, OutgoingEdge};
+use crate::exchange::message::{Closed, Deliver, EdgeId, OnLost};
+use crate::exchange::registry::{IncomingEdge, RegisteredEdges};
+use crate::exchange::sender::{EdgeSender, ExchangeSender};
+use crate::ipc;
+use crate::operator::key_hash::KeyHasher;
+use crate::operator::keyed_actor::{KeyedActor, KeyedConfig, KeyedMessage, least_watermark};
+use crate::operator::{self, KeyedOperator};
+use crate::ship::segment::{SegmentCache, SegmentReader};
+use crate::ship::ship_actor::{ShipActor, ShipConfig, ShipMessage};
+use crate::snapshot::PartScope;
+use crate::transform::BranchProgram;
+
+/// The running parts of a pipeline that it sends to.
+pub(super) struct Built {
+    pub(super) readers: BTreeMap<TaskId, ActorRef<ReaderMessage>>,
+    pub(super) sinks: BTreeMap<SinkIndex, ActorRef<SinkMessage>>,
+    /// Ends the incoming Flight streams when dropped.
+    _edges: RegisteredEdges,
+}
+
+/// Where messages of an edge go once the task exists.
+type Mailbox = Arc<OnceLock<ActorRef<KeyedMessage>>>;
+
+/// What is shared while a pipeline is built.
+struct Builder<'a> {
+    state: &'a mut PipelineState,
+    plan: Arc<JobPlan>,
+    mailboxes: BTreeMap<TaskId, Mailbox>,
+    ships: BTreeMap<OutputIndex, ActorRef<ShipMessage>>,
+    /// Dialled edges that no task has taken yet.
+    remote: BTreeMap<EdgeId, EdgeSender>,
+    cache: Arc<SegmentCache>,
+}
+
+pub(super) async fn build(state: &mut PipelineState) -> Result<Built, Failure> {
+    let deploy = &state.config.deploy;
+    let plan = Arc::new(deploy.plan.clone());
+    let assignment = deploy.assignment.clone();
+    let worker = state.config.worker.name.clone();
+    let wiring = Wiring::new(&plan, &assignment, &worker);
+    let mut builder = Builder {
+        mailboxes: mailboxes(&plan, &wiring),
+        plan: plan.clone(),
+        ships: BTreeMap::new(),
+        remote: BTreeMap::new(),
+        cache: Arc::new(SegmentCache::default()),
+        state,
+    };
+    let edges = builder.register(&wiring)?;
+    builder.dial(&wiring).await?;
+    let sinks = builder.start_sinks(&wiring).await?;
+    builder.start_ships(&wiring).await?;
+    let mut readers = BTreeMap::new();
+    for task in wiring.local_tasks() {
+        match &plan.stages[task.stage.index()].head {
+            StageHead::Keyed(keyed) => builder.start_keyed(&wiring, task, keyed).await?,
+            StageHead::Source(_) => {
+                readers.insert(task, builder.start_reader(&wiring, task).await?);
+            }
+        }
+    }
+    Ok(Built {
+        readers,
+        sinks,
+        _edges: edges,
+    })
+}
+
+fn mailboxes(plan: &JobPlan, wiring: &Wiring<'_>) -> BTreeMap<TaskId, Mailbox> {
+    let tasks = wiring.local_tasks().into_iter();
+    let keyed = tasks.filter(|task| matches!(plan.stages[task.stage.index()].head, StageHead::Keyed(_)));
+    keyed.map(|task| (task, Mailbox::default())).collect()
+}
+
+fn deliver_to(mailbox: Mailbox) -> Deliver {
+    Arc::new(move |edge, message| {
+        let actor = mailbox.get().ok_or(Closed)?;
+        actor.cast(KeyedMessage::Stream { edge, message }).map_err(|_| Closed)
+    })
+}
+
+fn broken(origin: &str, error: &dyn std::error::Error) -> Failure {
+    Failure::new(Kind::Internal, origin, error)
+}
+
+impl Builder<'_> {
+    fn on_lost(&self) -> OnLost {
+        let pipeline = self.state.myself.clone();
+        Arc::new(move |lost| {
+            let failure = Failure::new(Kind::External, "exchange", &lost);
+            // A pipeline that has ended needs no telling.
+            let _ = pipeline.cast(PipelineMessage::Failed(failure));
+        })
+    }
+
+    fn register(&self, wiring: &Wiring<'_>) -> Result<RegisteredEdges, Failure> {
+        let mut incoming = Vec::new();
+        for (task, mailbox) in &self.mailboxes {
+            let StageHead::Keyed(keyed) = &self.plan.stages[task.stage.index()].head else {
+                continue;
+            };
+            let inputs = wiring.inputs_of(*task).into_iter();
+            for edge in inputs.filter(|edge| wiring.remote_worker(edge.from).is_some()) {
+                incoming.push(IncomingEdge {
+                    edge,
+                    schema: keyed.input.0.clone(),
+                    budget_bytes: EDGE_BUDGET_BYTES,
+                    deliver: deliver_to(mailbox.clone()),
+                });
+            }
+        }
+        let at = self.state.at();
+        let registry = &self.state.config.edges;
+        registry
+            .register(&at.job, at.generation, incoming, self.on_lost())
+            .map_err(|error| broken("exchange", &error))
+    }
+
+    async fn dial(&mut self, wiring: &Wiring<'_>) -> Result<(), Failure> {
+        let outgoing = self.outgoing(wiring)?;
+        let at = self.state.at().clone();
+        let dialer = ExchangeDialer {
+            net: self.state.config.worker.net.clone(),
+            worker: self.state.config.worker.name.clone(),
+            job: at.job,
+            generation: at.generation,
+            answer_wait: ANSWER_WAIT,
+        };
+        let on_lost = self.on_lost();
+        let senders = dialer
+            .open_all(outgoing, &on_lost, &mut self.state.streams)
+            .await
+            .map_err(|error| Failure::new(error.kind, "exchange", &error))?;
+        self.remote = senders.into_iter().map(|sender| (sender.edge(), sender)).collect();
+        Ok(())
+    }
+
+    fn outgoing(&self, wiring: &Wiring<'_>) -> Result<Vec<OutgoingEdge>, Failure> {
+        let addresses = &self.state.config.deploy.flight_addresses;
+        let mut outgoing = Vec::new();
+        for from in wiring.local_tasks() {
+            for (edge, branch) in exchange_edges(&self.plan, wiring, from) {
+                let Some(peer) = wiring.remote_worker(edge.to) else {
+                    continue;
+                };
+                let address = addresses.get(peer).ok_or_else(|| Failure {
+                    kind: Kind::Internal,
+                    origin: "exchange".to_owned(),
+                    cause: format!("the deployment names no address of worker {peer}"),
+                })?;
+                outgoing.push(OutgoingEdge {
+                    edge,
+                    peer: peer.clone(),
+                    address: address.clone(),
+                    schema: branch.schema.0.clone(),
+                });
+            }
+        }
+        Ok(outgoing)
+    }
+
+    async fn start_sinks(
+        &self,
+        wiring: &Wiring<'_>,
+    ) -> Result<BTreeMap<SinkIndex, ActorRef<SinkMessage>>, Failure> {
+        let reader = Arc::new(SegmentReader {
+            store: self.state.config.store.clone(),
+            cache: self.cache.clone(),
+        });
+        let mut started = BTreeMap::new();
+        for sink in wiring.local_sinks() {
+            let actor = sinks::start(self.state, sink, reader.clone()).await?;
+            started.insert(sink, actor);
+        }
+        Ok(started)
+    }
+
+    async fn start_ships(&mut self, wiring: &Wiring<'_>) -> Result<(), Failure> {
+        let config = &self.state.config;
+        for (index, output) in self.plan.outputs.iter().enumerate() {
+            let index = OutputIndex(index as u32);
+            let edges = wiring.ship_inputs(index);
+            if edges.is_empty() {
+                continue;
+            }
+            let arguments = ShipConfig {
+                incarnation: config.deploy.incarnation,
+                generation: config.deploy.at.generation,
+                worker: config.worker.name.clone(),
+                output: index,
+                relation: output.relation.clone(),
+                schema: output.schema.0.clone(),
+                edges,
+                store: config.store.clone(),
+                cache: self.cache.clone(),
+                pipeline: self.state.myself.clone(),
+            };
+            let supervisor = self.state.myself.get_cell();
+            let spawned = Actor::spawn_linked(None, ShipActor, arguments, supervisor).await;
+            let (actor, _) = spawned.map_err(|error| broken(&output.relation, &error))?;
+            self.ships.insert(index, actor);
+        }
+        Ok(())
+    }
+
+    async fn start_keyed(
+        &mut self,
+        wiring: &Wiring<'_>,
+        task: TaskId,
+        keyed: &KeyedPlan,
+    ) -> Result<(), Failure> {
+        let name = wiring.name_of(task);
+        let (operator, parts) = self.restore(wiring, task, keyed, &name).await?;
+        let branches = self.branches(wiring, task, &name)?;
+        let config = &self.state.config;
+        let arguments = KeyedConfig {
+            task,
+            operator,
+            parts,
+            scope: PartScope {
+                incarnation: config.deploy.incarnation,
+                generation: config.deploy.at.generation,
+                operator: keyed.operator.clone(),
+                task,
+            },
+            edges: wiring.inputs_of(task),
+            sources: self.plan.stages[task.stage.index()].sources.clone(),
+            branches,
+            changes_interval: changes_interval(&self.plan, task.stage),
+            store: config.store.clone(),
+            clock: config.worker.clock.clone(),
+            pipeline: self.state.myself.clone(),
+            name: name.clone(),
+        };
+        let supervisor = self.state.myself.get_cell();
+        let spawned = Actor::spawn_linked(None, KeyedActor, arguments, supervisor).await;
+        let (actor, _) = spawned.map_err(|error| broken(&name, &error))?;
+        let mailbox = &self.mailboxes[&task];
+        mailbox.set(actor).map_err(|_| Failure {
+            kind: Kind::Internal,
+            origin: name,
+            cause: "the task was built twice".to_owned(),
+        })
+    }
+
+    /// The task's share of the operator's state, and the parts that hold it.
+    async fn restore(
+        &self,
+        wiring: &Wiring<'_>,
+        task: TaskId,
+        keyed: &KeyedPlan,
+        name: &str,
+    ) -> Result<(Box<dyn KeyedOperator>, Vec<StatePart>), Failure> {
+        let config = &self.state.config;
+        let restore = &config.deploy.restore;
+        let mut operator =
+            operator::build(keyed, &config.functions).map_err(|error| broken(name, &error))?;
+        let parts = restore.parts.get(&keyed.operator).cloned().unwrap_or_default();
+        let sources = &self.plan.stages[task.stage.index()].sources;
+        let watermark: Option<EventTime> = least_watermark(sources, &restore.watermarks);
+        let task_count = wiring.task_count();
+        let owns = |vnode: Vnode| vnode.owner(task_count) == task.index;
+        for part in &parts {
+            let batches = ipc::load(&config.store, &part.path, part.checksum)
+                .await
+                .map_err(|error| Failure::new(error.kind(), name, &error))?;
+            for batch in &batches {
+                operator
+                    .restore(part.epoch, batch, &owns, watermark)
+                    .map_err(|error| broken(name, &error))?;
+            }
+        }
+        Ok((operator, parts))
+    }
+
+    async fn start_reader(
+        &mut self,
+        wiring: &Wiring<'_>,
+        task: TaskId,
+    ) -> Result<ActorRef<ReaderMessage>, Failure> {
+        let name = wiring.name_of(task);
+        let branches = self.branches(wiring, task, &name)?;
+        let config = &self.state.config;
+        let StageHead::Source(source) = self.plan.stages[task.stage.index()].head else {
+            return Err(Failure {
+                kind: Kind::Internal,
+                origin: name,
+                cause: "a reader for a stage without a source".to_owned(),
+            });
+        };
+        let source_plan = &self.plan.sources[source.index()];
+        let reader = consume::open(consume::OpenReader {
+            plan: source_plan,
+            job: &config.deploy.at.job,
+            task,
+            functions: &config.functions,
+            clock: config.worker.clock.clone(),
+            blocking: config.worker.blocking.clone(),
+            late_rows_needed: wiring.late_rows_needed(task.stage),
+        })
+        .map_err(|error| Failure::new(error.kind, &name, &error))?;
+        let arguments = ReaderTask {
+            task,
+            source,
+            on_violation: source_plan.on_violation,
+            reader,
+            branches,
+            clock: config.worker.clock.clone(),
+            pipeline: self.state.myself.clone(),
+            name: source_plan.name.clone(),
+        };
+        let supervisor = self.state.myself.get_cell();
+        let spawned = Actor::spawn_linked(None, ReaderActor, arguments, supervisor).await;
+        let (actor, _) = spawned.map_err(|error| broken(&name, &error))?;
+        Ok(actor)
+    }
+
+    fn branches(&mut self, wiring: &Wiring<'_>, task: TaskId, name: &str) -> Result<Branches, Failure> {
+        let plan = self.plan.clone();
+        let stage = &plan.stages[task.stage.index()];
+        let mut runners = Vec::new();
+        for (index, branch) in stage.branches.iter().enumerate() {
+            let input = crate::branch::input_schema(&plan, stage, branch);
+            let program = BranchProgram::build(branch, &input, &self.state.config.functions)
+                .map_err(|error| broken(name, &error))?;
+            let target = match branch.target {
+                Target::Exchange(stage) => {
+                    BranchTarget::Exchange(self.exchange(wiring, task, index as u32, stage)?)
+                }
+                Target::Output(output) => {
+                    BranchTarget::Ship(self.ship_sender(task, index as u32, output))
+                }
+            };
+            runners.push(BranchRunner {
+                port: branch.port,
+                program,
+                target,
+            });
+        }
+        Ok(Branches::new(name.to_owned(), runners))
+    }
+
+    fn exchange(
+        &mut self,
+        wiring: &Wiring<'_>,
+        from: TaskId,
+        branch: u32,
+        stage: StageIndex,
+    ) -> Result<ExchangeSender, Failure> {
+        let mut edges = Vec::new();
+        for to in wiring.tasks_of(stage) {
+            let edge = EdgeId { from, to, branch };
+            let sender = match self.mailboxes.get(&to) {
+                Some(mailbox) => EdgeSender::local(edge, EDGE_BUDGET_BYTES, deliver_to(mailbox.clone())),
+                None => self.remote.remove(&edge).ok_or_else(|| Failure {
+                    kind: Kind::Internal,
+                    origin: "exchange".to_owned(),
+                    cause: format!("edge {edge} was not dialled"),
+                })?,
+            };
+            edges.push(sender);
+        }
+        let StageHead::Keyed(keyed) = &self.plan.stages[stage.index()].head else {
+            return Err(Failure {
+                kind: Kind::Internal,
+                origin: "exchange".to_owned(),
+                cause: format!("stage {stage} takes no rows from other stages"),
+            });
+        };
+        let hasher = KeyHasher::new(&keyed.input.0, &keyed.key_columns)
+            .map_err(|error| broken("exchange", &error))?;
+        Ok(ExchangeSender::new(Box::new(hasher), edges))
+    }
+
+    fn ship_sender(&self, from: TaskId, branch: u32, output: OutputIndex) -> EdgeSender {
+        let ship = self.ships[&output].clone();
+        let deliver: Deliver = Arc::new(move |edge, message| {
+            ship.cast(ShipMessage::Stream { edge, message }).map_err(|_| Closed)
+        });
+        EdgeSender::local(ship_edge(from, branch, output), EDGE_BUDGET_BYTES, deliver)
+    }
+}
+
+/// The edges of a task to the tasks of other stages, with the branch of each.
+fn exchange_edges<'a>(
+    plan: &'a JobPlan,
+    wiring: &'a Wiring<'_>,
+    from: TaskId,
+) -> impl Iterator<Item = (EdgeId, &'a Branch)> {
+    let branches = plan.stages[from.stage.index()].branches.iter().enumerate();
+    branches.flat_map(move |(index, branch)| {
+        let tasks: Vec<TaskId> = match branch.target {
+            Target::Exchange(stage) => wiring.tasks_of(stage).collect(),
+            Target::Output(_) => Vec::new(),
+        };
+        tasks.into_iter().map(move |to| {
+            let edge = EdgeId {
+                from,
+                to,
+                branch: index as u32,
+            };
+            (edge, branch)
+        })
+    })
+}
+
+/// The least interval at which an output of the stage wants changes.
+fn changes_interval(plan: &JobPlan, stage: StageIndex) -> Duration {
+    let branches = plan.stages[stage.index()].branches.iter();
+    let intervals = branches.filter_map(|branch| match branch.target {
+        Target::Output(output) => match plan.outputs[output.index()].emit {
+            Emit::Changes { interval_ms } => Some(interval_ms),
+            Emit::Final => None,
+        },
+        Target::Exchange(_) => None,
+    });
+    Duration::from_millis(intervals.min().unwrap_or_default())
+}
