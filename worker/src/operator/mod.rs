@@ -9,6 +9,8 @@ mod aggregate;
 mod distinct;
 mod event_time;
 pub mod key_hash;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;

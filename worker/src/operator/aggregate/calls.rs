@@ -61,10 +61,6 @@ impl AggregateCalls {
         })
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.calls.len()
-    }
-
     /// The columns of a group's state, all calls side by side.
     pub(super) fn state_fields(&self) -> &[Field] {
         &self.state_fields

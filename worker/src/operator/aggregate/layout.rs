@@ -5,7 +5,7 @@
 use std::iter::once;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int8Array, RecordBatch, UInt8Array};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int8Array, RecordBatch, UInt8Array};
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::{DataFusionError, exec_err, plan_err};

@@ -1,0 +1,179 @@
+//! Tasks of one operator with the storage they need: what the pipeline around an operator does, without actors.
+
+use std::io::Cursor;
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use millstream_common::ids::{Epoch, Vnode};
+use millstream_common::plan::expression::Functions;
+use millstream_common::plan::{KeyedPlan, Port};
+use millstream_common::time::EventTime;
+
+use super::super::key_hash::KeyHasher;
+use super::super::{BarrierRequest, Emitted, KeyedOperator, StateWrite, build};
+
+/// Tasks of one operator.
+pub(super) struct Cluster {
+    plan: KeyedPlan,
+    functions: Functions,
+    tasks: Vec<Task>,
+    epoch: Epoch,
+    watermark: Option<EventTime>,
+    /// How often all of a task's state was written.
+    pub(super) full_count: usize,
+}
+
+struct Task {
+    operator: Box<dyn KeyedOperator>,
+    /// As storage keeps them.
+    parts: Vec<(Epoch, Vec<u8>)>,
+}
+
+/// What a barrier emitted, as text, sorted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Rows {
+    pub(super) closed: Vec<String>,
+    pub(super) changed: Vec<String>,
+}
+
+impl Cluster {
+    pub(super) fn new(plan: KeyedPlan, task_count: u32) -> Self {
+        let mut cluster = Self {
+            plan,
+            functions: Functions::new(),
+            tasks: Vec::new(),
+            epoch: Epoch(0),
+            watermark: None,
+            full_count: 0,
+        };
+        cluster.restore(task_count);
+        cluster
+    }
+
+    /// Hands each row to its owner; returns what is emitted at once, sorted.
+    pub(super) fn fold(&mut self, batch: &RecordBatch) -> Vec<String> {
+        let mut hasher =
+            KeyHasher::new(&self.plan.input.0, &self.plan.key_columns).expect("hasher");
+        let hashes = hasher.hash(batch).to_vec();
+        let task_count = self.tasks.len() as u32;
+        let mut rows = Vec::new();
+        for (index, task) in (0..).zip(&mut self.tasks) {
+            let owned = (0..batch.num_rows() as u32)
+                .filter(|row| Vnode::of_hash(hashes[*row as usize]).owner(task_count) == index);
+            let owned = take_record_batch(batch, &UInt32Array::from_iter_values(owned));
+            for emitted in task.operator.fold(&owned.expect("take")).expect("fold") {
+                assert_eq!(emitted.port, Port::Rows);
+                rows.extend(texts(&emitted.batch));
+            }
+        }
+        rows.sort();
+        rows
+    }
+
+    pub(super) fn barrier(&mut self, watermark: Option<EventTime>, emit_changes: bool) -> Rows {
+        self.epoch = self.epoch.next();
+        self.watermark = watermark;
+        let request = BarrierRequest {
+            epoch: self.epoch,
+            watermark,
+            emit_changes,
+        };
+        let mut rows = Rows::default();
+        for task in &mut self.tasks {
+            let outcome = task.operator.barrier(&request).expect("barrier");
+            for Emitted { port, batch } in &outcome.emitted {
+                match port {
+                    Port::Final => rows.closed.extend(texts(batch)),
+                    Port::Changes => rows.changed.extend(texts(batch)),
+                    other => panic!("nothing belongs to {other:?}"),
+                }
+            }
+            task.parts
+                .retain(|(epoch, _)| !outcome.forget.contains(epoch));
+            match outcome.write {
+                StateWrite::Nothing => {}
+                StateWrite::Delta(part) => task.parts.push((self.epoch, to_ipc(&part))),
+                StateWrite::Full(part) => {
+                    self.full_count += 1;
+                    task.parts = vec![(self.epoch, to_ipc(&part))];
+                }
+            }
+        }
+        rows.closed.sort();
+        rows.changed.sort();
+        rows
+    }
+
+    /// Loses all memory and starts again from storage, on another number of tasks.
+    pub(super) fn restore(&mut self, task_count: u32) {
+        let mut parts: Vec<(Epoch, Vec<u8>)> = Vec::new();
+        for task in self.tasks.drain(..) {
+            for part in task.parts {
+                // After a restore several tasks hold the same part.
+                if !parts.contains(&part) {
+                    parts.push(part);
+                }
+            }
+        }
+        parts.sort_by_key(|(epoch, _)| *epoch);
+        for index in 0..task_count {
+            let mut operator = build(&self.plan, &self.functions).expect("build");
+            let owns = |vnode: Vnode| vnode.owner(task_count) == index;
+            for (epoch, part) in &parts {
+                operator
+                    .restore(*epoch, &from_ipc(part), &owns, self.watermark)
+                    .expect("restore");
+            }
+            self.tasks.push(Task {
+                operator,
+                parts: parts.clone(),
+            });
+        }
+    }
+
+    pub(super) fn key_count(&self) -> usize {
+        self.tasks
+            .iter()
+            .map(|task| task.operator.key_count())
+            .sum()
+    }
+
+    pub(super) fn part_count(&self) -> usize {
+        self.tasks.iter().map(|task| task.parts.len()).sum()
+    }
+
+    pub(super) fn state_bytes(&self) -> usize {
+        let tasks = self.tasks.iter();
+        tasks.map(|task| task.operator.state_bytes()).sum()
+    }
+}
+
+/// Each row as its values with bars between them.
+pub(super) fn texts(batch: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::new().with_null("NULL");
+    let columns: Vec<ArrayFormatter<'_>> = batch
+        .columns()
+        .iter()
+        .map(|column| ArrayFormatter::try_new(column.as_ref(), &options).expect("format"))
+        .collect();
+    let row = |row: usize| {
+        let values: Vec<String> = columns.iter().map(|c| c.value(row).to_string()).collect();
+        values.join("|")
+    };
+    (0..batch.num_rows()).map(row).collect()
+}
+
+fn to_ipc(part: &RecordBatch) -> Vec<u8> {
+    assert_eq!(part.schema().field(0).name(), "_vnode");
+    let mut writer = StreamWriter::try_new(Vec::new(), &part.schema()).expect("writer");
+    writer.write(part).expect("write");
+    writer.into_inner().expect("finish")
+}
+
+fn from_ipc(bytes: &[u8]) -> RecordBatch {
+    let mut reader = StreamReader::try_new(Cursor::new(bytes), None).expect("reader");
+    reader.next().expect("one batch").expect("read")
+}
