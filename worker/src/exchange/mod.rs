@@ -9,4 +9,8 @@
 
 pub mod credit;
 pub mod message;
+pub mod route;
 mod split;
+
+#[cfg(test)]
+mod testing;
