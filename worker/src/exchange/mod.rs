@@ -7,6 +7,7 @@
 //! [`align::Alignment`]. Keeps INV-9: bytes on an edge, in mailboxes included, never exceed its credits.
 //! Failure: nothing is resent; a lost peer ends the pipeline and the master rewinds the job.
 
+pub mod align;
 pub mod credit;
 pub mod message;
 pub mod route;
