@@ -9,9 +9,14 @@
 
 pub mod align;
 pub mod credit;
+pub mod flight_client;
+pub mod flight_server;
 pub mod message;
+pub mod registry;
 pub mod route;
+pub mod sender;
 mod split;
+mod wire;
 
 #[cfg(test)]
 mod testing;
