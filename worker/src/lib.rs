@@ -6,3 +6,6 @@ pub mod exchange;
 pub mod operator;
 pub mod ship;
 pub mod snapshot;
+
+// No step of its own: runs behind `decode` and `operator`, in front of what their rows go to.
+pub mod transform;

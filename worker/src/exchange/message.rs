@@ -1,0 +1,95 @@
+//! What travels on an edge, in order, in one queue.
+//!
+//! Made by `sender.rs` and `flight_server.rs`, read by the receiving task through `align.rs`. There are no messages
+//! for watermarks: the master computes them once an epoch and they travel in the barrier.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use millstream_common::ids::{Epoch, SourceIndex, TaskId, WorkerId};
+use millstream_common::time::EventTime;
+use serde::{Deserialize, Serialize};
+
+use super::credit::CreditPermit;
+
+/// The way from one task to another along one branch of the sending stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EdgeId {
+    /// The sending task.
+    pub from: TaskId,
+    /// The receiving task.
+    pub to: TaskId,
+    /// Index into the sending stage's branches: two branches may lead to the same stage.
+    pub branch: u32,
+}
+
+impl fmt::Display for EdgeId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{} to {}", self.from, self.branch, self.to)
+    }
+}
+
+/// A message of an edge.
+#[derive(Debug)]
+pub enum StreamMessage {
+    /// Rows of the running epoch.
+    Batch(EdgeBatch),
+    /// Ends the epoch that it names; the rows behind it belong to a later one.
+    Barrier(EdgeBarrier),
+}
+
+/// Rows, with the credit that they hold until they are folded.
+#[derive(Debug)]
+pub struct EdgeBatch {
+    /// The rows, in the schema of the edge.
+    pub batch: RecordBatch,
+    /// Dropped once the rows are in the state: that is what lets the sender send again.
+    pub permit: CreditPermit,
+}
+
+/// The mark that ends an epoch; the same on every edge of the job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeBarrier {
+    /// The epoch that ends here.
+    pub epoch: Epoch,
+    /// The watermark of each source, as recorded with the epoch before; a source without one is not in it.
+    pub watermarks: BTreeMap<SourceIndex, EventTime>,
+    /// What comes behind it.
+    pub kind: BarrierKind,
+}
+
+/// What comes behind a barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BarrierKind {
+    /// The next epoch.
+    Checkpoint,
+    /// Nothing: the last message of its edge.
+    Stop,
+}
+
+/// The receiving end of an edge is gone, or the edge was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the edge is closed")]
+pub struct Closed;
+
+/// Puts a message into the receiving task's mailbox. Must not block.
+pub type Deliver = Arc<dyn Fn(EdgeId, StreamMessage) -> Result<(), Closed> + Send + Sync>;
+
+/// The worker at the other end of an edge went away before the last barrier. What was under way is not resent:
+/// the pipeline ends, and the master rewinds the job.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("edge {edge}: lost worker {peer}: {cause}")]
+pub struct PeerLost {
+    /// The edge that broke.
+    pub edge: EdgeId,
+    /// The worker at its other end.
+    pub peer: WorkerId,
+    /// What was seen of the loss.
+    pub cause: String,
+}
+
+/// Tells a pipeline that it lost a peer. Must not block; called at most once an edge.
+pub type OnLost = Arc<dyn Fn(PeerLost) + Send + Sync>;
