@@ -1,11 +1,23 @@
-//! The data plane: what a worker process runs. Modules stand in the order of a row's path.
+//! The data plane: what a worker process runs.
+//!
+//! A row's path, in order: [`consume`], [`decode`], [`exchange`], [`operator`], [`ship`], [`snapshot`]; [`transform`] runs behind decode
+//! and operator, in front of what their rows go to. The rest is the frame: [`worker`] starts, `link` talks to the master,
+//! [`supervisor_actor`] keeps one [`pipeline`] a job.
 
+pub mod branch;
+pub mod config;
 pub mod consume;
 pub mod decode;
 pub mod exchange;
+pub mod ipc;
+mod link;
 pub mod operator;
+pub mod pipeline;
 pub mod ship;
 pub mod snapshot;
-
-// No step of its own: runs behind `decode` and `operator`, in front of what their rows go to.
+pub mod supervisor_actor;
 pub mod transform;
+pub mod worker;
+
+pub use config::{RealStores, WorkerConfig};
+pub use worker::{Worker, WorkerError};

@@ -8,6 +8,10 @@
 
 pub mod kafka;
 
+mod failed_rows;
+pub mod reader_actor;
+pub mod reader_task;
+
 use std::collections::BTreeMap;
 
 use arrow::array::{BooleanArray, RecordBatch};
@@ -15,6 +19,7 @@ use async_trait::async_trait;
 use millstream_common::blocking::BlockingRef;
 use millstream_common::error::Kind;
 use millstream_common::ids::{Epoch, SplitId};
+use millstream_common::plan::{SourcePlan, SourceSpec};
 use millstream_common::plan::expression::Functions;
 use millstream_common::report::{RowCounters, SplitProgress, SplitStart};
 use millstream_common::time::{ClockRef, EventTime};
@@ -119,20 +124,14 @@ pub trait SourceReader: Send {
     }
 }
 
-/// What a reader is opened for.
-pub struct OpenReader<'a> {
-    /// The source.
-    pub plan: &'a SourcePlan,
-    /// The job, for the client's name towards the broker.
-    pub job: &'a JobName,
-    /// The task that reads.
-    pub task: TaskId,
-    /// For checks and computed columns.
-    pub functions: &'a Functions,
-    /// Time.
-    pub clock: ClockRef,
-    /// For the reader's thread.
-    pub blocking: BlockingRef,
-    /// Some branch wants late rows.
-    pub late_rows_needed: bool,
+/// Opens the reader of a source task; nothing is read before its first splits.
+pub fn open(plan: &SourcePlan, context: ReaderContext) -> Result<Box<dyn SourceReader>, ConsumeError> {
+    match &plan.spec {
+        SourceSpec::Kafka(_) => Ok(Box::new(kafka::KafkaReader::start(plan, context)?)),
+        SourceSpec::Files(_) | SourceSpec::Datagen(_) => Err(ConsumeError {
+            kind: Kind::User,
+            what: format!("open source {}", plan.name),
+            cause: "not yet".to_owned(),
+        }),
+    }
 }

@@ -46,7 +46,13 @@ pub struct ReaderTask {
     pub reader: Box<dyn SourceReader>,
     /// Where rows go.
     pub branches: Branches,
-    impl ReaderTask {
+    /// For the time of dead letters.
+    pub clock: ClockRef,
+    /// Who is told of cuts.
+    pub pipeline: ActorRef<PipelineMessage>,
+}
+
+impl ReaderTask {
     /// Runs until the commands end or something fails.
     pub async fn run(mut self, mut commands: mpsc::Receiver<ReaderCommand>) -> Result<(), Failure> {
         let mut barriers = VecDeque::new();

@@ -3,13 +3,12 @@
 //! Made by `sender.rs` and `flight_server.rs`, read by the receiving task through `align.rs`. There are no messages
 //! for watermarks: the master computes them once an epoch and they travel in the barrier.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use millstream_common::ids::{Epoch, SourceIndex, TaskId, WorkerId};
-use millstream_common::time::EventTime;
+use millstream_common::ids::{TaskId, WorkerId};
+pub use millstream_common::link::{BarrierCommand as EdgeBarrier, BarrierKind};
 use serde::{Deserialize, Serialize};
 
 use super::credit::CreditPermit;
@@ -47,27 +46,6 @@ pub struct EdgeBatch {
     pub batch: RecordBatch,
     /// Dropped once the rows are in the state: that is what lets the sender send again.
     pub permit: CreditPermit,
-}
-
-/// The mark that ends an epoch; the same on every edge of the job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EdgeBarrier {
-    /// The epoch that ends here.
-    pub epoch: Epoch,
-    /// The watermark of each source, as recorded with the epoch before; a source without one is not in it.
-    pub watermarks: BTreeMap<SourceIndex, EventTime>,
-    /// What comes behind it.
-    pub kind: BarrierKind,
-}
-
-/// What comes behind a barrier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BarrierKind {
-    /// The next epoch.
-    Checkpoint,
-    /// Nothing: the last message of its edge.
-    Stop,
 }
 
 /// The receiving end of an edge is gone, or the edge was closed.

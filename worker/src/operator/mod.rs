@@ -9,6 +9,7 @@ mod aggregate;
 mod distinct;
 mod event_time;
 pub mod key_hash;
+pub mod keyed_actor;
 #[cfg(test)]
 mod tests;
 

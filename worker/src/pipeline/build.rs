@@ -20,7 +20,7 @@ use super::pipeline_actor::{PipelineMessage, PipelineState};
 use super::sinks;
 use super::wiring::{Wiring, ship_edge};
 use crate::branch::{BranchRunner, BranchTarget, Branches};
-use crate::consume;
+use crate::consume::{self, ReaderContext};
 use crate::consume::reader_actor::{ReaderActor, ReaderMessage};
 use crate::consume::reader_task::ReaderTask;
 use crate::exchange::credit::EDGE_BUDGET_BYTES;
@@ -316,16 +316,16 @@ impl Builder<'_> {
             });
         };
         let source_plan = &self.plan.sources[source.index()];
-        let reader = consume::open(consume::OpenReader {
-            plan: source_plan,
-            job: &config.deploy.at.job,
-            task,
-            functions: &config.functions,
+        let context = ReaderContext {
+            name: name.clone(),
+            group_id: format!("millstream-{}", config.deploy.at.job),
+            functions: config.functions.clone(),
             clock: config.worker.clock.clone(),
             blocking: config.worker.blocking.clone(),
             late_rows_needed: wiring.late_rows_needed(task.stage),
-        })
-        .map_err(|error| Failure::new(error.kind, &name, &error))?;
+        };
+        let reader = consume::open(source_plan, context)
+            .map_err(|error| Failure::new(error.kind, &name, &error))?;
         let arguments = ReaderTask {
             task,
             source,

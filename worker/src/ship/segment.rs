@@ -12,7 +12,7 @@ use millstream_common::ids::{Epoch, Generation, Incarnation, OutputIndex, Worker
 use millstream_common::report::Segment;
 use millstream_common::store::StoreRef;
 use millstream_sinks::sink::SinkError;
-use millstream_sinks::sink_actor::SegmentSource;
+use millstream_sinks::segment_rows::SegmentSource;
 
 use crate::ipc;
 
