@@ -1,0 +1,55 @@
+//! What a worker is started with.
+//!
+//! Filled by the CLI, by `run`, and by tests with their own network, storage and clock.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use millstream_common::blocking::BlockingRef;
+use millstream_common::ids::WorkerId;
+use millstream_common::net::NetRef;
+use millstream_common::store::{self, StoreRef};
+use millstream_common::time::ClockRef;
+
+/// Opens the storage that the master names.
+#[async_trait]
+pub trait OpenStore: Send + Sync {
+    /// The storage behind `url`.
+    async fn open(&self, url: &str) -> Result<StoreRef, store::Error>;
+}
+
+/// Opens real storage.
+pub struct RealStores {
+    /// For storage in a folder.
+    pub blocking: BlockingRef,
+}
+
+#[async_trait]
+impl OpenStore for RealStores {
+    async fn open(&self, url: &str) -> Result<StoreRef, store::Error> {
+        store::open(url, self.blocking.clone()).await
+    }
+}
+
+/// A worker's surroundings.
+#[derive(Clone)]
+pub struct WorkerConfig {
+    /// Where it listens and dials.
+    pub net: NetRef,
+    /// Opens the storage that the master names.
+    pub stores: Arc<dyn OpenStore>,
+    /// Time.
+    pub clock: ClockRef,
+    /// For clients that block.
+    pub blocking: BlockingRef,
+    /// `host:port` of the masters, separated by commas.
+    pub master: String,
+    /// Tasks of each stage that it runs; at least 1.
+    pub slots: u32,
+    /// `host:port` of its Flight server; port 0 takes a free one.
+    pub flight_listen: String,
+    /// How other workers reach its Flight server; by default what it listens at.
+    pub advertise: Option<String>,
+    /// Its name in the cluster.
+    pub name: WorkerId,
+}
