@@ -5,13 +5,17 @@
 //! returns a typed error with a kind and says whether a retry may help ([`error`]).
 
 pub mod blocking;
+pub mod client;
+pub mod control;
 pub mod dead_letter;
 pub mod error;
+pub mod grpc;
 pub mod ids;
 pub mod link;
 pub mod log;
 pub mod net;
 pub mod plan;
+pub mod problem;
 pub mod report;
 pub mod secret;
 pub mod store;

@@ -1,0 +1,279 @@
+//! A client of the control API: one method per call, plain results, a deadline on each.
+//!
+//! Called by the command line and by tests. Owns a channel that reconnects by itself. Failure: a
+//! refusal of the master is the same [`ControlError`] that the master made; everything else names
+//! the address and the next step.
+
+use std::time::Duration;
+
+use futures::stream::{BoxStream, StreamExt};
+use millstream_proto::v1::{self, control_client};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+use crate::control::{
+    CheckpointView, ControlError, JobView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+};
+use crate::error::Kind;
+use crate::grpc::{self, Malformed};
+use crate::ids::JobName;
+use crate::net::{self, NetRef};
+
+/// For calls that only look: the master answers from memory.
+const READ_DEADLINE: Duration = Duration::from_secs(10);
+/// Planning talks to brokers and databases, each at most ten seconds.
+const SUBMIT_DEADLINE: Duration = Duration::from_secs(60);
+/// The master waits thirty seconds for sinks to hold the last epoch, then answers anyway.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+/// One address has this long to answer before the next one is tried.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Answers are lists of jobs, workers or epochs: far below this.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// What a call can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The master refuses.
+    #[error(transparent)]
+    Refused(#[from] ControlError),
+    /// No address answers as a master.
+    #[error(
+        "no master answers: {causes}; start one with `millstream master`, or name another with \
+         --master or MILLSTREAM_MASTER"
+    )]
+    Unreachable {
+        /// Each address with what went wrong there.
+        causes: String,
+    },
+    /// The deadline passed; whether the call had its effect is unknown.
+    #[error("{call}: the master at {address} did not answer within {seconds} s; try again")]
+    TimedOut {
+        /// What was asked.
+        call: &'static str,
+        /// Of whom.
+        address: String,
+        /// For how long.
+        seconds: u64,
+    },
+    /// The connection broke, or something that is no master answered.
+    #[error("{call}: the master at {address} failed: {cause}")]
+    Broken {
+        /// What was asked.
+        call: &'static str,
+        /// Of whom.
+        address: String,
+        /// What the transport says.
+        cause: String,
+    },
+    /// The answer breaks the contract.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+impl Error {
+    /// Who has to act.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Refused(error) => error.kind(),
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Broken { .. } => {
+                Kind::External
+            }
+            Self::Malformed(_) => Kind::Internal,
+        }
+    }
+}
+
+/// Talks to one master. Clones share the connection.
+#[derive(Clone, Debug)]
+pub struct ControlClient {
+    client: control_client::ControlClient<Channel>,
+    address: String,
+}
+
+impl ControlClient {
+    /// Connects to the first of `addresses` (separated by commas) that answers as an active master.
+    pub async fn connect(net: NetRef, addresses: &str) -> Result<Self, Error> {
+        let mut causes = Vec::new();
+        let named = addresses.split(',').map(str::trim);
+        for address in named.filter(|address| !address.is_empty()) {
+            match Self::try_address(&net, address).await {
+                Ok(client) => return Ok(client),
+                Err(cause) => causes.push(format!("{address} ({cause})")),
+            }
+        }
+        if causes.is_empty() {
+            causes.push("no address is given".to_owned());
+        }
+        let causes = causes.join(", ");
+        Err(Error::Unreachable { causes })
+    }
+
+    /// A connection alone proves little: the smallest call shows that an active master is behind it.
+    async fn try_address(net: &NetRef, address: &str) -> Result<Self, String> {
+        let channel = net::channel(net, address).map_err(|error| crate::error::chain(&error))?;
+        let client =
+            control_client::ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+        let found = Self {
+            client,
+            address: address.to_owned(),
+        };
+        let mut probe = found.client.clone();
+        let answer = probe.list_workers(v1::ListWorkersRequest {});
+        match tokio::time::timeout(CONNECT_DEADLINE, answer).await {
+            Ok(Ok(_)) => Ok(found),
+            Ok(Err(status)) => match grpc::from_status(&status) {
+                Some(refusal) => Err(refusal.to_string()),
+                None => Err(transport_cause(&status)),
+            },
+            Err(_) => Err(format!("no answer in {} s", CONNECT_DEADLINE.as_secs())),
+        }
+    }
+
+    /// The address that answered.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Plans, checks and starts a job.
+    pub async fn submit(&self, request: SubmitRequest) -> Result<Submitted, Error> {
+        let mut client = self.client.clone();
+        let answer = client.submit_job(timed(request.into(), SUBMIT_DEADLINE));
+        let response = self.within("submit job", SUBMIT_DEADLINE, answer).await?;
+        Ok(response.try_into()?)
+    }
+
+    /// Ends a job; answers when its last epoch is delivered, or when waiting for that was given up.
+    pub async fn stop(&self, name: &JobName, mode: StopMode) -> Result<Stopped, Error> {
+        let request = v1::StopJobRequest {
+            name: name.0.clone(),
+            mode: v1::StopMode::from(mode).into(),
+        };
+        let mut client = self.client.clone();
+        let answer = client.stop_job(timed(request, STOP_DEADLINE));
+        let response = self.within("stop job", STOP_DEADLINE, answer).await?;
+        Ok(response.try_into()?)
+    }
+
+    /// One job as it is now.
+    pub async fn job(&self, name: &JobName) -> Result<JobView, Error> {
+        let request = v1::GetJobRequest {
+            name: name.0.clone(),
+        };
+        let mut client = self.client.clone();
+        let answer = client.get_job(timed(request, READ_DEADLINE));
+        let response = self.within("get job", READ_DEADLINE, answer).await?;
+        Ok(grpc::job(response.job)?)
+    }
+
+    /// All jobs of the cluster, by name.
+    pub async fn jobs(&self) -> Result<Vec<JobView>, Error> {
+        let mut client = self.client.clone();
+        let answer = client.list_jobs(timed(v1::ListJobsRequest {}, READ_DEADLINE));
+        let response = self.within("list jobs", READ_DEADLINE, answer).await?;
+        let jobs = response.jobs.into_iter().map(JobView::try_from);
+        Ok(jobs.collect::<Result<_, _>>()?)
+    }
+
+    /// One job again and again until it ends.
+    pub async fn watch(
+        &self,
+        name: &JobName,
+    ) -> Result<BoxStream<'static, Result<JobView, Error>>, Error> {
+        let request = v1::WatchJobRequest {
+            name: name.0.clone(),
+        };
+        let mut client = self.client.clone();
+        let answer = client.watch_job(Request::new(request));
+        let snapshots = self.within("watch job", READ_DEADLINE, answer).await?;
+        let watcher = self.clone();
+        let jobs = snapshots.map(move |snapshot| {
+            let snapshot = snapshot.map_err(|status| watcher.failure("watch job", status))?;
+            Ok(grpc::job(snapshot.job)?)
+        });
+        Ok(jobs.boxed())
+    }
+
+    /// The workers that have joined and what they run.
+    pub async fn workers(&self) -> Result<Vec<WorkerView>, Error> {
+        let mut client = self.client.clone();
+        let answer = client.list_workers(timed(v1::ListWorkersRequest {}, READ_DEADLINE));
+        let response = self.within("list workers", READ_DEADLINE, answer).await?;
+        Ok(response.workers.into_iter().map(WorkerView::from).collect())
+    }
+
+    /// The newest `limit` epochs of a job, newest first.
+    pub async fn checkpoints(
+        &self,
+        name: &JobName,
+        limit: u32,
+    ) -> Result<Vec<CheckpointView>, Error> {
+        let request = v1::ListCheckpointsRequest {
+            name: name.0.clone(),
+            limit,
+        };
+        let mut client = self.client.clone();
+        let answer = client.list_checkpoints(timed(request, READ_DEADLINE));
+        let response = self
+            .within("list checkpoints", READ_DEADLINE, answer)
+            .await?;
+        let checkpoints = response.checkpoints.into_iter().map(CheckpointView::from);
+        Ok(checkpoints.collect())
+    }
+
+    async fn within<T>(
+        &self,
+        call: &'static str,
+        deadline: Duration,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(deadline, answer).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            // tonic says "cancelled" where a deadline passes.
+            Ok(Err(status))
+                if matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) =>
+            {
+                Err(self.timed_out(call, deadline))
+            }
+            Ok(Err(status)) => Err(self.failure(call, status)),
+            Err(_) => Err(self.timed_out(call, deadline)),
+        }
+    }
+
+    fn timed_out(&self, call: &'static str, deadline: Duration) -> Error {
+        Error::TimedOut {
+            call,
+            address: self.address.clone(),
+            seconds: deadline.as_secs(),
+        }
+    }
+
+    fn failure(&self, call: &'static str, status: Status) -> Error {
+        match grpc::from_status(&status) {
+            Some(refusal) => Error::Refused(refusal),
+            None => Error::Broken {
+                call,
+                address: self.address.clone(),
+                cause: transport_cause(&status),
+            },
+        }
+    }
+}
+
+/// A request that tells the master how long its answer is waited for.
+fn timed<T>(message: T, deadline: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline);
+    request
+}
+
+/// The innermost cause is the one a person can act on; the layers above only say "transport error".
+fn transport_cause(status: &Status) -> String {
+    let mut innermost: Option<&dyn std::error::Error> = std::error::Error::source(status);
+    while let Some(cause) = innermost.and_then(std::error::Error::source) {
+        innermost = Some(cause);
+    }
+    match innermost {
+        Some(cause) => cause.to_string(),
+        None => format!("{}: {}", status.code(), status.message()),
+    }
+}

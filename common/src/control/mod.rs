@@ -1,0 +1,54 @@
+//! The words of the control API: what a client asks of a master and what it gets back.
+//!
+//! Used by the master's service, the client and the command line; `grpc` carries them over the wire.
+//! Pure data. Failure: whatever a master refuses is a [`ControlError`].
+
+mod error;
+mod view;
+
+pub use error::ControlError;
+pub use view::{CheckpointView, JobState, JobView, SinkView, SourceView, WorkerView};
+
+use serde::Serialize;
+
+use crate::ids::{Epoch, JobName};
+
+/// A job to plan, check and start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubmitRequest {
+    /// Unique among running jobs.
+    pub name: JobName,
+    /// The SQL file's text; parameters outside strings are already replaced.
+    pub sql: String,
+    /// The file's name as the user knows it, for the texts of problems.
+    pub file: String,
+    /// Begin a new life of the job's state even if a stopped job of this name could go on.
+    pub fresh: bool,
+}
+
+/// An accepted job.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Submitted {
+    /// The job as it is now.
+    pub job: JobView,
+    /// The epoch it goes on from; `None` begins from nothing.
+    pub resumed_from: Option<Epoch>,
+}
+
+/// How a job is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopMode {
+    /// A last epoch, delivered; windows stay open; resumable.
+    Stop,
+    /// Sources end, the watermark goes to the end of time, windows fire, the job is finished.
+    Drain,
+}
+
+/// A job that has ended, or whose last epoch is not yet everywhere.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Stopped {
+    /// The job when its last epoch was delivered, or when waiting for that was given up.
+    pub job: JobView,
+    /// Sinks that do not hold the last epoch yet; they get it when the job goes on.
+    pub lagging_sinks: Vec<String>,
+}

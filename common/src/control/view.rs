@@ -1,0 +1,189 @@
+//! Jobs, sources, sinks, workers and checkpoints as a client sees them: snapshots.
+//!
+//! Filled by the master, shown by the command line; their JSON is what `--json` prints. Pure data.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use crate::ids::{Epoch, Generation, JobName, WorkerId};
+use crate::time::EventTime;
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Waits for workers.
+    Waiting,
+    /// Workers build its tasks and restore their state.
+    Deploying,
+    /// Reads, computes, delivers.
+    Running,
+    /// Waits out the backoff after a failure.
+    Recovering,
+    /// Takes its last epoch, or waits for sinks to hold it.
+    Stopping,
+    /// Ended where it can go on.
+    Stopped,
+    /// Its input ended, or it was drained: nothing is left to do.
+    Finished,
+    /// Gave up; the cause is in the view.
+    Failed,
+}
+
+impl JobState {
+    /// Whether nothing more happens by itself.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Stopped | Self::Finished | Self::Failed)
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Waiting => "waiting",
+            Self::Deploying => "deploying",
+            Self::Running => "running",
+            Self::Recovering => "recovering",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// One job as it is now.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct JobView {
+    /// The name it was submitted under.
+    pub name: JobName,
+    /// Where it stands.
+    pub state: JobState,
+    /// New for each life of its state.
+    pub incarnation: String,
+    /// Grows at each failover or rescale.
+    pub generation: Generation,
+    /// The last committed epoch.
+    pub epoch: Epoch,
+    /// `None` before the first watermark.
+    #[serde(serialize_with = "event_time")]
+    pub watermark: Option<EventTime>,
+    /// Rows read since the life began.
+    pub rows_read: u64,
+    /// Rows in dead letters since the life began.
+    pub rows_rejected: u64,
+    /// Over the last epochs.
+    pub rows_per_second: f64,
+    /// Records between the positions and the ends of the splits, where that is known.
+    pub lag_records: Option<u64>,
+    /// In the order of the file.
+    pub sources: Vec<SourceView>,
+    /// In the order of the file.
+    pub sinks: Vec<SinkView>,
+    /// Why it waits, recovers or failed; `None` while all is well.
+    pub cause: Option<String>,
+    /// Failures since the life began.
+    pub restarts: u32,
+    /// Microseconds since 1970 UTC, by the master's clock.
+    pub submitted_at_us: i64,
+    /// From the last failure to the next committed epoch; `None` before the first.
+    pub last_recovery_ms: Option<u64>,
+    /// The time between two barriers.
+    pub checkpoint_interval_ms: u64,
+}
+
+/// One source of a job.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SourceView {
+    /// Its name in the file.
+    pub name: String,
+    /// `kafka`, `files`, `datagen`.
+    pub connector: String,
+    /// Splits known so far.
+    pub splits: u32,
+    /// Splits that are read to their fixed end.
+    pub splits_ended: u32,
+    /// Rows read since the life began.
+    pub rows_read: u64,
+    /// Rows in dead letters since the life began.
+    pub rows_rejected: u64,
+    /// `None` before the first watermark.
+    #[serde(serialize_with = "event_time")]
+    pub watermark: Option<EventTime>,
+}
+
+/// One sink of a job.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SinkView {
+    /// Its name in the file.
+    pub name: String,
+    /// `postgres`, `files`, `console`, `blackhole`.
+    pub connector: String,
+    /// The relation it delivers.
+    pub relation: String,
+    /// The epoch the sink holds.
+    pub marker: Epoch,
+    /// Epochs committed but not delivered.
+    pub lag_epochs: u64,
+    /// Rows it was given since the life began.
+    pub rows_delivered: u64,
+    /// Why it retries or is suspended; `None` while all is well.
+    pub cause: Option<String>,
+    /// The worker that runs it; `None` while the job does not run.
+    pub worker: Option<WorkerId>,
+}
+
+/// A worker that has joined.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WorkerView {
+    /// The name it gave itself.
+    pub id: WorkerId,
+    /// Where its Flight server is reached.
+    pub flight_address: String,
+    /// Tasks of each stage that it runs.
+    pub slots: u32,
+    /// Tasks it runs now.
+    pub tasks: u32,
+    /// Splits it reads now.
+    pub splits: u32,
+    /// The jobs it works for.
+    pub jobs: Vec<JobName>,
+    /// Since it joined.
+    pub age_ms: u64,
+    /// Since its last heartbeat.
+    pub heartbeat_age_ms: u64,
+    /// The version of its binary.
+    pub version: String,
+}
+
+/// A committed epoch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CheckpointView {
+    /// Its number.
+    pub epoch: Epoch,
+    /// The epoch before it.
+    pub parent: Epoch,
+    /// The assignment that made it.
+    pub generation: Generation,
+    /// `None` before the first watermark.
+    #[serde(serialize_with = "event_time")]
+    pub watermark: Option<EventTime>,
+    /// Rows read in this epoch.
+    pub rows_read: u64,
+    /// Objects that hold its rows.
+    pub segments: u64,
+    /// Their size.
+    pub segment_bytes: u64,
+    /// Objects that hold its state.
+    pub state_parts: u64,
+    /// Their size.
+    pub state_bytes: u64,
+    /// From the barrier to the commit; `None` if committed before this master began.
+    pub duration_ms: Option<u64>,
+}
+
+/// Times leave as text: a number would have to be explained.
+fn event_time<S: Serializer>(time: &Option<EventTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.to_string()).serialize(serializer)
+}

@@ -1,0 +1,16 @@
+//! The control API's words on the wire: views to and from generated messages, errors to and from
+//! gRPC statuses with rich details.
+//!
+//! Called by the master's service and by `client` alone; generated types stop there. Failure: a
+//! message that lacks what the contract promises is a [`Malformed`], never a guess.
+
+mod status;
+mod view;
+
+pub use status::{from_status, to_status};
+pub(crate) use view::job;
+
+/// A message of the other side that the contract does not allow.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed answer: {0}; is the other side of another version?")]
+pub struct Malformed(pub &'static str);

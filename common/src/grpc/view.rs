@@ -1,0 +1,308 @@
+//! Views to and from generated messages, field by field. Empty texts on the wire are `None` here.
+
+use millstream_proto::v1;
+
+use super::Malformed;
+use crate::control::{
+    CheckpointView, JobState, JobView, SinkView, SourceView, StopMode, Stopped, SubmitRequest,
+    Submitted, WorkerView,
+};
+use crate::ids::{Epoch, Generation, JobName, WorkerId};
+use crate::time::EventTime;
+
+fn some(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+impl From<SubmitRequest> for v1::SubmitJobRequest {
+    fn from(request: SubmitRequest) -> Self {
+        Self {
+            name: request.name.0,
+            sql: request.sql,
+            file: request.file,
+            fresh: request.fresh,
+        }
+    }
+}
+
+impl From<v1::SubmitJobRequest> for SubmitRequest {
+    fn from(request: v1::SubmitJobRequest) -> Self {
+        Self {
+            name: JobName(request.name),
+            sql: request.sql,
+            file: request.file,
+            fresh: request.fresh,
+        }
+    }
+}
+
+impl From<Submitted> for v1::SubmitJobResponse {
+    fn from(submitted: Submitted) -> Self {
+        Self {
+            job: Some(submitted.job.into()),
+            resumed_from_epoch: submitted.resumed_from.unwrap_or_default().0,
+        }
+    }
+}
+
+impl TryFrom<v1::SubmitJobResponse> for Submitted {
+    type Error = Malformed;
+
+    fn try_from(response: v1::SubmitJobResponse) -> Result<Self, Malformed> {
+        Ok(Self {
+            job: job(response.job)?,
+            resumed_from: Some(Epoch(response.resumed_from_epoch))
+                .filter(|epoch| *epoch != Epoch::default()),
+        })
+    }
+}
+
+impl From<StopMode> for v1::StopMode {
+    fn from(mode: StopMode) -> Self {
+        match mode {
+            StopMode::Stop => Self::Stop,
+            StopMode::Drain => Self::Drain,
+        }
+    }
+}
+
+impl From<v1::StopMode> for StopMode {
+    fn from(mode: v1::StopMode) -> Self {
+        match mode {
+            v1::StopMode::Unspecified | v1::StopMode::Stop => Self::Stop,
+            v1::StopMode::Drain => Self::Drain,
+        }
+    }
+}
+
+impl From<Stopped> for v1::StopJobResponse {
+    fn from(stopped: Stopped) -> Self {
+        Self {
+            job: Some(stopped.job.into()),
+            lagging_sinks: stopped.lagging_sinks,
+        }
+    }
+}
+
+impl TryFrom<v1::StopJobResponse> for Stopped {
+    type Error = Malformed;
+
+    fn try_from(response: v1::StopJobResponse) -> Result<Self, Malformed> {
+        Ok(Self {
+            job: job(response.job)?,
+            lagging_sinks: response.lagging_sinks,
+        })
+    }
+}
+
+/// The job of an answer that must have one.
+pub(crate) fn job(job: Option<v1::Job>) -> Result<JobView, Malformed> {
+    job.ok_or(Malformed("it holds no job"))?.try_into()
+}
+
+impl From<JobState> for v1::JobState {
+    fn from(state: JobState) -> Self {
+        match state {
+            JobState::Waiting => Self::Waiting,
+            JobState::Deploying => Self::Deploying,
+            JobState::Running => Self::Running,
+            JobState::Recovering => Self::Recovering,
+            JobState::Stopping => Self::Stopping,
+            JobState::Stopped => Self::Stopped,
+            JobState::Finished => Self::Finished,
+            JobState::Failed => Self::Failed,
+        }
+    }
+}
+
+impl TryFrom<v1::JobState> for JobState {
+    type Error = Malformed;
+
+    fn try_from(state: v1::JobState) -> Result<Self, Malformed> {
+        Ok(match state {
+            v1::JobState::Unspecified => return Err(Malformed("a job is in no state")),
+            v1::JobState::Waiting => Self::Waiting,
+            v1::JobState::Deploying => Self::Deploying,
+            v1::JobState::Running => Self::Running,
+            v1::JobState::Recovering => Self::Recovering,
+            v1::JobState::Stopping => Self::Stopping,
+            v1::JobState::Stopped => Self::Stopped,
+            v1::JobState::Finished => Self::Finished,
+            v1::JobState::Failed => Self::Failed,
+        })
+    }
+}
+
+impl From<JobView> for v1::Job {
+    fn from(job: JobView) -> Self {
+        Self {
+            name: job.name.0,
+            state: v1::JobState::from(job.state).into(),
+            incarnation: job.incarnation,
+            generation: job.generation.0,
+            epoch: job.epoch.0,
+            watermark_us: job.watermark.map(|time| time.0),
+            rows_read: job.rows_read,
+            rows_rejected: job.rows_rejected,
+            rows_per_second: job.rows_per_second,
+            lag_records: job.lag_records,
+            sinks: job.sinks.into_iter().map(v1::Sink::from).collect(),
+            sources: job.sources.into_iter().map(v1::Source::from).collect(),
+            cause: job.cause.unwrap_or_default(),
+            restarts: job.restarts,
+            submitted_at_us: job.submitted_at_us,
+            last_recovery_ms: job.last_recovery_ms,
+            checkpoint_interval_ms: job.checkpoint_interval_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::Job> for JobView {
+    type Error = Malformed;
+
+    fn try_from(job: v1::Job) -> Result<Self, Malformed> {
+        Ok(Self {
+            state: job.state().try_into()?,
+            name: JobName(job.name),
+            incarnation: job.incarnation,
+            generation: Generation(job.generation),
+            epoch: Epoch(job.epoch),
+            watermark: job.watermark_us.map(EventTime),
+            rows_read: job.rows_read,
+            rows_rejected: job.rows_rejected,
+            rows_per_second: job.rows_per_second,
+            lag_records: job.lag_records,
+            sources: job.sources.into_iter().map(SourceView::from).collect(),
+            sinks: job.sinks.into_iter().map(SinkView::from).collect(),
+            cause: some(job.cause),
+            restarts: job.restarts,
+            submitted_at_us: job.submitted_at_us,
+            last_recovery_ms: job.last_recovery_ms,
+            checkpoint_interval_ms: job.checkpoint_interval_ms,
+        })
+    }
+}
+
+impl From<SourceView> for v1::Source {
+    fn from(source: SourceView) -> Self {
+        Self {
+            name: source.name,
+            connector: source.connector,
+            splits: source.splits,
+            splits_ended: source.splits_ended,
+            rows_read: source.rows_read,
+            rows_rejected: source.rows_rejected,
+            watermark_us: source.watermark.map(|time| time.0),
+        }
+    }
+}
+
+impl From<v1::Source> for SourceView {
+    fn from(source: v1::Source) -> Self {
+        Self {
+            name: source.name,
+            connector: source.connector,
+            splits: source.splits,
+            splits_ended: source.splits_ended,
+            rows_read: source.rows_read,
+            rows_rejected: source.rows_rejected,
+            watermark: source.watermark_us.map(EventTime),
+        }
+    }
+}
+
+impl From<SinkView> for v1::Sink {
+    fn from(sink: SinkView) -> Self {
+        Self {
+            name: sink.name,
+            connector: sink.connector,
+            relation: sink.relation,
+            marker: sink.marker.0,
+            lag_epochs: sink.lag_epochs,
+            rows_delivered: sink.rows_delivered,
+            cause: sink.cause.unwrap_or_default(),
+            worker: sink.worker.map(|worker| worker.0).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<v1::Sink> for SinkView {
+    fn from(sink: v1::Sink) -> Self {
+        Self {
+            name: sink.name,
+            connector: sink.connector,
+            relation: sink.relation,
+            marker: Epoch(sink.marker),
+            lag_epochs: sink.lag_epochs,
+            rows_delivered: sink.rows_delivered,
+            cause: some(sink.cause),
+            worker: some(sink.worker).map(WorkerId),
+        }
+    }
+}
+
+impl From<WorkerView> for v1::Worker {
+    fn from(worker: WorkerView) -> Self {
+        Self {
+            id: worker.id.0,
+            flight_address: worker.flight_address,
+            slots: worker.slots,
+            tasks: worker.tasks,
+            splits: worker.splits,
+            jobs: worker.jobs.into_iter().map(|name| name.0).collect(),
+            age_ms: worker.age_ms,
+            heartbeat_age_ms: worker.heartbeat_age_ms,
+            version: worker.version,
+        }
+    }
+}
+
+impl From<v1::Worker> for WorkerView {
+    fn from(worker: v1::Worker) -> Self {
+        Self {
+            id: WorkerId(worker.id),
+            flight_address: worker.flight_address,
+            slots: worker.slots,
+            tasks: worker.tasks,
+            splits: worker.splits,
+            jobs: worker.jobs.into_iter().map(JobName).collect(),
+            age_ms: worker.age_ms,
+            heartbeat_age_ms: worker.heartbeat_age_ms,
+            version: worker.version,
+        }
+    }
+}
+
+impl From<CheckpointView> for v1::Checkpoint {
+    fn from(checkpoint: CheckpointView) -> Self {
+        Self {
+            epoch: checkpoint.epoch.0,
+            parent: checkpoint.parent.0,
+            generation: checkpoint.generation.0,
+            watermark_us: checkpoint.watermark.map(|time| time.0),
+            rows_read: checkpoint.rows_read,
+            segments: checkpoint.segments,
+            segment_bytes: checkpoint.segment_bytes,
+            state_parts: checkpoint.state_parts,
+            state_bytes: checkpoint.state_bytes,
+            duration_ms: checkpoint.duration_ms.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<v1::Checkpoint> for CheckpointView {
+    fn from(checkpoint: v1::Checkpoint) -> Self {
+        Self {
+            epoch: Epoch(checkpoint.epoch),
+            parent: Epoch(checkpoint.parent),
+            generation: Generation(checkpoint.generation),
+            watermark: checkpoint.watermark_us.map(EventTime),
+            rows_read: checkpoint.rows_read,
+            segments: checkpoint.segments,
+            segment_bytes: checkpoint.segment_bytes,
+            state_parts: checkpoint.state_parts,
+            state_bytes: checkpoint.state_bytes,
+            duration_ms: Some(checkpoint.duration_ms).filter(|duration| *duration != 0),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! What the control service asks of the master behind it.
+//!
+//! Implemented on the master's supervisor actor; tests bring their own. Every answer is a snapshot.
+//! Failure: a [`ControlError`], which the service maps to a status once.
+
+use async_trait::async_trait;
+use millstream_common::control::{
+    CheckpointView, ControlError, JobView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+};
+use millstream_common::ids::JobName;
+
+/// The master as its clients see it. Names of jobs have been checked for their characters.
+#[async_trait]
+pub trait ControlBackend: Send + Sync + 'static {
+    /// Plans, checks and starts a job. Nothing is started where this fails.
+    async fn submit(&self, request: SubmitRequest) -> Result<Submitted, ControlError>;
+    /// Ends a job; answers when its last epoch is delivered, or after thirty seconds with the sinks
+    /// that do not hold it yet.
+    async fn stop(&self, name: &JobName, mode: StopMode) -> Result<Stopped, ControlError>;
+    /// One job as it is now.
+    async fn get(&self, name: &JobName) -> Result<JobView, ControlError>;
+    /// All jobs, by name.
+    async fn list(&self) -> Result<Vec<JobView>, ControlError>;
+    /// The workers that have joined, by name.
+    async fn workers(&self) -> Result<Vec<WorkerView>, ControlError>;
+    /// The newest `limit` epochs of a job, newest first.
+    async fn checkpoints(
+        &self,
+        name: &JobName,
+        limit: usize,
+    ) -> Result<Vec<CheckpointView>, ControlError>;
+}

@@ -1,0 +1,191 @@
+//! The `Control` service: gRPC calls to questions to the master, answers to messages. No logic.
+//!
+//! Called by clients through `serve`. Owns nothing but the handle of the master. Failure: every
+//! error of the master becomes a status with details in `common::grpc`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use millstream_common::control::ControlError;
+use millstream_common::grpc;
+use millstream_common::ids::JobName;
+use millstream_proto::v1::{self, control_server};
+use tonic::{Request, Response, Status};
+
+use super::{ControlBackend, Shutdown};
+
+/// Five snapshots a second, as the contract says.
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// Epochs listed where the client does not say how many.
+const CHECKPOINTS_DEFAULT: usize = 20;
+/// Epochs listed at most; the answer stays below what a client accepts.
+const CHECKPOINTS_MAX: usize = 10_000;
+/// A job's name becomes part of storage keys and metrics.
+const NAME_CHARS_MAX: usize = 64;
+
+/// Answers clients out of a [`ControlBackend`].
+pub struct ControlService {
+    backend: Arc<dyn ControlBackend>,
+    shutdown: Shutdown,
+}
+
+impl ControlService {
+    /// A service over `backend`; watches end with `shutdown`.
+    pub fn new(backend: Arc<dyn ControlBackend>, shutdown: Shutdown) -> Self {
+        Self { backend, shutdown }
+    }
+}
+
+#[tonic::async_trait]
+impl control_server::Control for ControlService {
+    type WatchJobStream = BoxStream<'static, Result<v1::WatchJobResponse, Status>>;
+
+    async fn submit_job(
+        &self,
+        request: Request<v1::SubmitJobRequest>,
+    ) -> Result<Response<v1::SubmitJobResponse>, Status> {
+        let mut request = request.into_inner();
+        request.name = job_name(request.name)?.0;
+        answer(self.backend.submit(request.into()).await)
+    }
+
+    async fn stop_job(
+        &self,
+        request: Request<v1::StopJobRequest>,
+    ) -> Result<Response<v1::StopJobResponse>, Status> {
+        let request = request.into_inner();
+        let mode = request.mode().into();
+        let name = job_name(request.name)?;
+        answer(self.backend.stop(&name, mode).await)
+    }
+
+    async fn get_job(
+        &self,
+        request: Request<v1::GetJobRequest>,
+    ) -> Result<Response<v1::GetJobResponse>, Status> {
+        let name = job_name(request.into_inner().name)?;
+        let job = self.backend.get(&name).await;
+        answer(job.map(|job| v1::GetJobResponse {
+            job: Some(job.into()),
+        }))
+    }
+
+    async fn list_jobs(
+        &self,
+        _: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let jobs = self.backend.list().await;
+        answer(jobs.map(|jobs| v1::ListJobsResponse {
+            jobs: jobs.into_iter().map(v1::Job::from).collect(),
+        }))
+    }
+
+    async fn watch_job(
+        &self,
+        request: Request<v1::WatchJobRequest>,
+    ) -> Result<Response<Self::WatchJobStream>, Status> {
+        let name = job_name(request.into_inner().name)?;
+        // A job that is not there is refused here and not in the stream.
+        let first = self.backend.get(&name).await;
+        let first = first.map_err(|error| grpc::to_status(&error))?;
+        let watch = Watch {
+            backend: self.backend.clone(),
+            name,
+            next: Next::Now(Box::new(first.into())),
+        };
+        let jobs = stream::unfold(watch, Watch::advance);
+        Ok(Response::new(
+            jobs.take_until(self.shutdown.clone()).boxed(),
+        ))
+    }
+
+    async fn list_workers(
+        &self,
+        _: Request<v1::ListWorkersRequest>,
+    ) -> Result<Response<v1::ListWorkersResponse>, Status> {
+        let workers = self.backend.workers().await;
+        answer(workers.map(|workers| v1::ListWorkersResponse {
+            workers: workers.into_iter().map(v1::Worker::from).collect(),
+        }))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        request: Request<v1::ListCheckpointsRequest>,
+    ) -> Result<Response<v1::ListCheckpointsResponse>, Status> {
+        let request = request.into_inner();
+        let name = job_name(request.name)?;
+        let limit = match request.limit {
+            0 => CHECKPOINTS_DEFAULT,
+            limit => (limit as usize).min(CHECKPOINTS_MAX),
+        };
+        let checkpoints = self.backend.checkpoints(&name, limit).await;
+        answer(checkpoints.map(|checkpoints| v1::ListCheckpointsResponse {
+            checkpoints: checkpoints.into_iter().map(v1::Checkpoint::from).collect(),
+        }))
+    }
+}
+
+/// One client's watch of one job: it polls, so that the master keeps no list of watchers.
+struct Watch {
+    backend: Arc<dyn ControlBackend>,
+    name: JobName,
+    next: Next,
+}
+
+enum Next {
+    Now(Box<v1::Job>),
+    Later,
+    End,
+}
+
+impl Watch {
+    async fn advance(mut self) -> Option<(Result<v1::WatchJobResponse, Status>, Self)> {
+        let job = match std::mem::replace(&mut self.next, Next::Later) {
+            Next::Now(job) => Ok(*job),
+            Next::Later => {
+                tokio::time::sleep(WATCH_INTERVAL).await;
+                self.backend.get(&self.name).await.map(v1::Job::from)
+            }
+            Next::End => return None,
+        };
+        let is_last = match &job {
+            Ok(job) => matches!(
+                job.state(),
+                v1::JobState::Stopped | v1::JobState::Finished | v1::JobState::Failed
+            ),
+            Err(_) => true,
+        };
+        if is_last {
+            self.next = Next::End;
+        }
+        let response = job
+            .map(|job| v1::WatchJobResponse { job: Some(job) })
+            .map_err(|error| grpc::to_status(&error));
+        Some((response, self))
+    }
+}
+
+fn answer<A, M: From<A>>(result: Result<A, ControlError>) -> Result<Response<M>, Status> {
+    match result {
+        Ok(value) => Ok(Response::new(value.into())),
+        Err(error) => Err(grpc::to_status(&error)),
+    }
+}
+
+fn job_name(name: String) -> Result<JobName, Status> {
+    let of_good_length = (1..=NAME_CHARS_MAX).contains(&name.len());
+    let of_good_characters = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if of_good_length && of_good_characters {
+        return Ok(JobName(name));
+    }
+    let text = format!(
+        "a job's name is 1 to {NAME_CHARS_MAX} letters, digits, '-' and '_', not {name:?}; \
+         choose one with --name"
+    );
+    Err(grpc::to_status(&ControlError::Invalid(text)))
+}

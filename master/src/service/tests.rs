@@ -1,0 +1,297 @@
+//! The service, the client and what lies between them, over an in-memory network and a master that
+//! answers from a script.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use millstream_common::client::{self, ControlClient};
+use millstream_common::control::{
+    CheckpointView, ControlError, JobState, JobView, StopMode, Stopped, SubmitRequest, Submitted,
+    WorkerView,
+};
+use millstream_common::ids::{Epoch, Generation, JobName};
+use millstream_common::net::{self, MemoryNet, NetRef};
+use millstream_common::problem::Problem;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::*;
+
+fn view(state: JobState) -> JobView {
+    JobView {
+        name: "clicks".into(),
+        state,
+        incarnation: "life".to_owned(),
+        generation: Generation(3),
+        epoch: Epoch(17),
+        watermark: None,
+        rows_read: 5,
+        rows_rejected: 1,
+        rows_per_second: 2.5,
+        lag_records: Some(9),
+        sources: Vec::new(),
+        sinks: Vec::new(),
+        cause: Some("waits for a worker".to_owned()),
+        restarts: 0,
+        submitted_at_us: 1,
+        last_recovery_ms: None,
+        checkpoint_interval_ms: 1000,
+    }
+}
+
+/// Knows one job, `clicks`, that is finished when it is looked at for the third time.
+#[derive(Default)]
+struct Script {
+    looks: AtomicUsize,
+    stopped: Mutex<Option<StopMode>>,
+}
+
+#[async_trait]
+impl ControlBackend for Script {
+    async fn submit(&self, request: SubmitRequest) -> Result<Submitted, ControlError> {
+        if request.sql.is_empty() {
+            return Err(ControlError::Problems(vec![Problem {
+                line: 1,
+                column: 1,
+                length: 1,
+                message: "no statement".to_owned(),
+                hint: None,
+            }]));
+        }
+        Ok(Submitted {
+            job: view(JobState::Waiting),
+            resumed_from: request.fresh.then_some(Epoch(4)),
+        })
+    }
+
+    async fn stop(&self, _: &JobName, mode: StopMode) -> Result<Stopped, ControlError> {
+        *self.stopped.lock().unwrap() = Some(mode);
+        Ok(Stopped {
+            job: view(JobState::Stopped),
+            lagging_sinks: vec!["warehouse".to_owned()],
+        })
+    }
+
+    async fn get(&self, name: &JobName) -> Result<JobView, ControlError> {
+        if name.as_str() != "clicks" {
+            return Err(ControlError::NotFound {
+                name: name.to_string(),
+                nearest: Some("clicks".to_owned()),
+            });
+        }
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(view(match looks {
+            3.. => JobState::Finished,
+            _ => JobState::Running,
+        }))
+    }
+
+    async fn list(&self) -> Result<Vec<JobView>, ControlError> {
+        Ok(vec![view(JobState::Running)])
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerView>, ControlError> {
+        Ok(Vec::new())
+    }
+
+    async fn checkpoints(
+        &self,
+        _: &JobName,
+        limit: usize,
+    ) -> Result<Vec<CheckpointView>, ControlError> {
+        Ok(vec![CheckpointView {
+            epoch: Epoch(limit as u64),
+            parent: Epoch(0),
+            generation: Generation(1),
+            watermark: None,
+            rows_read: 0,
+            segments: 0,
+            segment_bytes: 0,
+            state_parts: 0,
+            state_bytes: 0,
+            duration_ms: None,
+        }])
+    }
+}
+
+/// No worker calls here.
+struct NoLink;
+
+#[tonic::async_trait]
+impl WorkerLink for NoLink {
+    type AttachStream = BoxStream<'static, Result<v1::MasterFrame, Status>>;
+
+    async fn attach(
+        &self,
+        _: Request<Streaming<v1::WorkerFrame>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        Ok(Response::new(futures::stream::pending().boxed()))
+    }
+}
+
+struct Served {
+    net: NetRef,
+    script: Arc<Script>,
+    stop: oneshot::Sender<()>,
+    server: JoinSet<Result<(), Error>>,
+}
+
+const ADDRESS: &str = "master:7070";
+
+async fn serve_script() -> Served {
+    let net: NetRef = Arc::new(MemoryNet::default());
+    let listener = net.listen(ADDRESS).await.unwrap();
+    let script = Arc::new(Script::default());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut server = JoinSet::new();
+    let shutdown = stopped.map(|_| ());
+    server.spawn(serve(listener, script.clone(), NoLink, shutdown));
+    Served {
+        net,
+        script,
+        stop,
+        server,
+    }
+}
+
+async fn connect(served: &Served) -> ControlClient {
+    ControlClient::connect(served.net.clone(), ADDRESS)
+        .await
+        .unwrap()
+}
+
+fn request(name: &str, sql: &str) -> SubmitRequest {
+    SubmitRequest {
+        name: name.into(),
+        sql: sql.to_owned(),
+        file: "clicks.sql".to_owned(),
+        fresh: true,
+    }
+}
+
+#[tokio::test]
+async fn calls_reach_the_master_and_answers_come_back_whole() {
+    let served = serve_script().await;
+    let client = connect(&served).await;
+    let submitted = client.submit(request("clicks", "SELECT 1")).await.unwrap();
+    assert_eq!(submitted.job, view(JobState::Waiting));
+    assert_eq!(submitted.resumed_from, Some(Epoch(4)));
+    assert_eq!(client.jobs().await.unwrap(), [view(JobState::Running)]);
+    let name = JobName::from("clicks");
+    let checkpoints = client.checkpoints(&name, 0).await.unwrap();
+    assert_eq!(checkpoints[0].epoch, Epoch(20), "the default limit");
+    let stopped = client.stop(&name, StopMode::Drain).await.unwrap();
+    assert_eq!(stopped.lagging_sinks, ["warehouse"]);
+    assert_eq!(
+        *served.script.stopped.lock().unwrap(),
+        Some(StopMode::Drain)
+    );
+}
+
+#[tokio::test]
+async fn refusals_come_back_as_the_master_made_them() {
+    let served = serve_script().await;
+    let client = connect(&served).await;
+    let refusal = |error| match error {
+        client::Error::Refused(refusal) => refusal,
+        other => panic!("{other}"),
+    };
+    let empty = client.submit(request("clicks", "")).await.unwrap_err();
+    assert!(matches!(refusal(empty), ControlError::Problems(problems) if problems.len() == 1));
+    let unnamed = client.submit(request("a b", "SELECT 1")).await.unwrap_err();
+    assert!(matches!(refusal(unnamed), ControlError::Invalid(text) if text.contains("a b")));
+    let missing = client.job(&"click".into()).await.unwrap_err();
+    assert_eq!(
+        missing.to_string(),
+        "no job click, did you mean clicks?; `millstream jobs` lists them"
+    );
+    assert!(client.watch(&"click".into()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_the_job() {
+    let served = serve_script().await;
+    let client = connect(&served).await;
+    let jobs = client.watch(&"clicks".into()).await.unwrap();
+    let states: Vec<JobState> = jobs.map(|job| job.unwrap().state).collect().await;
+    assert_eq!(
+        states,
+        [JobState::Running, JobState::Running, JobState::Finished]
+    );
+}
+
+#[tokio::test]
+async fn the_first_address_that_answers_is_taken_and_silence_names_every_address() {
+    let served = serve_script().await;
+    let addresses = format!("gone:1, {ADDRESS}");
+    let client = ControlClient::connect(served.net.clone(), &addresses)
+        .await
+        .unwrap();
+    assert_eq!(client.address(), ADDRESS);
+    let error = ControlClient::connect(served.net.clone(), "gone:1,gone:2")
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("gone:1 (nobody listens at gone:1)"),
+        "{error}"
+    );
+    assert!(
+        error.contains("gone:2") && error.contains("millstream master"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_generic_client_finds_the_services_and_their_health() {
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    let served = serve_script().await;
+    let channel = net::channel(&served.net, ADDRESS).unwrap();
+    let question = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut answers = ServerReflectionClient::new(channel.clone())
+        .server_reflection_info(futures::stream::iter([question]))
+        .await
+        .unwrap()
+        .into_inner();
+    let answer = answers.message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(services)) = answer.message_response else {
+        panic!("{answer:?}");
+    };
+    let names: Vec<String> = services.service.into_iter().map(|s| s.name).collect();
+    for name in ["millstream.v1.Control", "grpc.health.v1.Health"] {
+        assert!(names.contains(&name.to_owned()), "{names:?}");
+    }
+    let health = tonic_health::pb::health_client::HealthClient::new(channel)
+        .check(tonic_health::pb::HealthCheckRequest {
+            service: "millstream.v1.Control".to_owned(),
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        health.status(),
+        tonic_health::pb::health_check_response::ServingStatus::Serving
+    );
+}
+
+#[tokio::test]
+async fn the_server_goes_down_although_a_link_hangs() {
+    let mut served = serve_script().await;
+    let channel = net::channel(&served.net, ADDRESS).unwrap();
+    let mut worker = v1::worker_link_client::WorkerLinkClient::new(channel);
+    let frames = futures::stream::pending::<v1::WorkerFrame>();
+    let _link = worker.attach(frames).await.unwrap();
+    served.stop.send(()).unwrap();
+    let ended = served.server.join_next().await.unwrap().unwrap();
+    assert!(ended.is_ok());
+}
