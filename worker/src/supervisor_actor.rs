@@ -226,7 +226,6 @@ impl SupervisorState {
     fn end_pipeline(&mut self, job: &JobName) {
         if let Some(pipeline) = self.pipelines.remove(job) {
             pipeline.actor.get_cell().unlink(self.myself.get_cell());
-            self.config.edges.deregister(&pipeline.at);
             pipeline.actor.kill();
         }
     }
@@ -237,7 +236,6 @@ impl SupervisorState {
             return;
         };
         if let Some(pipeline) = self.pipelines.remove(&job) {
-            self.config.edges.deregister(&pipeline.at);
             let failure = Failure {
                 kind: Kind::Internal,
                 origin: "pipeline".to_owned(),

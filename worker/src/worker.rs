@@ -3,8 +3,6 @@
 //! Called by the CLI and by tests. Owns the root actor and the server; both end with [`Worker::shutdown`]. Failure: a start
 //! that cannot listen is an error; a master that cannot be reached is not, it is dialled until it answers.
 
-use std::sync::Arc;
-
 use millstream_common::error::chain;
 use millstream_common::ids::WorkerId;
 use ractor::{Actor, ActorRef};
@@ -12,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::config::WorkerConfig;
 use crate::exchange::flight_server;
-use crate::exchange::registry::EdgeRegistry;
+use crate::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
 use crate::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 
 /// Why a worker could not start, or ended.
@@ -39,9 +37,9 @@ impl Worker {
         let name = config.name.clone();
         let listener = config.net.listen(&config.flight_listen).await?;
         let flight_address = config.advertise.clone().unwrap_or_else(|| listener.address.clone());
-        let edges = Arc::new(EdgeRegistry::new());
+        let edges = EdgeRegistry::new(REGISTER_WAIT);
         let mut tasks = JoinSet::new();
-        let server = flight_server::serve(listener, edges.clone());
+        let server = flight_server::serve(listener, edges.clone(), std::future::pending());
         tasks.spawn(async move { server.await.map_err(|error| WorkerError::Run(chain(&error))) });
         let supervisor = SupervisorConfig {
             worker: config,
