@@ -252,9 +252,29 @@ mod tests {
         let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("/home"), Some(""), None]));
         let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(-1), None]));
         let flags: ArrayRef = Arc::new(BooleanArray::from(vec![Some(true), Some(false), None]));
-        assert_eq!(hashes(vec![Arc::clone(&texts)]), [0, 0, 0]);
-        assert_eq!(hashes(vec![Arc::clone(&numbers)]), [0, 0, 0]);
-        assert_eq!(hashes(vec![texts, numbers, flags]), [0, 0, 0]);
+        let found = [
+            hashes(vec![Arc::clone(&texts)]),
+            hashes(vec![Arc::clone(&numbers)]),
+            hashes(vec![texts, numbers, flags]),
+        ];
+        let expected = [
+            [
+                0x9150_5075_f0d0_553f,
+                0x99aa_06d3_0147_98d8,
+                0x8f14_e45f_ceea_167a,
+            ],
+            [
+                0xbdc9_4bce_2eda_264d,
+                0xdc6b_20d2_0742_5aa5,
+                0x8f14_e45f_ceea_167a,
+            ],
+            [
+                0x5f61_9c1f_31cf_fc93,
+                0x8bc5_b1e1_b409_2a9a,
+                0x642c_e7bd_04fd_55db,
+            ],
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -83,7 +83,8 @@ pub struct BarrierRequest {
     /// The least watermark of the stage's sources, as recorded with the epoch before: windows that end at or before it
     /// are closed, keys older than it forgotten. Never goes back.
     pub watermark: Option<EventTime>,
-    /// Emit what changed since the last time this was true.
+    /// Emit what changed since the last time this was true. A windowed group that closes emits its last change even if
+    /// this is false, as it is gone afterwards; without windows, the last barrier of a job has to say true.
     pub emit_changes: bool,
 }
 
@@ -116,7 +117,8 @@ pub trait KeyedOperator: Send {
     /// Ends the epoch.
     fn barrier(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, OperatorError>;
     /// Takes a state part, oldest first, before the first batch: of its rows (first column `_vnode`, UInt8) those
-    /// for which `owns` is true. `watermark` is that of the restored epoch: what it has forgotten stays forgotten.
+    /// for which `owns` is true. `watermark` is that of the [`BarrierRequest`] which ended the restored epoch: what it
+    /// has closed or forgotten stays so. A greater one would lose windows that were not emitted yet.
     fn restore(
         &mut self,
         part_epoch: Epoch,

@@ -22,7 +22,7 @@ mod store;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::compute::{concat, concat_batches, filter_record_batch};
 use arrow::datatypes::Field;
 use datafusion::common::{DataFusionError, plan_err};
 use millstream_common::ids::{Epoch, OperatorId, Vnode};
@@ -171,17 +171,36 @@ impl Aggregate {
             states
         } else {
             let earlier = self.store.gather(&slots)?;
-            let rows_known: Vec<usize> = (0..count).filter(|row| known[*row].is_some()).collect();
-            let rows_all: Vec<usize> = (0..count).collect();
-            let mut sums = self.calls.accumulators()?;
-            let earlier = self.layout.states(&earlier);
-            self.calls.merge(&mut sums, earlier, &rows_known, count)?;
-            self.calls.merge(&mut sums, &states, &rows_all, count)?;
-            self.calls.drain_states(sums)?
+            self.sum_states(self.layout.states(&earlier), &states, &known)?
         };
         let batch = self.layout.state_rows(keys.vnodes(), groups, states)?;
         let ends = self.window_ends(&batch)?;
         Ok((NewRows { batch, keys, ends }, known))
+    }
+
+    /// The sums of earlier and new states. `known` tells which of the new ones have an earlier one; those are in the
+    /// same order.
+    ///
+    /// Both go into one call, earlier first: an accumulator takes a call's groups to be all groups, so groups that a
+    /// first call had left out would count as not NULL.
+    fn sum_states(
+        &self,
+        earlier: &[ArrayRef],
+        new: &[ArrayRef],
+        known: &[Option<SlotIndex>],
+    ) -> Result<Vec<ArrayRef>, DataFusionError> {
+        let columns = earlier.iter().zip(new);
+        let columns = columns
+            .map(|(earlier, new)| concat(&[earlier.as_ref(), new.as_ref()]))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut groups: Vec<usize> = (0..known.len())
+            .filter(|row| known[*row].is_some())
+            .collect();
+        groups.extend(0..known.len());
+        let mut sums = self.calls.accumulators()?;
+        self.calls
+            .merge(&mut sums, &columns, &groups, known.len())?;
+        self.calls.drain_states(sums)
     }
 
     fn emit(

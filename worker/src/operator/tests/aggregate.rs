@@ -293,6 +293,8 @@ fn answers_as_the_model(grouping: Grouping, steps: Vec<Step>) -> Result<(), Test
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     #[test]
     fn windowed_groups_answer_as_the_model(steps in steps()) {
         answers_as_the_model(Grouping::WindowAndName, steps)?;
@@ -353,6 +355,23 @@ fn a_change_that_was_not_due_is_emitted_when_its_window_closes() {
     let rows = cluster.barrier(Some(EventTime(MINUTE)), false);
     assert_eq!(rows.closed, ["0|a|1|1.50|1.0|NULL|NULL|0|1|1"]);
     assert_eq!(rows.changed, ["0|a|1|1.50|1.0|NULL|NULL|0|1|1|0"]);
+}
+
+#[test]
+fn a_new_group_without_values_is_null_beside_an_earlier_one_with_values() {
+    let mut cluster = Cluster::new(plan(Grouping::Name), 1);
+    cluster.fold(&batch(Grouping::Name, &[row(0, "a")]));
+    cluster.barrier(None, true);
+    let mut empty = row(0, "b");
+    empty.cents = None;
+    empty.number = None;
+    cluster.fold(&batch(Grouping::Name, &[row(0, "a"), empty]));
+    let rows = cluster.barrier(None, true);
+    let expected = [
+        "a|2|3.00|1.0|NULL|NULL|0|1|2|0",
+        "b|1|NULL|NULL|NULL|NULL|0|0|0|0",
+    ];
+    assert_eq!(rows.changed, expected);
 }
 
 #[test]

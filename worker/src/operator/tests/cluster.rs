@@ -1,6 +1,7 @@
 //! Tasks of one operator with the storage they need: what the pipeline around an operator does, without actors.
 
 use std::io::Cursor;
+use std::sync::LazyLock;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -15,10 +16,11 @@ use millstream_common::time::EventTime;
 use super::super::key_hash::KeyHasher;
 use super::super::{BarrierRequest, Emitted, KeyedOperator, StateWrite, build};
 
+static FUNCTIONS: LazyLock<Functions> = LazyLock::new(Functions::new);
+
 /// Tasks of one operator.
 pub(super) struct Cluster {
     plan: KeyedPlan,
-    functions: Functions,
     tasks: Vec<Task>,
     epoch: Epoch,
     watermark: Option<EventTime>,
@@ -43,7 +45,6 @@ impl Cluster {
     pub(super) fn new(plan: KeyedPlan, task_count: u32) -> Self {
         let mut cluster = Self {
             plan,
-            functions: Functions::new(),
             tasks: Vec::new(),
             epoch: Epoch(0),
             watermark: None,
@@ -120,7 +121,7 @@ impl Cluster {
         }
         parts.sort_by_key(|(epoch, _)| *epoch);
         for index in 0..task_count {
-            let mut operator = build(&self.plan, &self.functions).expect("build");
+            let mut operator = build(&self.plan, &FUNCTIONS).expect("build");
             let owns = |vnode: Vnode| vnode.owner(task_count) == index;
             for (epoch, part) in &parts {
                 operator
