@@ -2,7 +2,7 @@
 //!
 //! The sending end waits in [`EdgeCredits::acquire`]; the permit rides in the message and comes back when the
 //! receiving task drops it, after the rows are folded or while they wait in `align.rs`. On a remote edge the
-//! permit's drop adds its bytes to [`CreditReturns`], from where `flight_server.rs` sends them back.
+//! permit's drop adds its bytes to `CreditReturns`, from where `flight_server.rs` sends them back.
 //! Keeps INV-9. Barriers need no credit. Failure: a closed edge wakes every waiter with [`Closed`].
 
 use std::sync::Arc;
@@ -12,9 +12,19 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::message::Closed;
 
-/// The budget of an edge where nothing else is asked for: four full batches, so that a sender goes on while the
-/// receiver folds.
+/// What all edges into one task may hold together, as long as each has its least.
+const TASK_BUDGET_BYTES: usize = 32 << 20;
+/// The most that one edge is given: four full batches, so that a sender goes on while the receiver folds. More only
+/// makes barriers wait behind more.
 pub const EDGE_BUDGET_BYTES: u32 = 4 << 20;
+/// A quarter of a full batch: with less, a message costs more than its rows.
+const EDGE_BUDGET_BYTES_MIN: usize = 256 << 10;
+
+/// The budget of each edge into a task that reads `edge_count` of them.
+pub fn edge_budget_bytes(edge_count: usize) -> u32 {
+    let share = TASK_BUDGET_BYTES / edge_count.max(1);
+    share.clamp(EDGE_BUDGET_BYTES_MIN, EDGE_BUDGET_BYTES as usize) as u32
+}
 
 /// The sending end's view of an edge's budget. Clones share it.
 #[derive(Clone, Debug)]
@@ -152,6 +162,13 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+
+    #[test]
+    fn many_edges_share_the_budget_of_their_task() {
+        assert_eq!(edge_budget_bytes(1), 4 << 20);
+        assert_eq!(edge_budget_bytes(32), 1 << 20);
+        assert_eq!(edge_budget_bytes(10_000), 256 << 10);
+    }
 
     #[tokio::test]
     async fn a_sender_waits_until_a_permit_is_dropped() {

@@ -3,7 +3,7 @@
 //! One a worker. Pipelines of one job start on several workers at the same moment, so a peer may dial before its edge is
 //! registered: it waits, for a bounded time. Keeps INV-4: an edge of an older generation than the newest one ever
 //! registered here is refused at once, and each edge is claimed once.
-//! Failure: a [`ClaimError`] that says what the peer did wrong.
+//! Failure: a `ClaimError` that says what the peer did wrong.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -314,7 +314,7 @@ mod tests {
         let registry = registry();
         let mut claimed = {
             let _registered = register(&registry, 4).expect("newest");
-            registry.claim(&hello(4)).await.ok().expect("open")
+            registry.claim(&hello(4)).await.expect("open")
         };
         assert!(claimed.alive.changed().await.is_err());
         assert_eq!(registry.claim(&hello(4)).await.err(), Some(stale(4)));

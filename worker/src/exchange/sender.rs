@@ -81,7 +81,7 @@ pub struct EdgeSender {
 
 enum Outlet {
     Local(Deliver),
-    Remote(RemoteOutlet),
+    Remote(Box<RemoteOutlet>),
 }
 
 impl EdgeSender {
@@ -99,7 +99,7 @@ impl EdgeSender {
         Self {
             edge,
             credits,
-            outlet: Outlet::Remote(outlet),
+            outlet: Outlet::Remote(Box::new(outlet)),
         }
     }
 
