@@ -127,10 +127,10 @@ fn configure(url: &str, application_name: &str) -> Result<(Config, String), Sink
 
 fn address_of(config: &Config) -> Result<String, SinkError> {
     let host = match config.get_hosts().first() {
-        Some(Host::Tcp(host)) => host.clone(),
+        Some(Host::Tcp(host)) if !host.is_empty() => host.clone(),
         #[cfg(unix)]
         Some(Host::Unix(path)) => path.display().to_string(),
-        None => {
+        Some(Host::Tcp(_)) | None => {
             return Err(SinkError::refused(
                 "read the url of postgres",
                 "it names no host: write postgres://user@host:port/database",
