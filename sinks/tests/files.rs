@@ -2,15 +2,17 @@
 //!
 //! Method: rows go in through the sink and come out through plain readers of each format.
 
+use std::any::Any;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
-use millstream_common::blocking::ThreadPool;
+use millstream_common::blocking::{Blocking, BlockingRef, Panicked, ThreadPool};
 use millstream_common::ids::Epoch;
 use millstream_common::plan::OnViolation;
 use millstream_common::plan::connector::{FileFormat, FilesSinkSpec};
@@ -42,6 +44,17 @@ impl Folder {
             roll_interval_ms: 60_000,
             roll_bytes: 1 << 20,
         }
+    }
+
+    fn sink_with(&self, deliverer: Deliverer, blocking: BlockingRef) -> Box<dyn Sink> {
+        let sink = FilesSink::new(
+            self.spec(),
+            deliverer,
+            conformance::schema(),
+            OnViolation::DeadLetter,
+            blocking,
+        );
+        Box::new(sink.expect("a spec that fits"))
     }
 
     /// Data files, as a reader of the folder lists them.
@@ -107,14 +120,7 @@ fn read_json(path: &Path) -> Vec<Row> {
 #[async_trait]
 impl Subject for Folder {
     fn sink(&self, deliverer: Deliverer) -> Box<dyn Sink> {
-        let sink = FilesSink::new(
-            self.spec(),
-            deliverer,
-            conformance::schema(),
-            OnViolation::DeadLetter,
-            Arc::new(ThreadPool),
-        );
-        Box::new(sink.expect("a spec that fits"))
+        self.sink_with(deliverer, Arc::new(ThreadPool))
     }
 
     async fn read(&self) -> Vec<Row> {
@@ -147,6 +153,74 @@ async fn deliver(folder: &Folder, token: u64, guard: u64, last: u64, rows: &[Cha
     conformance::apply(&mut *sink, guard, last, &[rows])
         .await
         .expect("applied");
+}
+
+/// Blocking work that fails from the call `left` on, as if the process had died there.
+struct Dying {
+    left: AtomicI64,
+    /// The call at which it dies still has its effect.
+    late: bool,
+}
+
+#[async_trait]
+impl Blocking for Dying {
+    async fn run_boxed(
+        &self,
+        work: Box<dyn FnOnce() -> Box<dyn Any + Send> + Send>,
+    ) -> Result<Box<dyn Any + Send>, Panicked> {
+        let left = self.left.fetch_sub(1, Ordering::SeqCst);
+        if left > 0 {
+            return Ok(work());
+        }
+        if left == 0 && self.late {
+            work();
+        }
+        Err(Panicked("the process died".to_owned()))
+    }
+
+    fn start_thread(&self, _: String, _: Box<dyn FnOnce() + Send>) {}
+}
+
+#[tokio::test]
+async fn a_death_before_or_after_any_step_on_disk_neither_loses_nor_doubles() {
+    for late in [false, true] {
+        let folder = Folder::new(FileFormat::Parquet, &[]);
+        for step in 0_i64.. {
+            assert!(step < 100, "apply never ends");
+            let epoch = step.unsigned_abs();
+            let rows = [
+                Change::Put(step * 2, "even"),
+                Change::Put(step * 2 + 1, "odd"),
+            ];
+            let dying = Arc::new(Dying {
+                left: AtomicI64::new(i64::MAX),
+                late,
+            });
+            let mut first = folder.sink_with(deliverer(epoch * 2 + 1), dying.clone());
+            assert_eq!(conformance::fence(&mut *first).await, Epoch(epoch));
+            dying.left.store(step, Ordering::SeqCst);
+            let done = conformance::apply(&mut *first, epoch, epoch + 1, &[&rows]).await;
+            let mut second = folder.sink(deliverer(epoch * 2 + 2));
+            let held = second.fence().await.expect("fence");
+            if held.marker == Some(Epoch(epoch)) {
+                assert!(done.is_err(), "{late} {step}");
+                conformance::apply(&mut *second, epoch, epoch + 1, &[&rows])
+                    .await
+                    .expect("finished");
+            }
+            let mut found: Vec<i64> = folder.read().await.iter().map(|row| row.0).collect();
+            found.sort_unstable();
+            assert_eq!(
+                found,
+                (0..(step + 1) * 2).collect::<Vec<_>>(),
+                "{late} {step}"
+            );
+            if dying.left.load(Ordering::SeqCst) > 0 {
+                assert!(step > 10, "every step was tried");
+                break;
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -199,9 +273,10 @@ async fn rows_are_spread_over_folders_by_value() {
 
 #[tokio::test]
 async fn a_run_that_was_begun_is_reported_and_ends_where_it_was_to_end() {
-    let folder = Folder::new(FileFormat::Json, &[]);
+    let folder = Folder::new(FileFormat::Json, &["name"]);
     let rows = [Change::Put(1, "a"), Change::Put(2, "b")];
     deliver(&folder, 1, 0, 5, &rows).await;
+    fs::remove_file(&folder.files()[1]).expect("as if the crash came before its name");
     let commits = folder.folder.path().join(format!(
         "out/_millstream/{}/out/commits",
         deliverer(1).incarnation
@@ -220,7 +295,7 @@ async fn a_run_that_was_begun_is_reported_and_ends_where_it_was_to_end() {
         .await
         .expect("finished");
     assert_eq!(folder.read().await.len(), 2);
-    assert_eq!(folder.files().len(), 1);
+    assert_eq!(folder.files().len(), 2);
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ pub(super) struct FormatWriter {
 
 enum Encoder {
     Parquet(Box<ArrowWriter<CheckedFile>>),
-    Csv(arrow::csv::Writer<CheckedFile>),
+    Csv(Box<arrow::csv::Writer<CheckedFile>>),
     Json(arrow::json::writer::Writer<CheckedFile, LineDelimited>),
 }
 
@@ -51,7 +51,7 @@ impl FormatWriter {
             }
             FileFormat::Csv => {
                 let builder = arrow::csv::WriterBuilder::new().with_header(true);
-                Encoder::Csv(builder.build(file))
+                Encoder::Csv(Box::new(builder.build(file)))
             }
             FileFormat::Json => Encoder::Json(line_writer(file)),
         };
