@@ -10,6 +10,12 @@ pub mod delivery;
 pub mod segment_rows;
 pub mod sink_actor;
 
-pub mod conformance;
+pub mod blackhole;
+pub mod console;
+pub mod files;
 pub mod postgres;
 mod row_json;
+mod volatile;
+
+pub mod conformance;
+pub mod factory;

@@ -31,7 +31,12 @@ pub struct SegmentRows {
 
 impl SegmentRows {
     /// The rows of `segments` in their order; `schema` ends in `_op`.
-    pub fn new(schema: SchemaRef, segments: Vec<Segment>, source: Arc<dyn SegmentSource>) -> Self {
+    pub fn new(
+        schema: SchemaRef,
+        mut segments: Vec<Segment>,
+        source: Arc<dyn SegmentSource>,
+    ) -> Self {
+        segments.retain(|segment| segment.row_count > 0);
         Self {
             schema,
             segments,

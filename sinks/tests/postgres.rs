@@ -15,14 +15,16 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use millstream_common::ids::Epoch;
 use millstream_common::plan::OnViolation;
 use millstream_common::plan::connector::PostgresSinkSpec;
 use millstream_sinks::conformance::{
     self, Change, MemoryRejects, MemoryRows, Row, Subject, deliverer,
 };
-use millstream_sinks::postgres::PostgresSink;
-use millstream_sinks::sink::{Applied, Deliverer, EpochRun, RejectedRow, Sink, SinkError};
+use millstream_sinks::postgres::{self, PostgresSink};
+use millstream_sinks::sink::{Applied, Deliverer, EpochRun, RejectedRow, RunRows, Sink, SinkError};
 use support::Database;
 
 fn spec(database: &Database, table: &str, primary_key: &[&str]) -> PostgresSinkSpec {
@@ -465,6 +467,109 @@ async fn a_constraint_that_breaks_at_commit_suspends_the_sink() {
     let spec = spec(&database, "t", &[]);
     let text = refusal(deliver(spec, conformance::schema(), OnViolation::DeadLetter, &rows).await);
     assert!(text.contains("t_id_fkey"), "{text}");
+}
+
+/// Rows during whose reading the sink's session is ended by the server.
+struct Interrupted<'a> {
+    rows: MemoryRows,
+    database: &'a Database,
+}
+
+impl RunRows for Interrupted<'_> {
+    fn schema(&self) -> SchemaRef {
+        self.rows.schema()
+    }
+
+    fn batches(&self) -> BoxStream<'_, Result<RecordBatch, SinkError>> {
+        let end = async {
+            self.database
+                .text(
+                    "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
+                     WHERE application_name = 'millstream/conformance/interrupted/1'",
+                )
+                .await
+        };
+        let ending = stream::once(end).filter_map(|ended| async move {
+            assert_eq!(ended, "1", "the sink has a session");
+            None
+        });
+        self.rows.batches().chain(ending).boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_goes_away_in_the_middle_leaves_nothing_and_the_run_is_repeated() {
+    let database = Database::new().await;
+    database.run("CREATE TABLE t (id bigint, name text)").await;
+    let deliverer = Deliverer {
+        sink: "interrupted".to_owned(),
+        ..deliverer(1)
+    };
+    let spec = spec(&database, "t", &[]);
+    let mut sink = PostgresSink::new(spec, deliverer, conformance::schema(), OnViolation::Fail);
+    assert_eq!(conformance::fence(&mut sink).await, Epoch(0));
+    let changes: &[&[Change]] = &[&[Change::Put(1, "a")]];
+    let rows = Interrupted {
+        rows: MemoryRows::of(changes),
+        database: &database,
+    };
+    let run = EpochRun {
+        guard: Epoch(0),
+        last: Epoch(1),
+        row_count: 1,
+    };
+    let lost = sink.apply(&run, &rows, &MemoryRejects::default()).await;
+    assert!(
+        matches!(lost, Err(SinkError::Unavailable { .. })),
+        "{lost:?}"
+    );
+    assert_eq!(conformance::fence(&mut sink).await, Epoch(0));
+    conformance::apply(&mut sink, 0, 1, changes)
+        .await
+        .expect("repeated");
+    assert_eq!(database.text("SELECT count(*) FROM t").await, "1");
+}
+
+#[tokio::test]
+async fn sinks_that_start_at_once_share_one_marker_table() {
+    let database = Database::new().await;
+    let fences = (0..8).map(|index| {
+        let deliverer = Deliverer {
+            sink: format!("sink {index}"),
+            ..deliverer(1)
+        };
+        let spec = PostgresSinkSpec {
+            create_if_missing: true,
+            ..spec(&database, "shared", &["id"])
+        };
+        let mut sink = PostgresSink::new(spec, deliverer, conformance::schema(), OnViolation::Fail);
+        async move { sink.fence().await.map(|held| held.marker) }
+    });
+    for held in futures::future::join_all(fences).await {
+        assert_eq!(held.expect("fence"), Some(Epoch(0)));
+    }
+    let count = database
+        .text("SELECT count(*) FROM millstream_markers")
+        .await;
+    assert_eq!(count, "8");
+}
+
+#[tokio::test]
+async fn a_check_finds_what_is_wrong_and_changes_nothing() {
+    let database = Database::new().await;
+    let schema = conformance::schema();
+    let mut spec = spec(&database, "rows", &["id"]);
+    let text = refusal(postgres::check(&spec, &schema).await);
+    assert!(text.contains("the table does not exist"), "{text}");
+    spec.create_if_missing = true;
+    postgres::check(&spec, &schema)
+        .await
+        .expect("would be created");
+    let count = "SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace";
+    assert_eq!(database.text(count).await, "0");
+    database.run("CREATE TABLE rows (id bigint)").await;
+    let text = refusal(postgres::check(&spec, &schema).await);
+    assert!(text.contains("no column name"), "{text}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, Int8Array, Int16Array, Int64Array, RecordBatch, UInt64Array,
+    Array, ArrayRef, AsArray, Int8Array, Int16Array, Int64Array, RecordBatch, UInt64Array,
 };
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int8Type, Schema};
@@ -102,7 +102,7 @@ impl<'a> RunWriter<'a> {
         while let Some(batch) = batches.next().await {
             let batch = batch?;
             row_count += batch.num_rows();
-            bytes += batch.get_array_memory_size();
+            bytes += slice_bytes(&batch);
             gathered.push(batch);
             if row_count >= CHUNK_ROWS_MAX || bytes >= CHUNK_BYTES_MAX {
                 self.write_chunk(&rows.schema(), &mut gathered).await?;
@@ -211,7 +211,7 @@ impl<'a> RunWriter<'a> {
         columns: &[CopyColumn],
     ) -> Result<(), SinkError> {
         let rows = CopyRows::new(chunk, columns).map_err(|error| self.defect(&error))?;
-        let mut ranges = vec![0..chunk.num_rows()];
+        let mut ranges: Vec<Range<usize>> = std::iter::once(0..chunk.num_rows()).collect();
         while let Some(range) = ranges.pop() {
             match self.copy_range(statement, &rows, range.clone()).await {
                 Ok(()) => {}
@@ -260,7 +260,8 @@ impl<'a> RunWriter<'a> {
     async fn merge_by_halves(&mut self) -> Result<(), SinkError> {
         let statements = &self.plan.statements;
         self.run(&statements.prune).await?;
-        let mut ranges = vec![0..self.row_count as usize];
+        let all = 0..self.row_count as usize;
+        let mut ranges: Vec<Range<usize>> = std::iter::once(all).collect();
         while let Some(range) = ranges.pop() {
             match self.savepoint(self.merge_range(&range)).await {
                 Ok(()) => {}
@@ -373,6 +374,15 @@ fn refused_line(error: &Error) -> Option<usize> {
     let (_, rest) = context.strip_prefix("COPY ")?.split_once(", line ")?;
     let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next()?;
     digits.parse::<usize>().ok()?.checked_sub(1)
+}
+
+/// What the rows take, also where they are a slice of something larger.
+fn slice_bytes(rows: &RecordBatch) -> usize {
+    let sizes = rows.columns().iter().map(|column| {
+        let size = column.to_data().get_slice_memory_size();
+        size.unwrap_or_else(|_| column.get_array_memory_size())
+    });
+    sizes.sum()
 }
 
 fn operations(rows: &RecordBatch) -> Option<&Int8Array> {

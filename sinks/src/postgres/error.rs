@@ -54,10 +54,10 @@ fn describe(answer: &DbError) -> String {
     if let Some(detail) = answer.detail() {
         text.push_str(": ");
         text.push_str(detail);
-    } else if let Some(column) = copied_column(answer.where_()) {
-        if !text.contains(column) {
-            text.push_str(&format!(" (column {column})"));
-        }
+    } else if let Some(column) = copied_column(answer.where_())
+        && !text.contains(column)
+    {
+        text.push_str(&format!(" (column {column})"));
     }
     if let Some(hint) = answer.hint() {
         text.push_str(&format!(" ({hint})"));

@@ -2,7 +2,8 @@
 //!
 //! Used by `mod.rs` (fence) and `apply.rs` (guard, move). The row is written in the transaction that writes the
 //! sink's rows, so both are there or neither (INV-3). Its token fences: a deliverer with a smaller one finds
-//! the row changed and stops (INV-4). A vanished deliverer that still holds the row's lock is waited for, then its
+//! the row changed and stops (INV-4). The table is found by the search path of the connecting role, so that must not
+//! change while a job lives. A vanished deliverer that still holds the row's lock is waited for, then its
 //! session is ended.
 
 use millstream_common::ids::{Epoch, Token};

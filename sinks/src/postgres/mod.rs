@@ -68,7 +68,8 @@ impl PostgresSink {
         let name = application_name(&self.deliverer);
         let session = Session::open(&self.spec.url, &name).await?;
         let marker = marker::fence(&session, &self.deliverer).await?;
-        let target = load(&session, &self.spec, &self.schema).await?;
+        let address = &session.address;
+        let target = Target::load(&session.client, &self.spec, &self.schema, address).await?;
         let plan = Plan {
             statements: Statements::new(&target),
             what: format!("write to table {} of {}", self.spec.table, session.address),
@@ -90,19 +91,11 @@ impl PostgresSink {
     }
 }
 
-/// Connects and compares the table to `schema` (without `_op`) as a sink would, writing nothing but the table
-/// itself where the spec asks to create it.
+/// Connects and finds all that a sink would refuse about its table, given the output's columns (without `_op`);
+/// changes nothing.
 pub async fn check(spec: &PostgresSinkSpec, schema: &SchemaRef) -> Result<(), SinkError> {
     let session = Session::open(&spec.url, "millstream/check").await?;
-    load(&session, spec, schema).await.map(drop)
-}
-
-async fn load(
-    session: &Session,
-    spec: &PostgresSinkSpec,
-    schema: &SchemaRef,
-) -> Result<Target, SinkError> {
-    Target::load(&session.client, spec, schema, &session.address).await
+    Target::check(&session.client, spec, schema, &session.address).await
 }
 
 #[async_trait]

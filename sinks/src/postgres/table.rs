@@ -64,13 +64,26 @@ impl Target {
         schema: &Schema,
         address: &str,
     ) -> Result<Self, SinkError> {
-        let loader = Loader {
-            client,
-            spec,
-            schema,
-            what: format!("write to table {} of {address}", spec.table),
-        };
-        loader.load().await
+        let loader = Loader::new(client, spec, schema, address);
+        let name = loader.name()?;
+        let oid = loader.find_or_create(&name).await?;
+        loader.load(name, oid).await
+    }
+
+    /// Finds all that [`Target::load`] would refuse, and changes nothing.
+    pub(super) async fn check(
+        client: &Client,
+        spec: &PostgresSinkSpec,
+        schema: &Schema,
+        address: &str,
+    ) -> Result<(), SinkError> {
+        let loader = Loader::new(client, spec, schema, address);
+        let name = loader.name()?;
+        match loader.find(&name).await? {
+            Some(oid) => loader.load(name, oid).await.map(drop),
+            None if spec.create_if_missing => loader.create_statement(&name).map(drop),
+            None => Err(loader.missing(&name).await),
+        }
     }
 }
 
@@ -91,11 +104,27 @@ struct Loader<'a> {
     what: String,
 }
 
-impl Loader<'_> {
-    async fn load(&self) -> Result<Target, SinkError> {
-        let name = TableName::parse(&self.spec.table).map_err(|cause| self.refused(cause))?;
+impl<'a> Loader<'a> {
+    fn new(
+        client: &'a Client,
+        spec: &'a PostgresSinkSpec,
+        schema: &'a Schema,
+        address: &str,
+    ) -> Self {
+        Self {
+            client,
+            spec,
+            schema,
+            what: format!("write to table {} of {address}", spec.table),
+        }
+    }
+
+    fn name(&self) -> Result<TableName, SinkError> {
         self.check_key()?;
-        let oid = self.find(&name).await?;
+        TableName::parse(&self.spec.table).map_err(|cause| self.refused(cause))
+    }
+
+    async fn load(&self, name: TableName, oid: u32) -> Result<Target, SinkError> {
         let columns = self.columns(oid).await?;
         let target = Target {
             columns: self.matched(&name, &columns)?,
@@ -137,26 +166,30 @@ impl Loader<'_> {
         Ok(())
     }
 
-    async fn find(&self, name: &TableName) -> Result<u32, SinkError> {
-        let mut found = self.lookup(name).await?;
+    async fn find_or_create(&self, name: &TableName) -> Result<u32, SinkError> {
+        let mut found = self.find(name).await?;
         if found.is_none() && self.spec.create_if_missing {
             self.create(name).await?;
-            found = self.lookup(name).await?;
+            found = self.find(name).await?;
         }
         match found {
-            Some((oid, kind)) if kind == "r" || kind == "p" => Ok(oid),
-            Some(_) => Err(self.refused("it is a view or foreign table, not a table")),
+            Some(oid) => Ok(oid),
             None => Err(self.missing(name).await),
         }
     }
 
-    async fn lookup(&self, name: &TableName) -> Result<Option<(u32, String)>, SinkError> {
-        let row = self
+    async fn find(&self, name: &TableName) -> Result<Option<u32>, SinkError> {
+        let found = self
             .client
             .query_opt(FIND_TABLE, &[&name.to_string()])
             .await;
-        let row = row.map_err(|error| self.failed(&error))?;
-        Ok(row.map(|row| (row.get(0), row.get(1))))
+        let Some(row) = found.map_err(|error| self.failed(&error))? else {
+            return Ok(None);
+        };
+        match row.get::<_, &str>(1) {
+            "r" | "p" => Ok(Some(row.get(0))),
+            _ => Err(self.refused("it is a view or foreign table, not a table")),
+        }
     }
 
     async fn missing(&self, name: &TableName) -> SinkError {

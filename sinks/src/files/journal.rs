@@ -1,0 +1,228 @@
+//! What a files sink knows about itself: fences, plans and commits, as create-only objects beside the files.
+//!
+//! Used by `mod.rs`. All in `_millstream/{incarnation}/{sink}/` under the sink's folder:
+//! `fences/{token}`: the largest one wins (INV-4). `plans/{guard}`: how the run after `guard` ends and what its files are;
+//! made before any of them is visible, so whoever goes on after a crash finishes that run and no other (INV-2).
+//! `commits/{last}`: the run is whole; the newest is the marker (INV-3). Failure: of the storage, known or unknown.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millstream_common::blocking::BlockingRef;
+use millstream_common::ids::{Epoch, Token};
+use millstream_common::store::{Error, FileStore, Store};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::names::journal_folder;
+use crate::sink::{Deliverer, EpochRun, Held, SinkError};
+
+/// The journal of one life of one sink.
+pub(super) struct Journal {
+    store: Arc<dyn Store>,
+    prefix: String,
+    token: Token,
+    job: String,
+    /// For errors.
+    what: String,
+}
+
+/// A run that is about to become visible.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RunPlan {
+    pub guard: Epoch,
+    pub last: Epoch,
+    pub files: Vec<PlannedFile>,
+}
+
+/// A file of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PlannedFile {
+    /// Relative to the sink's folder.
+    pub name: String,
+    /// Its first row, counted over the rows of its folder in the run.
+    pub first_row: u64,
+    /// How many rows it holds.
+    pub row_count: u64,
+}
+
+/// A run that is whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RunCommit {
+    pub guard: Epoch,
+    pub last: Epoch,
+    pub token: Token,
+    pub files: Vec<CommittedFile>,
+}
+
+/// A file of a whole run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CommittedFile {
+    /// Relative to the sink's folder.
+    pub name: String,
+    pub row_count: u64,
+    pub bytes: u64,
+    /// CRC-32C.
+    pub checksum: u32,
+}
+
+#[derive(Serialize)]
+struct Fence<'a> {
+    job: &'a str,
+    token: Token,
+}
+
+impl Journal {
+    /// Opens the journal under `root`, the sink's folder.
+    pub(super) async fn open(
+        root: &str,
+        deliverer: &Deliverer,
+        blocking: BlockingRef,
+    ) -> Result<Self, SinkError> {
+        let what = format!("write files to {root}");
+        let opened = FileStore::open(&format!("{root}/_millstream"), blocking).await;
+        let store = opened.map_err(|error| SinkError::unavailable(&what, error))?;
+        Ok(Self {
+            store: Arc::new(store),
+            prefix: folder(deliverer),
+            token: deliverer.token,
+            job: deliverer.job.to_string(),
+            what,
+        })
+    }
+
+    /// Fences smaller tokens, then reads the marker and the run that follows it, if one was begun.
+    pub(super) async fn fence(&self) -> Result<Held, SinkError> {
+        let fence = Fence {
+            job: &self.job,
+            token: self.token,
+        };
+        let key = self.key("fences", self.token.0);
+        match self.store.create(&key, self.encode(&fence)?).await {
+            Ok(()) | Err(Error::Exists { .. }) => {}
+            Err(error) => return Err(self.failed(error)),
+        }
+        self.check_fence().await?;
+        let marker = self.marker().await?;
+        let plan: Option<RunPlan> = self.read("plans", marker).await?;
+        Ok(Held {
+            marker: Some(marker),
+            begun: plan.map(|plan| plan.last),
+        })
+    }
+
+    /// An error if a newer deliverer has fenced this one.
+    pub(super) async fn check_fence(&self) -> Result<(), SinkError> {
+        match self.newest("fences").await? {
+            Some(newest) if newest > self.token.0 => Err(SinkError::Fenced {
+                newer: Token(newest),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The last epoch of the newest commit; 0 if there is none.
+    pub(super) async fn marker(&self) -> Result<Epoch, SinkError> {
+        Ok(Epoch(self.newest("commits").await?.unwrap_or(0)))
+    }
+
+    /// Fixes what the run after `plan.guard` is. If another plan is there, it holds.
+    pub(super) async fn plan(&self, plan: &RunPlan) -> Result<(), SinkError> {
+        let key = self.key("plans", plan.guard.0);
+        match self.store.create(&key, self.encode(plan)?).await {
+            Ok(()) => return Ok(()),
+            Err(Error::Exists { .. }) => {}
+            Err(error) => return Err(self.failed(error)),
+        }
+        let found: Option<RunPlan> = self.read("plans", plan.guard).await?;
+        match found {
+            Some(found) if found == *plan => Ok(()),
+            Some(found) if found.last == plan.last => Err(SinkError::refused(
+                &self.what,
+                format!("{key} was made of the same rows but names other files than now"),
+            )),
+            // Made by an older deliverer after our fence read none: fencing anew finds it.
+            _ => Err(SinkError::unavailable(
+                &self.what,
+                "another run was begun meanwhile",
+            )),
+        }
+    }
+
+    /// Makes the run whole: the marker moves to its end.
+    pub(super) async fn commit(
+        &self,
+        run: &EpochRun,
+        files: Vec<CommittedFile>,
+    ) -> Result<(), SinkError> {
+        let commit = RunCommit {
+            guard: run.guard,
+            last: run.last,
+            token: self.token,
+            files,
+        };
+        let key = self.key("commits", run.last.0);
+        match self.store.create(&key, self.encode(&commit)?).await {
+            Ok(()) => return Ok(()),
+            Err(Error::Exists { .. }) => {}
+            Err(error) => return Err(self.failed(error)),
+        }
+        let found: Option<RunCommit> = self.read("commits", run.last).await?;
+        match found {
+            Some(found) if found.guard == run.guard && found.files == commit.files => Ok(()),
+            _ => Err(SinkError::MarkerMismatch {
+                found: run.last,
+                expected: run.guard,
+                advice: format!("{key} is of another run"),
+            }),
+        }
+    }
+
+    fn key(&self, kind: &str, number: u64) -> String {
+        format!("{}/{kind}/{number:020}.json", self.prefix)
+    }
+
+    async fn newest(&self, kind: &str) -> Result<Option<u64>, SinkError> {
+        let folder = format!("{}/{kind}/", self.prefix);
+        let listed = self.store.list(&folder).await;
+        let keys = listed.map_err(|error| self.failed(error))?;
+        let numbers = keys.iter().filter_map(|key| {
+            let name = key.rsplit('/').next()?;
+            name.strip_suffix(".json")?.parse::<u64>().ok()
+        });
+        Ok(numbers.max())
+    }
+
+    async fn read<T: DeserializeOwned>(
+        &self,
+        kind: &str,
+        epoch: Epoch,
+    ) -> Result<Option<T>, SinkError> {
+        let key = self.key(kind, epoch.0);
+        let found = self.store.get(&key).await;
+        let Some(bytes) = found.map_err(|error| self.failed(error))? else {
+            return Ok(None);
+        };
+        let decoded = serde_json::from_slice(&bytes);
+        decoded
+            .map(Some)
+            .map_err(|error| SinkError::refused(format!("read {key}"), error))
+    }
+
+    fn encode<T: Serialize>(&self, value: &T) -> Result<Bytes, SinkError> {
+        let encoded = serde_json::to_vec_pretty(value);
+        encoded
+            .map(Bytes::from)
+            .map_err(|error| SinkError::refused(&self.what, error))
+    }
+
+    fn failed(&self, error: Error) -> SinkError {
+        SinkError::unavailable(&self.what, error)
+    }
+}
+
+/// Where all of one life of one sink is, under `_millstream`.
+pub(super) fn folder(deliverer: &Deliverer) -> String {
+    let sink = journal_folder(&deliverer.sink);
+    format!("{}/{sink}", deliverer.incarnation)
+}
