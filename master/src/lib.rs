@@ -12,6 +12,7 @@ pub mod enumerate;
 pub mod job;
 pub mod log_actor;
 pub mod master;
+pub mod plan;
 pub mod replay;
 pub mod service;
 pub mod submit;

@@ -1,0 +1,324 @@
+//! The SQL front end: the text of a job becomes its plan, or a list of problems.
+//!
+//! Called by the control API at submit and by `check`, `explain` and `run`. The way is `parse` (text to statements), `options`
+//! and `source` (typed), `rules` and `session` (views planned by DataFusion), `lower` (streams and keyed stages), `sink` (outputs),
+//! `stages` (pruned and encoded). Nothing outside is asked here. Failure: all problems
+//! at once, each with its place and what to write instead.
+
+mod catalog;
+mod explain;
+mod graph;
+mod lower;
+mod options;
+mod parse;
+pub mod problem;
+mod rules;
+mod session;
+mod sink;
+mod source;
+mod sql_error;
+mod stages;
+mod sums;
+#[cfg(test)]
+mod tests;
+mod text;
+mod tumble;
+mod types;
+mod value;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millstream_common::dead_letter;
+use millstream_common::plan::{Emit, JobPlan, JobSettings, SinkPlan, SourcePlan};
+use millstream_common::secret::Lookup;
+
+pub use explain::explain;
+pub use problem::{Place, Problem, render};
+
+use catalog::{Catalog, Entry, Relation};
+use graph::{DraftHead, DraftStage, Graph, Lineage, ScopeColumn};
+use lower::{Stream, StreamPort};
+use parse::{SinkStatement, SourceStatement, Statement, ViewStatement};
+use session::Session;
+
+/// A job that can run.
+#[derive(Clone, Debug)]
+pub struct PlannedJob {
+    /// For the log and for workers.
+    pub plan: JobPlan,
+    /// What is allowed, but may not be meant.
+    pub warnings: Vec<Problem>,
+    /// Where the statements of [`JobPlan::sources`] stand, in their order.
+    pub sources: Vec<StatementPlaces>,
+    /// Where the statements of [`JobPlan::sinks`] stand, in their order.
+    pub sinks: Vec<StatementPlaces>,
+}
+
+/// Where a statement and its parts stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatementPlaces {
+    /// Its name.
+    pub name: Place,
+    /// The values of its options.
+    pub options: BTreeMap<String, Place>,
+    /// The names of its columns, in order; empty for sinks.
+    pub columns: Vec<Place>,
+}
+
+impl StatementPlaces {
+    /// The value of an option, or the statement's name where it is not given.
+    pub fn option(&self, name: &str) -> Place {
+        self.options.get(name).copied().unwrap_or(self.name)
+    }
+}
+
+/// Plans the job in `sql`; options that are no text are resolved by `lookup`.
+///
+/// # Errors
+/// Every problem of the text, in order of place.
+pub fn plan_job(sql: &str, lookup: &dyn Lookup) -> Result<PlannedJob, Vec<Problem>> {
+    let (statements, problems) = parse::parse(sql);
+    let planner = Planner {
+        lookup,
+        session: Session::new(),
+        catalog: Catalog::default(),
+        graph: Graph::default(),
+        sources: Vec::new(),
+        sinks: Vec::new(),
+        source_places: Vec::new(),
+        sink_places: Vec::new(),
+        problems,
+        warnings: Vec::new(),
+    };
+    planner.plan(statements)
+}
+
+struct Planner<'a> {
+    lookup: &'a dyn Lookup,
+    session: Session,
+    catalog: Catalog,
+    graph: Graph,
+    sources: Vec<SourcePlan>,
+    sinks: Vec<SinkPlan>,
+    source_places: Vec<StatementPlaces>,
+    sink_places: Vec<StatementPlaces>,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+impl Planner<'_> {
+    fn plan(mut self, statements: Vec<Statement>) -> Result<PlannedJob, Vec<Problem>> {
+        let mut sets = Vec::new();
+        let mut sources = Vec::new();
+        let mut views = Vec::new();
+        let mut sinks = Vec::new();
+        for statement in statements {
+            match statement {
+                Statement::Set(set) => sets.push(set),
+                Statement::Source(source) => sources.push(source),
+                Statement::View(view) => views.push(view),
+                Statement::Sink(sink) => sinks.push(sink),
+            }
+        }
+        let (settings, problems) = options::read_settings(&sets, self.lookup);
+        self.problems.extend(problems);
+        for source in &sources {
+            self.add_source(source);
+        }
+        self.add_dead_letters();
+        for view in &views {
+            self.add_view(view);
+        }
+        for sink in &sinks {
+            self.add_sink(sink);
+        }
+        if sinks.is_empty() && self.problems.is_empty() {
+            let problem = Problem::at(Place::default(), "the job has no sink, so it does nothing");
+            let hint = "add CREATE SINK name FROM relation WITH (connector = 'console')";
+            self.problems.push(problem.hint(hint));
+        }
+        self.warn_of_unread(&sources, &views);
+        self.finish(settings)
+    }
+
+    fn add_source(&mut self, statement: &SourceStatement) {
+        let name = &statement.name;
+        let read = source::read(statement, &self.session, self.lookup);
+        self.problems.extend(read.problems);
+        self.warnings.extend(read.warnings);
+        let entry = match read.relation {
+            Some(relation) => Entry::Known(self.source_relation(&name.text, relation)),
+            None => Entry::Broken,
+        };
+        if let Err(problem) = self.catalog.insert(&name.text, name.place, entry) {
+            self.problems.push(problem);
+        }
+        self.sources.extend(read.plan);
+        self.source_places.push(StatementPlaces {
+            name: name.place,
+            options: read.options.places,
+            columns: read.columns,
+        });
+    }
+
+    /// The stage of a source, and the relation of its rows.
+    fn source_relation(&mut self, name: &str, source: source::SourceRelation) -> Relation {
+        let index = self.graph.stages.len();
+        let columns: Vec<ScopeColumn> = source
+            .fields
+            .iter()
+            .enumerate()
+            .map(|(position, field)| ScopeColumn {
+                field: field.clone(),
+                lineage: Lineage {
+                    event_time: source.time == Some(position),
+                    ..Lineage::default()
+                },
+            })
+            .collect();
+        self.graph.stages.push(DraftStage {
+            name: name.to_owned(),
+            head: DraftHead::Source(index),
+            columns: columns.clone(),
+            sources: BTreeSet::from([index]),
+            unbounded: !source.bounded,
+            branches: Vec::new(),
+        });
+        Relation {
+            schema: std::sync::Arc::new(arrow::datatypes::Schema::new(source.fields)),
+            streams: vec![Stream::of_port(
+                index,
+                StreamPort::Rows,
+                columns,
+                source.time,
+            )],
+        }
+    }
+
+    /// The dead letters of every source are a relation and an output, read or not.
+    fn add_dead_letters(&mut self) {
+        let source_count = self.graph.stages.len();
+        for index in 0..source_count {
+            let schema = dead_letter::schema();
+            let columns = schema
+                .fields()
+                .iter()
+                .map(|field| ScopeColumn {
+                    field: field.as_ref().clone(),
+                    lineage: Lineage::default(),
+                })
+                .collect();
+            let stream = Stream::of_port(index, StreamPort::DeadLetters, columns, None);
+            let relation = Relation {
+                schema,
+                streams: vec![stream],
+            };
+            let name = format!("{}.dead_letters", self.graph.stages[index].name);
+            sink::output_of(&name, &relation, Emit::Final, &mut self.graph);
+            // A source that stands twice is reported where it is added.
+            let _ = self
+                .catalog
+                .insert(&name, Place::default(), Entry::Known(relation));
+        }
+    }
+
+    fn add_view(&mut self, statement: &ViewStatement) {
+        let read = view::read(
+            statement,
+            &self.session,
+            &self.catalog,
+            &mut self.graph,
+            &mut self.warnings,
+        );
+        let entry = match read {
+            Ok(relation) => Entry::Known(relation),
+            Err(problems) => {
+                self.problems.extend(problems);
+                Entry::Broken
+            }
+        };
+        let name = &statement.name;
+        if let Err(problem) = self.catalog.insert(&name.text, name.place, entry) {
+            self.problems.push(problem);
+        }
+    }
+
+    fn add_sink(&mut self, statement: &SinkStatement) {
+        let mut read = options::read_sink(statement, self.lookup);
+        self.problems.append(&mut read.problems);
+        let taken = self
+            .sinks
+            .iter()
+            .any(|sink| sink.name == statement.name.text)
+            || self.catalog.get(&statement.name.text).is_some();
+        if taken {
+            let message = format!("the name {} is taken", statement.name.text);
+            self.problems
+                .push(Problem::at(statement.name.place, message));
+        }
+        let sink = sink::read(
+            statement,
+            &read,
+            &self.catalog,
+            &mut self.graph,
+            &mut self.warnings,
+        );
+        match sink {
+            Ok(sink) => self.sinks.push(sink),
+            Err(problems) => self.problems.extend(problems),
+        }
+        self.sink_places.push(StatementPlaces {
+            name: statement.name.place,
+            options: read.places,
+            columns: Vec::new(),
+        });
+    }
+
+    /// A source or view that reaches no sink is probably not meant.
+    fn warn_of_unread(&mut self, sources: &[SourceStatement], views: &[ViewStatement]) {
+        if !self.problems.is_empty() {
+            return;
+        }
+        let read = views
+            .iter()
+            .flat_map(|view| view::relations_read(&view.query));
+        let outputs = self
+            .graph
+            .outputs
+            .iter()
+            .map(|output| output.relation.clone());
+        let read: BTreeSet<String> = read.chain(outputs).collect();
+        let source_names = sources.iter().map(|source| ("source", &source.name));
+        let view_names = views.iter().map(|view| ("view", &view.name));
+        for (kind, name) in source_names.chain(view_names) {
+            if !read.contains(&name.text) {
+                let message = format!("{kind} {} is read by no view and no sink", name.text);
+                self.warnings.push(Problem::at(name.place, message));
+            }
+        }
+    }
+
+    fn finish(mut self, settings: JobSettings) -> Result<PlannedJob, Vec<Problem>> {
+        if self.problems.is_empty() {
+            match stages::finish(settings, self.sources, self.graph, self.sinks) {
+                Ok(plan) => {
+                    self.warnings.sort_by_key(Problem::place);
+                    return Ok(PlannedJob {
+                        plan,
+                        warnings: self.warnings,
+                        sources: self.source_places,
+                        sinks: self.sink_places,
+                    });
+                }
+                Err(error) => {
+                    let problem = Problem::at(Place::default(), error.to_string());
+                    return Err(vec![problem]);
+                }
+            }
+        }
+        self.problems.sort_by_key(Problem::place);
+        self.problems.dedup();
+        Err(self.problems)
+    }
+}

@@ -1,0 +1,133 @@
+//! Options of the `kafka` source.
+
+use std::collections::BTreeMap;
+
+use millstream_common::plan::connector::{KafkaEnd, KafkaSourceSpec, KafkaStart};
+
+use super::Options;
+use crate::plan::problem::Problem;
+use crate::plan::value;
+
+/// Properties of librdkafka that a job may set; the others would break what the source promises, or mean
+/// nothing to a consumer.
+const PROPERTIES: [&str; 42] = [
+    "broker.address.family",
+    "client.dns.lookup",
+    "client.id",
+    "client.rack",
+    "connections.max.idle.ms",
+    "enable.ssl.certificate.verification",
+    "fetch.error.backoff.ms",
+    "fetch.max.bytes",
+    "fetch.message.max.bytes",
+    "fetch.min.bytes",
+    "fetch.queue.backoff.ms",
+    "fetch.wait.max.ms",
+    "isolation.level",
+    "max.partition.fetch.bytes",
+    "message.max.bytes",
+    "metadata.max.age.ms",
+    "queued.max.messages.kbytes",
+    "queued.min.messages",
+    "receive.message.max.bytes",
+    "reconnect.backoff.max.ms",
+    "reconnect.backoff.ms",
+    "request.timeout.ms",
+    "sasl.kerberos.keytab",
+    "sasl.kerberos.principal",
+    "sasl.kerberos.service.name",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "sasl.oauthbearer.client.id",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.method",
+    "sasl.oauthbearer.token.endpoint.url",
+    "sasl.password",
+    "sasl.username",
+    "security.protocol",
+    "socket.keepalive.enable",
+    "socket.receive.buffer.bytes",
+    "socket.timeout.ms",
+    "ssl.ca.location",
+    "ssl.ca.pem",
+    "ssl.certificate.location",
+    "ssl.key.location",
+    "ssl.key.password",
+];
+/// Values that are secrets: a literal is refused.
+const SECRET_PROPERTIES: [&str; 3] = [
+    "sasl.password",
+    "ssl.key.password",
+    "sasl.oauthbearer.client.secret",
+];
+const DISCOVERY_INTERVAL_MS: u64 = 30_000;
+
+/// Takes the options of a `kafka` source.
+pub(super) fn read(options: &mut Options<'_>) -> KafkaSourceSpec {
+    KafkaSourceSpec {
+        brokers: options.required_text("brokers", "${KAFKA_BROKERS:-localhost:9092}"),
+        topic: options.required_text("topic", "clicks_topic"),
+        start: options
+            .parsed("start", start)
+            .unwrap_or(KafkaStart::Earliest),
+        end: options.parsed("end", end),
+        group_id: options.text("group_id"),
+        properties: properties(options),
+        discovery_interval_ms: options.positive_millis("discovery_interval", DISCOVERY_INTERVAL_MS),
+    }
+}
+
+fn start(text: &str) -> Result<KafkaStart, String> {
+    match text {
+        "earliest" => Ok(KafkaStart::Earliest),
+        "latest" => Ok(KafkaStart::Latest),
+        _ => {
+            moment_ms(text, "'earliest', 'latest'").map(|unix_ms| KafkaStart::Timestamp { unix_ms })
+        }
+    }
+}
+
+fn end(text: &str) -> Result<KafkaEnd, String> {
+    match text {
+        "latest" => Ok(KafkaEnd::Latest),
+        _ => moment_ms(text, "'latest'").map(|unix_ms| KafkaEnd::Timestamp { unix_ms }),
+    }
+}
+
+fn moment_ms(text: &str, words: &str) -> Result<i64, String> {
+    match value::moment_micros(text) {
+        Ok(micros) => Ok(micros.div_euclid(1_000)),
+        Err(_) => Err(format!(
+            "{text:?} is neither {words} nor a time as '2026-01-17T10:15:00Z'"
+        )),
+    }
+}
+
+fn properties(options: &mut Options<'_>) -> BTreeMap<String, String> {
+    let mut properties = BTreeMap::new();
+    for option in options.with_prefix("kafka.") {
+        let property = option.rest.as_str();
+        if !PROPERTIES.contains(&property) {
+            let message = format!("kafka property {property} cannot be set");
+            let problem = Problem::at(option.name_place, message);
+            let nearest = millstream_common::suggest::nearest(property, PROPERTIES);
+            options.problems.push(problem.hint(match nearest {
+                Some(nearest) => format!("did you mean \"kafka.{nearest}\"?"),
+                None => "security.protocol, sasl.*, ssl.*, client.id and fetch.* can be".to_owned(),
+            }));
+            continue;
+        }
+        if SECRET_PROPERTIES.contains(&property) && !option.value.contains("${") {
+            let name = &option.name;
+            let variable = property.to_uppercase().replace('.', "_");
+            options
+                .refuse(name, format!("{property} is a literal secret"))
+                .hint = Some(format!(
+                "write \"{name}\" = '${{KAFKA_{variable}}}' and set that variable"
+            ));
+            continue;
+        }
+        properties.insert(option.rest, option.value);
+    }
+    properties
+}

@@ -1,0 +1,81 @@
+//! Options of `CREATE SINK`: the connector, and what every sink has.
+
+use std::collections::BTreeMap;
+
+use millstream_common::plan::connector::ConsoleSinkSpec;
+use millstream_common::plan::{Emit, OnViolation, SinkSpec};
+use millstream_common::secret::Lookup;
+
+use super::{Options, connector, files, postgres, source};
+use crate::plan::parse::SinkStatement;
+use crate::plan::problem::{Place, Problem};
+use crate::plan::value;
+
+/// What the options of a sink mean.
+pub(in crate::plan) struct SinkOptions {
+    /// `None`: the connector is missing or unknown.
+    pub(in crate::plan) spec: Option<SinkSpec>,
+    pub(in crate::plan) emit: EmitOption,
+    pub(in crate::plan) on_violation: OnViolation,
+    pub(in crate::plan) places: BTreeMap<String, Place>,
+    pub(in crate::plan) problems: Vec<Problem>,
+}
+
+/// `emit`, if given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::plan) enum EmitOption {
+    /// Not given, or wrong: by what the sink and its input are.
+    Default,
+    /// Given.
+    Given(Emit),
+}
+
+/// Reads the options of `sink`.
+pub(in crate::plan) fn read_sink(sink: &SinkStatement, lookup: &dyn Lookup) -> SinkOptions {
+    let owner = format!("sink {}", sink.name.text);
+    let mut options = Options::new(owner, sink.name.place, &sink.options, lookup);
+    let emit = options
+        .parsed("emit", emit)
+        .map_or(EmitOption::Default, EmitOption::Given);
+    let on_violation = source::on_violation(&mut options);
+    options.not_yet(
+        "start",
+        "a sink reads its relation from the job's first epoch on",
+    );
+    let known = ["postgres", "files", "console", "blackhole"];
+    let spec = match connector(&mut options, &known, "postgres").as_deref() {
+        Some("postgres") => Some(SinkSpec::Postgres(postgres::read(&mut options))),
+        Some("files") => Some(SinkSpec::Files(files::read_sink(&mut options))),
+        Some("console") => Some(SinkSpec::Console(ConsoleSinkSpec {
+            json: options
+                .word("format", &[("table", false), ("json", true)])
+                .unwrap_or(false),
+        })),
+        Some("blackhole") => Some(SinkSpec::Blackhole),
+        _ => None,
+    };
+    let (places, problems) = options.finish();
+    SinkOptions {
+        spec,
+        emit,
+        on_violation,
+        places,
+        problems,
+    }
+}
+
+fn emit(text: &str) -> Result<Emit, String> {
+    match text {
+        "final" => Ok(Emit::Final),
+        "changes" => Ok(Emit::Changes { interval_ms: 0 }),
+        _ => match text.strip_prefix("changes every ") {
+            Some(interval) => {
+                let interval_ms = value::duration_millis(interval.trim())?;
+                Ok(Emit::Changes { interval_ms })
+            }
+            None => Err(format!(
+                "{text:?} is none of 'final', 'changes', 'changes every 10 seconds'"
+            )),
+        },
+    }
+}

@@ -1,0 +1,115 @@
+//! DataFusion's errors as problems: with a place, in our words, with the nearest right name.
+//!
+//! Called wherever a query or an expression could not be planned.
+
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+
+use super::catalog::Catalog;
+use super::problem::{Place, Problem};
+
+/// The problem behind `error`; `fallback` is its place where DataFusion knows none.
+pub(super) fn problem_of(error: &DataFusionError, fallback: Place, catalog: &Catalog) -> Problem {
+    let diagnostic = error.diagnostic();
+    let place = diagnostic
+        .and_then(|diagnostic| diagnostic.span)
+        .map_or(fallback, Place::from);
+    if let Some(problem) = schema_problem(error, place) {
+        return problem;
+    }
+    let root = error.find_root().message().into_owned();
+    let message = first_line(&root);
+    if let Some(name) = message.strip_prefix("unknown relation ") {
+        return catalog.unknown(name, place);
+    }
+    if let Some(rest) = message.strip_prefix("Invalid function '") {
+        let name = rest.split('\'').next().unwrap_or(rest);
+        let problem = Problem::at(place, format!("unknown function {name}"));
+        return match suggested_function(&root) {
+            Some(nearest) if millstream_common::suggest::nearest(name, [nearest]).is_some() => {
+                problem.hint(format!("did you mean {nearest}?"))
+            }
+            _ => problem,
+        };
+    }
+    let problem = match diagnostic {
+        Some(diagnostic) => {
+            let hint = diagnostic
+                .helps
+                .first()
+                .map(|help| help.message.clone())
+                .or_else(|| diagnostic.notes.first().map(|note| note.message.clone()));
+            Problem {
+                hint,
+                ..Problem::at(place, lower_first(&diagnostic.message))
+            }
+        }
+        None => Problem::at(place, lower_first(message)),
+    };
+    without_relations(problem)
+}
+
+fn suggested_function(message: &str) -> Option<&str> {
+    message.split_once("Did you mean '")?.1.split('\'').next()
+}
+
+fn schema_problem(error: &DataFusionError, place: Place) -> Option<Problem> {
+    let DataFusionError::SchemaError(schema_error, _) = error.find_root() else {
+        return None;
+    };
+    Some(match schema_error.as_ref() {
+        SchemaError::FieldNotFound {
+            field,
+            valid_fields,
+        } => {
+            // Without a diagnostic the column itself may know where it stands.
+            let place = field.spans().first().map_or(place, Place::from);
+            let name = field.name.as_str();
+            let problem = Problem::at(place, format!("unknown column {name}"));
+            let mut names: Vec<&str> = valid_fields.iter().map(|field| field.name()).collect();
+            names.dedup();
+            let quoted = names
+                .iter()
+                .find(|known| known.to_lowercase() == name.to_lowercase());
+            match quoted {
+                Some(known) => problem.hint(format!("quote it: \"{known}\"")),
+                None => match millstream_common::suggest::nearest(name, names.iter().copied()) {
+                    Some(nearest) => problem.hint(format!("did you mean {nearest}?")),
+                    None => problem.hint(format!("columns are {}", names.join(", "))),
+                },
+            }
+        }
+        SchemaError::AmbiguousReference { field } => {
+            Problem::at(place, format!("column {} is ambiguous", field.name))
+                .hint("write the relation before it: relation.column")
+        }
+        SchemaError::DuplicateQualifiedField { name, .. }
+        | SchemaError::DuplicateUnqualifiedField { name } => {
+            Problem::at(place, format!("column {name} stands twice"))
+                .hint("give one of them another name with AS")
+        }
+    })
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or(text).trim_end_matches('.')
+}
+
+fn lower_first(text: &str) -> String {
+    let mut characters = text.chars();
+    match (characters.next(), characters.next()) {
+        // `SELECT ...` and other words in capitals stay.
+        (Some(first), Some(second)) if !second.is_uppercase() => first
+            .to_lowercase()
+            .chain(std::iter::once(second))
+            .chain(characters)
+            .collect(),
+        _ => text.to_owned(),
+    }
+}
+
+/// One line, without a full stop.
+fn without_relations(mut problem: Problem) -> Problem {
+    problem.message = first_line(&problem.message).to_owned();
+    problem
+}

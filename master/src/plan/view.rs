@@ -1,0 +1,84 @@
+//! `CREATE VIEW`: refused, planned by DataFusion, lowered.
+//!
+//! Called by `plan_job` for each view in order.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    Expr, ObjectName, ObjectNamePart, Query, visit_expressions, visit_relations,
+};
+
+use super::catalog::{Catalog, Relation};
+use super::graph::Graph;
+use super::lower::{LowerError, Lowering};
+use super::parse::{Name, ViewStatement};
+use super::problem::{Place, Problem};
+use super::rules;
+use super::session::{BROKEN, Session};
+use super::sql_error::problem_of;
+
+/// The relation of a view, or what is wrong with it.
+pub(super) fn read(
+    statement: &ViewStatement,
+    session: &Session,
+    catalog: &Catalog,
+    graph: &mut Graph,
+    warnings: &mut Vec<Problem>,
+) -> Result<Relation, Vec<Problem>> {
+    let refused = rules::check_query(&statement.query, session.state());
+    if !refused.is_empty() {
+        return Err(refused);
+    }
+    let place = statement.name.place;
+    let name = statement.name.text.as_str();
+    let plan = match session.query(&statement.query, catalog) {
+        Ok(plan) => plan,
+        Err(error) => {
+            let root = error.find_root().message().into_owned();
+            return Err(vec![match root.strip_prefix(BROKEN) {
+                Some(broken) => skipped("view", name, broken, place),
+                None => problem_of(&error, place, catalog),
+            }]);
+        }
+    };
+    let lowering = Lowering::new(name, place, catalog, graph, warnings);
+    lowering.relation(&plan).map_err(|error| {
+        vec![match error {
+            LowerError::Problem(problem) => problem,
+            LowerError::DataFusion(error) => problem_of(&error, place, catalog),
+        }]
+    })
+}
+
+/// That a statement was not looked at, as what it reads has errors.
+pub(super) fn skipped(kind: &str, name: &str, broken: &str, place: Place) -> Problem {
+    Problem::at(
+        place,
+        format!("{kind} {name} is skipped: it reads {broken}, which has errors"),
+    )
+}
+
+/// The names in FROM, anywhere in the query; names of common table expressions are among them.
+pub(super) fn relations_read(query: &Query) -> Vec<String> {
+    let mut names = Vec::new();
+    let _ = visit_relations(query, |name| {
+        names.push(folded(name));
+        ControlFlow::<()>::Continue(())
+    });
+    // The first argument of TUMBLE is an expression to the parser.
+    let _ = visit_expressions(query, |expression| {
+        if let Expr::Identifier(ident) = expression {
+            names.push(Name::fold(ident).text);
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    names
+}
+
+fn folded(name: &ObjectName) -> String {
+    let parts = name.0.iter().filter_map(ObjectNamePart::as_ident);
+    parts
+        .map(|ident| Name::fold(ident).text)
+        .collect::<Vec<_>>()
+        .join(".")
+}
