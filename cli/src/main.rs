@@ -1,2 +1,142 @@
-//! placeholder
-fn main() {}
+//! The command line: one verb a file, errors on stderr with the next step, exit codes 0, 1 and 2.
+//!
+//! Owns the tokio runtime and the logs of the process. Every verb but `run`, `demo` and the two services
+//! is a call of the control API. Failure: whatever a verb returns is printed here, once.
+
+mod arguments;
+mod check;
+mod checkpoints;
+mod demo;
+mod explain;
+mod follow;
+mod healthcheck;
+mod interrupts;
+mod job;
+mod jobs;
+mod logs;
+mod master;
+mod output;
+mod parameters;
+mod process;
+mod progress;
+mod run;
+mod stop;
+mod submit;
+mod table;
+mod text;
+mod worker;
+mod workers;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// SQL pipelines over Kafka and files, delivered exactly once.
+#[derive(Parser)]
+#[command(name = "millstream", version, propagate_version = true)]
+struct Arguments {
+    /// What to log, as RUST_LOG says it: `info`, `millstream=debug,warn`.
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a job in this process: master, worker and job; Ctrl-C stops, the same command goes on.
+    Run(run::Arguments),
+    /// See it work: a broker, clicks, two workers, one of them killed, and the result checked.
+    Demo(demo::Arguments),
+    /// Report all problems of a job at once; start nothing.
+    Check(check::Arguments),
+    /// Print the stages of a job; start nothing.
+    Explain(explain::Arguments),
+    /// Serve as a master: plan jobs, commit their epochs.
+    Master(master::Arguments),
+    /// Serve as a worker: run what the master assigns.
+    Worker(worker::Arguments),
+    /// Plan, check and start a job on the cluster.
+    Submit(submit::Arguments),
+    /// List the jobs.
+    Jobs(jobs::Arguments),
+    /// Show one job with its sources and sinks.
+    Job(job::Arguments),
+    /// Stop a job so that it can go on, or drain it to its end.
+    Stop(stop::Arguments),
+    /// List the workers that have joined.
+    Workers(workers::Arguments),
+    /// List the newest epochs of a job.
+    Checkpoints(checkpoints::Arguments),
+    /// Ask a master whether it serves; for containers and load balancers.
+    Healthcheck(healthcheck::Arguments),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let services = matches!(arguments.verb, Verb::Master(_) | Verb::Worker(_));
+    let filter = match (arguments.log, services) {
+        (Some(filter), _) => filter,
+        (None, true) => logs::SERVICE_FILTER.to_owned(),
+        (None, false) => logs::QUIET_FILTER.to_owned(),
+    };
+    let done = match logs::start(&filter) {
+        Ok(()) => Box::pin(perform(arguments.verb)).await,
+        Err(error) => Err(error),
+    };
+    done.unwrap_or_else(|error| fail(&error))
+}
+
+async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Run(arguments) => run::run(arguments).await,
+        Verb::Demo(arguments) => demo::run(arguments).await,
+        Verb::Check(arguments) => check::run(arguments).await,
+        Verb::Explain(arguments) => explain::run(arguments).await,
+        Verb::Master(arguments) => master::run(arguments).await,
+        Verb::Worker(arguments) => worker::run(arguments).await,
+        Verb::Submit(arguments) => submit::run(arguments).await,
+        Verb::Jobs(arguments) => jobs::run(arguments).await,
+        Verb::Job(arguments) => job::run(arguments).await,
+        Verb::Stop(arguments) => stop::run(arguments).await,
+        Verb::Workers(arguments) => workers::run(arguments).await,
+        Verb::Checkpoints(arguments) => checkpoints::run(arguments).await,
+        Verb::Healthcheck(arguments) => healthcheck::run(arguments).await,
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    // Whoever reads our output has seen enough: `millstream jobs | head -1`.
+    let is_closed_pipe = error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    if is_closed_pipe {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {}", millstream_common::error::chain(error.as_ref()));
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_of_all_verbs_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_malformed_parameter_is_a_usage_error() {
+        let parsed = Arguments::try_parse_from(["millstream", "check", "a.sql", "--set", "day"]);
+        let error = parsed.err().expect("no value is given");
+        assert_eq!(error.exit_code(), 2);
+    }
+}

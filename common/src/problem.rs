@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 use datafusion::sql::sqlparser::ast::Spanned;
 use datafusion::sql::sqlparser::tokenizer::Span;
+use serde::Serialize;
 
 /// A place in the SQL text. Lines and columns count from 1; all zero is no place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,7 +59,7 @@ impl From<datafusion::common::Span> for Place {
 }
 
 /// One thing that is wrong, or a warning.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// The line, from 1; 0 is no place.
     pub line: u64,

@@ -1,0 +1,74 @@
+//! `millstream checkpoints`: the newest epochs of a job, newest first.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use millstream_common::control::CheckpointView;
+
+use crate::arguments::{Form, MasterAddress};
+use crate::table::{self, Align, Column};
+use crate::{output, text};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    master: MasterAddress,
+    #[command(flatten)]
+    form: Form,
+    /// The job's name.
+    name: String,
+    /// How many to list.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let client = arguments.master.connect().await?;
+    let name = arguments.name.as_str().into();
+    let checkpoints = client.checkpoints(&name, arguments.limit).await?;
+    match arguments.form.json {
+        true => output::print_json(&checkpoints)?,
+        false => output::print(&render(&checkpoints))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+const COLUMNS: [Column; 8] = [
+    ("EPOCH", Align::Right),
+    ("PARENT", Align::Right),
+    ("GENERATION", Align::Right),
+    ("WATERMARK", Align::Left),
+    ("ROWS", Align::Right),
+    ("SEGMENTS", Align::Right),
+    ("STATE", Align::Right),
+    ("TOOK", Align::Right),
+];
+
+fn render(checkpoints: &[CheckpointView]) -> String {
+    if checkpoints.is_empty() {
+        return "no epoch is committed yet\n".to_owned();
+    }
+    let rows: Vec<Vec<String>> = checkpoints
+        .iter()
+        .map(|checkpoint| {
+            vec![
+                checkpoint.epoch.to_string(),
+                checkpoint.parent.to_string(),
+                checkpoint.generation.to_string(),
+                text::watermark(checkpoint.watermark),
+                text::count(checkpoint.rows_read),
+                objects(checkpoint.segments, checkpoint.segment_bytes),
+                objects(checkpoint.state_parts, checkpoint.state_bytes),
+                checkpoint
+                    .duration_ms
+                    .map(text::duration)
+                    .unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table::render(&COLUMNS, &rows)
+}
+
+fn objects(count: u64, bytes: u64) -> String {
+    format!("{} ({})", text::count(count), text::bytes(bytes))
+}

@@ -1,0 +1,121 @@
+//! What the demo shows while it runs: a bar for each minute as its window closes, above the progress line.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use millstream_common::control::JobView;
+use millstream_common::time::{ClockRef, EventTime};
+
+use super::results::{self, Counts};
+use crate::progress::Progress;
+use crate::text;
+
+/// How often the results are read again.
+const READ_INTERVAL: Duration = Duration::from_millis(500);
+/// The longest bar, in characters.
+const BAR_WIDTH: u64 = 40;
+/// Views that one character of a bar stands for.
+const VIEWS_PER_CHARACTER: u64 = 120;
+
+/// The demo's terminal.
+pub(super) struct Screen {
+    progress: Progress,
+    clock: ClockRef,
+    output: PathBuf,
+    read_at: Option<Duration>,
+    /// The newest minute that has its bar.
+    shown: Option<i64>,
+}
+
+impl Screen {
+    /// Shows the results that land in `output`.
+    pub(super) fn new(clock: ClockRef, output: PathBuf) -> Self {
+        Self {
+            progress: Progress::new(clock.clone()),
+            clock,
+            output,
+            read_at: None,
+            shown: None,
+        }
+    }
+
+    /// Writes a line that stays.
+    pub(super) fn note(&mut self, line: &str) {
+        self.progress.note(line);
+    }
+
+    /// Shows the job, and the minutes that have closed since the last look.
+    pub(super) fn show(&mut self, job: &JobView) -> anyhow::Result<()> {
+        let now = self.clock.monotonic();
+        let is_due = self
+            .read_at
+            .is_none_or(|at| now.saturating_sub(at) >= READ_INTERVAL);
+        if is_due {
+            self.read_at = Some(now);
+            let counts = results::page_views(&self.output)?;
+            // Of the newest minute, files may still be missing.
+            let newest = counts.keys().next_back().map(|(minute, _)| *minute);
+            self.show_minutes(&counts, newest);
+        }
+        self.progress.show(job);
+        Ok(())
+    }
+
+    /// Shows the minutes that are left and ends the progress line.
+    pub(super) fn finish(&mut self, counts: &Counts) {
+        self.show_minutes(counts, None);
+        self.progress.finish();
+    }
+
+    fn show_minutes(&mut self, counts: &Counts, before: Option<i64>) {
+        for (minute, (views, urls)) in by_minute(counts) {
+            let is_new = self.shown.is_none_or(|shown| minute > shown);
+            if is_new && before.is_none_or(|before| minute < before) {
+                self.progress.note(&bar(minute, views, urls));
+                self.shown = Some(minute);
+            }
+        }
+    }
+}
+
+/// Views and urls of each minute.
+fn by_minute(counts: &Counts) -> BTreeMap<i64, (u64, usize)> {
+    let mut minutes: BTreeMap<i64, (u64, usize)> = BTreeMap::new();
+    for ((minute, _), views) in counts {
+        let (sum, urls) = minutes.entry(*minute).or_default();
+        *sum += views.iter().sum::<u64>();
+        *urls += 1;
+    }
+    minutes
+}
+
+fn bar(minute: i64, views: u64, urls: usize) -> String {
+    let length = (views / VIEWS_PER_CHARACTER).clamp(1, BAR_WIDTH) as usize;
+    format!(
+        "{}  {:<width$}  {} views of {urls} urls",
+        text::watermark(Some(EventTime(minute))),
+        "█".repeat(length),
+        text::count(views),
+        width = BAR_WIDTH as usize
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minute_has_one_bar_over_all_urls() {
+        let counts = Counts::from([
+            ((0, "/a".to_owned()), vec![240]),
+            ((0, "/b".to_owned()), vec![120]),
+            ((60_000_000, "/a".to_owned()), vec![1]),
+        ]);
+        let minutes = by_minute(&counts);
+        assert_eq!(minutes[&0], (360, 2));
+        let shown = bar(0, 360, 2);
+        assert!(shown.starts_with("1970-01-01 00:00:00  ███ "), "{shown}");
+        assert!(shown.ends_with("360 views of 2 urls"), "{shown}");
+    }
+}

@@ -1,0 +1,119 @@
+//! `millstream job`: one job with its sources and sinks, and what hinders them.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use millstream_common::control::{JobView, SinkView, SourceView};
+
+use crate::arguments::{Form, MasterAddress};
+use crate::table::{self, Align, Column};
+use crate::{output, text};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    master: MasterAddress,
+    #[command(flatten)]
+    form: Form,
+    /// The job's name.
+    name: String,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let client = arguments.master.connect().await?;
+    let job = client.job(&arguments.name.as_str().into()).await?;
+    match arguments.form.json {
+        true => output::print_json(&job)?,
+        false => output::print(&render(&job))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The job, then a table of its sources and one of its sinks.
+pub(crate) fn render(job: &JobView) -> String {
+    let mut rows = format!(
+        "{} read, {} in dead letters, {} a second",
+        text::count(job.rows_read),
+        text::count(job.rows_rejected),
+        text::rate(job.rows_per_second)
+    );
+    if let Some(lag) = job.lag_records {
+        rows.push_str(&format!(", {} behind", text::count(lag)));
+    }
+    let restarts = match (job.restarts, job.last_recovery_ms) {
+        (0, _) => String::new(),
+        (count, None) => count.to_string(),
+        (count, Some(took)) => format!("{count}, the last took {}", text::duration(took)),
+    };
+    let interval = text::duration(job.checkpoint_interval_ms);
+    let head = table::pairs(&[
+        ("job", job.name.to_string()),
+        ("state", job.state.to_string()),
+        ("cause", job.cause.clone().unwrap_or_default()),
+        ("epoch", format!("{}, one every {interval}", job.epoch)),
+        ("watermark", text::watermark(job.watermark)),
+        ("rows", rows),
+        ("restarts", restarts),
+        ("generation", job.generation.to_string()),
+        ("incarnation", job.incarnation.clone()),
+        ("submitted", text::moment(job.submitted_at_us)),
+    ]);
+    let sources: Vec<Vec<String>> = job.sources.iter().map(source_row).collect();
+    let sinks: Vec<Vec<String>> = job.sinks.iter().map(sink_row).collect();
+    format!(
+        "{head}\n{}\n{}",
+        table::render(&SOURCE_COLUMNS, &sources),
+        table::render(&SINK_COLUMNS, &sinks)
+    )
+}
+
+const SOURCE_COLUMNS: [Column; 6] = [
+    ("SOURCE", Align::Left),
+    ("CONNECTOR", Align::Left),
+    ("SPLITS", Align::Left),
+    ("READ", Align::Right),
+    ("REJECTED", Align::Right),
+    ("WATERMARK", Align::Left),
+];
+
+fn source_row(source: &SourceView) -> Vec<String> {
+    let splits = match source.splits_ended {
+        0 => source.splits.to_string(),
+        ended => format!("{}, {ended} ended", source.splits),
+    };
+    vec![
+        source.name.clone(),
+        source.connector.clone(),
+        splits,
+        text::count(source.rows_read),
+        text::count(source.rows_rejected),
+        text::watermark(source.watermark),
+    ]
+}
+
+const SINK_COLUMNS: [Column; 8] = [
+    ("SINK", Align::Left),
+    ("CONNECTOR", Align::Left),
+    ("RELATION", Align::Left),
+    ("EPOCH", Align::Right),
+    ("BEHIND", Align::Right),
+    ("ROWS", Align::Right),
+    ("WORKER", Align::Left),
+    ("CAUSE", Align::Left),
+];
+
+fn sink_row(sink: &SinkView) -> Vec<String> {
+    vec![
+        sink.name.clone(),
+        sink.connector.clone(),
+        sink.relation.clone(),
+        sink.marker.to_string(),
+        text::count(sink.lag_epochs),
+        text::count(sink.rows_delivered),
+        sink.worker
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        sink.cause.clone().unwrap_or_default(),
+    ]
+}

@@ -1,0 +1,70 @@
+//! `millstream jobs`: all jobs of the cluster, a line each.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use millstream_common::control::JobView;
+
+use crate::arguments::{Form, MasterAddress};
+use crate::table::{self, Align, Column};
+use crate::{output, text};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    master: MasterAddress,
+    #[command(flatten)]
+    form: Form,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let jobs = arguments.master.connect().await?.jobs().await?;
+    match arguments.form.json {
+        true => output::print_json(&jobs)?,
+        false => output::print(&render(&jobs))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+const COLUMNS: [Column; 8] = [
+    ("NAME", Align::Left),
+    ("STATE", Align::Left),
+    ("EPOCH", Align::Right),
+    ("WATERMARK", Align::Left),
+    ("ROWS/S", Align::Right),
+    ("READ", Align::Right),
+    ("REJECTED", Align::Right),
+    ("LAG", Align::Right),
+];
+
+fn render(jobs: &[JobView]) -> String {
+    if jobs.is_empty() {
+        return "no jobs; submit one with `millstream submit FILE`\n".to_owned();
+    }
+    let rows: Vec<Vec<String>> = jobs
+        .iter()
+        .map(|job| {
+            vec![
+                job.name.to_string(),
+                job.state.to_string(),
+                job.epoch.to_string(),
+                text::watermark(job.watermark),
+                text::rate(job.rows_per_second),
+                text::count(job.rows_read),
+                text::count(job.rows_rejected),
+                job.lag_records.map(text::count).unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table::render(&COLUMNS, &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_list_says_what_to_do() {
+        assert!(render(&[]).contains("millstream submit"));
+    }
+}

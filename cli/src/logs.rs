@@ -1,0 +1,22 @@
+//! Logs of the process: quiet by default, on stderr, never through the progress line.
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+
+/// For verbs that people wait for: the progress line and the error at the end say it all. librdkafka
+/// reports every refused connection; what matters of it is in the job's cause.
+pub(crate) const QUIET_FILTER: &str = "warn,ractor=warn,rdkafka=off,librdkafka=off";
+/// For master and worker.
+pub(crate) const SERVICE_FILTER: &str =
+    "warn,millstream=info,ractor=warn,rdkafka=off,librdkafka=off";
+
+/// Sends events that pass `filter` to stderr.
+pub(crate) fn start(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter)
+        .with_context(|| format!("read log filter {filter:?}; write one such as info"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! `millstream master`: the control plane as a process.
+//!
+//! Prints its address on stdout, so that whoever started it on a free port learns which. Ctrl-C and
+//! SIGTERM end it; jobs go on with the next master on the same storage.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use futures::StreamExt;
+use millstream_common::blocking::{BlockingRef, ThreadPool};
+use millstream_common::net::TcpNet;
+use millstream_common::store;
+use millstream_common::time::SystemClock;
+use millstream_master::config::MasterConfig;
+
+use crate::arguments::storage_url;
+use crate::{interrupts, output, process};
+
+/// What stands in front of the address on stdout.
+pub(crate) const LISTENING: &str = "master listening at ";
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Where to serve clients and workers; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
+    listen: String,
+    /// The log, state and segments: a folder, file:// or s3://; nothing else is durable.
+    #[arg(long, env = "MILLSTREAM_STORAGE", value_name = "URL")]
+    storage: String,
+    /// Its name in the log, for people.
+    #[arg(long, default_value = "master")]
+    name: String,
+    #[command(flatten)]
+    parent: Parent,
+}
+
+/// For processes that must not outlive whoever started them, whatever ends it.
+#[derive(Args)]
+pub(crate) struct Parent {
+    /// End when stdin is closed.
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+impl Parent {
+    /// Pends until the parent is gone, or forever where nobody asked.
+    pub(crate) async fn gone(&self) {
+        if !self.until_stdin_closes {
+            return std::future::pending().await;
+        }
+        let mut sink = tokio::io::sink();
+        // An error of stdin means the same as its end.
+        let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut sink).await;
+    }
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let mut interrupts = interrupts::listen()?;
+    let blocking: BlockingRef = Arc::new(ThreadPool);
+    let storage_url = storage_url(&arguments.storage)?;
+    let config = MasterConfig {
+        net: Arc::new(TcpNet),
+        store: store::open(&storage_url, blocking.clone()).await?,
+        storage_url,
+        clock: Arc::new(SystemClock::new()),
+        blocking,
+        listen: arguments.listen,
+        name: arguments.name,
+    };
+    let mut master = process::start_master(config).await?;
+    output::print(&format!("{LISTENING}{}\n", master.address()))?;
+    tokio::select! {
+        ended = master.finished() => {
+            ended?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ = interrupts.next() => tracing::info!("told to end"),
+        () = arguments.parent.gone() => tracing::info!("stdin is closed"),
+    }
+    master.shutdown().await;
+    Ok(ExitCode::SUCCESS)
+}

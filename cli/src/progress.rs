@@ -1,0 +1,224 @@
+//! The progress line: one rewritten line on a terminal, a line every five seconds elsewhere.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use millstream_common::control::JobView;
+use millstream_common::time::ClockRef;
+
+use crate::text;
+
+/// How often a line is written where lines cannot be rewritten.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+/// Back to the line's start, clear it, and cut what does not fit instead of wrapping it.
+const REWRITE: &str = "\r\x1b[2K\x1b[?7l";
+const WRAP_AGAIN: &str = "\x1b[?7h";
+
+/// Shows how a job gets on, on stderr.
+pub(crate) struct Progress {
+    is_terminal: bool,
+    clock: ClockRef,
+    /// When and as what the last line was written.
+    last: Option<(Duration, String)>,
+}
+
+impl Progress {
+    /// On this process's stderr.
+    pub(crate) fn new(clock: ClockRef) -> Self {
+        Self {
+            is_terminal: io::stderr().is_terminal(),
+            clock,
+            last: None,
+        }
+    }
+
+    /// Shows `job`, if it is time to.
+    pub(crate) fn show(&mut self, job: &JobView) {
+        if let Some(text) = self.next(job) {
+            // Who cannot read the progress does not hold up the job.
+            let _ = io::stderr().write_all(text.as_bytes());
+        }
+    }
+
+    /// Writes a line that stays, above the one that is being rewritten.
+    pub(crate) fn note(&mut self, text: &str) {
+        if self.is_terminal && self.last.take().is_some() {
+            eprint!("{REWRITE}{WRAP_AGAIN}");
+        }
+        eprintln!("{text}");
+    }
+
+    /// Ends the line that is being rewritten, so that other text can follow.
+    pub(crate) fn finish(&mut self) {
+        if self.is_terminal && self.last.take().is_some() {
+            eprintln!();
+        }
+    }
+
+    fn next(&mut self, job: &JobView) -> Option<String> {
+        let now = self.clock.monotonic();
+        let line = line(job);
+        let due = match &self.last {
+            None => true,
+            Some((_, shown)) if self.is_terminal => *shown != line,
+            Some((at, _)) => now.saturating_sub(*at) >= LINE_INTERVAL,
+        };
+        if !due {
+            return None;
+        }
+        let text = match self.is_terminal {
+            true => format!("{REWRITE}{line}{WRAP_AGAIN}"),
+            false => format!("{line}\n"),
+        };
+        self.last = Some((now, line));
+        Some(text)
+    }
+}
+
+/// A job in one line: what matters most stands first.
+pub(crate) fn line(job: &JobView) -> String {
+    let mut parts = vec![
+        format!("{} {}", job.name, job.state),
+        format!("{} rows/s", text::rate(job.rows_per_second)),
+    ];
+    if let Some(lag) = job.lag_records {
+        parts.push(format!("lag {}", text::count(lag)));
+    }
+    parts.push(format!("watermark {}", text::watermark(job.watermark)));
+    parts.push(format!("epoch {}", job.epoch));
+    if job.rows_rejected > 0 {
+        parts.push(format!("rejected {}", text::count(job.rows_rejected)));
+    }
+    if let Some(cause) = &job.cause {
+        parts.push(one_line(cause));
+    }
+    for sink in &job.sinks {
+        if let Some(cause) = &sink.cause {
+            parts.push(format!("{}: {}", sink.name, one_line(cause)));
+        }
+    }
+    parts.join(" | ")
+}
+
+/// Errors of databases span lines; a progress line does not.
+fn one_line(cause: &str) -> String {
+    cause.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use millstream_common::control::{JobState, SinkView};
+    use millstream_common::ids::{Epoch, Generation};
+    use millstream_common::time::{Clock, EventTime};
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct HandClock(AtomicU64);
+
+    impl Clock for HandClock {
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::Relaxed))
+        }
+
+        fn unix_micros(&self) -> i64 {
+            0
+        }
+    }
+
+    fn job() -> JobView {
+        JobView {
+            name: "clicks".into(),
+            state: JobState::Running,
+            incarnation: String::new(),
+            generation: Generation(1),
+            epoch: Epoch(41),
+            watermark: Some(EventTime(1_777_630_000_000_000)),
+            rows_read: 0,
+            rows_rejected: 12,
+            rows_per_second: 2013.2,
+            lag_records: Some(1204),
+            sources: Vec::new(),
+            sinks: Vec::new(),
+            cause: None,
+            restarts: 0,
+            submitted_at_us: 0,
+            last_recovery_ms: None,
+            checkpoint_interval_ms: 1000,
+        }
+    }
+
+    #[test]
+    fn the_line_says_rate_lag_watermark_and_epoch() {
+        assert_eq!(
+            line(&job()),
+            "clicks running | 2,013 rows/s | lag 1,204 | watermark 2026-05-01 10:06:40 | epoch 41 \
+             | rejected 12"
+        );
+    }
+
+    #[test]
+    fn what_hinders_the_job_or_a_sink_stands_in_the_same_line() {
+        let mut job = job();
+        job.cause = Some("no worker\nhas joined".to_owned());
+        job.sinks.push(SinkView {
+            name: "warehouse".to_owned(),
+            connector: "postgres".to_owned(),
+            relation: "page_views".to_owned(),
+            marker: Epoch(3),
+            lag_epochs: 38,
+            rows_delivered: 0,
+            cause: Some("connection refused".to_owned()),
+            worker: None,
+        });
+        let shown = line(&job);
+        assert!(
+            shown.ends_with("| no worker has joined | warehouse: connection refused"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn without_a_terminal_a_line_comes_every_five_seconds() {
+        let clock = Arc::new(HandClock::default());
+        let mut progress = Progress {
+            is_terminal: false,
+            clock: clock.clone(),
+            last: None,
+        };
+        assert!(progress.next(&job()).is_some());
+        clock.0.store(4, Ordering::Relaxed);
+        assert_eq!(progress.next(&job()), None);
+        clock.0.store(5, Ordering::Relaxed);
+        assert!(
+            progress
+                .next(&job())
+                .is_some_and(|text| text.ends_with('\n'))
+        );
+    }
+
+    #[test]
+    fn on_a_terminal_the_line_is_rewritten_when_it_changes() {
+        let mut progress = Progress {
+            is_terminal: true,
+            clock: Arc::new(HandClock::default()),
+            last: None,
+        };
+        assert!(
+            progress
+                .next(&job())
+                .is_some_and(|text| text.starts_with('\r'))
+        );
+        assert_eq!(progress.next(&job()), None);
+        let mut later = job();
+        later.epoch = Epoch(42);
+        assert!(
+            progress
+                .next(&later)
+                .is_some_and(|text| !text.contains('\n'))
+        );
+    }
+}

@@ -1,0 +1,218 @@
+//! `millstream run`: master, worker and job in one process, over a network that never leaves it.
+//!
+//! Storage in a folder beside the user, one a job, so that the same command goes on where the last one
+//! stopped and no other job with it. What a killed process left unfinished is stopped first.
+//! The first Ctrl-C stops the job with a last, delivered epoch; the second ends the process at once,
+//! which loses nothing: what was not committed is read again. Failure: a failed job is exit code 1.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use millstream_common::blocking::{BlockingRef, ThreadPool};
+use millstream_common::client::{self, ControlClient};
+use millstream_common::control::{ControlError, StopMode, Submitted};
+use millstream_common::ids::{JobName, WorkerId};
+use millstream_common::net::{MemoryNet, NetRef};
+use millstream_common::store;
+use millstream_common::time::{ClockRef, SystemClock};
+use millstream_master::config::MasterConfig;
+use millstream_worker::config::{RealStores, WorkerConfig};
+
+use crate::arguments::{JobFile, JobText, storage_url};
+use crate::follow::{End, OnInterrupt, follow};
+use crate::process::{self, Master, Worker};
+use crate::progress::Progress;
+use crate::submit::{began, report_end, submit};
+use crate::{interrupts, stop, worker};
+
+/// As a shell reports a process that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    job: JobFile,
+    /// Where log, state and segments are kept: a folder, file:// or s3://. By default a folder of
+    /// the job's own in ./.millstream/.
+    #[arg(long, env = "MILLSTREAM_STORAGE", value_name = "URL")]
+    storage: Option<String>,
+    /// The job's name; by default the file's.
+    #[arg(long)]
+    name: Option<String>,
+    /// Begin a new life of its state; append sinks receive their rows again.
+    #[arg(long)]
+    fresh: bool,
+    /// Tasks of each stage to run; by default one a core.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    slots: Option<u32>,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Some(text) = arguments.job.read()? else {
+        return Ok(ExitCode::FAILURE);
+    };
+    let name = arguments.job.job_name(arguments.name.as_deref())?;
+    let mut interrupts = interrupts::listen()?;
+    let clock: ClockRef = Arc::new(SystemClock::new());
+    let storage = arguments
+        .storage
+        .unwrap_or_else(|| format!("./.millstream/{name}"));
+    let slots = arguments.slots.unwrap_or_else(worker::core_count);
+    let mut here = tokio::select! {
+        started = Here::start(&storage, slots, clock.clone()) => started?,
+        _ = interrupts.next() => return Ok(ExitCode::from(INTERRUPTED)),
+    };
+    let job = Job {
+        client: here.client.clone(),
+        name,
+        fresh: arguments.fresh,
+    };
+    let mut progress = Progress::new(clock);
+    let ended = tokio::select! {
+        ended = job.run(&text, &mut interrupts, &mut progress) => ended,
+        failed = here.failed() => Err(failed),
+    };
+    progress.finish();
+    if matches!(ended, Ok(Outcome::Interrupted)) {
+        eprintln!("ended at once; the same command goes on from the last committed epoch");
+        // Not even a task that hangs may hold up the second Ctrl-C.
+        std::process::exit(INTERRUPTED.into());
+    }
+    here.shutdown().await;
+    match ended? {
+        Outcome::Done(code) => Ok(code),
+        Outcome::Interrupted => Ok(ExitCode::from(INTERRUPTED)),
+    }
+}
+
+/// Master and worker of this process.
+struct Here {
+    master: Master,
+    worker: Worker,
+    client: ControlClient,
+}
+
+impl Here {
+    async fn start(storage: &str, slots: u32, clock: ClockRef) -> anyhow::Result<Self> {
+        let net: NetRef = Arc::new(MemoryNet::default());
+        let blocking: BlockingRef = Arc::new(ThreadPool);
+        let storage_url = storage_url(storage)?;
+        let master = process::start_master(MasterConfig {
+            net: net.clone(),
+            store: store::open(&storage_url, blocking.clone()).await?,
+            storage_url,
+            clock: clock.clone(),
+            blocking: blocking.clone(),
+            listen: "master:0".to_owned(),
+            name: "run".to_owned(),
+        })
+        .await?;
+        let stores = RealStores {
+            blocking: blocking.clone(),
+        };
+        let worker = process::start_worker(WorkerConfig {
+            net: net.clone(),
+            stores: Arc::new(stores),
+            clock,
+            blocking,
+            master: master.address().to_owned(),
+            slots,
+            flight_listen: "worker:0".to_owned(),
+            advertise: None,
+            name: WorkerId::from("run"),
+        })
+        .await?;
+        let client = ControlClient::connect(net, master.address()).await?;
+        Ok(Self {
+            master,
+            worker,
+            client,
+        })
+    }
+
+    /// Pends until the master or the worker ends by itself, which it never should.
+    async fn failed(&mut self) -> anyhow::Error {
+        let ended = tokio::select! {
+            ended = self.master.finished() => ended.context("the master ended"),
+            ended = self.worker.finished() => ended.context("the worker ended"),
+        };
+        match ended {
+            Err(error) => error,
+            Ok(()) => anyhow::anyhow!("master or worker ended by itself"),
+        }
+    }
+
+    async fn shutdown(self) {
+        self.worker.shutdown().await;
+        self.master.shutdown().await;
+    }
+}
+
+/// The job of this process, as a client sees it.
+struct Job {
+    client: ControlClient,
+    name: JobName,
+    fresh: bool,
+}
+
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    Done(ExitCode),
+    Interrupted,
+}
+
+impl Job {
+    async fn run(
+        &self,
+        text: &JobText,
+        interrupts: &mut BoxStream<'static, ()>,
+        progress: &mut Progress,
+    ) -> anyhow::Result<Outcome> {
+        let submitted = tokio::select! {
+            submitted = self.submit(text) => submitted?,
+            _ = interrupts.next() => return Ok(Outcome::Interrupted),
+        };
+        let Some(submitted) = submitted else {
+            return Ok(Outcome::Done(ExitCode::FAILURE));
+        };
+        eprintln!("{}; Ctrl-C stops it", began(&submitted));
+        let on_interrupt = OnInterrupt::Stop;
+        let end = follow(&self.client, &self.name, on_interrupt, interrupts, progress).await?;
+        progress.finish();
+        Ok(match end {
+            End::Job(job) => Outcome::Done(report_end(&job)),
+            End::Stopped(stopped) => {
+                eprintln!("{}; the same command goes on", stop::told(&stopped));
+                Outcome::Done(ExitCode::SUCCESS)
+            }
+            End::Abandoned | End::Left => Outcome::Interrupted,
+        })
+    }
+
+    /// The log of a process that was killed says that its job runs: this master has taken it up
+    /// already. It is stopped, so that the file given now is what goes on, or is refused.
+    async fn submit(&self, text: &JobText) -> anyhow::Result<Option<Submitted>> {
+        match submit(&self.client, &self.name, text, self.fresh).await {
+            Err(client::Error::Refused(ControlError::AlreadyRunning { .. })) => {}
+            settled => return Ok(settled?),
+        }
+        eprintln!(
+            "{} was not stopped last time; going on from its last epoch",
+            self.name
+        );
+        let stopped = self.client.stop(&self.name, StopMode::Stop).await;
+        match stopped {
+            // It may have come to its own end in between.
+            Ok(_) | Err(client::Error::Refused(ControlError::NotRunning { .. })) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(submit(&self.client, &self.name, text, self.fresh).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! `run` from submission to exit code, against a master that answers from a script over an in-memory
+//! network.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream};
+use millstream_common::control::{
+    CheckpointView, JobState, JobView, Stopped, SubmitRequest, WorkerView,
+};
+use millstream_common::ids::{Epoch, Generation};
+use millstream_common::problem::Problem;
+use millstream_master::service::{self, ControlBackend};
+use millstream_proto::v1;
+use millstream_proto::v1::worker_link_server::WorkerLink;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::*;
+
+/// A master with one job. Its state is what the test says.
+struct Script {
+    state: Mutex<JobState>,
+    calls: Mutex<Vec<&'static str>>,
+    /// A stop answers at once, or never.
+    stop_answers: bool,
+    watched: Notify,
+}
+
+impl Script {
+    fn new(state: JobState, stop_answers: bool) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(state),
+            calls: Mutex::default(),
+            stop_answers,
+            watched: Notify::new(),
+        })
+    }
+
+    fn note(&self, call: &'static str) {
+        self.calls.lock().unwrap().push(call);
+    }
+
+    fn view(&self) -> JobView {
+        let state = *self.state.lock().unwrap();
+        JobView {
+            name: "clicks".into(),
+            state,
+            incarnation: String::new(),
+            generation: Generation(1),
+            epoch: Epoch(7),
+            watermark: None,
+            rows_read: 0,
+            rows_rejected: 0,
+            rows_per_second: 0.0,
+            lag_records: None,
+            sources: Vec::new(),
+            sinks: Vec::new(),
+            cause: (state == JobState::Failed).then(|| "disk full".to_owned()),
+            restarts: 0,
+            submitted_at_us: 0,
+            last_recovery_ms: None,
+            checkpoint_interval_ms: 1000,
+        }
+    }
+}
+
+#[async_trait]
+impl ControlBackend for Script {
+    async fn submit(&self, request: SubmitRequest) -> Result<Submitted, ControlError> {
+        self.note("submit");
+        if request.sql.is_empty() {
+            return Err(ControlError::Problems(vec![Problem {
+                line: 0,
+                column: 0,
+                length: 0,
+                message: "no statement".to_owned(),
+                hint: None,
+            }]));
+        }
+        let mut state = self.state.lock().unwrap();
+        match *state {
+            JobState::Running => {
+                return Err(ControlError::AlreadyRunning {
+                    name: request.name.0,
+                });
+            }
+            JobState::Stopped => *state = JobState::Running,
+            _ => {}
+        }
+        drop(state);
+        Ok(Submitted {
+            job: self.view(),
+            resumed_from: None,
+        })
+    }
+
+    async fn stop(&self, _: &JobName, _: StopMode) -> Result<Stopped, ControlError> {
+        self.note("stop");
+        self.watched.notify_one();
+        if !self.stop_answers {
+            std::future::pending::<()>().await;
+        }
+        *self.state.lock().unwrap() = JobState::Stopped;
+        Ok(Stopped {
+            job: self.view(),
+            lagging_sinks: Vec::new(),
+        })
+    }
+
+    async fn get(&self, _: &JobName) -> Result<JobView, ControlError> {
+        self.watched.notify_one();
+        Ok(self.view())
+    }
+
+    async fn list(&self) -> Result<Vec<JobView>, ControlError> {
+        Ok(vec![self.view()])
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerView>, ControlError> {
+        Ok(Vec::new())
+    }
+
+    async fn checkpoints(
+        &self,
+        _: &JobName,
+        _: usize,
+    ) -> Result<Vec<CheckpointView>, ControlError> {
+        Ok(Vec::new())
+    }
+}
+
+struct NoLink;
+
+#[tonic::async_trait]
+impl WorkerLink for NoLink {
+    type AttachStream = BoxStream<'static, Result<v1::MasterFrame, Status>>;
+
+    async fn attach(
+        &self,
+        _: Request<Streaming<v1::WorkerFrame>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        Err(Status::unimplemented("no worker calls here"))
+    }
+}
+
+/// Runs the script's job with `sql` and these interrupts.
+async fn run_job(
+    script: &Arc<Script>,
+    sql: &str,
+    mut interrupts: BoxStream<'static, ()>,
+) -> anyhow::Result<Outcome> {
+    let net: NetRef = Arc::new(MemoryNet::default());
+    let listener = net.listen("master:1").await.unwrap();
+    let mut server = JoinSet::new();
+    let never = std::future::pending();
+    server.spawn(service::serve(listener, script.clone(), NoLink, never));
+    let job = Job {
+        client: ControlClient::connect(net, "master:1").await.unwrap(),
+        name: "clicks".into(),
+        fresh: false,
+    };
+    let text = JobText {
+        file: "clicks.sql".to_owned(),
+        sql: sql.to_owned(),
+    };
+    let mut progress = Progress::new(Arc::new(SystemClock::new()));
+    job.run(&text, &mut interrupts, &mut progress).await
+}
+
+/// An interrupt each time the master is looked at or told to stop, `count` times.
+fn interrupts(script: &Arc<Script>, count: usize) -> BoxStream<'static, ()> {
+    let notices = stream::unfold(script.clone(), |script| async {
+        script.watched.notified().await;
+        Some(((), script))
+    });
+    notices.take(count).chain(stream::pending()).boxed()
+}
+
+#[tokio::test]
+async fn the_first_interrupt_stops_the_job_and_is_no_failure() {
+    let script = Script::new(JobState::Stopped, true);
+    let outcome = run_job(&script, "SELECT 1", interrupts(&script, 1)).await;
+    assert_eq!(outcome.unwrap(), Outcome::Done(ExitCode::SUCCESS));
+    assert_eq!(*script.calls.lock().unwrap(), ["submit", "stop"]);
+}
+
+#[tokio::test]
+async fn the_second_interrupt_does_not_wait_for_the_stop() {
+    let script = Script::new(JobState::Stopped, false);
+    let outcome = run_job(&script, "SELECT 1", interrupts(&script, 2)).await;
+    assert_eq!(outcome.unwrap(), Outcome::Interrupted);
+}
+
+#[tokio::test]
+async fn a_finished_job_succeeds_and_a_failed_one_fails() {
+    let finished = Script::new(JobState::Finished, true);
+    let outcome = run_job(&finished, "SELECT 1", stream::pending().boxed()).await;
+    assert_eq!(outcome.unwrap(), Outcome::Done(ExitCode::SUCCESS));
+    let failed = Script::new(JobState::Failed, true);
+    let outcome = run_job(&failed, "SELECT 1", stream::pending().boxed()).await;
+    assert_eq!(outcome.unwrap(), Outcome::Done(ExitCode::FAILURE));
+}
+
+#[tokio::test]
+async fn problems_of_the_sql_fail_and_start_nothing() {
+    let script = Script::new(JobState::Stopped, true);
+    let outcome = run_job(&script, "", stream::pending().boxed()).await;
+    assert_eq!(outcome.unwrap(), Outcome::Done(ExitCode::FAILURE));
+    assert_eq!(*script.calls.lock().unwrap(), ["submit"]);
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_running_is_stopped_and_goes_on() {
+    let script = Script::new(JobState::Running, true);
+    // The first notice comes from the stop of what was left, the next one from watching.
+    let interrupts = interrupts(&script, 2).skip(1).boxed();
+    let outcome = run_job(&script, "SELECT 1", interrupts).await;
+    assert_eq!(outcome.unwrap(), Outcome::Done(ExitCode::SUCCESS));
+    assert_eq!(
+        *script.calls.lock().unwrap(),
+        ["submit", "stop", "submit", "stop"]
+    );
+}

@@ -1,0 +1,102 @@
+//! Numbers, times and sizes as people read them. Pure.
+
+use millstream_common::time::EventTime;
+
+/// `1234567` as `1,234,567`.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Rows a second, whole.
+pub(crate) fn rate(rows_per_second: f64) -> String {
+    // A cast saturates: neither a negative nor an endless rate can do harm.
+    count(rows_per_second.round() as u64)
+}
+
+/// Event time to the second; `-` before the first watermark.
+pub(crate) fn watermark(time: Option<EventTime>) -> String {
+    match time {
+        None => "-".to_owned(),
+        Some(time) => match chrono::DateTime::from_timestamp_micros(time.0) {
+            Some(moment) => moment.format("%Y-%m-%d %H:%M:%S").to_string(),
+            None => time.to_string(),
+        },
+    }
+}
+
+/// A moment of the wall's time.
+pub(crate) fn moment(unix_us: i64) -> String {
+    match chrono::DateTime::from_timestamp_micros(unix_us) {
+        Some(moment) => moment.format("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        None => format!("{unix_us} us"),
+    }
+}
+
+/// `850 ms`, `4.2 s`, `3 min 12 s`, `5 h 2 min`, `3 d 4 h`.
+pub(crate) fn duration(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0 => format!("{milliseconds} ms"),
+        1..60 => format!("{seconds}.{} s", milliseconds % 1000 / 100),
+        60..3600 => format!("{minutes} min {} s", seconds % 60),
+        3600..86_400 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+/// `0 B`, `1.5 KiB`, `3.2 MiB`, `1.1 GiB`.
+pub(crate) fn bytes(number: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut size = number as f64;
+    while size >= 1024.0 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{number} B"),
+        _ => format!("{size:.1} {}", UNITS[unit]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!(count(7), "7");
+        assert_eq!(count(123), "123");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(rate(2012.7), "2,013");
+        assert_eq!(rate(-0.1), "0");
+    }
+
+    #[test]
+    fn spans_are_shown_in_two_units_at_most() {
+        assert_eq!(duration(850), "850 ms");
+        assert_eq!(duration(4_250), "4.2 s");
+        assert_eq!(duration(192_000), "3 min 12 s");
+        assert_eq!(duration(18_120_000), "5 h 2 min");
+        assert_eq!(duration(273_600_000), "3 d 4 h");
+    }
+
+    #[test]
+    fn sizes_and_times_are_short() {
+        assert_eq!(bytes(900), "900 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
+        assert_eq!(watermark(None), "-");
+        assert_eq!(watermark(Some(EventTime(0))), "1970-01-01 00:00:00");
+        assert_eq!(watermark(Some(EventTime::MAX)), "end of time");
+    }
+}

@@ -1,0 +1,88 @@
+//! `millstream worker`: the data plane as a process. Any number of them join one master.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use futures::StreamExt;
+use millstream_common::blocking::{BlockingRef, ThreadPool};
+use millstream_common::ids::WorkerId;
+use millstream_common::net::TcpNet;
+use millstream_common::time::SystemClock;
+use millstream_worker::config::{RealStores, WorkerConfig};
+
+use crate::arguments::MasterAddress;
+use crate::master::Parent;
+use crate::{interrupts, output, process};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    master: MasterAddress,
+    /// Tasks of each stage to run; by default one a core.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    slots: Option<u32>,
+    /// Where to serve rows to other workers; port 0 takes a free one.
+    #[arg(
+        long,
+        env = "MILLSTREAM_FLIGHT_LISTEN",
+        default_value = "127.0.0.1:0",
+        value_name = "HOST:PORT"
+    )]
+    flight_listen: String,
+    /// How other workers reach it, where that is not where it listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Its name in the cluster; unique. By default one is made up.
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    parent: Parent,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let mut interrupts = interrupts::listen()?;
+    let blocking: BlockingRef = Arc::new(ThreadPool);
+    let stores = RealStores {
+        blocking: blocking.clone(),
+    };
+    let config = WorkerConfig {
+        net: Arc::new(TcpNet),
+        stores: Arc::new(stores),
+        clock: Arc::new(SystemClock::new()),
+        blocking,
+        master: arguments.master.master,
+        slots: arguments.slots.unwrap_or_else(core_count),
+        flight_listen: arguments.flight_listen,
+        advertise: arguments.advertise,
+        name: WorkerId(arguments.name.unwrap_or_else(made_up_name)),
+    };
+    let mut worker = process::start_worker(config).await?;
+    output::print(&format!("worker {} started\n", worker.id()))?;
+    tokio::select! {
+        ended = worker.finished() => {
+            ended?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ = interrupts.next() => tracing::info!("told to end"),
+        () = arguments.parent.gone() => tracing::info!("stdin is closed"),
+    }
+    worker.shutdown().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How many tasks of a stage run well side by side here.
+pub(crate) fn core_count() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
+}
+
+/// Unique without asking anybody: host names and process ids repeat among containers.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the name only has to differ from those of other processes"
+)]
+fn made_up_name() -> String {
+    let mut name = format!("worker-{}", uuid::Uuid::new_v4().simple());
+    name.truncate("worker-".len() + 8);
+    name
+}

@@ -1,0 +1,63 @@
+//! `millstream workers`: the workers that have joined, a line each.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use millstream_common::control::WorkerView;
+
+use crate::arguments::{Form, MasterAddress};
+use crate::table::{self, Align, Column};
+use crate::{output, text};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    master: MasterAddress,
+    #[command(flatten)]
+    form: Form,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let workers = arguments.master.connect().await?.workers().await?;
+    match arguments.form.json {
+        true => output::print_json(&workers)?,
+        false => output::print(&render(&workers))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+const COLUMNS: [Column; 9] = [
+    ("WORKER", Align::Left),
+    ("SLOTS", Align::Right),
+    ("TASKS", Align::Right),
+    ("SPLITS", Align::Right),
+    ("JOBS", Align::Left),
+    ("JOINED", Align::Right),
+    ("HEARTBEAT", Align::Right),
+    ("FLIGHT", Align::Left),
+    ("VERSION", Align::Left),
+];
+
+fn render(workers: &[WorkerView]) -> String {
+    if workers.is_empty() {
+        return "no workers; start one with `millstream worker --master HOST:7070`\n".to_owned();
+    }
+    let rows: Vec<Vec<String>> = workers
+        .iter()
+        .map(|worker| {
+            let jobs: Vec<&str> = worker.jobs.iter().map(|name| name.as_str()).collect();
+            vec![
+                worker.id.to_string(),
+                worker.slots.to_string(),
+                worker.tasks.to_string(),
+                worker.splits.to_string(),
+                jobs.join(","),
+                format!("{} ago", text::duration(worker.age_ms)),
+                format!("{} ago", text::duration(worker.heartbeat_age_ms)),
+                worker.flight_address.clone(),
+                worker.version.clone(),
+            ]
+        })
+        .collect();
+    table::render(&COLUMNS, &rows)
+}
