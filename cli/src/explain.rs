@@ -19,7 +19,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Some(job) = arguments.job.read()? else {
         return Ok(ExitCode::FAILURE);
     };
-    match process::explain(&job.sql)? {
+    match process::explain(&job.sql) {
         Ok(explained) => {
             match arguments.form.json {
                 true => output::print_json(&explained.plan)?,

@@ -1,62 +1,23 @@
 //! The processes behind the verbs: a master, a worker, the SQL front end. The one place that knows
 //! how they are started.
 
-use std::convert::Infallible;
-
-use anyhow::bail;
 use millstream_common::plan::JobPlan;
 use millstream_common::problem::Problem;
+use millstream_common::secret;
+pub(crate) use millstream_master::Master;
 use millstream_master::config::MasterConfig;
+use millstream_master::plan::{self, PlannedJob};
+pub(crate) use millstream_worker::Worker;
 use millstream_worker::config::WorkerConfig;
 
-/// A running master.
-pub(crate) struct Master(Infallible);
-
-impl Master {
-    /// Where it really listens.
-    pub(crate) fn address(&self) -> &str {
-        match self.0 {}
-    }
-
-    /// Pends until it ends by itself.
-    pub(crate) async fn finished(&mut self) -> anyhow::Result<()> {
-        match self.0 {}
-    }
-
-    /// Ends it; jobs go on with the next one.
-    pub(crate) async fn shutdown(self) {
-        match self.0 {}
-    }
-}
-
-/// A running worker.
-pub(crate) struct Worker(Infallible);
-
-impl Worker {
-    /// Its name in the cluster.
-    pub(crate) fn id(&self) -> &str {
-        match self.0 {}
-    }
-
-    /// Pends until it ends by itself.
-    pub(crate) async fn finished(&mut self) -> anyhow::Result<()> {
-        match self.0 {}
-    }
-
-    /// Ends it; the master rewinds what ran here.
-    pub(crate) async fn shutdown(self) {
-        match self.0 {}
-    }
-}
-
 /// Starts a master.
-pub(crate) async fn start_master(_: MasterConfig) -> anyhow::Result<Master> {
-    bail!("this binary is built without a master")
+pub(crate) async fn start_master(config: MasterConfig) -> anyhow::Result<Master> {
+    Ok(Master::start(config).await?)
 }
 
 /// Starts a worker.
-pub(crate) async fn start_worker(_: WorkerConfig) -> anyhow::Result<Worker> {
-    bail!("this binary is built without a worker")
+pub(crate) async fn start_worker(config: WorkerConfig) -> anyhow::Result<Worker> {
+    Ok(Worker::start(config).await?)
 }
 
 /// A job as it would run.
@@ -68,11 +29,23 @@ pub(crate) struct Explained {
 }
 
 /// All problems of a job: of its SQL, and of what it refers to outside.
-pub(crate) async fn check(_: &str) -> anyhow::Result<Vec<Problem>> {
-    bail!("this binary is built without the SQL front end")
+pub(crate) async fn check(sql: &str) -> anyhow::Result<Vec<Problem>> {
+    match plan_job(sql) {
+        Ok(_) => Ok(Vec::new()),
+        Err(problems) => Ok(problems),
+    }
 }
 
 /// The stages of a job, or the problems of its SQL.
-pub(crate) fn explain(_: &str) -> anyhow::Result<Result<Explained, Vec<Problem>>> {
-    bail!("this binary is built without the SQL front end")
+pub(crate) fn explain(sql: &str) -> Result<Explained, Vec<Problem>> {
+    let planned = plan_job(sql)?;
+    Ok(Explained {
+        text: plan::explain(&planned),
+        plan: planned.plan,
+    })
+}
+
+fn plan_job(sql: &str) -> Result<PlannedJob, Vec<Problem>> {
+    let planned = plan::plan_job(sql, &secret::Environment);
+    planned.map_err(|problems| problems.into_iter().map(Into::into).collect())
 }

@@ -136,8 +136,9 @@ pub struct RestorePoint {
     pub epoch: Epoch,
     /// The splits of all tasks, with where to begin.
     pub splits: Vec<AssignedSplit>,
-    /// The sources' watermarks: operators start from them (INV-6).
-    pub watermarks: BTreeMap<SourceIndex, EventTime>,
+    /// The sources' watermarks on which operators acted at the barrier of [`Self::epoch`]: their state forgets what
+    /// these had closed, and nothing more (INV-7).
+    pub acted_watermarks: BTreeMap<SourceIndex, EventTime>,
     /// Live state parts, oldest first.
     pub parts: BTreeMap<OperatorId, Vec<StatePart>>,
     /// Epochs that some sink may not hold yet, in order.

@@ -12,20 +12,19 @@ use millstream_common::secret;
 use ractor::{ActorRef, call};
 
 use crate::job::job_actor::JobMessage;
-use crate::plan::{self, ExternalProbe};
+use crate::plan;
 use crate::service::ControlBackend;
 use crate::supervisor_actor::{Submission, SupervisorMessage};
 
 /// The handle of a running master.
 pub struct Backend {
     supervisor: ActorRef<SupervisorMessage>,
-    probe: Box<dyn ExternalProbe>,
 }
 
 impl Backend {
-    /// In front of `supervisor`; `probe` looks at topics and tables before a job is taken.
-    pub fn new(supervisor: ActorRef<SupervisorMessage>, probe: Box<dyn ExternalProbe>) -> Self {
-        Self { supervisor, probe }
+    /// In front of `supervisor`.
+    pub fn new(supervisor: ActorRef<SupervisorMessage>) -> Self {
+        Self { supervisor }
     }
 
     async fn job(&self, name: &JobName) -> Result<ActorRef<JobMessage>, ControlError> {
@@ -35,6 +34,10 @@ impl Backend {
             nearest,
         })
     }
+}
+
+fn refused(problems: Vec<plan::Problem>) -> ControlError {
+    ControlError::Problems(problems.into_iter().map(Into::into).collect())
 }
 
 /// The actor has ended: the master is going down, or was fenced.
@@ -48,11 +51,7 @@ fn gone<T>(error: ractor::RactorErr<T>) -> ControlError {
 #[async_trait]
 impl ControlBackend for Backend {
     async fn submit(&self, request: SubmitRequest) -> Result<Submitted, ControlError> {
-        let planned = plan::plan_job(&request.sql, &secret::Environment).map_err(ControlError::Problems)?;
-        let problems = plan::check_external(&planned, self.probe.as_ref()).await;
-        if !problems.is_empty() {
-            return Err(ControlError::Problems(problems));
-        }
+        let planned = plan::plan_job(&request.sql, &secret::Environment).map_err(refused)?;
         let submission = Submission {
             job: request.name,
             sql: request.sql,

@@ -13,6 +13,7 @@ pub mod job;
 pub mod log_actor;
 pub mod master;
 pub mod plan;
+pub mod probe;
 pub mod replay;
 pub mod service;
 pub mod submit;

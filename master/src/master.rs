@@ -67,7 +67,7 @@ impl Master {
             term,
             storage_url: config.storage_url.clone(),
         };
-        let backend = Backend::new(supervisor.clone(), config.probe());
+        let backend = Backend::new(supervisor.clone());
         let (stop_serving, stopped) = oneshot::channel();
         tasks.spawn(async move {
             let stopped = async { drop(stopped.await) };

@@ -12,7 +12,6 @@ use millstream_common::dead_letter;
 use millstream_common::plan::{Branch, JobPlan, KeyedKind, Port, StageHead, StagePlan};
 
 use crate::exchange::sender::{EdgeSender, ExchangeSender, SendError};
-use crate::ship::ship_actor::segment_schema;
 use crate::transform::{BranchProgram, FailedRow};
 
 /// Where a branch ends.
@@ -92,14 +91,13 @@ fn failure_of(name: &str, error: &SendError) -> Failure {
     Failure::new(error.kind(), name, error)
 }
 
-/// The schema of the rows that a branch reads from its stage's head.
+/// The schema of the rows that a branch reads from its stage's head, without `_op`.
 pub fn input_schema(plan: &JobPlan, stage: &StagePlan, branch: &Branch) -> SchemaRef {
     match (&stage.head, branch.port) {
         (_, Port::DeadLetters) => dead_letter::schema(),
         (StageHead::Source(source), _) => plan.sources[source.index()].schema().0,
-        (StageHead::Keyed(keyed), port) => match &keyed.kind {
+        (StageHead::Keyed(keyed), _) => match &keyed.kind {
             KeyedKind::Distinct { .. } => keyed.input.0.clone(),
-            KeyedKind::Aggregate { output, .. } if port == Port::Changes => segment_schema(&output.0),
             KeyedKind::Aggregate { output, .. } => output.0.clone(),
         },
     }

@@ -106,7 +106,9 @@ pub fn decode(path: &str, bytes: &Bytes, checksum: u32) -> Result<Vec<RecordBatc
             expected: checksum,
         });
     }
-    let read = || StreamReader::try_new(bytes.as_ref(), None)?.collect();
+    let read = || -> Result<Vec<RecordBatch>, ArrowError> {
+        StreamReader::try_new(bytes.as_ref(), None)?.collect()
+    };
     read().map_err(|source| ObjectError::Arrow {
         path: path.to_owned(),
         source,

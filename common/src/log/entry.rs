@@ -217,8 +217,10 @@ pub struct JobProgress {
     pub epoch: Epoch,
     /// Every split ever claimed.
     pub splits: BTreeMap<SourceIndex, BTreeMap<SplitId, SplitProgress>>,
-    /// The sources' watermarks.
+    /// The sources' watermarks: operators act on them at the next barrier.
     pub watermarks: BTreeMap<SourceIndex, EventTime>,
+    /// The watermarks on which operators acted at the barrier of [`Self::epoch`]: those of the epoch before.
+    pub acted_watermarks: BTreeMap<SourceIndex, EventTime>,
     /// Live state parts.
     pub parts: BTreeMap<OperatorId, Vec<StatePart>>,
     /// Row counts since the life began.
@@ -262,6 +264,7 @@ impl JobProgress {
                     .map(|(split, progress)| (split.clone(), progress.clone())),
             );
         }
+        self.acted_watermarks = self.watermarks.clone();
         for (source, watermark) in &entry.watermarks {
             let known = self.watermarks.entry(*source).or_insert(*watermark);
             *known = (*known).max(*watermark);

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use super::entry::{EpochEntry, JobProgress};
 use super::*;
 use crate::blocking::ThreadPool;
-use crate::ids::{Epoch, Generation, Incarnation, SinkIndex};
+use crate::ids::{Epoch, Generation, Incarnation, SinkIndex, SourceIndex};
+use crate::time::EventTime;
 use crate::store::{FileStore, Store};
 
 fn object(term: u64, nonce: &str) -> LogObject {
@@ -148,6 +149,21 @@ fn an_epoch_must_name_the_head_of_the_chain_as_its_parent() {
         progress.apply(&epoch(4, 4)).is_err(),
         "an epoch is after its parent"
     );
+}
+
+#[test]
+fn operators_have_acted_on_the_watermarks_of_the_epoch_before() {
+    let source = SourceIndex(0);
+    let with_watermark = |number: u64, micros: i64| EpochEntry {
+        watermarks: BTreeMap::from([(source, EventTime(micros))]),
+        ..epoch(number, number - 1)
+    };
+    let mut progress = JobProgress::default();
+    progress.apply(&with_watermark(1, 10)).expect("first");
+    assert_eq!(progress.acted_watermarks.get(&source), None);
+    progress.apply(&with_watermark(2, 20)).expect("second");
+    assert_eq!(progress.acted_watermarks[&source], EventTime(10));
+    assert_eq!(progress.watermarks[&source], EventTime(20));
 }
 
 #[test]

@@ -301,6 +301,13 @@ pub struct OutputPlan {
     pub schema: PlanSchema,
 }
 
+impl OutputPlan {
+    /// Whether its rows are the dead letters of a source or view.
+    pub fn is_dead_letters(&self) -> bool {
+        self.relation.ends_with(".dead_letters")
+    }
+}
+
 /// How the rows of an output come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -34,7 +34,7 @@ impl JobState {
             restore: RestorePoint {
                 epoch: self.progress.epoch,
                 splits: claims::with_readers(starts, &self.assignment),
-                watermarks: self.progress.watermarks.clone(),
+                acted_watermarks: self.progress.acted_watermarks.clone(),
                 parts: self.progress.parts.clone(),
                 undelivered: self.progress.undelivered.clone(),
             },

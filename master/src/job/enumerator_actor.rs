@@ -91,7 +91,7 @@ impl EnumeratorConfig {
                 found: found.into_iter().map(|found| (found.split, found.progress)).collect(),
                 exhausted: self.enumerator.is_exhausted(),
             }),
-            Err(error) => Err(Failure::new(error.kind(), &self.name, &error)),
+            Err(error) => Err(Failure::new(error.kind, &self.name, &error)),
         };
         self.job.cast(JobMessage::Discovered {
             source: self.source,

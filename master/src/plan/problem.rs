@@ -110,6 +110,18 @@ impl Problem {
     }
 }
 
+impl From<Problem> for millstream_common::problem::Problem {
+    fn from(problem: Problem) -> Self {
+        Self {
+            line: problem.line,
+            column: problem.column,
+            length: problem.length,
+            message: problem.message,
+            hint: problem.hint,
+        }
+    }
+}
+
 /// The problems as people read them: `file:line:column: message`, the line, a caret underline and the hint.
 pub fn render(problems: &[Problem], file_name: &str, sql: &str) -> String {
     let lines: Vec<&str> = sql.lines().collect();

@@ -6,6 +6,7 @@
 //! [`SourceCut`] says at a barrier, and only the log's Epoch makes them true (INV-5).
 //! Failure: an error ends the pipeline; the next generation reads again from the last epoch.
 
+pub mod datagen;
 pub mod kafka;
 
 mod failed_rows;
@@ -128,7 +129,8 @@ pub trait SourceReader: Send {
 pub fn open(plan: &SourcePlan, context: ReaderContext) -> Result<Box<dyn SourceReader>, ConsumeError> {
     match &plan.spec {
         SourceSpec::Kafka(_) => Ok(Box::new(kafka::KafkaReader::start(plan, context)?)),
-        SourceSpec::Files(_) | SourceSpec::Datagen(_) => Err(ConsumeError {
+        SourceSpec::Datagen(_) => Ok(Box::new(datagen::DatagenReader::start(plan, context)?)),
+        SourceSpec::Files(_) => Err(ConsumeError {
             kind: Kind::User,
             what: format!("open source {}", plan.name),
             cause: "not yet".to_owned(),

@@ -19,6 +19,8 @@ use arrow::datatypes::{
     StringViewType, ToByteSlice, Utf8Type,
 };
 use millstream_common::ids::Vnode;
+
+use crate::exchange::route::RowHasher;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Stored state depends on the order of a number's bytes in memory.
@@ -98,6 +100,12 @@ impl KeyHasher {
             fold_column(batch.column(column), position == 0, &mut self.fingerprints);
         }
         &self.fingerprints
+    }
+}
+
+impl RowHasher for KeyHasher {
+    fn hash(&mut self, batch: &RecordBatch) -> &[u64] {
+        KeyHasher::hash(self, batch)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::branch::{BranchRunner, BranchTarget, Branches};
 use crate::consume::{self, ReaderContext};
 use crate::consume::reader_actor::{ReaderActor, ReaderMessage};
 use crate::consume::reader_task::ReaderTask;
-use crate::exchange::credit::EDGE_BUDGET_BYTES;
+use crate::exchange::credit::{EDGE_BUDGET_BYTES, edge_budget_bytes};
 use crate::exchange::flight_client::{ANSWER_WAIT, ExchangeDialer, OutgoingEdge};
 use crate::exchange::message::{Closed, Deliver, EdgeId, OnLost};
 use crate::exchange::registry::{IncomingEdge, RegisteredEdges};
@@ -126,12 +126,13 @@ impl Builder<'_> {
             let StageHead::Keyed(keyed) = &self.plan.stages[task.stage.index()].head else {
                 continue;
             };
-            let inputs = wiring.inputs_of(*task).into_iter();
-            for edge in inputs.filter(|edge| wiring.remote_worker(edge.from).is_some()) {
+            let inputs = wiring.inputs_of(*task);
+            let budget_bytes = edge_budget_bytes(inputs.len());
+            for edge in inputs.into_iter().filter(|edge| wiring.remote_worker(edge.from).is_some()) {
                 incoming.push(IncomingEdge {
                     edge,
                     schema: keyed.input.0.clone(),
-                    budget_bytes: EDGE_BUDGET_BYTES,
+                    budget_bytes,
                     deliver: deliver_to(mailbox.clone()),
                 });
             }
@@ -284,7 +285,7 @@ impl Builder<'_> {
             operator::build(keyed, &config.functions).map_err(|error| broken(name, &error))?;
         let parts = restore.parts.get(&keyed.operator).cloned().unwrap_or_default();
         let sources = &self.plan.stages[task.stage.index()].sources;
-        let watermark: Option<EventTime> = least_watermark(sources, &restore.watermarks);
+        let watermark: Option<EventTime> = least_watermark(sources, &restore.acted_watermarks);
         let task_count = wiring.task_count();
         let owns = |vnode: Vnode| vnode.owner(task_count) == task.index;
         for part in &parts {
@@ -378,7 +379,10 @@ impl Builder<'_> {
         for to in wiring.tasks_of(stage) {
             let edge = EdgeId { from, to, branch };
             let sender = match self.mailboxes.get(&to) {
-                Some(mailbox) => EdgeSender::local(edge, EDGE_BUDGET_BYTES, deliver_to(mailbox.clone())),
+                Some(mailbox) => {
+                    let budget_bytes = edge_budget_bytes(wiring.inputs_of(to).len());
+                    EdgeSender::local(edge, budget_bytes, deliver_to(mailbox.clone()))
+                }
                 None => self.remote.remove(&edge).ok_or_else(|| Failure {
                     kind: Kind::Internal,
                     origin: "exchange".to_owned(),

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use bytes::Bytes;
 use millstream_common::error::{Failure, Kind, chain};
@@ -12,7 +13,9 @@ use millstream_common::ids::{Epoch, Incarnation, SinkIndex};
 use millstream_common::link::{JobGeneration, ToMaster};
 use millstream_common::log::entry::sink_token;
 use millstream_common::store::{self, StoreRef};
-use millstream_sinks::factory;
+use millstream_common::plan::{OnViolation, OutputPlan, SinkPlan};
+use millstream_sinks::console::standard_output;
+use millstream_sinks::factory::{self, SinkSetup};
 use millstream_sinks::sink::{Applied, Deliverer, EpochRun, RejectedRow, Rejects, SinkError};
 use millstream_sinks::sink_actor::{
     SinkActor, SinkArguments, SinkFactory, SinkMessage, SinkObserver, Trouble, TroubleState,
@@ -44,7 +47,7 @@ pub(super) async fn start(
         deliverer: deliverer.clone(),
         output: sink_plan.output,
         schema: segment_schema(&schema),
-        factory: sink_factory(state, sink_plan.clone(), deliverer, schema),
+        factory: sink_factory(state, sink_plan.clone(), deliverer, schema, output),
         segments,
         undelivered: config.deploy.restore.undelivered.clone(),
         head: config.deploy.restore.epoch,
@@ -68,22 +71,25 @@ pub(super) async fn start(
 
 fn sink_factory(
     state: &PipelineState,
-    plan: millstream_common::plan::SinkPlan,
+    plan: SinkPlan,
     deliverer: Deliverer,
-    schema: arrow::datatypes::SchemaRef,
+    schema: SchemaRef,
+    output: &OutputPlan,
 ) -> SinkFactory {
-    let clock = state.config.worker.clock.clone();
-    let blocking = state.config.worker.blocking.clone();
-    Arc::new(move || {
-        factory::build(
-            &plan.spec,
-            deliverer.clone(),
-            schema.clone(),
-            plan.on_violation,
-            clock.clone(),
-            blocking.clone(),
-        )
-    })
+    // A sink that reads dead letters never makes any: it is suspended instead.
+    let on_violation = match output.is_dead_letters() {
+        true => OnViolation::Fail,
+        false => plan.on_violation,
+    };
+    let setup = SinkSetup {
+        spec: plan.spec,
+        deliverer,
+        schema,
+        on_violation,
+        blocking: state.config.worker.blocking.clone(),
+        console: standard_output(),
+    };
+    Arc::new(move || factory::build(&setup))
 }
 
 /// Carries what a sink does to the master.

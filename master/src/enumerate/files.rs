@@ -1,0 +1,436 @@
+//! Closed files of a folder or glob, oldest first.
+//!
+//! Called through [`Enumerator`]; lists in blocking work. A file is closed when its name starts with neither `.` nor `_`
+//! and does not end in `.tmp`, and its size and time of change stood still for `settle`: seen so by two looks, or
+//! by the time of change itself. Its size and time go with it as its identity, so that a later change is noticed.
+//! Owns what the last look saw, which a restart may lose: files then settle again.
+//! Failure: no such folder, or one that cannot be read, for the user.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use millstream_common::blocking::{self, BlockingRef};
+use millstream_common::error::Kind;
+use millstream_common::ids::SplitId;
+use millstream_common::plan::connector::FilesSourceSpec;
+use millstream_common::report::SplitProgress;
+use millstream_common::secret;
+use millstream_common::time::ClockRef;
+use url::Url;
+
+use super::{EnumerateError, Enumerator, FoundSplit, found, panicked};
+
+/// A file as the file system shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listed {
+    /// Its URL.
+    split: SplitId,
+    path: PathBuf,
+    size: u64,
+    /// Microseconds since 1970 UTC.
+    changed: i64,
+}
+
+impl Listed {
+    fn identity(&self) -> String {
+        format!("{}-{}", self.size, self.changed)
+    }
+}
+
+pub(super) struct FilesEnumerator {
+    pattern: String,
+    watch: bool,
+    settle: Duration,
+    files_max: usize,
+    blocking: BlockingRef,
+    clock: ClockRef,
+    settling: Settling,
+    /// Without `watch`: the files there at the first look that are not known yet.
+    expected: Option<BTreeSet<SplitId>>,
+    /// All that were expected have been handed out.
+    exhausted: bool,
+}
+
+impl FilesEnumerator {
+    pub(super) fn new(
+        spec: &FilesSourceSpec,
+        blocking: BlockingRef,
+        clock: ClockRef,
+    ) -> Result<Self, EnumerateError> {
+        let pattern = secret::resolve(&spec.path).map_err(|error| EnumerateError {
+            kind: Kind::User,
+            what: format!("find files at {}", spec.path),
+            cause: error.to_string(),
+        })?;
+        let pattern = pattern.expose();
+        Ok(Self {
+            pattern: pattern
+                .strip_prefix("file://")
+                .unwrap_or(pattern)
+                .to_owned(),
+            watch: spec.watch,
+            settle: Duration::from_millis(spec.settle_ms),
+            files_max: spec
+                .files_per_epoch_max
+                .map_or(usize::MAX, |count| count as usize),
+            blocking,
+            clock,
+            settling: Settling::default(),
+            expected: None,
+            exhausted: false,
+        })
+    }
+
+    /// Of the files there, those to hand out now.
+    fn choose(
+        &mut self,
+        mut listed: Vec<Listed>,
+        known: &BTreeMap<SplitId, SplitProgress>,
+    ) -> Vec<FoundSplit> {
+        listed.retain(|file| !known.contains_key(&file.split));
+        if !self.watch {
+            let there: BTreeSet<SplitId> = listed.iter().map(|file| file.split.clone()).collect();
+            match &mut self.expected {
+                // A file that has gone meanwhile is not waited for.
+                Some(expected) => expected.retain(|split| there.contains(split)),
+                None => self.expected = Some(there),
+            }
+            let expected = self.expected.as_ref();
+            listed.retain(|file| expected.is_some_and(|splits| splits.contains(&file.split)));
+        }
+        let settled = self.settling.settled(
+            listed,
+            self.settle,
+            self.clock.monotonic(),
+            self.clock.unix_micros(),
+        );
+        let chosen: Vec<FoundSplit> = settled
+            .into_iter()
+            .take(self.files_max)
+            .map(|file| {
+                let identity = file.identity();
+                let mut found = found(file.split, 0, None);
+                found.progress.identity = Some(identity);
+                found
+            })
+            .collect();
+        let expected = self.expected.as_ref();
+        self.exhausted = expected.is_some_and(|splits| splits.len() == chosen.len());
+        chosen
+    }
+}
+
+#[async_trait]
+impl Enumerator for FilesEnumerator {
+    async fn discover(
+        &mut self,
+        known: &BTreeMap<SplitId, SplitProgress>,
+    ) -> Result<Vec<FoundSplit>, EnumerateError> {
+        let what = format!("find files at {}", self.pattern);
+        let pattern = self.pattern.clone();
+        let listed = blocking::run(&self.blocking, move || list(&pattern))
+            .await
+            .map_err(|error| panicked(&what, &error))?
+            .map_err(|cause| EnumerateError {
+                kind: Kind::User,
+                what,
+                cause,
+            })?;
+        Ok(self.choose(listed, known))
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+}
+
+/// What stood still, and since when.
+#[derive(Debug, Default)]
+struct Settling {
+    /// By split: the identity, and when it was first seen so.
+    seen: BTreeMap<SplitId, (String, Duration)>,
+}
+
+impl Settling {
+    /// The closed files of `listed`, oldest first; those of the same time by path. Forgets what is not listed any more.
+    fn settled(
+        &mut self,
+        mut listed: Vec<Listed>,
+        settle: Duration,
+        now: Duration,
+        unix_micros: i64,
+    ) -> Vec<Listed> {
+        let mut seen = BTreeMap::new();
+        listed.retain(|file| {
+            let identity = file.identity();
+            let since = match self.seen.get(&file.split) {
+                Some((before, since)) if *before == identity => *since,
+                _ => now,
+            };
+            seen.insert(file.split.clone(), (identity, since));
+            let unchanged = u64::try_from(unix_micros.saturating_sub(file.changed)).unwrap_or(0);
+            now.saturating_sub(since) >= settle || Duration::from_micros(unchanged) >= settle
+        });
+        self.seen = seen;
+        listed.sort_by(|left, right| (left.changed, &left.path).cmp(&(right.changed, &right.path)));
+        listed
+    }
+}
+
+/// The files of a folder, of a glob, or one file; names that mark unfinished ones are left out.
+fn list(pattern: &str) -> Result<Vec<Listed>, String> {
+    let paths = if pattern.contains(['*', '?', '[']) {
+        paths_of_glob(pattern)?
+    } else {
+        paths_of_folder(Path::new(pattern))?
+    };
+    let mut listed = Vec::new();
+    for path in paths {
+        let is_finished = path
+            .file_name()
+            .and_then(std::ffi::OsStr::to_str)
+            .is_some_and(|name| !name.starts_with(['.', '_']) && !name.ends_with(".tmp"));
+        if is_finished && let Some(file) = look_at(&path)? {
+            listed.push(file);
+        }
+    }
+    Ok(listed)
+}
+
+fn paths_of_glob(pattern: &str) -> Result<Vec<PathBuf>, String> {
+    let fixed: PathBuf = Path::new(pattern)
+        .components()
+        .take_while(|part| {
+            let text = part.as_os_str().to_string_lossy();
+            !text.contains(['*', '?', '['])
+        })
+        .collect();
+    if !fixed.as_os_str().is_empty() && !fixed.is_dir() {
+        return Err(no_folder(&fixed));
+    }
+    let paths = glob::glob(pattern).map_err(|error| error.to_string())?;
+    paths
+        .map(|path| path.map_err(|error| error.to_string()))
+        .collect()
+}
+
+fn paths_of_folder(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    if folder.is_file() {
+        return Ok(vec![folder.to_owned()]);
+    }
+    let entries = std::fs::read_dir(folder).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => no_folder(folder),
+        _ => format!("read folder {}: {error}", folder.display()),
+    })?;
+    entries
+        .map(|entry| match entry {
+            Ok(entry) => Ok(entry.path()),
+            Err(error) => Err(format!("read folder {}: {error}", folder.display())),
+        })
+        .collect()
+}
+
+fn no_folder(folder: &Path) -> String {
+    let folder = folder.display();
+    format!("folder {folder} does not exist: create it with: mkdir -p {folder}")
+}
+
+/// `None`: no file, or gone since it was listed.
+fn look_at(path: &Path) -> Result<Option<Listed>, String> {
+    let describe = |error: &dyn std::fmt::Display| format!("look at {}: {error}", path.display());
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata,
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(describe(&error)),
+    };
+    let changed = metadata.modified().map_err(|error| describe(&error))?;
+    let changed = match changed.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
+    };
+    let absolute = std::path::absolute(path).map_err(|error| describe(&error))?;
+    let url = Url::from_file_path(&absolute).map_err(|()| describe(&"its path is not absolute"))?;
+    Ok(Some(Listed {
+        split: SplitId(url.to_string()),
+        path: absolute,
+        size: metadata.len(),
+        changed,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use millstream_common::blocking::ThreadPool;
+    use millstream_common::plan::connector::Compression;
+    use millstream_common::time::Clock;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const NOW_SECONDS: u64 = 1_800_000_000;
+
+    /// Seconds since the test began.
+    #[derive(Debug, Default)]
+    struct HandClock(AtomicU64);
+
+    impl Clock for HandClock {
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::SeqCst))
+        }
+
+        fn unix_micros(&self) -> i64 {
+            let seconds = NOW_SECONDS + self.0.load(Ordering::SeqCst);
+            i64::try_from(seconds).expect("a time") * 1_000_000
+        }
+    }
+
+    struct Folder {
+        folder: TempDir,
+        clock: Arc<HandClock>,
+        known: BTreeMap<SplitId, SplitProgress>,
+    }
+
+    impl Folder {
+        fn new() -> Self {
+            Self {
+                folder: TempDir::new().expect("a folder"),
+                clock: Arc::default(),
+                known: BTreeMap::new(),
+            }
+        }
+
+        /// Writes a file that was changed so many seconds before the test began.
+        fn write(&self, name: &str, text: &str, seconds_ago: u64) {
+            let path = self.folder.path().join(name);
+            std::fs::write(&path, text).expect("write");
+            let changed = UNIX_EPOCH + Duration::from_secs(NOW_SECONDS - seconds_ago);
+            File::options()
+                .write(true)
+                .open(&path)
+                .and_then(|file| file.set_modified(changed))
+                .expect("set time");
+        }
+
+        fn enumerator(&self, name: &str, watch: bool, files_max: Option<u32>) -> FilesEnumerator {
+            let path = self.folder.path().join(name);
+            let spec = FilesSourceSpec {
+                path: format!("file://{}", path.display()),
+                watch,
+                settle_ms: 2_000,
+                discovery_interval_ms: 1_000,
+                files_per_epoch_max: files_max,
+                compression: Compression::Auto,
+            };
+            FilesEnumerator::new(&spec, Arc::new(ThreadPool), self.clock.clone())
+                .expect("an enumerator")
+        }
+
+        /// Names of the files found; they are known from then on.
+        async fn discover(&mut self, enumerator: &mut FilesEnumerator) -> Vec<String> {
+            let found = enumerator.discover(&self.known).await.expect("files");
+            found
+                .into_iter()
+                .map(|found| {
+                    let url = Url::parse(found.split.as_str()).expect("a url");
+                    let path = url.to_file_path().expect("a path");
+                    self.known.insert(found.split, found.progress);
+                    let name = path.file_name().expect("a name");
+                    name.to_string_lossy().into_owned()
+                })
+                .collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn files_come_oldest_first_and_at_most_so_many_at_once_and_never_again() {
+        let mut folder = Folder::new();
+        folder.write("b.csv", "1", 10);
+        folder.write("c.csv", "1", 30);
+        folder.write("a.csv", "1", 10);
+        let mut enumerator = folder.enumerator("", true, Some(2));
+        assert_eq!(
+            folder.discover(&mut enumerator).await,
+            vec!["c.csv", "a.csv"]
+        );
+        assert_eq!(folder.discover(&mut enumerator).await, vec!["b.csv"]);
+        assert!(folder.discover(&mut enumerator).await.is_empty());
+        assert!(!enumerator.is_exhausted());
+    }
+
+    #[tokio::test]
+    async fn an_unfinished_file_is_left_alone_by_its_name() {
+        let mut folder = Folder::new();
+        for name in [".a.csv", "_b.csv", "c.csv.tmp", "d e%.csv"] {
+            folder.write(name, "1", 10);
+        }
+        let mut enumerator = folder.enumerator("", true, None);
+        assert_eq!(folder.discover(&mut enumerator).await, vec!["d e%.csv"]);
+    }
+
+    #[tokio::test]
+    async fn a_file_is_taken_when_it_stood_still_even_if_its_time_lies_ahead() {
+        let mut folder = Folder::new();
+        folder.write("a.csv", "1", 1);
+        let path = folder.folder.path().join("ahead.csv");
+        std::fs::write(&path, "1").expect("write");
+        let ahead = UNIX_EPOCH + Duration::from_secs(NOW_SECONDS + 1_000);
+        File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(ahead))
+            .expect("set time");
+        let mut enumerator = folder.enumerator("", true, None);
+        assert!(folder.discover(&mut enumerator).await.is_empty());
+        folder.clock.0.store(1, Ordering::SeqCst);
+        assert_eq!(folder.discover(&mut enumerator).await, vec!["a.csv"]);
+        folder.clock.0.store(2, Ordering::SeqCst);
+        assert_eq!(folder.discover(&mut enumerator).await, vec!["ahead.csv"]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_still_grows_begins_to_settle_again() {
+        let mut folder = Folder::new();
+        folder.write("a.csv", "1", 0);
+        let mut enumerator = folder.enumerator("", true, None);
+        assert!(folder.discover(&mut enumerator).await.is_empty());
+        folder.clock.0.store(1, Ordering::SeqCst);
+        folder.write("a.csv", "12", 0);
+        assert!(folder.discover(&mut enumerator).await.is_empty());
+        folder.clock.0.store(3, Ordering::SeqCst);
+        assert_eq!(folder.discover(&mut enumerator).await, vec!["a.csv"]);
+    }
+
+    #[tokio::test]
+    async fn without_watch_only_the_files_there_at_first_are_read() {
+        let mut folder = Folder::new();
+        folder.write("a.csv", "1", 10);
+        folder.write("b.csv", "1", 0);
+        let mut enumerator = folder.enumerator("*.csv", false, None);
+        assert_eq!(folder.discover(&mut enumerator).await, vec!["a.csv"]);
+        assert!(!enumerator.is_exhausted());
+        folder.write("c.csv", "1", 10);
+        folder.clock.0.store(2, Ordering::SeqCst);
+        assert_eq!(folder.discover(&mut enumerator).await, vec!["b.csv"]);
+        assert!(enumerator.is_exhausted());
+        assert!(folder.discover(&mut enumerator).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_missing_folder_is_an_error_that_says_how_to_make_it() {
+        let folder = Folder::new();
+        for name in ["nowhere", "nowhere/*.csv"] {
+            let mut enumerator = folder.enumerator(name, true, None);
+            let error = enumerator.discover(&BTreeMap::new()).await;
+            let error = error.expect_err("no folder");
+            assert_eq!(error.kind, Kind::User);
+            assert!(error.cause.contains("mkdir -p"), "{error}");
+        }
+    }
+}
