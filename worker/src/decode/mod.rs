@@ -5,7 +5,21 @@
 //! not, row by row in order of position. Nothing is lost: a record is in the batch, among the dead letters, or
 //! counted as dropped (INV-10). Failure: only `on_violation = 'fail'` and our own defects are errors.
 
+mod base;
+mod columns;
+mod convert;
+pub mod csv;
+mod dead_letters;
 mod decoder;
+mod input;
+mod json;
+mod judge;
+mod refusals;
+mod rows;
+mod rules;
+mod splits;
+mod token;
+mod typed;
 
 use millstream_common::dead_letter::Code;
 use millstream_common::time::EventTime;
@@ -95,3 +109,6 @@ pub struct OpenSplit {
     /// When its watermark moves.
     pub moves: WatermarkMoves,
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
