@@ -168,8 +168,9 @@ fn json() -> impl Strategy<Value = String> {
     ];
     leaf.prop_recursive(3, 16, 4, |inner| {
         prop_oneof![
-            (prop::collection::vec(inner.clone(), 0..4), blank())
-                .prop_map(|(items, blank)| format!("[{blank}{}]", items.join(&format!(",{blank}")))),
+            (prop::collection::vec(inner.clone(), 0..4), blank()).prop_map(
+                |(items, blank)| format!("[{blank}{}]", items.join(&format!(",{blank}")))
+            ),
             object(string(), inner),
         ]
     })

@@ -37,26 +37,67 @@ fn with_format(
 #[test]
 fn booleans_come_from_booleans_and_words() {
     let values = [
-        "true", "false", "null", "\"true\"", "\"F\"", "\"Yes\"", "\"off\"", "\"1\"", "1", "\"\"",
-        "\"maybe\"", "{}", "[]",
+        "true",
+        "false",
+        "null",
+        "\"true\"",
+        "\"F\"",
+        "\"Yes\"",
+        "\"off\"",
+        "\"1\"",
+        "1",
+        "\"\"",
+        "\"maybe\"",
+        "{}",
+        "[]",
     ];
     assert_eq!(
         converted(DataType::Boolean, "BOOLEAN", &values),
-        ["true", "false", "-", "true", "false", "true", "false", "true", "!", "!", "!", "!", "!"]
+        [
+            "true", "false", "-", "true", "false", "true", "false", "true", "!", "!", "!", "!", "!"
+        ]
     );
 }
 
 #[test]
 fn integers_come_from_whole_numbers_and_digits() {
     let values = [
-        "1", "-7", "1.0", "1e3", "\"12\"", "\" 12 \"", "\"1.0\"", "null", "1.5", "\"1.5\"", "true",
-        "\"\"", "\"x\"", "{}", "9223372036854775807", "9223372036854775808",
+        "1",
+        "-7",
+        "1.0",
+        "1e3",
+        "\"12\"",
+        "\" 12 \"",
+        "\"1.0\"",
+        "null",
+        "1.5",
+        "\"1.5\"",
+        "true",
+        "\"\"",
+        "\"x\"",
+        "{}",
+        "9223372036854775807",
+        "9223372036854775808",
     ];
     assert_eq!(
         converted(DataType::Int64, "BIGINT", &values),
         [
-            "1", "-7", "1", "1000", "12", "12", "1", "-", "!", "!", "!", "!", "!", "!",
-            "9223372036854775807", "!"
+            "1",
+            "-7",
+            "1",
+            "1000",
+            "12",
+            "12",
+            "1",
+            "-",
+            "!",
+            "!",
+            "!",
+            "!",
+            "!",
+            "!",
+            "9223372036854775807",
+            "!"
         ]
     );
     assert_eq!(
@@ -72,11 +113,22 @@ fn integers_come_from_whole_numbers_and_digits() {
 #[test]
 fn doubles_come_from_numbers_in_range() {
     let values = [
-        "1", "0.1", "-1e-3", "\"2.5\"", "\"NaN\"", "\"Infinity\"", "\"1e999\"", "\"x\"", "true", "\"\"",
+        "1",
+        "0.1",
+        "-1e-3",
+        "\"2.5\"",
+        "\"NaN\"",
+        "\"Infinity\"",
+        "\"1e999\"",
+        "\"x\"",
+        "true",
+        "\"\"",
     ];
     assert_eq!(
         converted(DataType::Float64, "DOUBLE", &values),
-        ["1.0", "0.1", "-0.001", "2.5", "NaN", "inf", "!", "!", "!", "!"]
+        [
+            "1.0", "0.1", "-0.001", "2.5", "NaN", "inf", "!", "!", "!", "!"
+        ]
     );
     assert_eq!(
         converted(DataType::Float32, "REAL", &["0.5", "1e39"]),
@@ -86,21 +138,37 @@ fn doubles_come_from_numbers_in_range() {
 
 #[test]
 fn decimals_are_exact_or_refused() {
-    let values = ["1", "1.23", "1.230", "\"-1.5\"", "1e2", "1.234", "1000", "null", "true"];
+    let values = [
+        "1", "1.23", "1.230", "\"-1.5\"", "1e2", "1.234", "1000", "null", "true",
+    ];
     assert_eq!(
         converted(DataType::Decimal128(5, 2), "NUMERIC(5, 2)", &values),
-        ["1.00", "1.23", "1.23", "-1.50", "100.00", "!", "!", "-", "!"]
+        [
+            "1.00", "1.23", "1.23", "-1.50", "100.00", "!", "!", "-", "!"
+        ]
     );
 }
 
 #[test]
 fn text_keeps_numbers_and_booleans_as_they_are_written() {
     let values = [
-        "\"a\"", "\"\"", "\"a\\u00e4\\n\"", "1.0", "1e2", "-0", "true", "false", "null", "{}", "[1]",
+        "\"a\"",
+        "\"\"",
+        "\"a\\u00e4\\n\"",
+        "1.0",
+        "1e2",
+        "-0",
+        "true",
+        "false",
+        "null",
+        "{}",
+        "[1]",
     ];
     assert_eq!(
         converted(DataType::Utf8, "TEXT", &values),
-        ["a", "", "aä\n", "1.0", "1e2", "-0", "true", "false", "-", "!", "!"]
+        [
+            "a", "", "aä\n", "1.0", "1e2", "-0", "true", "false", "-", "!", "!"
+        ]
     );
 }
 
@@ -115,7 +183,14 @@ fn json_keeps_every_value_as_it_is_written() {
 
 #[test]
 fn bytes_come_from_hexadecimal_text() {
-    let values = ["\"\\\\xdeadBEEF\"", "\"\\\\x\"", "\"\\\\xabc\"", "\"\\\\xzz\"", "\"dead\"", "1"];
+    let values = [
+        "\"\\\\xdeadBEEF\"",
+        "\"\\\\x\"",
+        "\"\\\\xabc\"",
+        "\"\\\\xzz\"",
+        "\"dead\"",
+        "1",
+    ];
     assert_eq!(
         converted(DataType::Binary, "BYTEA", &values),
         ["deadbeef", "", "!", "!", "!", "!"]
@@ -124,7 +199,13 @@ fn bytes_come_from_hexadecimal_text() {
 
 #[test]
 fn dates_and_times_come_from_iso_text() {
-    let values = ["\"2024-03-05\"", "\" 2024-03-05 \"", "\"2024-03-05T00:00:00\"", "19787", "\"\""];
+    let values = [
+        "\"2024-03-05\"",
+        "\" 2024-03-05 \"",
+        "\"2024-03-05T00:00:00\"",
+        "19787",
+        "\"\"",
+    ];
     assert_eq!(
         converted(DataType::Date32, "DATE", &values),
         ["2024-03-05", "2024-03-05", "!", "!", "!"]
@@ -169,7 +250,13 @@ fn timestamps_come_from_iso_text_in_utc() {
 
 #[test]
 fn numbers_are_times_only_with_a_timestamp_format() {
-    let values = ["1709618828", "\"1709618828\"", "1709618828.5", "\"2024-03-05T06:07:08Z\"", "1e30"];
+    let values = [
+        "1709618828",
+        "\"1709618828\"",
+        "1709618828.5",
+        "\"2024-03-05T06:07:08Z\"",
+        "1e30",
+    ];
     assert_eq!(
         with_format(timestamp(), "TIMESTAMP", TimestampFormat::UnixS, &values),
         [
@@ -181,11 +268,21 @@ fn numbers_are_times_only_with_a_timestamp_format() {
         ]
     );
     assert_eq!(
-        with_format(timestamp(), "TIMESTAMP", TimestampFormat::UnixMs, &["1709618828123", "0.5"]),
+        with_format(
+            timestamp(),
+            "TIMESTAMP",
+            TimestampFormat::UnixMs,
+            &["1709618828123", "0.5"]
+        ),
         ["2024-03-05T06:07:08.123", "1970-01-01T00:00:00.000500"]
     );
     assert_eq!(
-        with_format(timestamp(), "TIMESTAMP", TimestampFormat::UnixUs, &["-1", "0.9"]),
+        with_format(
+            timestamp(),
+            "TIMESTAMP",
+            TimestampFormat::UnixUs,
+            &["-1", "0.9"]
+        ),
         ["1969-12-31T23:59:59.999999", "1970-01-01T00:00:00"]
     );
 }

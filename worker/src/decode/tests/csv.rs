@@ -3,8 +3,8 @@
 use millstream_common::plan::connector::TimestampFormat;
 use proptest::prelude::*;
 
-use crate::decode::csv::{CsvFile, CsvWindow};
 use super::*;
+use crate::decode::csv::{CsvFile, CsvWindow};
 
 const RECORD_BYTES_MAX: usize = 64;
 
@@ -66,13 +66,20 @@ fn refused(file: &[u8]) -> Vec<String> {
 fn columns_are_found_by_the_header_in_any_order() {
     assert_eq!(rows("name,id\na,1\nb,2\n"), ["1|a", "2|b"]);
     assert_eq!(rows("\u{feff}id,name\r\n1,a\r\n2,b"), ["1|a", "2|b"]);
-    assert_eq!(rows("\"id\",\"name\"\n1,\"a \"\"b\"\", c\nd\"\n\n\n3,e\n"), ["1|a \"b\", c\nd", "3|e"]);
+    assert_eq!(
+        rows("\"id\",\"name\"\n1,\"a \"\"b\"\", c\nd\"\n\n\n3,e\n"),
+        ["1|a \"b\", c\nd", "3|e"]
+    );
 }
 
 #[test]
 fn an_empty_file_has_no_records() {
     for file in ["", "\n\n", "id,name", "id,name\n"] {
-        assert_eq!(read(&plan(true, None), file.as_bytes(), 1 << 10), (vec![], vec![]), "{file:?}");
+        assert_eq!(
+            read(&plan(true, None), file.as_bytes(), 1 << 10),
+            (vec![], vec![]),
+            "{file:?}"
+        );
     }
 }
 
@@ -80,20 +87,33 @@ fn an_empty_file_has_no_records() {
 fn a_header_that_does_not_fit_is_one_dead_letter_for_the_file() {
     for (header, reason) in [
         ("id", "the header lacks the column \"name\""),
-        ("id,name,more", "the header has a column \"more\" that is not declared"),
-        ("id,Name", "the header has a column \"Name\" that is not declared"),
+        (
+            "id,name,more",
+            "the header has a column \"more\" that is not declared",
+        ),
+        (
+            "id,Name",
+            "the header has a column \"Name\" that is not declared",
+        ),
         ("id,name,id", "the header has the column \"id\" twice"),
         ("id,\"name", "a quote is not closed"),
     ] {
         let file = format!("{header}\n1,a\n2,b\n");
         let found = read(&plan(true, None), file.as_bytes(), 1 << 10);
-        assert_eq!(found, (vec![], vec![format!("0|header|{reason}")]), "{header}");
+        assert_eq!(
+            found,
+            (vec![], vec![format!("0|header|{reason}")]),
+            "{header}"
+        );
     }
 }
 
 #[test]
 fn without_a_header_columns_stand_in_their_declared_order() {
-    assert_eq!(read(&plan(false, None), b"1,a\n2,b\n", 1 << 10).0, ["1|a", "2|b"]);
+    assert_eq!(
+        read(&plan(false, None), b"1,a\n2,b\n", 1 << 10).0,
+        ["1|a", "2|b"]
+    );
 }
 
 #[test]
@@ -121,7 +141,10 @@ fn records_with_more_or_fewer_fields_are_refused_and_the_rest_goes_on() {
 #[test]
 fn bytes_that_are_no_text_are_malformed() {
     let file = b"id,name\n1,\xff\n2,b\n";
-    assert_eq!(refused(file), ["1|malformed|the byte at index 2 is not UTF-8"]);
+    assert_eq!(
+        refused(file),
+        ["1|malformed|the byte at index 2 is not UTF-8"]
+    );
     assert_eq!(read(&plan(true, None), file, 1 << 10).0, ["2|b"]);
 }
 
@@ -134,7 +157,10 @@ fn an_unclosed_quote_costs_its_line() {
         refused,
         ["2|malformed|a quote is not closed before the end of the file; payload is the first line"]
     );
-    assert_eq!(read(&plan(true, None), b"id,name\n1,\"", 1 << 10).1.len(), 1);
+    assert_eq!(
+        read(&plan(true, None), b"id,name\n1,\"", 1 << 10).1.len(),
+        1
+    );
 }
 
 #[test]
@@ -153,7 +179,10 @@ fn text_in_a_csv_field_of_json_must_be_json() {
     plan.columns[1].type_name = "JSON".to_owned();
     let (found, refused) = read(&plan, b"id,name\n1,\"{\"\"a\"\":1}\"\n2,{\n", 1 << 10);
     assert_eq!(found, ["1|{\"a\":1}"]);
-    assert_eq!(refused, ["2|type_mismatch|column \"name\": { is not a JSON"]);
+    assert_eq!(
+        refused,
+        ["2|type_mismatch|column \"name\": { is not a JSON"]
+    );
 }
 
 proptest! {

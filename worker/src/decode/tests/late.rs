@@ -29,7 +29,10 @@ fn seconds(seconds: i64) -> EventTime {
 }
 
 fn payloads(times: &[i64]) -> Vec<String> {
-    times.iter().map(|time| format!("{{\"at\":{time}}}")).collect()
+    times
+        .iter()
+        .map(|time| format!("{{\"at\":{time}}}"))
+        .collect()
 }
 
 fn decode_times(decoder: &mut SourceDecoder, slot: SplitSlot, times: &[i64]) -> DecodedRows {
@@ -39,7 +42,10 @@ fn decode_times(decoder: &mut SourceDecoder, slot: SplitSlot, times: &[i64]) -> 
 }
 
 fn late_positions(rows: &DecodedRows) -> Vec<String> {
-    reasons(rows).iter().map(|line| line.split('|').take(2).collect::<Vec<_>>().join(" ")).collect()
+    reasons(rows)
+        .iter()
+        .map(|line| line.split('|').take(2).collect::<Vec<_>>().join(" "))
+        .collect()
 }
 
 #[test]
@@ -68,7 +74,9 @@ fn where_batches_end_does_not_matter() {
         let mut parted = decoder(&plan());
         let slot = parted.open_split(split(WatermarkMoves::WithRows, Some(97)));
         let mut found = lines(&decode_times(&mut parted, slot, &times[..border]).batch);
-        found.extend(lines(&decode_times(&mut parted, slot, &times[border..]).batch));
+        found.extend(lines(
+            &decode_times(&mut parted, slot, &times[border..]).batch,
+        ));
         assert_eq!(found, expected, "border {border}");
     }
 }
@@ -99,7 +107,11 @@ fn a_refused_row_does_not_move_the_watermark() {
     plan.columns.push(column("id", DataType::Int64, false));
     let mut decoder = decoder(&plan);
     let slot = decoder.open_split(split(WatermarkMoves::WithRows, None));
-    let rows = decode(&mut decoder, slot, &["{\"at\":1000}", "{\"at\":5,\"id\":1}"]);
+    let rows = decode(
+        &mut decoder,
+        slot,
+        &["{\"at\":1000}", "{\"at\":5,\"id\":1}"],
+    );
     assert_eq!(late_positions(&rows), ["0 null_violation"]);
     assert_eq!(decoder.watermark(slot), Some(seconds(0)));
 }
@@ -133,9 +145,16 @@ fn late_rows_stay_with_a_flag_where_a_path_keeps_no_time() {
     let mut decoder =
         SourceDecoder::new(&plan, &Functions::new(), Arc::new(StillClock), true).expect("decoder");
     let slot = decoder.open_split(split(WatermarkMoves::WithRows, None));
-    let rows = decode(&mut decoder, slot, &["{\"at\":100}", "{}", "{\"at\":1}", "{\"at\":101}"]);
+    let rows = decode(
+        &mut decoder,
+        slot,
+        &["{\"at\":100}", "{}", "{\"at\":1}", "{\"at\":101}"],
+    );
     let late = rows.late.as_ref().expect("a late row");
-    assert_eq!(late.iter().collect::<Vec<_>>(), [Some(false), Some(true), Some(false)]);
+    assert_eq!(
+        late.iter().collect::<Vec<_>>(),
+        [Some(false), Some(true), Some(false)]
+    );
     assert_eq!(late_positions(&rows), ["1 null_violation", "2 late"]);
     assert_eq!((rows.counters.accepted, rows.counters.rejected), (2, 2));
     let rows = decode_times(&mut decoder, slot, &[101]);

@@ -1,8 +1,8 @@
 //! Tests of the decoder. Goal: each rule of DESIGN §2.1 for types, JSON, CSV, late rows and dead letters holds. Method:
 //! plans made by hand, records in, and the decoded columns and dead letters compared as text.
 
-mod csv;
 mod conversions;
+mod csv;
 mod late;
 mod records;
 mod typed;
@@ -144,10 +144,13 @@ fn decode(decoder: &mut SourceDecoder, slot: SplitSlot, payloads: &[&str]) -> De
 pub(crate) fn lines(batch: &RecordBatch) -> Vec<String> {
     (0..batch.num_rows())
         .map(|row| {
-            let cells = batch.columns().iter().map(|column| match column.is_null(row) {
-                true => "-".to_owned(),
-                false => array_value_to_string(column, row).expect("a cell"),
-            });
+            let cells = batch
+                .columns()
+                .iter()
+                .map(|column| match column.is_null(row) {
+                    true => "-".to_owned(),
+                    false => array_value_to_string(column, row).expect("a cell"),
+                });
             cells.collect::<Vec<String>>().join("|")
         })
         .collect()

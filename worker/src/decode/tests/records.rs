@@ -112,7 +112,9 @@ fn a_record_over_the_limit_is_too_long_and_its_beginning_kept() {
     assert_eq!(rows.counters.accepted, 1);
     assert_eq!(
         reasons(&rows),
-        ["1|too_long|the record has more than 100000 bytes (record_bytes_max); payload is its beginning"]
+        [
+            "1|too_long|the record has more than 100000 bytes (record_bytes_max); payload is its beginning"
+        ]
     );
     let rejects = rows.rejects.expect("dead letters");
     let payload = array_value_to_string(rejects.column(3), 0).expect("payload");
@@ -155,13 +157,21 @@ fn an_expression_that_fails_takes_only_its_own_rows() {
     plan.columns.insert(0, share);
     let mut decoder = decoder(&plan);
     let slot = open(&mut decoder);
-    let payloads: Vec<String> =
-        (0..9).map(|id| format!(r#"{{"id":{},"url":"/a"}}"#, (id - 4) % 4)).collect();
+    let payloads: Vec<String> = (0..9)
+        .map(|id| format!(r#"{{"id":{},"url":"/a"}}"#, (id - 4) % 4))
+        .collect();
     let payloads: Vec<&str> = payloads.iter().map(String::as_str).collect();
     let rows = decode(&mut decoder, slot, &payloads);
     assert_eq!(
         lines(&rows.batch),
-        ["-33|-3|/a|-", "-50|-2|/a|-", "-100|-1|/a|-", "100|1|/a|-", "50|2|/a|-", "33|3|/a|-"]
+        [
+            "-33|-3|/a|-",
+            "-50|-2|/a|-",
+            "-100|-1|/a|-",
+            "100|1|/a|-",
+            "50|2|/a|-",
+            "33|3|/a|-"
+        ]
     );
     let reasons = reasons(&rows);
     assert_eq!(reasons.len(), 3);
@@ -174,12 +184,23 @@ fn an_expression_that_fails_takes_only_its_own_rows() {
 #[test]
 fn computed_columns_and_checks_see_only_rows_whose_columns_are_good() {
     let mut plan = plan();
-    plan.checks = vec![check(None, (lit(1_i64) / col("id")).gt(lit(-9_i64)), "1 / id > -9")];
+    plan.checks = vec![check(
+        None,
+        (lit(1_i64) / col("id")).gt(lit(-9_i64)),
+        "1 / id > -9",
+    )];
     let mut decoder = decoder(&plan);
     let slot = open(&mut decoder);
-    let rows = decode(&mut decoder, slot, &[r#"{"id":0}"#, r#"{"id":2,"url":"/a"}"#]);
+    let rows = decode(
+        &mut decoder,
+        slot,
+        &[r#"{"id":0}"#, r#"{"id":2,"url":"/a"}"#],
+    );
     assert_eq!(lines(&rows.batch), ["2|/a|-"]);
-    assert_eq!(reasons(&rows), ["0|null_violation|column \"url\": NULL in a NOT NULL column"]);
+    assert_eq!(
+        reasons(&rows),
+        ["0|null_violation|column \"url\": NULL in a NOT NULL column"]
+    );
 }
 
 #[test]
@@ -195,10 +216,17 @@ fn drop_counts_and_fail_stops() {
     let mut failing = decoder(&plan);
     let slot = open(&mut failing);
     let error = failing
-        .decode_records(&[record(slot, 5, br#"{"id":1,"url":"/a"}"#), record(slot, 6, br#"{"id":1}"#)])
+        .decode_records(&[
+            record(slot, 5, br#"{"id":1,"url":"/a"}"#),
+            record(slot, 6, br#"{"id":1}"#),
+        ])
         .expect_err("the second record breaks a rule");
     assert_eq!(error.kind(), millstream_common::error::Kind::User);
-    assert!(error.to_string().starts_with("decode record 6 of clicks-0: null_violation: column \"url\""));
+    assert!(
+        error
+            .to_string()
+            .starts_with("decode record 6 of clicks-0: null_violation: column \"url\"")
+    );
 }
 
 #[derive(Debug)]
@@ -224,7 +252,11 @@ fn metadata_columns_come_from_beside_the_payload() {
         column("id", DataType::Int64, true),
         metadata("offset", DataType::Int64, Metadata::Offset),
         metadata("sent", timestamp(), Metadata::Timestamp),
-        metadata("trace", DataType::Utf8, Metadata::Header("trace".to_owned())),
+        metadata(
+            "trace",
+            DataType::Utf8,
+            Metadata::Header("trace".to_owned()),
+        ),
         metadata("file", DataType::Utf8, Metadata::File),
     ];
     let mut decoder = decoder(&plan);
@@ -240,7 +272,10 @@ fn metadata_columns_come_from_beside_the_payload() {
         .expect("decode");
     assert_eq!(
         lines(&rows.batch),
-        ["k|0|1|3|2024-03-05T00:00:00.001|t-1|clicks-0", "-|0|-|5|-|-|clicks-0"]
+        [
+            "k|0|1|3|2024-03-05T00:00:00.001|t-1|clicks-0",
+            "-|0|-|5|-|-|clicks-0"
+        ]
     );
     assert_eq!(
         reasons(&rows),
@@ -254,7 +289,11 @@ fn an_event_time_that_is_no_timestamp_is_refused_when_built() {
     plan.watermark = watermark(1);
     let error = SourceDecoder::new(&plan, &Functions::new(), Arc::new(StillClock), false)
         .expect_err("url is no timestamp");
-    assert!(error.to_string().contains("event time \"url\" is a Utf8, not a timestamp"));
+    assert!(
+        error
+            .to_string()
+            .contains("event time \"url\" is a Utf8, not a timestamp")
+    );
 }
 
 #[test]

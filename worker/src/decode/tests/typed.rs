@@ -24,10 +24,17 @@ fn cast(array: ArrayRef, target: DataType) -> Vec<String> {
     plan.columns = vec![column("v", target, true)];
     let mut decoder = decoder(&plan);
     let slot = open(&mut decoder);
-    let rows = decoder.decode_typed(slot, 0, &batch(vec![("v", array.clone())])).expect("decode");
+    let rows = decoder
+        .decode_typed(slot, 0, &batch(vec![("v", array.clone())]))
+        .expect("decode");
     let mut found = lines(&rows.batch);
     for reason in reasons(&rows) {
-        let position: usize = reason.split('|').next().expect("position").parse().expect("number");
+        let position: usize = reason
+            .split('|')
+            .next()
+            .expect("position")
+            .parse()
+            .expect("number");
         found.insert(position, "!".to_owned());
     }
     found
@@ -50,13 +57,19 @@ fn columns_are_matched_by_name_and_rules_hold() {
             11,
             &batch(vec![
                 ("extra", Arc::new(Int64Array::from(vec![1, 2, 3]))),
-                ("url", Arc::new(StringArray::from(vec![Some("/a"), None, Some("/c")]))),
+                (
+                    "url",
+                    Arc::new(StringArray::from(vec![Some("/a"), None, Some("/c")])),
+                ),
                 ("id", Arc::new(Int32Array::from(vec![1, 2, 3]))),
             ]),
         )
         .expect("decode");
     assert_eq!(lines(&rows.batch), ["1|/a|-", "3|/c|-"]);
-    assert_eq!(reasons(&rows), ["12|null_violation|column \"url\": NULL in a NOT NULL column"]);
+    assert_eq!(
+        reasons(&rows),
+        ["12|null_violation|column \"url\": NULL in a NOT NULL column"]
+    );
     let rejects = rows.rejects.expect("dead letters");
     let payload = array_value_to_string(rejects.column(3), 0).expect("payload");
     assert_eq!(payload, r#"{"extra":2,"url":null,"id":2}"#);
@@ -65,7 +78,12 @@ fn columns_are_matched_by_name_and_rules_hold() {
 
 #[test]
 fn numbers_are_cast_where_nothing_is_lost() {
-    let doubles: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.0), Some(1.5), None, Some(1e300)]));
+    let doubles: ArrayRef = Arc::new(Float64Array::from(vec![
+        Some(1.0),
+        Some(1.5),
+        None,
+        Some(1e300),
+    ]));
     assert_eq!(cast(doubles.clone(), DataType::Int64), ["1", "!", "-", "!"]);
     assert_eq!(cast(doubles, DataType::Boolean), ["!", "!", "-", "!"]);
     let wide: ArrayRef = Arc::new(Int64Array::from(vec![7, 40_000]));
@@ -74,7 +92,10 @@ fn numbers_are_cast_where_nothing_is_lost() {
     assert_eq!(cast(wide, timestamp()), ["!", "!"]);
     let decimals = Decimal128Array::from(vec![150, 155]).with_precision_and_scale(5, 2);
     let decimals: ArrayRef = Arc::new(decimals.expect("decimals"));
-    assert_eq!(cast(decimals.clone(), DataType::Decimal128(5, 1)), ["1.5", "!"]);
+    assert_eq!(
+        cast(decimals.clone(), DataType::Decimal128(5, 1)),
+        ["1.5", "!"]
+    );
     assert_eq!(cast(decimals, DataType::Float64), ["1.5", "1.55"]);
 }
 
