@@ -337,6 +337,11 @@ fn partition_columns(spec: &FilesSinkSpec, schema: &SchemaRef) -> Result<Vec<usi
     let mut columns = Vec::new();
     for name in &spec.partition_by {
         match schema.index_of(name) {
+            Ok(index) if schema.field(index).data_type().is_nested() => {
+                let cause =
+                    format!("partition_by names column {name}, which holds lists or structures");
+                return Err(SinkError::refused(what(), cause));
+            }
             Ok(index) => columns.push(index),
             Err(_) => {
                 let names = schema.fields().iter().map(|field| field.name().as_str());

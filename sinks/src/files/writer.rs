@@ -5,13 +5,15 @@
 //! written depends on the rows alone, never on how they were batched. A row whose value makes no folder name is
 //! refused. Failure: of the file system or of the format.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{RecordBatch, UInt64Array};
+use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
+use arrow::row::{RowConverter, Rows, SortField};
 use indexmap::IndexMap;
 use millstream_common::ids::Epoch;
 use millstream_common::plan::connector::FileFormat;
@@ -117,26 +119,35 @@ impl RunFiles {
             let all = UInt64Array::from_iter_values(0..rows.num_rows() as u64);
             return self.write_folder("", &rows, all);
         }
+        let keys = partition_keys(&rows, &partition_by)?;
         let names = FolderNames::new(&rows, &partition_by)?;
+        let mut folders = HashMap::new();
         let mut groups: IndexMap<String, Vec<u64>> = IndexMap::new();
         for row in 0..rows.num_rows() {
-            let folder = match names.of(row) {
+            let folder = folders
+                .entry(keys.row(row))
+                .or_insert_with(|| names.of(row));
+            let folder = match folder {
                 Ok(folder) => folder,
                 Err(reason) => {
-                    let payload = row_json(&rows, row);
+                    let (payload, reason) = (row_json(&rows, row), reason.clone());
                     self.rejected.push(RejectedRow { payload, reason });
                     continue;
                 }
             };
-            let is_known = groups.contains_key(&folder) || self.open.contains_key(&folder);
+            if let Some(indices) = groups.get_mut(folder) {
+                indices.push(row as u64);
+                continue;
+            }
             let new = groups
                 .keys()
                 .filter(|group| !self.open.contains_key(*group));
-            if !is_known && self.open.len() + new.count() >= OPEN_FILES_MAX {
+            let is_full = self.open.len() + new.count() >= OPEN_FILES_MAX;
+            if is_full && !self.open.contains_key(folder) {
                 self.write_groups(&rows, &mut groups)?;
                 self.close_all()?;
             }
-            groups.entry(folder).or_default().push(row as u64);
+            groups.insert(folder.clone(), vec![row as u64]);
         }
         self.write_groups(&rows, &mut groups)
     }
@@ -229,11 +240,23 @@ impl RunFiles {
     }
 }
 
+/// The values of some columns of each row, comparable without looking at their types.
+fn partition_keys(rows: &RecordBatch, columns: &[usize]) -> Result<Rows, ArrowError> {
+    let values: Vec<ArrayRef> = columns
+        .iter()
+        .map(|index| rows.column(*index).clone())
+        .collect();
+    let kinds = values
+        .iter()
+        .map(|column| SortField::new(column.data_type().clone()));
+    RowConverter::new(kinds.collect())?.convert_columns(&values)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use arrow::array::{Int64Array, StringArray};
     use arrow::datatypes::{DataType, Field};
 
     use super::*;

@@ -27,12 +27,15 @@ const READ: &str = "SELECT token, epoch FROM millstream_markers \
      WHERE incarnation = $1 AND sink = $2 AND partition = 0";
 const MOVE: &str = "UPDATE millstream_markers SET epoch = $3 \
      WHERE incarnation = $1 AND sink = $2 AND partition = 0";
-/// Ends the sessions of older deliverers of this sink.
-const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
-     WHERE datname = current_database() AND pid <> pg_backend_pid() \
-       AND left(application_name, length($1)) = $1 \
-       AND CASE WHEN substr(application_name, length($1) + 1) ~ '^[0-9]{1,20}$' \
-           THEN substr(application_name, length($1) + 1)::numeric < $2::bigint ELSE false END";
+/// Ends the session whose transaction holds the row, if it is an older deliverer of this sink.
+const TERMINATE: &str = "SELECT pg_terminate_backend(a.pid) FROM millstream_markers m \
+     JOIN pg_catalog.pg_locks l ON l.locktype = 'transactionid' AND l.granted \
+       AND l.mode = 'ExclusiveLock' AND l.transactionid = m.xmax \
+     JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid AND a.pid <> pg_backend_pid() \
+     WHERE m.incarnation = $3 AND m.sink = $4 AND m.partition = 0 \
+       AND left(a.application_name, length($1)) = $1 \
+       AND CASE WHEN substr(a.application_name, length($1) + 1) ~ '^[0-9]{1,20}$' \
+           THEN substr(a.application_name, length($1) + 1)::numeric < $2::bigint ELSE false END";
 /// Each try waits for the row as long as `lock_timeout` says.
 const FENCE_TRIES: usize = 3;
 const SHORT_WAIT: &str = "SET lock_timeout = '5s'";
@@ -103,7 +106,10 @@ async fn ensure_table(client: &Client) -> Result<(), Error> {
 async fn end_older(client: &Client, deliverer: &Deliverer) -> Result<(), Error> {
     let prefix = application_prefix(deliverer);
     let token = deliverer.token.0 as i64;
-    let ended = client.query(TERMINATE, &[&prefix, &token]).await?;
+    let incarnation = deliverer.incarnation.0;
+    let ended = client
+        .query(TERMINATE, &[&prefix, &token, &incarnation, &deliverer.sink])
+        .await?;
     tracing::warn!(sink = %deliverer.sink, sessions = ended.len(), "ended sessions of older deliverers");
     Ok(())
 }

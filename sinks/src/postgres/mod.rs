@@ -3,7 +3,7 @@
 //! The order of a run: lock and check the marker row, copy and merge the rows, keep refused rows, move the
 //! marker, commit. A commit whose answer is lost is never repeated: the connection is dropped, and the next
 //! fence reads from the marker what became of it. Owns one connection, dropped after any error. Failure: see
-//! [`error`].
+//! `error.rs`.
 
 mod apply;
 mod compact;
