@@ -8,6 +8,7 @@ use millstream_common::plan::JobPlan;
 use millstream_common::problem::Problem;
 use millstream_master::config::MasterConfig;
 use millstream_worker::config::WorkerConfig;
+use serde::Serialize;
 
 /// A running master.
 pub(crate) struct Master(Infallible);
@@ -67,8 +68,17 @@ pub(crate) struct Explained {
     pub(crate) plan: JobPlan,
 }
 
-/// All problems of a job: of its SQL, and of what it refers to outside.
-pub(crate) async fn check(_: &str) -> anyhow::Result<Vec<Problem>> {
+/// What a check came to.
+#[derive(Serialize)]
+pub(crate) struct Findings {
+    /// What keeps the job from running: of its SQL, and of what it refers to outside.
+    pub(crate) problems: Vec<Problem>,
+    /// What is allowed, but may not be meant.
+    pub(crate) warnings: Vec<Problem>,
+}
+
+/// Looks at a job and at what it refers to outside.
+pub(crate) async fn check(_: &str) -> anyhow::Result<Findings> {
     bail!("this binary is built without the SQL front end")
 }
 
