@@ -1,5 +1,7 @@
--- The first minute of Millstream: clicks from Kafka to views per url and minute, as files that a
--- person can open. `millstream demo` runs it against a broker and clicks of its own.
+-- The job of `millstream demo`: clicks from Kafka, counted per minute and action, in files that a person can open.
+--
+-- The demo starts its own broker and writes clicks into it, some of them twice. Counts of a minute are written once,
+-- when the minute is over; records that are no clicks are in the folder beside them, with the reason.
 
 SET checkpoint_interval = '1 second';
 
@@ -12,32 +14,31 @@ CREATE SOURCE clicks (
   WATERMARK FOR "timestamp" AS "timestamp" - INTERVAL '1 minute'
 ) WITH (
   connector = 'kafka',
-  brokers = '${KAFKA_BROKERS:-localhost:9092}',
-  topic = 'clicks',
+  brokers = '${KAFKA_BROKERS}',
+  topic = '${DEMO_TOPIC:-clicks}',
   format = 'json',
   start = 'earliest'
 );
 
--- A click that arrives twice counts once.
-CREATE VIEW unique_clicks AS SELECT DISTINCT ON (eventid) * FROM clicks;
+CREATE VIEW unique_clicks AS
+SELECT DISTINCT ON (eventid) * FROM clicks;
 
-CREATE VIEW page_views AS
-  SELECT window_start, window_end, url, count(*) AS views
-  FROM TUMBLE(unique_clicks, "timestamp", INTERVAL '1 minute')
-  WHERE action = 'view'
-  GROUP BY window_start, window_end, url;
+CREATE VIEW clicks_per_minute AS
+SELECT window_start, window_end, action, count(*) AS clicks
+FROM TUMBLE(unique_clicks, "timestamp", INTERVAL '1 minute')
+GROUP BY window_start, window_end, action;
 
-CREATE SINK page_views_files FROM page_views WITH (
+CREATE SINK clicks_per_minute_files FROM clicks_per_minute WITH (
   connector = 'files',
-  path = '${DEMO_OUTPUT:-demo-output}/page_views',
+  path = '${DEMO_OUTPUT:-demo-output}/clicks_per_minute',
   format = 'csv',
-  roll_interval = '1 second'
+  roll_interval = '1 second',
+  emit = 'final'
 );
 
--- Whatever cannot be counted, with the reason: malformed, null, out of range, late.
-CREATE SINK rejected_files FROM clicks.dead_letters WITH (
+CREATE SINK clicks_rejected_files FROM clicks.dead_letters WITH (
   connector = 'files',
-  path = '${DEMO_OUTPUT:-demo-output}/rejected',
+  path = '${DEMO_OUTPUT:-demo-output}/clicks_rejected',
   format = 'json',
   roll_interval = '1 second'
 );

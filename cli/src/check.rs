@@ -19,13 +19,17 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Some(job) = arguments.job.read()? else {
         return Ok(ExitCode::FAILURE);
     };
-    let problems = process::check(&job.sql).await?;
-    match arguments.form.json {
-        true => output::print_json(&problems)?,
-        false if problems.is_empty() => output::print(&format!("{}: no problem\n", job.file))?,
-        false => output::print_problems(&problems, &job.file, &job.sql),
+    let found = process::check(&job.sql).await?;
+    if arguments.form.json {
+        output::print_json(&found)?;
+    } else {
+        output::print_warnings(&found.warnings, &job.file, &job.sql);
+        match found.problems.as_slice() {
+            [] => output::print(&format!("{}: no problem\n", job.file))?,
+            problems => output::print_problems(problems, &job.file, &job.sql),
+        }
     }
-    match problems.is_empty() {
+    match found.problems.is_empty() {
         true => Ok(ExitCode::SUCCESS),
         false => Ok(ExitCode::FAILURE),
     }

@@ -22,5 +22,18 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 /// Prints all problems of a file on stderr, then how many there are.
 pub(crate) fn print_problems(problems: &[Problem], file: &str, sql: &str) {
     let shown = problem::render(problems, file, sql);
-    eprint!("{shown}{file}: {}\n", problem::count(problems.len()));
+    eprintln!("{shown}{file}: {}", problem::count(problems.len()));
+}
+
+/// Prints what is allowed but may not be meant, on stderr.
+pub(crate) fn print_warnings(warnings: &[Problem], file: &str, sql: &str) {
+    let marked: Vec<Problem> = warnings
+        .iter()
+        .cloned()
+        .map(|warning| Problem {
+            message: format!("warning: {}", warning.message),
+            ..warning
+        })
+        .collect();
+    eprint!("{}", problem::render(&marked, file, sql));
 }

@@ -9,6 +9,7 @@ use millstream_master::config::MasterConfig;
 use millstream_master::plan::{self, PlannedJob};
 pub(crate) use millstream_worker::Worker;
 use millstream_worker::config::WorkerConfig;
+use serde::Serialize;
 
 /// Starts a master.
 pub(crate) async fn start_master(config: MasterConfig) -> anyhow::Result<Master> {
@@ -28,12 +29,27 @@ pub(crate) struct Explained {
     pub(crate) plan: JobPlan,
 }
 
-/// All problems of a job: of its SQL, and of what it refers to outside.
-pub(crate) async fn check(sql: &str) -> anyhow::Result<Vec<Problem>> {
-    match plan_job(sql) {
-        Ok(_) => Ok(Vec::new()),
-        Err(problems) => Ok(problems),
-    }
+/// What a check came to.
+#[derive(Serialize)]
+pub(crate) struct Findings {
+    /// What keeps the job from running: of its SQL, and of what it refers to outside.
+    pub(crate) problems: Vec<Problem>,
+    /// What is allowed, but may not be meant.
+    pub(crate) warnings: Vec<Problem>,
+}
+
+/// Looks at a job and at what it refers to outside.
+pub(crate) async fn check(sql: &str) -> anyhow::Result<Findings> {
+    Ok(match plan_job(sql) {
+        Ok(planned) => Findings {
+            problems: Vec::new(),
+            warnings: planned.warnings.into_iter().map(Into::into).collect(),
+        },
+        Err(problems) => Findings {
+            problems,
+            warnings: Vec::new(),
+        },
+    })
 }
 
 /// The stages of a job, or the problems of its SQL.

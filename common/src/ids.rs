@@ -171,14 +171,20 @@ impl Vnode {
 }
 
 /// A text that no other call has ever returned: tells our own writes from others'.
-#[allow(clippy::disallowed_methods, reason = "the one place that draws random ids")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place that draws random ids"
+)]
 pub fn nonce() -> String {
     Uuid::new_v4().simple().to_string()
 }
 
 impl Incarnation {
     /// A life that no job has had.
-    #[allow(clippy::disallowed_methods, reason = "one of the two places that draw random ids")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "one of the two places that draw random ids"
+    )]
     pub fn fresh() -> Self {
         Self(Uuid::new_v4())
     }

@@ -11,7 +11,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Failure;
-use crate::ids::{Epoch, Generation, Incarnation, JobName, SinkIndex, SourceIndex, SplitId, Term, WorkerId};
+use crate::ids::{
+    Epoch, Generation, Incarnation, JobName, SinkIndex, SourceIndex, SplitId, Term, WorkerId,
+};
 use crate::log::entry::{Assignment, CommittedEpoch};
 use crate::plan::JobPlan;
 use crate::report::{AssignedSplit, PipelineReport, RestorePoint, SplitProgress};
@@ -209,14 +211,24 @@ impl TryFrom<ToMaster> for v1::WorkerFrame {
                 generation: at.generation.0,
                 failure: json(&failure)?,
             }),
-            ToMaster::SinkAdvanced { at, sink, marker, row_count } => Frame::SinkAdvanced(v1::SinkAdvanced {
+            ToMaster::SinkAdvanced {
+                at,
+                sink,
+                marker,
+                row_count,
+            } => Frame::SinkAdvanced(v1::SinkAdvanced {
                 job: at.job.0,
                 generation: at.generation.0,
                 sink: sink.0,
                 marker: marker.0,
                 rows: row_count,
             }),
-            ToMaster::SinkTroubled { at, sink, cause, suspended } => Frame::SinkTroubled(v1::SinkTroubled {
+            ToMaster::SinkTroubled {
+                at,
+                sink,
+                cause,
+                suspended,
+            } => Frame::SinkTroubled(v1::SinkTroubled {
                 job: at.job.0,
                 generation: at.generation.0,
                 sink: sink.0,
@@ -237,7 +249,9 @@ impl TryFrom<v1::WorkerFrame> for ToMaster {
 
     fn try_from(frame: v1::WorkerFrame) -> Result<Self, FrameError> {
         use v1::worker_frame::Frame;
-        let frame = frame.frame.ok_or_else(|| FrameError("empty frame".to_owned()))?;
+        let frame = frame
+            .frame
+            .ok_or_else(|| FrameError("empty frame".to_owned()))?;
         Ok(match frame {
             Frame::Hello(hello) => Self::Hello(WorkerHello {
                 worker: WorkerId(hello.worker),
@@ -286,14 +300,16 @@ impl TryFrom<ToWorker> for v1::MasterFrame {
                 generation: at.generation.0,
             }),
             ToWorker::Barrier(at, barrier) => Frame::Barrier(barrier_frame(at, barrier)),
-            ToWorker::EpochCommitted { at, epoch, positions } => {
-                Frame::EpochCommitted(v1::EpochCommitted {
-                    job: at.job.0,
-                    generation: at.generation.0,
-                    epoch: json(&epoch)?,
-                    positions: json(&positions)?,
-                })
-            }
+            ToWorker::EpochCommitted {
+                at,
+                epoch,
+                positions,
+            } => Frame::EpochCommitted(v1::EpochCommitted {
+                job: at.job.0,
+                generation: at.generation.0,
+                epoch: json(&epoch)?,
+                positions: json(&positions)?,
+            }),
             ToWorker::AssignSplits(at, splits) => Frame::AssignSplits(v1::AssignSplits {
                 job: at.job.0,
                 generation: at.generation.0,
@@ -318,7 +334,9 @@ fn deploy_frame(deploy: Deploy) -> Result<v1::Deploy, FrameError> {
         plan: json(&deploy.plan)?,
         assignment: json(&deploy.assignment)?,
         restore: json(&deploy.restore)?,
-        flight_addresses: addresses.map(|(worker, address)| (worker.0, address)).collect(),
+        flight_addresses: addresses
+            .map(|(worker, address)| (worker.0, address))
+            .collect(),
     })
 }
 
@@ -334,7 +352,9 @@ fn barrier_frame(at: JobGeneration, barrier: BarrierCommand) -> v1::Barrier {
         generation: at.generation.0,
         epoch: barrier.epoch.0,
         kind: kind.into(),
-        watermarks: watermarks.map(|(source, watermark)| (source.0, watermark.0)).collect(),
+        watermarks: watermarks
+            .map(|(source, watermark)| (source.0, watermark.0))
+            .collect(),
     }
 }
 
@@ -343,7 +363,9 @@ impl TryFrom<v1::MasterFrame> for ToWorker {
 
     fn try_from(frame: v1::MasterFrame) -> Result<Self, FrameError> {
         use v1::master_frame::Frame;
-        let frame = frame.frame.ok_or_else(|| FrameError("empty frame".to_owned()))?;
+        let frame = frame
+            .frame
+            .ok_or_else(|| FrameError("empty frame".to_owned()))?;
         Ok(match frame {
             Frame::Welcome(welcome) => Self::Welcome {
                 term: Term(welcome.term),
@@ -396,7 +418,9 @@ fn deploy_of_frame(frame: v1::Deploy) -> Result<Deploy, FrameError> {
         plan: parse(&frame.plan)?,
         assignment: parse(&frame.assignment)?,
         restore: parse(&frame.restore)?,
-        flight_addresses: addresses.map(|(worker, address)| (WorkerId(worker), address)).collect(),
+        flight_addresses: addresses
+            .map(|(worker, address)| (WorkerId(worker), address))
+            .collect(),
     })
 }
 

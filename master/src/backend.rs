@@ -28,11 +28,16 @@ impl Backend {
     }
 
     async fn job(&self, name: &JobName) -> Result<ActorRef<JobMessage>, ControlError> {
-        let found = call!(self.supervisor, |reply| SupervisorMessage::FindJob(name.clone(), reply));
-        found.map_err(gone)?.map_err(|nearest| ControlError::NotFound {
-            name: name.to_string(),
-            nearest,
-        })
+        let found = call!(self.supervisor, |reply| SupervisorMessage::FindJob(
+            name.clone(),
+            reply
+        ));
+        found
+            .map_err(gone)?
+            .map_err(|nearest| ControlError::NotFound {
+                name: name.to_string(),
+                nearest,
+            })
     }
 }
 
@@ -59,7 +64,10 @@ impl ControlBackend for Backend {
             fresh: request.fresh,
         };
         let submission = Box::new(submission);
-        let started = call!(self.supervisor, |reply| SupervisorMessage::Submit { submission, reply });
+        let started = call!(self.supervisor, |reply| SupervisorMessage::Submit {
+            submission,
+            reply
+        });
         let started = started.map_err(gone)??;
         let job = call!(started.actor, JobMessage::View).map_err(gone)?;
         let resumed_from = (started.resumed_from > Epoch(0)).then_some(started.resumed_from);
@@ -105,7 +113,10 @@ impl ControlBackend for Backend {
             }
         }
         let views = statuses.into_iter().map(|status| {
-            let own: Vec<_> = shares.iter().filter(|share| share.worker == status.worker).collect();
+            let own: Vec<_> = shares
+                .iter()
+                .filter(|share| share.worker == status.worker)
+                .collect();
             WorkerView {
                 tasks: own.iter().map(|share| share.tasks).sum(),
                 splits: own.iter().map(|share| share.splits).sum(),

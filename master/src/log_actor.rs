@@ -126,9 +126,12 @@ impl Actor for LogActor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
-            SupervisionEvent::ActorTerminated(child, _, _) | SupervisionEvent::ActorFailed(child, _) => {
-                Err(format!("the log actor has no children, but {} ended", child.get_id()).into())
-            }
+            SupervisionEvent::ActorTerminated(child, _, _)
+            | SupervisionEvent::ActorFailed(child, _) => Err(format!(
+                "the log actor has no children, but {} ended",
+                child.get_id()
+            )
+            .into()),
         }
     }
 }

@@ -112,7 +112,13 @@ async fn start_actors(
     term: Term,
     next: Seq,
     jobs: std::collections::BTreeMap<millstream_common::ids::JobName, crate::replay::ReplayedJob>,
-) -> Result<(ActorRef<SupervisorMessage>, JoinSet<Result<(), MasterError>>), MasterError> {
+) -> Result<
+    (
+        ActorRef<SupervisorMessage>,
+        JoinSet<Result<(), MasterError>>,
+    ),
+    MasterError,
+> {
     let failed = |error: ractor::SpawnErr| MasterError::Run(error.to_string());
     let (trouble_sender, trouble_receiver) = tokio::sync::watch::channel(None);
     let on_trouble: OnTrouble = Arc::new(move |trouble| {
@@ -129,7 +135,9 @@ async fn start_actors(
         next,
         on_trouble,
     };
-    let (log, _) = Actor::spawn(None, LogActor, log_config).await.map_err(failed)?;
+    let (log, _) = Actor::spawn(None, LogActor, log_config)
+        .await
+        .map_err(failed)?;
     let supervisor_config = SupervisorConfig {
         store: config.store.clone(),
         log,
@@ -142,7 +150,9 @@ async fn start_actors(
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let ended = handle.await;
-        Err(MasterError::Run(format!("its root actor ended ({ended:?}); another master may reign")))
+        Err(MasterError::Run(format!(
+            "its root actor ended ({ended:?}); another master may reign"
+        )))
     });
     tasks.spawn(tell_trouble(supervisor.clone(), trouble_receiver));
     Ok((supervisor, tasks))
@@ -155,7 +165,10 @@ async fn tell_trouble(
 ) -> Result<(), MasterError> {
     while trouble.changed().await.is_ok() {
         let news = trouble.borrow_and_update().clone();
-        if supervisor.cast(SupervisorMessage::LogTroubled(news)).is_err() {
+        if supervisor
+            .cast(SupervisorMessage::LogTroubled(news))
+            .is_err()
+        {
             break;
         }
     }
@@ -166,7 +179,11 @@ async fn tell_trouble(
 /// Appends the Fence entry; returns the new term and the first free position behind it.
 async fn take_reign(config: &MasterConfig) -> Result<(Term, Seq), MasterError> {
     let objects = log::read_all(&config.store).await?;
-    let newest = objects.iter().map(|(_, object)| object.term).max().unwrap_or_default();
+    let newest = objects
+        .iter()
+        .map(|(_, object)| object.term)
+        .max()
+        .unwrap_or_default();
     let end = objects.last().map(|(seq, _)| *seq).unwrap_or_default();
     let term = newest.next();
     let object = LogObject {

@@ -43,7 +43,11 @@ pub fn replay<'a>(
                     job.progress.forget_delivered(job.entry.plan.sinks.len());
                 }
             }
-            Entry::Ended { job, incarnation, end } => {
+            Entry::Ended {
+                job,
+                incarnation,
+                end,
+            } => {
                 let job = jobs.get_mut(job);
                 if let Some(job) = job.filter(|job| job.entry.incarnation == *incarnation) {
                     job.end = Some(end.clone());

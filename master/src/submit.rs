@@ -37,10 +37,14 @@ pub fn decide(
         return Ok(Decision::Begin);
     };
     match existing.ended {
-        None => Err(ControlError::AlreadyRunning { name: job.to_string() }),
+        None => Err(ControlError::AlreadyRunning {
+            name: job.to_string(),
+        }),
         Some(_) if fresh => Ok(Decision::Begin),
         Some(JobEnd::Finished) => Err(finished(job)),
-        Some(JobEnd::Stopped | JobEnd::Failed { .. }) if existing.plan == plan => Ok(Decision::Resume),
+        Some(JobEnd::Stopped | JobEnd::Failed { .. }) if existing.plan == plan => {
+            Ok(Decision::Resume)
+        }
         Some(JobEnd::Stopped | JobEnd::Failed { .. }) => Err(changed(job, existing.plan, plan)),
     }
 }
@@ -56,10 +60,17 @@ fn changed(job: &JobName, before: &JobPlan, now: &JobPlan) -> ControlError {
     let differing = [
         ("settings", before.settings != now.settings),
         ("sources", before.sources != now.sources),
-        ("views", before.stages != now.stages || before.outputs != now.outputs),
+        (
+            "views",
+            before.stages != now.stages || before.outputs != now.outputs,
+        ),
         ("sinks", before.sinks != now.sinks),
     ];
-    let names: Vec<&str> = differing.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
+    let names: Vec<&str> = differing
+        .iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(name, _)| *name)
+        .collect();
     ControlError::PlanChanged {
         name: job.to_string(),
         difference: format!("other {}", names.join(", ")),
@@ -85,7 +96,11 @@ mod tests {
         }
     }
 
-    fn submit(fresh: bool, ended: Option<&JobEnd>, interval_ms: u64) -> Result<Decision, ControlError> {
+    fn submit(
+        fresh: bool,
+        ended: Option<&JobEnd>,
+        interval_ms: u64,
+    ) -> Result<Decision, ControlError> {
         let old = plan(1);
         let existing = Existing { plan: &old, ended };
         decide(&"clicks".into(), &plan(interval_ms), fresh, Some(existing))
@@ -93,22 +108,34 @@ mod tests {
 
     #[test]
     fn a_stopped_job_goes_on_under_the_same_plan_only() {
-        assert_eq!(submit(false, Some(&JobEnd::Stopped), 1), Ok(Decision::Resume));
+        assert_eq!(
+            submit(false, Some(&JobEnd::Stopped), 1),
+            Ok(Decision::Resume)
+        );
         let changed = submit(false, Some(&JobEnd::Stopped), 2);
-        assert!(matches!(changed, Err(ControlError::PlanChanged { .. })), "{changed:?}");
+        assert!(
+            matches!(changed, Err(ControlError::PlanChanged { .. })),
+            "{changed:?}"
+        );
         assert_eq!(submit(true, Some(&JobEnd::Stopped), 2), Ok(Decision::Begin));
     }
 
     #[test]
     fn a_running_name_is_refused_even_when_fresh() {
         let refused = submit(true, None, 1);
-        assert!(matches!(refused, Err(ControlError::AlreadyRunning { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(ControlError::AlreadyRunning { .. })),
+            "{refused:?}"
+        );
     }
 
     #[test]
     fn a_finished_job_is_run_again_only_when_asked_to() {
         let again = submit(false, Some(&JobEnd::Finished), 1);
         assert!(matches!(again, Err(ControlError::Invalid(_))), "{again:?}");
-        assert_eq!(submit(true, Some(&JobEnd::Finished), 1), Ok(Decision::Begin));
+        assert_eq!(
+            submit(true, Some(&JobEnd::Finished), 1),
+            Ok(Decision::Begin)
+        );
     }
 }

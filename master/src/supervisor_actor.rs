@@ -83,7 +83,10 @@ pub enum SupervisorMessage {
     /// The log cannot be written, or can again.
     LogTroubled(Option<String>),
     /// The actor of a job, or the nearest job's name.
-    FindJob(JobName, RpcReplyPort<Result<ActorRef<JobMessage>, Option<String>>>),
+    FindJob(
+        JobName,
+        RpcReplyPort<Result<ActorRef<JobMessage>, Option<String>>>,
+    ),
     /// The actors of all jobs, by name.
     AllJobs(RpcReplyPort<Vec<ActorRef<JobMessage>>>),
     /// What is known of the workers.
@@ -205,16 +208,31 @@ impl Actor for SupervisorActor {
     ) -> Result<(), ActorProcessingErr> {
         use SupervisorMessage as Message;
         match message {
-            Message::Joined { hello, frames, reply } => state.joined(hello, frames, reply),
-            Message::Frame { worker, session, frame } => state.frame(worker, session, *frame),
+            Message::Joined {
+                hello,
+                frames,
+                reply,
+            } => state.joined(hello, frames, reply),
+            Message::Frame {
+                worker,
+                session,
+                frame,
+            } => state.frame(worker, session, *frame),
             Message::Left { worker, session } => state.left(worker, session),
             Message::Expire => state.expire(),
             Message::Submit { submission, reply } => state.submit(*submission, reply)?,
-            Message::SubmissionRecorded { job, reply } => state.submission_recorded(*job, reply).await?,
+            Message::SubmissionRecorded { job, reply } => {
+                state.submission_recorded(*job, reply).await?
+            }
             Message::JobEnded { job, end, progress } => state.job_ended(&job, end, *progress),
-            Message::LogTroubled(trouble) => state.tell_jobs(|| JobMessage::LogTroubled(trouble.clone())),
+            Message::LogTroubled(trouble) => {
+                state.tell_jobs(|| JobMessage::LogTroubled(trouble.clone()))
+            }
             Message::FindJob(job, reply) => answer(reply, state.find(&job)),
-            Message::AllJobs(reply) => answer(reply, state.jobs.values().map(|job| job.actor.clone()).collect()),
+            Message::AllJobs(reply) => answer(
+                reply,
+                state.jobs.values().map(|job| job.actor.clone()).collect(),
+            ),
             Message::AllWorkers(reply) => answer(reply, state.worker_statuses()),
         }
         Ok(())
@@ -252,7 +270,12 @@ pub(crate) fn answer<T: Send + 'static>(reply: RpcReplyPort<T>, value: T) {
 }
 
 impl SupervisorState {
-    fn joined(&mut self, hello: WorkerHello, frames: mpsc::Sender<ToWorker>, reply: RpcReplyPort<u64>) {
+    fn joined(
+        &mut self,
+        hello: WorkerHello,
+        frames: mpsc::Sender<ToWorker>,
+        reply: RpcReplyPort<u64>,
+    ) {
         info!(worker = %hello.worker, flight = %hello.flight_address, slots = hello.slots, "worker joined");
         let session = self.registry.join(hello, frames, self.clock.monotonic());
         answer(reply, session);
@@ -260,7 +283,10 @@ impl SupervisorState {
     }
 
     fn frame(&mut self, worker: WorkerId, session: u64, frame: ToMaster) {
-        if !self.registry.heard(&worker, session, self.clock.monotonic()) {
+        if !self
+            .registry
+            .heard(&worker, session, self.clock.monotonic())
+        {
             return;
         }
         if let Some(at) = job_of(&frame)
@@ -306,7 +332,11 @@ impl SupervisorState {
         let existing = self.jobs.get_mut(&submission.job);
         let before = existing.as_ref().map(|job| submit::Existing {
             plan: &job.entry.plan,
-            ended: job.ended.as_ref().map(|(end, _)| end).filter(|_| !job.is_starting),
+            ended: job
+                .ended
+                .as_ref()
+                .map(|(end, _)| end)
+                .filter(|_| !job.is_starting),
         });
         let decision = submit::decide(&submission.job, &submission.plan, submission.fresh, before);
         let (entry, job) = match (decision, existing) {
@@ -316,7 +346,11 @@ impl SupervisorState {
             }
             (Ok(Decision::Resume), Some(job)) => {
                 job.is_starting = true;
-                let progress = job.ended.as_ref().map(|(_, progress)| progress.clone()).unwrap_or_default();
+                let progress = job
+                    .ended
+                    .as_ref()
+                    .map(|(_, progress)| progress.clone())
+                    .unwrap_or_default();
                 let resumed = Entry::Resumed {
                     job: submission.job,
                     incarnation: job.entry.incarnation,
@@ -369,11 +403,20 @@ impl SupervisorState {
         }
         let resumed_from = job.progress.epoch;
         let actor = self.start_job(job).await?;
-        answer(reply, Ok(Started { actor, resumed_from }));
+        answer(
+            reply,
+            Ok(Started {
+                actor,
+                resumed_from,
+            }),
+        );
         Ok(())
     }
 
-    async fn start_job(&mut self, job: ReplayedJob) -> Result<ActorRef<JobMessage>, ActorProcessingErr> {
+    async fn start_job(
+        &mut self,
+        job: ReplayedJob,
+    ) -> Result<ActorRef<JobMessage>, ActorProcessingErr> {
         let ended = job.end.clone().map(|end| (end, job.progress.clone()));
         let entry = job.entry.clone();
         let config = JobConfig {
@@ -386,7 +429,8 @@ impl SupervisorState {
             clock: self.clock.clone(),
             blocking: self.blocking.clone(),
         };
-        let (actor, _) = Actor::spawn_linked(None, JobActor, config, self.myself.get_cell()).await?;
+        let (actor, _) =
+            Actor::spawn_linked(None, JobActor, config, self.myself.get_cell()).await?;
         let running = RunningJob {
             actor: actor.clone(),
             ended,
@@ -403,7 +447,10 @@ impl SupervisorState {
         child: &ractor::ActorCell,
         cause: &str,
     ) -> Result<(), ActorProcessingErr> {
-        let failed = self.jobs.iter().find(|(_, job)| job.actor.get_id() == child.get_id());
+        let failed = self
+            .jobs
+            .iter()
+            .find(|(_, job)| job.actor.get_id() == child.get_id());
         let Some(name) = failed.map(|(name, _)| name.clone()) else {
             return Ok(());
         };

@@ -6,9 +6,9 @@
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
+use millstream_common::dead_letter;
 use millstream_common::error::{Failure, Kind};
 use millstream_common::link::BarrierCommand;
-use millstream_common::dead_letter;
 use millstream_common::plan::{Branch, JobPlan, KeyedKind, Port, StageHead, StagePlan};
 
 use crate::exchange::sender::{EdgeSender, ExchangeSender, SendError};

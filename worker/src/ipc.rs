@@ -26,7 +26,9 @@ pub enum ObjectError {
         source: ArrowError,
     },
     /// The object is not what the log says.
-    #[error("{path} is damaged: its checksum is {found:08x}, the log says {expected:08x}; restore the storage from a backup")]
+    #[error(
+        "{path} is damaged: its checksum is {found:08x}, the log says {expected:08x}; restore the storage from a backup"
+    )]
     Damaged {
         /// The object's key.
         path: String,
@@ -36,7 +38,9 @@ pub enum ObjectError {
         expected: u32,
     },
     /// The log names an object that is not there.
-    #[error("{path} is missing in storage, but the log refers to it; restore the storage from a backup")]
+    #[error(
+        "{path} is missing in storage, but the log refers to it; restore the storage from a backup"
+    )]
     Missing {
         /// The object's key.
         path: String,
@@ -67,7 +71,11 @@ pub struct EncodedObject {
 }
 
 /// Encodes batches of one schema; LZ4 where there is enough to be worth it.
-pub fn encode(path: &str, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<EncodedObject, ObjectError> {
+pub fn encode(
+    path: &str,
+    schema: &SchemaRef,
+    batches: &[RecordBatch],
+) -> Result<EncodedObject, ObjectError> {
     /// Below this, compression costs more than it saves.
     const COMPRESSED_FROM_BYTES: usize = 16 << 10;
     let failed = |source| ObjectError::Arrow {
@@ -76,8 +84,11 @@ pub fn encode(path: &str, schema: &SchemaRef, batches: &[RecordBatch]) -> Result
     };
     let plain_bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
     let compression = (plain_bytes >= COMPRESSED_FROM_BYTES).then_some(CompressionType::LZ4_FRAME);
-    let options = IpcWriteOptions::default().try_with_compression(compression).map_err(failed)?;
-    let mut writer = StreamWriter::try_new_with_options(Vec::new(), schema, options).map_err(failed)?;
+    let options = IpcWriteOptions::default()
+        .try_with_compression(compression)
+        .map_err(failed)?;
+    let mut writer =
+        StreamWriter::try_new_with_options(Vec::new(), schema, options).map_err(failed)?;
     for batch in batches {
         writer.write(batch).map_err(failed)?;
     }
@@ -89,9 +100,15 @@ pub fn encode(path: &str, schema: &SchemaRef, batches: &[RecordBatch]) -> Result
 }
 
 /// Reads and decodes the object at `path`, checked against `checksum`.
-pub async fn load(store: &StoreRef, path: &str, checksum: u32) -> Result<Vec<RecordBatch>, ObjectError> {
+pub async fn load(
+    store: &StoreRef,
+    path: &str,
+    checksum: u32,
+) -> Result<Vec<RecordBatch>, ObjectError> {
     let Some(bytes) = store.get(path).await? else {
-        return Err(ObjectError::Missing { path: path.to_owned() });
+        return Err(ObjectError::Missing {
+            path: path.to_owned(),
+        });
     };
     decode(path, &bytes, checksum)
 }
@@ -116,7 +133,11 @@ pub fn decode(path: &str, bytes: &Bytes, checksum: u32) -> Result<Vec<RecordBatc
 }
 
 /// Creates an object under a name that no other write uses: a retry after an unknown result is harmless.
-pub async fn create(store: &StoreRef, path: &str, object: &EncodedObject) -> Result<(), ObjectError> {
+pub async fn create(
+    store: &StoreRef,
+    path: &str,
+    object: &EncodedObject,
+) -> Result<(), ObjectError> {
     match store.create(path, object.bytes.clone()).await {
         Ok(()) => Ok(()),
         Err(store::Error::Exists { .. }) => match store.get(path).await? {
@@ -147,14 +168,21 @@ mod tests {
 
     fn batch() -> RecordBatch {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
-        RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from_iter_values(0..10_000))]).expect("batch")
+        RecordBatch::try_new(
+            schema,
+            vec![Arc::new(Int64Array::from_iter_values(0..10_000))],
+        )
+        .expect("batch")
     }
 
     #[test]
     fn an_object_reads_back_as_it_was_written() {
         let batch = batch();
         let object = encode("a", &batch.schema(), std::slice::from_ref(&batch)).expect("encode");
-        assert_eq!(decode("a", &object.bytes, object.checksum).expect("decode"), [batch]);
+        assert_eq!(
+            decode("a", &object.bytes, object.checksum).expect("decode"),
+            [batch]
+        );
     }
 
     #[test]
@@ -163,6 +191,9 @@ mod tests {
         let mut bytes = object.bytes.to_vec();
         bytes[100] ^= 1;
         let refused = decode("a", &Bytes::from(bytes), object.checksum);
-        assert!(matches!(refused, Err(ObjectError::Damaged { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(ObjectError::Damaged { .. })),
+            "{refused:?}"
+        );
     }
 }

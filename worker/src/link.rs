@@ -78,13 +78,14 @@ async fn attach(config: &LinkConfig, address: &str) -> Result<Attached, String> 
     sender
         .try_send(ToMaster::Hello(config.hello.clone()))
         .map_err(|error| error.to_string())?;
-    let outgoing = ReceiverStream::new(receiver).map_while(|frame| match v1::WorkerFrame::try_from(frame) {
-        Ok(frame) => Some(frame),
-        Err(error) => {
-            warn!(%error, "encode link frame");
-            None
-        }
-    });
+    let outgoing =
+        ReceiverStream::new(receiver).map_while(|frame| match v1::WorkerFrame::try_from(frame) {
+            Ok(frame) => Some(frame),
+            Err(error) => {
+                warn!(%error, "encode link frame");
+                None
+            }
+        });
     let call = tokio::time::timeout(WELCOME_TIMEOUT, client.attach(outgoing)).await;
     match call {
         Ok(Ok(response)) => Ok((sender, response.into_inner())),

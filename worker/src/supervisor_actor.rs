@@ -83,7 +83,12 @@ impl Actor for SupervisorActor {
     ) -> Result<SupervisorState, ActorProcessingErr> {
         let link = LinkConfig {
             net: config.worker.net.clone(),
-            addresses: config.worker.master.split(',').map(|address| address.trim().to_owned()).collect(),
+            addresses: config
+                .worker
+                .master
+                .split(',')
+                .map(|address| address.trim().to_owned())
+                .collect(),
             hello: millstream_common::link::WorkerHello {
                 worker: config.worker.name.clone(),
                 flight_address: config.flight_address.clone(),
@@ -112,7 +117,10 @@ impl Actor for SupervisorActor {
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            SupervisorMessage::Attached { frames, storage_url } => state.attached(frames, storage_url).await,
+            SupervisorMessage::Attached {
+                frames,
+                storage_url,
+            } => state.attached(frames, storage_url).await,
             SupervisorMessage::Detached => state.detached(),
             SupervisorMessage::Frame(frame) => state.frame(*frame).await?,
             SupervisorMessage::Report(frame) => state.report(frame),
@@ -131,7 +139,9 @@ impl Actor for SupervisorActor {
             SupervisionEvent::ActorTerminated(child, _, reason) => {
                 state.pipeline_ended(&child, reason.unwrap_or_else(|| "ended".to_owned()));
             }
-            SupervisionEvent::ActorFailed(child, cause) => state.pipeline_ended(&child, cause.to_string()),
+            SupervisionEvent::ActorFailed(child, cause) => {
+                state.pipeline_ended(&child, cause.to_string())
+            }
         }
         Ok(())
     }
@@ -147,7 +157,10 @@ impl SupervisorState {
         }
     }
 
-    async fn open_storage(&mut self, url: &str) -> Result<StoreRef, millstream_common::store::Error> {
+    async fn open_storage(
+        &mut self,
+        url: &str,
+    ) -> Result<StoreRef, millstream_common::store::Error> {
         if let Some((known, store)) = &self.storage
             && known == url
         {
@@ -171,10 +184,16 @@ impl SupervisorState {
             ToWorker::Deploy(deploy) => self.deploy(*deploy).await?,
             ToWorker::Start(at) => self.forward(&at, PipelineMessage::Start),
             ToWorker::Barrier(at, barrier) => self.forward(&at, PipelineMessage::Barrier(barrier)),
-            ToWorker::EpochCommitted { at, epoch, positions } => {
+            ToWorker::EpochCommitted {
+                at,
+                epoch,
+                positions,
+            } => {
                 self.forward(&at, PipelineMessage::EpochCommitted { epoch, positions });
             }
-            ToWorker::AssignSplits(at, splits) => self.forward(&at, PipelineMessage::AssignSplits(splits)),
+            ToWorker::AssignSplits(at, splits) => {
+                self.forward(&at, PipelineMessage::AssignSplits(splits))
+            }
             ToWorker::Teardown(at) => self.tear_down(at),
             ToWorker::Welcome { .. } | ToWorker::Ping => {}
         }
@@ -188,7 +207,11 @@ impl SupervisorState {
         let job = deploy.at.job.clone();
         let at = deploy.at.clone();
         let store = store.clone();
-        if self.pipelines.get(&job).is_some_and(|old| old.at.generation >= at.generation) {
+        if self
+            .pipelines
+            .get(&job)
+            .is_some_and(|old| old.at.generation >= at.generation)
+        {
             return Ok(());
         }
         self.end_pipeline(&job);
@@ -201,7 +224,8 @@ impl SupervisorState {
             edges: self.config.edges.clone(),
             supervisor: self.myself.clone(),
         };
-        let (actor, _) = Actor::spawn_linked(None, PipelineActor, config, self.myself.get_cell()).await?;
+        let (actor, _) =
+            Actor::spawn_linked(None, PipelineActor, config, self.myself.get_cell()).await?;
         self.pipelines.insert(job, Pipeline { at, actor });
         Ok(())
     }
@@ -216,7 +240,11 @@ impl SupervisorState {
     }
 
     fn tear_down(&mut self, at: JobGeneration) {
-        if self.pipelines.get(&at.job).is_some_and(|pipeline| pipeline.at == at) {
+        if self
+            .pipelines
+            .get(&at.job)
+            .is_some_and(|pipeline| pipeline.at == at)
+        {
             self.end_pipeline(&at.job);
         }
         self.report(ToMaster::TornDown(at));
@@ -231,7 +259,10 @@ impl SupervisorState {
     }
 
     fn pipeline_ended(&mut self, child: &ractor::ActorCell, cause: String) {
-        let ended = self.pipelines.iter().find(|(_, pipeline)| pipeline.actor.get_id() == child.get_id());
+        let ended = self
+            .pipelines
+            .iter()
+            .find(|(_, pipeline)| pipeline.actor.get_id() == child.get_id());
         let Some(job) = ended.map(|(job, _)| job.clone()) else {
             return;
         };

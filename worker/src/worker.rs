@@ -36,11 +36,18 @@ impl Worker {
     pub async fn start(config: WorkerConfig) -> Result<Self, WorkerError> {
         let name = config.name.clone();
         let listener = config.net.listen(&config.flight_listen).await?;
-        let flight_address = config.advertise.clone().unwrap_or_else(|| listener.address.clone());
+        let flight_address = config
+            .advertise
+            .clone()
+            .unwrap_or_else(|| listener.address.clone());
         let edges = EdgeRegistry::new(REGISTER_WAIT);
         let mut tasks = JoinSet::new();
         let server = flight_server::serve(listener, edges.clone(), std::future::pending());
-        tasks.spawn(async move { server.await.map_err(|error| WorkerError::Run(chain(&error))) });
+        tasks.spawn(async move {
+            server
+                .await
+                .map_err(|error| WorkerError::Run(chain(&error)))
+        });
         let supervisor = SupervisorConfig {
             worker: config,
             flight_address,

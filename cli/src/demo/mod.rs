@@ -116,7 +116,7 @@ async fn perform(arguments: Arguments) -> anyhow::Result<ExitCode> {
     demo.generate(&arguments).await?;
     demo.catch_up().await?;
     demo.drain().await?;
-    let counts = results::page_views(&output)?;
+    let counts = results::counts(&output)?;
     let verdict = Verdict::new(&demo.oracle, &counts, &results::rejected(&output)?);
     demo.screen.finish(&counts);
     demo.cluster.shutdown().await?;

@@ -16,7 +16,7 @@ const DELAY_US: i64 = 60_000_000;
 /// `TUMBLE(..., INTERVAL '1 minute')`.
 const WINDOW_US: i64 = 60_000_000;
 
-/// A minute (microseconds since 1970) and a url.
+/// A minute (microseconds since 1970) and an action.
 pub(super) type Window = (i64, String);
 /// A partition and an offset in it.
 pub(super) type Position = (usize, u64);
@@ -24,8 +24,8 @@ pub(super) type Position = (usize, u64);
 /// What the job must come to.
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
-    /// Views of each window.
-    pub(super) views: BTreeMap<Window, u64>,
+    /// Clicks of each window.
+    pub(super) counts: BTreeMap<Window, u64>,
     /// Records that must be dead letters, with their code.
     pub(super) rejected: BTreeMap<Position, &'static str>,
     /// Records taken.
@@ -46,9 +46,8 @@ struct Partition {
 /// A click that keeps all rules of its columns.
 struct Click {
     event: String,
-    url: String,
+    action: String,
     time_us: i64,
-    is_view: bool,
 }
 
 impl Oracle {
@@ -75,10 +74,10 @@ impl Oracle {
         partition.greatest_us = partition.greatest_us.max(Some(click.time_us));
         if !self.seen.insert(click.event) {
             self.duplicate_count += 1;
-        } else if click.is_view {
-            let minute = click.time_us - click.time_us.rem_euclid(WINDOW_US);
-            *self.views.entry((minute, click.url)).or_default() += 1;
+            return;
         }
+        let minute = click.time_us - click.time_us.rem_euclid(WINDOW_US);
+        *self.counts.entry((minute, click.action)).or_default() += 1;
     }
 }
 
@@ -87,7 +86,7 @@ fn decode(payload: Option<&str>) -> Result<Click, &'static str> {
     let payload = payload.ok_or("null_payload")?;
     let fields: Map<String, Value> = serde_json::from_str(payload).map_err(|_| "malformed")?;
     let event = required(&fields, "eventid")?;
-    let url = required(&fields, "url")?;
+    required(&fields, "url")?;
     let time_us = moment(&required(&fields, "timestamp")?).ok_or("type_mismatch")?;
     let action = required(&fields, "action")?;
     if !["view", "click", "purchase"].contains(&action.as_str()) {
@@ -95,9 +94,8 @@ fn decode(payload: Option<&str>) -> Result<Click, &'static str> {
     }
     Ok(Click {
         event,
-        url,
+        action,
         time_us,
-        is_view: action == "view",
     })
 }
 
@@ -135,7 +133,7 @@ mod tests {
 
     fn minute(time: &str) -> Window {
         let start = moment(&format!("2026-05-01T{time}")).expect("a time");
-        (start, "/a".to_owned())
+        (start, "view".to_owned())
     }
 
     #[test]
@@ -145,6 +143,7 @@ mod tests {
             r#"TUMBLE(unique_clicks, "timestamp", INTERVAL '1 minute')"#,
             "DISTINCT ON (eventid)",
             "CHECK (action IN ('view', 'click', 'purchase'))",
+            "SELECT window_start, window_end, action, count(*) AS clicks",
         ];
         for rule in rules {
             assert!(DEMO_SQL.contains(rule), "{rule}");
@@ -158,8 +157,8 @@ mod tests {
             oracle.take(&record(partition, &click("e1", "10:00:59.999999")));
         }
         oracle.take(&record(1, &click("e2", "10:01:00")));
-        assert_eq!(oracle.views[&minute("10:00:00")], 1);
-        assert_eq!(oracle.views[&minute("10:01:00")], 1);
+        assert_eq!(oracle.counts[&minute("10:00:00")], 1);
+        assert_eq!(oracle.counts[&minute("10:01:00")], 1);
         assert_eq!(oracle.duplicate_count, 2);
     }
 
@@ -171,7 +170,7 @@ mod tests {
         oracle.take(&record(0, &click("e3", "10:03:59.999999")));
         oracle.take(&record(1, &click("e4", "10:03:59.999999")));
         assert_eq!(oracle.rejected, BTreeMap::from([((0, 2), "late")]));
-        assert_eq!(oracle.views[&minute("10:03:00")], 1);
+        assert_eq!(oracle.counts[&minute("10:03:00")], 1);
     }
 
     #[test]
@@ -232,7 +231,7 @@ mod tests {
         ];
         assert!(codes.iter().eq(expected.iter()), "{codes:?}");
         assert!(oracle.duplicate_count > 500, "{}", oracle.duplicate_count);
-        let minutes: std::collections::BTreeSet<_> = oracle.views.keys().map(|w| w.0).collect();
+        let minutes: std::collections::BTreeSet<_> = oracle.counts.keys().map(|w| w.0).collect();
         assert!(minutes.len() >= 4, "several minutes pass: {minutes:?}");
     }
 }

@@ -13,9 +13,9 @@ use serde::Deserialize;
 use super::oracle::{Position, Window, moment};
 
 /// Folder of the counts, as `jobs/demo.sql` names it.
-pub(super) const PAGE_VIEWS: &str = "page_views";
+pub(super) const COUNTS: &str = "clicks_per_minute";
 /// Folder of the dead letters.
-pub(super) const REJECTED: &str = "rejected";
+pub(super) const REJECTED: &str = "clicks_rejected";
 
 /// Every count found for a window: exactly one where all is well.
 pub(super) type Counts = BTreeMap<Window, Vec<u64>>;
@@ -23,9 +23,9 @@ pub(super) type Counts = BTreeMap<Window, Vec<u64>>;
 pub(super) type Rejects = BTreeMap<Position, Vec<String>>;
 
 /// The counts below `output`.
-pub(super) fn page_views(output: &Path) -> anyhow::Result<Counts> {
+pub(super) fn counts(output: &Path) -> anyhow::Result<Counts> {
     let mut counts = Counts::new();
-    for file in files(&output.join(PAGE_VIEWS), "csv")? {
+    for file in files(&output.join(COUNTS), "csv")? {
         let text = std::fs::read_to_string(&file);
         let text = text.with_context(|| format!("read {}", file.display()))?;
         read_counts(&text, &mut counts).with_context(|| format!("read {}", file.display()))?;
@@ -51,19 +51,23 @@ fn read_counts(text: &str, counts: &mut Counts) -> anyhow::Result<()> {
         let found = header.iter().position(|column| *column == name);
         found.ok_or_else(|| anyhow!("the header lacks {name}"))
     };
-    let (start, url, views) = (column("window_start")?, column("url")?, column("views")?);
+    let (start, action, clicks) = (
+        column("window_start")?,
+        column("action")?,
+        column("clicks")?,
+    );
     for line in lines {
-        // Neither times nor numbers nor the demo's urls hold commas or quotes.
+        // Neither times nor numbers nor actions hold commas or quotes.
         let fields: Vec<&str> = line.split(',').collect();
         if fields.len() != header.len() {
             bail!("{line:?} does not fit the header");
         }
         let minute = moment(fields[start]).with_context(|| format!("read time of {line:?}"))?;
-        let views = fields[views]
+        let clicks = fields[clicks]
             .parse()
-            .with_context(|| format!("read views of {line:?}"))?;
-        let window = (minute, fields[url].to_owned());
-        counts.entry(window).or_default().push(views);
+            .with_context(|| format!("read clicks of {line:?}"))?;
+        let window = (minute, fields[action].to_owned());
+        counts.entry(window).or_default().push(clicks);
     }
     Ok(())
 }
@@ -128,17 +132,17 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        let header = "window_start,window_end,url,views\n";
-        let row = "2026-05-01T10:00:00,2026-05-01T10:01:00,/a,";
-        write("page_views/part-1.csv", &format!("{header}{row}3\n"));
-        write("page_views/part-2.csv", &format!("{header}{row}4\n"));
-        write("page_views/_half.csv", "nonsense");
+        let header = "window_start,window_end,action,clicks\n";
+        let row = "2026-05-01T10:00:00,2026-05-01T10:01:00,view,";
+        write("clicks_per_minute/part-1.csv", &format!("{header}{row}3\n"));
+        write("clicks_per_minute/part-2.csv", &format!("{header}{row}4\n"));
+        write("clicks_per_minute/_half.csv", "nonsense");
         write(
-            "rejected/part-1.json",
+            "clicks_rejected/part-1.json",
             "{\"source\":\"clicks\",\"origin\":\"clicks-3\",\"position\":9,\"code\":\"late\"}\n",
         );
-        let counts = page_views(folder.path()).unwrap();
-        let window = (moment("2026-05-01T10:00:00").unwrap(), "/a".to_owned());
+        let counts = super::counts(folder.path()).unwrap();
+        let window = (moment("2026-05-01T10:00:00").unwrap(), "view".to_owned());
         assert_eq!(counts, Counts::from([(window, vec![3, 4])]));
         let rejects = rejected(folder.path()).unwrap();
         assert_eq!(rejects, Rejects::from([((3, 9), vec!["late".to_owned()])]));
@@ -147,10 +151,14 @@ mod tests {
     #[test]
     fn no_folder_is_no_result_and_a_broken_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(page_views(folder.path()).unwrap().is_empty());
-        std::fs::create_dir(folder.path().join(PAGE_VIEWS)).unwrap();
-        std::fs::write(folder.path().join("page_views/a.csv"), "url,views\n").unwrap();
-        let error = format!("{:#}", page_views(folder.path()).unwrap_err());
+        assert!(super::counts(folder.path()).unwrap().is_empty());
+        std::fs::create_dir(folder.path().join(COUNTS)).unwrap();
+        std::fs::write(
+            folder.path().join("clicks_per_minute/a.csv"),
+            "action,clicks\n",
+        )
+        .unwrap();
+        let error = format!("{:#}", super::counts(folder.path()).unwrap_err());
         assert!(
             error.contains("a.csv") && error.contains("window_start"),
             "{error}"

@@ -15,8 +15,8 @@ use crate::text;
 const READ_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest bar, in characters.
 const BAR_WIDTH: u64 = 40;
-/// Views that one character of a bar stands for.
-const VIEWS_PER_CHARACTER: u64 = 120;
+/// Clicks that one character of a bar stands for.
+const CLICKS_PER_CHARACTER: u64 = 200;
 
 /// The demo's terminal.
 pub(super) struct Screen {
@@ -53,7 +53,7 @@ impl Screen {
             .is_none_or(|at| now.saturating_sub(at) >= READ_INTERVAL);
         if is_due {
             self.read_at = Some(now);
-            let counts = results::page_views(&self.output)?;
+            let counts = results::counts(&self.output)?;
             // Of the newest minute, files may still be missing.
             let newest = counts.keys().next_back().map(|(minute, _)| *minute);
             self.show_minutes(&counts, newest);
@@ -69,34 +69,39 @@ impl Screen {
     }
 
     fn show_minutes(&mut self, counts: &Counts, before: Option<i64>) {
-        for (minute, (views, urls)) in by_minute(counts) {
+        for (minute, actions) in by_minute(counts) {
             let is_new = self.shown.is_none_or(|shown| minute > shown);
             if is_new && before.is_none_or(|before| minute < before) {
-                self.progress.note(&bar(minute, views, urls));
+                self.progress.note(&bar(minute, &actions));
                 self.shown = Some(minute);
             }
         }
     }
 }
 
-/// Views and urls of each minute.
-fn by_minute(counts: &Counts) -> BTreeMap<i64, (u64, usize)> {
-    let mut minutes: BTreeMap<i64, (u64, usize)> = BTreeMap::new();
-    for ((minute, _), views) in counts {
-        let (sum, urls) = minutes.entry(*minute).or_default();
-        *sum += views.iter().sum::<u64>();
-        *urls += 1;
+/// Actions and their clicks, of each minute.
+fn by_minute(counts: &Counts) -> BTreeMap<i64, Vec<(&str, u64)>> {
+    let mut minutes: BTreeMap<i64, Vec<(&str, u64)>> = BTreeMap::new();
+    for ((minute, action), clicks) in counts {
+        let actions = minutes.entry(*minute).or_default();
+        actions.push((action, clicks.iter().sum()));
     }
     minutes
 }
 
-fn bar(minute: i64, views: u64, urls: usize) -> String {
-    let length = (views / VIEWS_PER_CHARACTER).clamp(1, BAR_WIDTH) as usize;
+fn bar(minute: i64, actions: &[(&str, u64)]) -> String {
+    let clicks: u64 = actions.iter().map(|(_, clicks)| clicks).sum();
+    let length = (clicks / CLICKS_PER_CHARACTER).clamp(1, BAR_WIDTH) as usize;
+    let shares: Vec<String> = actions
+        .iter()
+        .map(|(action, clicks)| format!("{action} {}", text::count(*clicks)))
+        .collect();
     format!(
-        "{}  {:<width$}  {} views of {urls} urls",
+        "{}  {:<width$}  {} clicks: {}",
         text::watermark(Some(EventTime(minute))),
         "█".repeat(length),
-        text::count(views),
+        text::count(clicks),
+        shares.join(", "),
         width = BAR_WIDTH as usize
     )
 }
@@ -106,16 +111,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_minute_has_one_bar_over_all_urls() {
+    fn a_minute_has_one_bar_over_all_actions() {
         let counts = Counts::from([
-            ((0, "/a".to_owned()), vec![240]),
-            ((0, "/b".to_owned()), vec![120]),
-            ((60_000_000, "/a".to_owned()), vec![1]),
+            ((0, "click".to_owned()), vec![240]),
+            ((0, "view".to_owned()), vec![1_360]),
+            ((60_000_000, "view".to_owned()), vec![1]),
         ]);
         let minutes = by_minute(&counts);
-        assert_eq!(minutes[&0], (360, 2));
-        let shown = bar(0, 360, 2);
-        assert!(shown.starts_with("1970-01-01 00:00:00  ███ "), "{shown}");
-        assert!(shown.ends_with("360 views of 2 urls"), "{shown}");
+        let shown = bar(0, &minutes[&0]);
+        assert!(
+            shown.starts_with("1970-01-01 00:00:00  ████████ "),
+            "{shown}"
+        );
+        assert!(
+            shown.ends_with("1,600 clicks: click 240, view 1,360"),
+            "{shown}"
+        );
     }
 }

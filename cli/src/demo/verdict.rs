@@ -22,14 +22,14 @@ impl Verdict {
     /// Compares everything that was delivered with everything that had to be.
     pub(super) fn new(oracle: &Oracle, counts: &Counts, rejects: &Rejects) -> Self {
         let mut differences = Vec::new();
-        let views = compare(&oracle.views, counts, &mut differences);
+        let equal = compare(&oracle.counts, counts, &mut differences);
         let expected: BTreeMap<_, _> = oracle
             .rejected
             .iter()
             .map(|(position, code)| (*position, (*code).to_owned()))
             .collect();
         let rejected = compare(&expected, rejects, &mut differences);
-        let minutes: BTreeSet<i64> = oracle.views.keys().map(|(minute, _)| *minute).collect();
+        let minutes: BTreeSet<i64> = oracle.counts.keys().map(|(minute, _)| *minute).collect();
         let lines = vec![
             format!(
                 "generated  {} records in {} minutes of event time, {} of them duplicates",
@@ -39,8 +39,8 @@ impl Verdict {
             ),
             format!(
                 "counts     {} of {} equal the independent count",
-                text::count(views),
-                text::count(oracle.views.len() as u64)
+                text::count(equal),
+                text::count(oracle.counts.len() as u64)
             ),
             format!(
                 "rejected   {} of {} bad or late records are in dead letters, once and with their reason",
@@ -98,16 +98,16 @@ mod tests {
 
     fn expected() -> Oracle {
         let mut oracle = Oracle::default();
-        oracle.views.insert((0, "/a".to_owned()), 3);
-        oracle.views.insert((60, "/a".to_owned()), 5);
+        oracle.counts.insert((0, "view".to_owned()), 3);
+        oracle.counts.insert((60, "view".to_owned()), 5);
         oracle.rejected.insert((2, 7), "late");
         oracle
     }
 
     fn counts(first: &[u64], second: &[u64]) -> Counts {
         Counts::from([
-            ((0, "/a".to_owned()), first.to_vec()),
-            ((60, "/a".to_owned()), second.to_vec()),
+            ((0, "view".to_owned()), first.to_vec()),
+            ((60, "view".to_owned()), second.to_vec()),
         ])
     }
 

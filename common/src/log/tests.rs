@@ -11,8 +11,8 @@ use super::entry::{EpochEntry, JobProgress};
 use super::*;
 use crate::blocking::ThreadPool;
 use crate::ids::{Epoch, Generation, Incarnation, SinkIndex, SourceIndex};
-use crate::time::EventTime;
 use crate::store::{FileStore, Store};
+use crate::time::EventTime;
 
 fn object(term: u64, nonce: &str) -> LogObject {
     let fence = Entry::Fence {

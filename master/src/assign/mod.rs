@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use millstream_common::ids::{SinkIndex, SourceIndex, SplitId, StageIndex, TaskId, VNODE_COUNT, WorkerId};
+use millstream_common::ids::{
+    SinkIndex, SourceIndex, SplitId, StageIndex, TaskId, VNODE_COUNT, WorkerId,
+};
 use millstream_common::log::entry::{Assignment, SinkPlacement, SplitPlacement, TaskPlacement};
 use millstream_common::plan::JobPlan;
 
@@ -58,12 +60,18 @@ pub fn add_splits(
     found: &[SplitId],
 ) -> Vec<SplitPlacement> {
     let mut loads = vec![0_u32; task_count as usize];
-    for placement in assignment.splits.iter().filter(|placement| placement.source == source) {
+    for placement in assignment
+        .splits
+        .iter()
+        .filter(|placement| placement.source == source)
+    {
         loads[placement.task_index as usize] += 1;
     }
     let mut placed = Vec::with_capacity(found.len());
     for split in found {
-        let lightest = (0..loads.len()).min_by_key(|index| loads[*index]).unwrap_or_default();
+        let lightest = (0..loads.len())
+            .min_by_key(|index| loads[*index])
+            .unwrap_or_default();
         loads[lightest] += 1;
         placed.push(SplitPlacement {
             source,
@@ -77,7 +85,11 @@ pub fn add_splits(
 
 /// The worker of each task index: slots are taken from all workers in turn, so that few tasks are spread wide.
 fn slots_of(candidates: &[Candidate]) -> Vec<&WorkerId> {
-    let most = candidates.iter().map(|candidate| candidate.slots.max(1)).max().unwrap_or(1);
+    let most = candidates
+        .iter()
+        .map(|candidate| candidate.slots.max(1))
+        .max()
+        .unwrap_or(1);
     let mut slots = Vec::new();
     for round in 0..most {
         for candidate in candidates {
@@ -121,7 +133,9 @@ mod tests {
     }
 
     fn splits(count: usize) -> SplitsBySource {
-        let ids = (0..count).map(|index| SplitId(format!("topic-{index}"))).collect();
+        let ids = (0..count)
+            .map(|index| SplitId(format!("topic-{index}")))
+            .collect();
         BTreeMap::from([(SourceIndex(0), ids)])
     }
 
@@ -129,8 +143,14 @@ mod tests {
     fn every_stage_has_one_task_a_slot_and_equal_indexes_share_a_worker() {
         let assignment = assign(&plan(2), &candidates(&[2, 1]), &splits(0));
         let worker = |stage, index| {
-            let task = TaskId { stage: StageIndex(stage), index };
-            let placement = assignment.tasks.iter().find(|placement| placement.task == task);
+            let task = TaskId {
+                stage: StageIndex(stage),
+                index,
+            };
+            let placement = assignment
+                .tasks
+                .iter()
+                .find(|placement| placement.task == task);
             placement.map(|placement| placement.worker.as_str().to_owned())
         };
         assert_eq!(assignment.tasks.len(), 6);
@@ -146,10 +166,16 @@ mod tests {
     fn splits_are_spread_evenly_and_new_ones_go_where_few_are() {
         let mut assignment = assign(&plan(1), &candidates(&[1, 1]), &splits(4));
         let load = |assignment: &Assignment, index| {
-            assignment.splits.iter().filter(|placement| placement.task_index == index).count()
+            assignment
+                .splits
+                .iter()
+                .filter(|placement| placement.task_index == index)
+                .count()
         };
         assert_eq!((load(&assignment, 0), load(&assignment, 1)), (2, 2));
-        assignment.splits.retain(|placement| placement.task_index == 1);
+        assignment
+            .splits
+            .retain(|placement| placement.task_index == 1);
         let placed = add_splits(&mut assignment, 2, SourceIndex(0), &["new".into()]);
         assert_eq!(placed[0].task_index, 0);
         assert_eq!(load(&assignment, 0), 1);

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use millstream_common::ids::{Epoch, Generation, OperatorId, SinkIndex, SourceIndex, SplitId, WorkerId};
+use millstream_common::ids::{
+    Epoch, Generation, OperatorId, SinkIndex, SourceIndex, SplitId, WorkerId,
+};
 use millstream_common::link::{BarrierCommand, BarrierKind};
 use millstream_common::log::entry::{EpochEntry, JobEntry, JobProgress};
 use millstream_common::plan::JobPlan;
@@ -97,7 +99,8 @@ impl Coordinator {
     /// does not count.
     pub fn report(&mut self, report: PipelineReport) -> Option<Collected> {
         let in_flight = self.in_flight.as_mut()?;
-        let expected = report.epoch == in_flight.barrier.epoch && self.workers.contains(&report.worker);
+        let expected =
+            report.epoch == in_flight.barrier.epoch && self.workers.contains(&report.worker);
         if !expected {
             return None;
         }
@@ -117,8 +120,14 @@ impl Coordinator {
     /// How long the barrier under way has been waited for, and by whom.
     pub fn waiting_for(&self, now: Duration) -> Option<(Duration, Vec<WorkerId>)> {
         let in_flight = self.in_flight.as_ref()?;
-        let missing = self.workers.iter().filter(|worker| !in_flight.reports.contains_key(*worker));
-        Some((now.saturating_sub(in_flight.since), missing.cloned().collect()))
+        let missing = self
+            .workers
+            .iter()
+            .filter(|worker| !in_flight.reports.contains_key(*worker));
+        Some((
+            now.saturating_sub(in_flight.since),
+            missing.cloned().collect(),
+        ))
     }
 }
 
@@ -140,7 +149,11 @@ impl Collected {
                 counters.entry(*source).or_default().add(count);
             }
         }
-        let segments = self.reports.into_iter().flat_map(|report| report.segments).collect();
+        let segments = self
+            .reports
+            .into_iter()
+            .flat_map(|report| report.segments)
+            .collect();
         let entry = EpochEntry {
             job: job.job.clone(),
             incarnation: job.incarnation,
@@ -170,9 +183,15 @@ fn changed_splits(reports: &[PipelineReport], progress: &JobProgress) -> Splits 
     let mut changed = Splits::new();
     for (source, splits) in reports.iter().flat_map(|report| &report.splits) {
         for (split, now) in splits {
-            let before = progress.splits.get(source).and_then(|known| known.get(split));
+            let before = progress
+                .splits
+                .get(source)
+                .and_then(|known| known.get(split));
             if before != Some(now) {
-                changed.entry(*source).or_default().insert(split.clone(), now.clone());
+                changed
+                    .entry(*source)
+                    .or_default()
+                    .insert(split.clone(), now.clone());
             }
         }
     }
@@ -187,7 +206,11 @@ fn changed_watermarks(
     let mut watermarks = BTreeMap::new();
     for (source, splits) in changed {
         let mut now = progress.splits.get(source).cloned().unwrap_or_default();
-        now.extend(splits.iter().map(|(split, progress)| (split.clone(), progress.clone())));
+        now.extend(
+            splits
+                .iter()
+                .map(|(split, progress)| (split.clone(), progress.clone())),
+        );
         let previous = progress.watermarks.get(source).copied();
         let spec = &plan.sources[source.index()].spec;
         let watermark = source_watermark(spec, &now, previous);
@@ -213,7 +236,11 @@ fn changed_parts(
     let mut changed = BTreeMap::new();
     for (operator, parts) in needed {
         let parts: Vec<StatePart> = parts.into_values().collect();
-        let before = progress.parts.get(&operator).map(Vec::as_slice).unwrap_or_default();
+        let before = progress
+            .parts
+            .get(&operator)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         if before != parts.as_slice() {
             changed.insert(operator, parts);
         }

@@ -23,7 +23,10 @@ pub fn source_watermark(
 ) -> Option<EventTime> {
     let of_status = |status| {
         let of = move |progress: &&SplitProgress| progress.status == status;
-        splits.values().filter(of).map(|progress| progress.watermark)
+        splits
+            .values()
+            .filter(of)
+            .map(|progress| progress.watermark)
     };
     let mut active = of_status(SplitStatus::Active).peekable();
     let now = if active.peek().is_some() {
@@ -83,35 +86,56 @@ mod tests {
     #[test]
     fn the_slowest_active_split_decides() {
         let three = splits(&[(Active, Some(30)), (Active, Some(10)), (Active, Some(20))]);
-        assert_eq!(source_watermark(&stream(), &three, None), Some(EventTime(10)));
+        assert_eq!(
+            source_watermark(&stream(), &three, None),
+            Some(EventTime(10))
+        );
     }
 
     #[test]
     fn an_active_split_without_a_row_holds_everybody_back() {
         let two = splits(&[(Active, Some(30)), (Active, None)]);
         assert_eq!(source_watermark(&stream(), &two, None), None);
-        assert_eq!(source_watermark(&stream(), &two, Some(EventTime(5))), Some(EventTime(5)));
+        assert_eq!(
+            source_watermark(&stream(), &two, Some(EventTime(5))),
+            Some(EventTime(5))
+        );
     }
 
     #[test]
     fn idle_and_ended_splits_neither_hold_back_nor_push_forward() {
         let mixed = splits(&[(Idle, Some(1)), (Ended, Some(99)), (Active, Some(7))]);
-        assert_eq!(source_watermark(&stream(), &mixed, None), Some(EventTime(7)));
+        assert_eq!(
+            source_watermark(&stream(), &mixed, None),
+            Some(EventTime(7))
+        );
         let silent = splits(&[(Idle, Some(50)), (Ended, Some(99))]);
-        assert_eq!(source_watermark(&stream(), &silent, Some(EventTime(7))), Some(EventTime(7)));
+        assert_eq!(
+            source_watermark(&stream(), &silent, Some(EventTime(7))),
+            Some(EventTime(7))
+        );
     }
 
     #[test]
     fn it_never_goes_back() {
         let one = splits(&[(Active, Some(3))]);
-        assert_eq!(source_watermark(&stream(), &one, Some(EventTime(8))), Some(EventTime(8)));
+        assert_eq!(
+            source_watermark(&stream(), &one, Some(EventTime(8))),
+            Some(EventTime(8))
+        );
     }
 
     #[test]
     fn files_move_it_only_when_they_end() {
         let reading = splits(&[(Ended, Some(40)), (Active, Some(10))]);
-        assert_eq!(source_watermark(&files(), &reading, Some(EventTime(10))), Some(EventTime(10)));
+        assert_eq!(
+            source_watermark(&files(), &reading, Some(EventTime(10))),
+            Some(EventTime(10))
+        );
         let ended = splits(&[(Ended, Some(40)), (Ended, Some(30))]);
-        assert_eq!(source_watermark(&files(), &ended, Some(EventTime(10))), Some(EventTime(40)));
+        assert_eq!(
+            source_watermark(&files(), &ended, Some(EventTime(10))),
+            Some(EventTime(40))
+        );
     }
 }

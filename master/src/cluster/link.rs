@@ -38,7 +38,10 @@ impl WorkerLink for LinkService {
         request: Request<Streaming<v1::WorkerFrame>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let mut frames = request.into_inner();
-        let first = frames.message().await?.ok_or_else(|| Status::invalid_argument("no Hello"))?;
+        let first = frames
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("no Hello"))?;
         let ToMaster::Hello(hello) = ToMaster::try_from(first).map_err(refuse)? else {
             return Err(Status::invalid_argument("the first frame must be Hello"));
         };
@@ -64,9 +67,15 @@ impl LinkService {
         frames: mpsc::Sender<ToWorker>,
         welcome: ToWorker,
     ) -> Result<u64, Status> {
-        frames.try_send(welcome).map_err(|error| Status::internal(error.to_string()))?;
-        call!(self.supervisor, |reply| SupervisorMessage::Joined { hello, frames, reply })
-            .map_err(|error| Status::unavailable(format!("the master is ending: {error}")))
+        frames
+            .try_send(welcome)
+            .map_err(|error| Status::internal(error.to_string()))?;
+        call!(self.supervisor, |reply| SupervisorMessage::Joined {
+            hello,
+            frames,
+            reply
+        })
+        .map_err(|error| Status::unavailable(format!("the master is ending: {error}")))
     }
 }
 

@@ -40,7 +40,12 @@ pub struct Member {
 
 impl Registry {
     /// Takes a worker in; returns its session.
-    pub fn join(&mut self, hello: WorkerHello, frames: mpsc::Sender<ToWorker>, now: Duration) -> u64 {
+    pub fn join(
+        &mut self,
+        hello: WorkerHello,
+        frames: mpsc::Sender<ToWorker>,
+        now: Duration,
+    ) -> u64 {
         self.sessions_opened += 1;
         let member = Member {
             handle: WorkerHandle {
@@ -70,7 +75,10 @@ impl Registry {
 
     /// Removes a worker whose stream has ended; false if the session is not its newest.
     pub fn leave(&mut self, worker: &WorkerId, session: u64) -> bool {
-        let is_newest = self.members.get(worker).is_some_and(|member| member.handle.session == session);
+        let is_newest = self
+            .members
+            .get(worker)
+            .is_some_and(|member| member.handle.session == session);
         if is_newest {
             self.members.remove(worker);
         }
@@ -94,7 +102,10 @@ impl Registry {
 
     /// The workers as jobs see them.
     pub fn workers(&self) -> Workers {
-        let handles = self.members.iter().map(|(worker, member)| (worker.clone(), member.handle.clone()));
+        let handles = self
+            .members
+            .iter()
+            .map(|(worker, member)| (worker.clone(), member.handle.clone()));
         Arc::new(handles.collect())
     }
 

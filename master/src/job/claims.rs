@@ -39,28 +39,44 @@ impl Claims {
         for (split, progress) in splits {
             let is_recorded = known.is_some_and(|known| known.contains_key(&split));
             if !is_recorded {
-                found.entry(split).or_insert(Found { progress, given: false });
+                found.entry(split).or_insert(Found {
+                    progress,
+                    given: false,
+                });
             }
         }
     }
 
     /// Every split of `source` that is known, recorded or not.
-    pub fn known(&self, source: SourceIndex, recorded: &JobProgress) -> BTreeMap<SplitId, SplitProgress> {
+    pub fn known(
+        &self,
+        source: SourceIndex,
+        recorded: &JobProgress,
+    ) -> BTreeMap<SplitId, SplitProgress> {
         let mut known = recorded.splits.get(&source).cloned().unwrap_or_default();
         if let Some(found) = self.found.get(&source) {
-            known.extend(found.iter().map(|(split, found)| (split.clone(), found.progress.clone())));
+            known.extend(
+                found
+                    .iter()
+                    .map(|(split, found)| (split.clone(), found.progress.clone())),
+            );
         }
         known
     }
 
     /// Whether a split of `source` waits for its first Epoch entry.
     pub fn is_waiting(&self, source: SourceIndex) -> bool {
-        self.found.get(&source).is_some_and(|found| !found.is_empty())
+        self.found
+            .get(&source)
+            .is_some_and(|found| !found.is_empty())
     }
 
     /// Whether any split waits to be given to a reader.
     pub fn has_ungiven(&self) -> bool {
-        self.found.values().flat_map(BTreeMap::values).any(|found| !found.given)
+        self.found
+            .values()
+            .flat_map(BTreeMap::values)
+            .any(|found| !found.given)
     }
 
     /// Forgets what an Epoch entry has recorded.
@@ -76,7 +92,9 @@ impl Claims {
     pub fn give_all(&mut self, recorded: &JobProgress) -> Vec<SplitStart> {
         let mut starts = Vec::new();
         for (source, splits) in &recorded.splits {
-            let open = splits.iter().filter(|(_, progress)| progress.status != SplitStatus::Ended);
+            let open = splits
+                .iter()
+                .filter(|(_, progress)| progress.status != SplitStatus::Ended);
             starts.extend(open.map(|(split, progress)| SplitStart {
                 source: *source,
                 split: split.clone(),
@@ -116,7 +134,12 @@ impl Claims {
 }
 
 /// Whether every source has ended: all its splits have, and no more can come.
-pub fn all_ended(plan: &JobPlan, exhausted: &[bool], claims: &Claims, recorded: &JobProgress) -> bool {
+pub fn all_ended(
+    plan: &JobPlan,
+    exhausted: &[bool],
+    claims: &Claims,
+    recorded: &JobProgress,
+) -> bool {
     (0..plan.sources.len()).all(|index| {
         let source = SourceIndex(index as u32);
         let splits = recorded.splits.get(&source);
@@ -130,7 +153,10 @@ pub fn all_ended(plan: &JobPlan, exhausted: &[bool], claims: &Claims, recorded: 
 pub fn by_source(starts: &[SplitStart]) -> SplitsBySource {
     let mut splits = SplitsBySource::new();
     for start in starts {
-        splits.entry(start.source).or_default().push(start.split.clone());
+        splits
+            .entry(start.source)
+            .or_default()
+            .push(start.split.clone());
     }
     splits
 }
@@ -150,7 +176,11 @@ pub fn with_readers(starts: Vec<SplitStart>, assignment: &Assignment) -> Vec<Ass
 }
 
 /// Places new starts in a running assignment.
-pub fn place_new(starts: Vec<SplitStart>, assignment: &mut Assignment, task_count: u32) -> Vec<AssignedSplit> {
+pub fn place_new(
+    starts: Vec<SplitStart>,
+    assignment: &mut Assignment,
+    task_count: u32,
+) -> Vec<AssignedSplit> {
     for (source, splits) in by_source(&starts) {
         assign::add_splits(assignment, task_count, source, &splits);
     }
@@ -176,7 +206,9 @@ mod tests {
     }
 
     fn recorded(splits: &[(&str, SplitProgress)]) -> JobProgress {
-        let named = splits.iter().map(|(name, progress)| (SplitId::from(*name), progress.clone()));
+        let named = splits
+            .iter()
+            .map(|(name, progress)| (SplitId::from(*name), progress.clone()));
         JobProgress {
             splits: BTreeMap::from([(SOURCE, named.collect())]),
             watermarks: BTreeMap::from([(SOURCE, EventTime(60))]),
@@ -188,7 +220,11 @@ mod tests {
     fn a_found_split_begins_at_the_recorded_watermark_and_is_given_once() {
         let recorded = recorded(&[]);
         let mut claims = Claims::default();
-        claims.add(SOURCE, [("t-1".into(), at(5, SplitStatus::Active))], &recorded);
+        claims.add(
+            SOURCE,
+            [("t-1".into(), at(5, SplitStatus::Active))],
+            &recorded,
+        );
         let starts = claims.give_new(&recorded);
         assert_eq!(starts.len(), 1);
         assert_eq!(starts[0].progress.watermark, Some(EventTime(60)));
@@ -198,11 +234,22 @@ mod tests {
 
     #[test]
     fn after_a_failure_unrecorded_claims_are_given_again_and_ended_splits_are_not() {
-        let recorded = recorded(&[("old", at(9, SplitStatus::Active)), ("done", at(3, SplitStatus::Ended))]);
+        let recorded = recorded(&[
+            ("old", at(9, SplitStatus::Active)),
+            ("done", at(3, SplitStatus::Ended)),
+        ]);
         let mut claims = Claims::default();
-        claims.add(SOURCE, [("new".into(), at(0, SplitStatus::Active))], &recorded);
+        claims.add(
+            SOURCE,
+            [("new".into(), at(0, SplitStatus::Active))],
+            &recorded,
+        );
         claims.give_new(&recorded);
-        let names: Vec<String> = claims.give_all(&recorded).into_iter().map(|start| start.split.0).collect();
+        let names: Vec<String> = claims
+            .give_all(&recorded)
+            .into_iter()
+            .map(|start| start.split.0)
+            .collect();
         assert_eq!(names, ["old", "new"]);
     }
 
@@ -210,8 +257,15 @@ mod tests {
     fn a_recorded_split_is_not_claimed_again() {
         let recorded = recorded(&[("old", at(9, SplitStatus::Active))]);
         let mut claims = Claims::default();
-        claims.add(SOURCE, [("old".into(), at(0, SplitStatus::Active))], &recorded);
+        claims.add(
+            SOURCE,
+            [("old".into(), at(0, SplitStatus::Active))],
+            &recorded,
+        );
         assert!(!claims.is_waiting(SOURCE));
-        assert_eq!(claims.known(SOURCE, &recorded)[&SplitId::from("old")].position, 9);
+        assert_eq!(
+            claims.known(SOURCE, &recorded)[&SplitId::from("old")].position,
+            9
+        );
     }
 }

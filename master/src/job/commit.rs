@@ -30,7 +30,8 @@ impl JobState {
     /// The interval is over, or somebody is in a hurry: send the next barrier unless one is under way, after which
     /// this is called again.
     pub(super) fn barrier_due(&mut self) -> Handled {
-        let is_free = matches!(self.phase, Phase::Running) && !self.coordinator.is_busy() && !self.committing;
+        let is_free =
+            matches!(self.phase, Phase::Running) && !self.coordinator.is_busy() && !self.committing;
         if !is_free {
             return Ok(());
         }
@@ -45,7 +46,9 @@ impl JobState {
     fn trigger(&mut self, kind: BarrierKind, drains: bool) -> Handled {
         let now = self.clock.monotonic();
         let source_count = self.entry.plan.sources.len();
-        let barrier = self.coordinator.trigger(kind, drains, &self.progress, source_count, now);
+        let barrier = self
+            .coordinator
+            .trigger(kind, drains, &self.progress, source_count, now);
         let Some(barrier) = barrier else {
             return Ok(());
         };
@@ -62,7 +65,12 @@ impl JobState {
         };
         self.observed.barrier_since = collected.since;
         self.passed = Some((collected.barrier.kind, collected.drains));
-        let entry = collected.entry(&self.entry, self.generation, &self.progress, &self.sink_markers);
+        let entry = collected.entry(
+            &self.entry,
+            self.generation,
+            &self.progress,
+            &self.sink_markers,
+        );
         match entry {
             Some(entry) => self.commit(entry),
             None => self.epoch_passed(),
@@ -106,7 +114,12 @@ impl JobState {
             (BarrierKind::Checkpoint, Some(_)) => return self.barrier_due(),
             (BarrierKind::Checkpoint, None) => {}
         }
-        if claims::all_ended(&self.entry.plan, &self.exhausted, &self.claims, &self.progress) {
+        if claims::all_ended(
+            &self.entry.plan,
+            &self.exhausted,
+            &self.claims,
+            &self.progress,
+        ) {
             return self.trigger(BarrierKind::Stop, true);
         }
         self.give_new_splits()?;
@@ -125,7 +138,8 @@ impl JobState {
 
     /// Gives found splits to readers, if no barrier is under way that would have to know of them.
     pub(super) fn give_new_splits(&mut self) -> Handled {
-        let is_free = matches!(self.phase, Phase::Running) && !self.coordinator.is_busy() && !self.committing;
+        let is_free =
+            matches!(self.phase, Phase::Running) && !self.coordinator.is_busy() && !self.committing;
         if !is_free || !self.claims.has_ungiven() {
             return Ok(());
         }
@@ -135,7 +149,12 @@ impl JobState {
         self.send_all(&ToWorker::AssignSplits(self.at(), assigned))
     }
 
-    pub(super) fn sink_advanced(&mut self, sink: SinkIndex, marker: Epoch, row_count: u64) -> Handled {
+    pub(super) fn sink_advanced(
+        &mut self,
+        sink: SinkIndex,
+        marker: Epoch,
+        row_count: u64,
+    ) -> Handled {
         self.sink_markers.insert(sink, marker);
         self.progress.sink_markers.insert(sink, marker);
         self.progress.forget_delivered(self.entry.plan.sinks.len());

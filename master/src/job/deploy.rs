@@ -21,11 +21,16 @@ impl JobState {
     /// Tasks of each stage.
     pub(super) fn task_count(&self) -> u32 {
         let tasks = self.assignment.tasks.iter();
-        tasks.filter(|placement| placement.task.stage == StageIndex(0)).count() as u32
+        tasks
+            .filter(|placement| placement.task.stage == StageIndex(0))
+            .count() as u32
     }
 
     pub(super) fn deploy(&self, starts: Vec<SplitStart>) -> Deploy {
-        let addresses = self.workers.iter().filter(|(worker, _)| self.sessions.contains_key(*worker));
+        let addresses = self
+            .workers
+            .iter()
+            .filter(|(worker, _)| self.sessions.contains_key(*worker));
         Deploy {
             at: self.at(),
             incarnation: self.entry.incarnation,

@@ -77,18 +77,27 @@ impl Actor for EnumeratorActor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
-            SupervisionEvent::ActorTerminated(child, _, _) | SupervisionEvent::ActorFailed(child, _) => {
-                Err(format!("an enumerator has no children, but {} ended", child.get_id()).into())
-            }
+            SupervisionEvent::ActorTerminated(child, _, _)
+            | SupervisionEvent::ActorFailed(child, _) => Err(format!(
+                "an enumerator has no children, but {} ended",
+                child.get_id()
+            )
+            .into()),
         }
     }
 }
 
 impl EnumeratorConfig {
-    async fn discover(&mut self, known: BTreeMap<SplitId, SplitProgress>) -> Result<(), ActorProcessingErr> {
+    async fn discover(
+        &mut self,
+        known: BTreeMap<SplitId, SplitProgress>,
+    ) -> Result<(), ActorProcessingErr> {
         let result = match self.enumerator.discover(&known).await {
             Ok(found) => Ok(Discovery {
-                found: found.into_iter().map(|found| (found.split, found.progress)).collect(),
+                found: found
+                    .into_iter()
+                    .map(|found| (found.split, found.progress))
+                    .collect(),
                 exhausted: self.enumerator.is_exhausted(),
             }),
             Err(error) => Err(Failure::new(error.kind, &self.name, &error)),

@@ -46,7 +46,11 @@ impl JobState {
         Ok(())
     }
 
-    pub(super) fn discovered(&mut self, source: SourceIndex, result: Result<Discovery, Failure>) -> Handled {
+    pub(super) fn discovered(
+        &mut self,
+        source: SourceIndex,
+        result: Result<Discovery, Failure>,
+    ) -> Handled {
         if self.is_over() {
             return Ok(());
         }
@@ -97,7 +101,10 @@ impl JobState {
                 if let Some(lost) = self.lost_worker() {
                     return self.lost(lost);
                 }
-                self.rescale |= self.workers.keys().any(|worker| !self.sessions.contains_key(worker));
+                self.rescale |= self
+                    .workers
+                    .keys()
+                    .any(|worker| !self.sessions.contains_key(worker));
                 Ok(())
             }
         }
@@ -107,7 +114,10 @@ impl JobState {
         let is_lost = |(worker, session): &(&WorkerId, &u64)| {
             self.workers.get(*worker).map(|handle| handle.session) != Some(**session)
         };
-        self.sessions.iter().find(is_lost).map(|(worker, _)| worker.clone())
+        self.sessions
+            .iter()
+            .find(is_lost)
+            .map(|(worker, _)| worker.clone())
     }
 
     fn lost(&mut self, worker: WorkerId) -> Handled {
@@ -117,12 +127,14 @@ impl JobState {
 
     /// Places the job if everything it needs is there.
     pub(super) fn advance(&mut self) -> Handled {
-        let is_ready = matches!(self.phase, Phase::Waiting) && self.looked.iter().all(|looked| *looked);
+        let is_ready =
+            matches!(self.phase, Phase::Waiting) && self.looked.iter().all(|looked| *looked);
         if !is_ready || self.committing {
             return Ok(());
         }
         if self.workers.is_empty() {
-            self.observed.cause = "no worker has joined; start one with `millstream worker`".to_owned();
+            self.observed.cause =
+                "no worker has joined; start one with `millstream worker`".to_owned();
             return Ok(());
         }
         self.assign()
@@ -141,9 +153,17 @@ impl JobState {
             true => Vec::new(),
             false => self.claims.give_all(&self.progress),
         };
-        let assignment = assign(&self.entry.plan, &candidates, &claims::by_source(&self.starts));
+        let assignment = assign(
+            &self.entry.plan,
+            &candidates,
+            &claims::by_source(&self.starts),
+        );
         self.observed.lag.clear();
-        self.sessions = self.workers.iter().map(|(worker, handle)| (worker.clone(), handle.session)).collect();
+        self.sessions = self
+            .workers
+            .iter()
+            .map(|(worker, handle)| (worker.clone(), handle.session))
+            .collect();
         self.rescale = false;
         self.phase = Phase::Assigning;
         let entry = AssignEntry {
@@ -162,7 +182,10 @@ impl JobState {
 
     pub(super) fn recorded(&mut self, recorded: Recorded, seq: Seq) -> Handled {
         match recorded {
-            Recorded::Assign { attempt, assignment } => self.assigned(attempt, *assignment, seq),
+            Recorded::Assign {
+                attempt,
+                assignment,
+            } => self.assigned(attempt, *assignment, seq),
             Recorded::Epoch(entry) => self.epoch_recorded(*entry),
             Recorded::Ended(end) => self.ended(end),
         }
@@ -190,14 +213,21 @@ impl JobState {
     pub(super) fn frame(&mut self, worker: WorkerId, frame: ToMaster) -> Handled {
         match frame {
             ToMaster::Deployed(at) if at.generation == self.generation => self.deployed(&worker),
-            ToMaster::Snapshotted(at, report) if at.generation == self.generation => self.snapshotted(*report),
+            ToMaster::Snapshotted(at, report) if at.generation == self.generation => {
+                self.snapshotted(*report)
+            }
             ToMaster::PipelineFailed(at, failure) if at.generation == self.generation => {
                 self.failed(&worker, &failure)
             }
-            ToMaster::SinkAdvanced { at, sink, marker, row_count } if at.generation == self.generation => {
-                self.sink_advanced(sink, marker, row_count)
-            }
-            ToMaster::SinkTroubled { at, sink, cause, .. } if at.generation == self.generation => {
+            ToMaster::SinkAdvanced {
+                at,
+                sink,
+                marker,
+                row_count,
+            } if at.generation == self.generation => self.sink_advanced(sink, marker, row_count),
+            ToMaster::SinkTroubled {
+                at, sink, cause, ..
+            } if at.generation == self.generation => {
                 self.observed.sink_causes.insert(sink, cause);
                 Ok(())
             }
@@ -232,7 +262,10 @@ impl JobState {
     }
 
     fn failed(&mut self, worker: &WorkerId, failure: &Failure) -> Handled {
-        let is_stale = matches!(self.phase, Phase::Recovering | Phase::Waiting | Phase::Assigning);
+        let is_stale = matches!(
+            self.phase,
+            Phase::Recovering | Phase::Waiting | Phase::Assigning
+        );
         if is_stale || self.is_over() {
             return Ok(());
         }
@@ -242,7 +275,9 @@ impl JobState {
             Decision::GiveUp => {
                 warn!(job = %self.entry.job, %cause, "job failed");
                 self.observed.cause = cause;
-                self.end(JobEnd::Failed { failure: failure.clone() })
+                self.end(JobEnd::Failed {
+                    failure: failure.clone(),
+                })
             }
         }
     }
@@ -251,7 +286,9 @@ impl JobState {
     fn recover(&mut self, cause: String, delay: Duration) -> Handled {
         warn!(job = %self.entry.job, generation = %self.generation, epoch = %self.progress.epoch, %cause, "recover");
         self.observed.restart_count += 1;
-        self.observed.failed_at.get_or_insert(self.clock.monotonic());
+        self.observed
+            .failed_at
+            .get_or_insert(self.clock.monotonic());
         self.observed.cause = cause;
         self.tear_down()?;
         self.phase = Phase::Recovering;
@@ -288,9 +325,10 @@ impl JobState {
                 Ok(())
             }
             // Nothing runs: the last committed epoch is the last one.
-            (Phase::Waiting | Phase::Assigning | Phase::Deploying(_) | Phase::Recovering, StopMode::Stop) => {
-                self.end(JobEnd::Stopped)
-            }
+            (
+                Phase::Waiting | Phase::Assigning | Phase::Deploying(_) | Phase::Recovering,
+                StopMode::Stop,
+            ) => self.end(JobEnd::Stopped),
         }
     }
 
@@ -382,7 +420,10 @@ impl JobState {
 
     pub(super) fn commit(&mut self, entry: EpochEntry) -> Handled {
         self.committing = true;
-        self.append(Entry::Epoch(Box::new(entry.clone())), Recorded::Epoch(Box::new(entry)))
+        self.append(
+            Entry::Epoch(Box::new(entry.clone())),
+            Recorded::Epoch(Box::new(entry)),
+        )
     }
 
     pub(super) fn remind(&self, after: Duration, due: Due) {

@@ -52,7 +52,8 @@ impl RestartPolicy {
             Kind::External => {}
             Kind::Internal => {
                 self.defects.push_back(now);
-                self.defects.retain(|at| now.saturating_sub(*at) < self.window);
+                self.defects
+                    .retain(|at| now.saturating_sub(*at) < self.window);
                 if self.defects.len() > self.budget {
                     return Decision::GiveUp;
                 }
@@ -93,7 +94,10 @@ mod tests {
         assert_eq!(delays.next(), Some(Decision::RetryAfter(DELAY_MIN * 2)));
         assert_eq!(delays.last(), Some(Decision::RetryAfter(DELAY_MAX)));
         policy.committed();
-        assert_eq!(policy.failed(Kind::External, Duration::ZERO), Decision::RetryAfter(Duration::ZERO));
+        assert_eq!(
+            policy.failed(Kind::External, Duration::ZERO),
+            Decision::RetryAfter(Duration::ZERO)
+        );
     }
 
     #[test]
@@ -102,13 +106,20 @@ mod tests {
         let at = |millis| Duration::from_millis(millis);
         assert_ne!(policy.failed(Kind::Internal, at(0)), Decision::GiveUp);
         assert_ne!(policy.failed(Kind::Internal, at(10)), Decision::GiveUp);
-        assert_ne!(policy.failed(Kind::Internal, at(1_500)), Decision::GiveUp, "the first two are old");
+        assert_ne!(
+            policy.failed(Kind::Internal, at(1_500)),
+            Decision::GiveUp,
+            "the first two are old"
+        );
         assert_ne!(policy.failed(Kind::Internal, at(1_501)), Decision::GiveUp);
         assert_eq!(policy.failed(Kind::Internal, at(1_502)), Decision::GiveUp);
     }
 
     #[test]
     fn what_the_user_has_to_mend_is_not_retried() {
-        assert_eq!(policy(9).failed(Kind::User, Duration::ZERO), Decision::GiveUp);
+        assert_eq!(
+            policy(9).failed(Kind::User, Duration::ZERO),
+            Decision::GiveUp
+        );
     }
 }

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use millstream_common::control::{CheckpointView, JobState as State, JobView, SinkView, SourceView, Stopped};
+use millstream_common::control::{
+    CheckpointView, JobState as State, JobView, SinkView, SourceView, Stopped,
+};
 use millstream_common::ids::{Epoch, SinkIndex, SourceIndex, StageIndex, TaskId, WorkerId};
 use millstream_common::log::entry::{EpochEntry, JobEnd};
 use millstream_common::plan::{SinkSpec, SourceSpec};
@@ -48,7 +50,10 @@ impl JobState {
     }
 
     fn marker(&self, sink: usize) -> Epoch {
-        self.sink_markers.get(&SinkIndex(sink as u32)).copied().unwrap_or_default()
+        self.sink_markers
+            .get(&SinkIndex(sink as u32))
+            .copied()
+            .unwrap_or_default()
     }
 
     pub(super) fn view(&self) -> JobView {
@@ -72,7 +77,10 @@ impl JobState {
             cause: self.cause(),
             restarts: self.observed.restart_count,
             submitted_at_us: self.entry.submitted_at_us,
-            last_recovery_ms: self.observed.last_recovery.map(|took| took.as_millis() as u64),
+            last_recovery_ms: self
+                .observed
+                .last_recovery
+                .map(|took| took.as_millis() as u64),
             checkpoint_interval_ms: self.entry.plan.settings.checkpoint_interval_ms,
         }
     }
@@ -104,7 +112,11 @@ impl JobState {
         let (waited, missing) = self.coordinator.waiting_for(self.clock.monotonic())?;
         let names: Vec<&str> = missing.iter().map(WorkerId::as_str).collect();
         (waited > BARRIER_SLOW).then(|| {
-            format!("the barrier has been waiting for {} for {} s", names.join(", "), waited.as_secs())
+            format!(
+                "the barrier has been waiting for {} for {} s",
+                names.join(", "),
+                waited.as_secs()
+            )
         })
     }
 
@@ -118,13 +130,21 @@ impl JobState {
             let index = SourceIndex(index as u32);
             let splits = self.progress.splits.get(&index);
             let ended = |status: SplitStatus| status == SplitStatus::Ended;
-            let counters = self.progress.counters.get(&index).copied().unwrap_or_default();
+            let counters = self
+                .progress
+                .counters
+                .get(&index)
+                .copied()
+                .unwrap_or_default();
             SourceView {
                 name: source.name.clone(),
                 connector: source_connector(&source.spec).to_owned(),
                 splits: splits.map_or(0, |splits| splits.len() as u32),
                 splits_ended: splits.map_or(0, |splits| {
-                    splits.values().filter(|progress| ended(progress.status)).count() as u32
+                    splits
+                        .values()
+                        .filter(|progress| ended(progress.status))
+                        .count() as u32
                 }),
                 rows_read: counters.read,
                 rows_rejected: counters.rejected,
@@ -139,16 +159,31 @@ impl JobState {
         let views = sinks.map(|(index, sink)| {
             let marker = self.marker(index);
             let index = SinkIndex(index as u32);
-            let waiting = self.progress.undelivered.iter().filter(|epoch| epoch.epoch > marker);
-            let placement = self.assignment.sinks.iter().find(|placement| placement.sink == index);
+            let waiting = self
+                .progress
+                .undelivered
+                .iter()
+                .filter(|epoch| epoch.epoch > marker);
+            let placement = self
+                .assignment
+                .sinks
+                .iter()
+                .find(|placement| placement.sink == index);
             let cause = self.observed.sink_causes.get(&index);
             SinkView {
                 name: sink.name.clone(),
                 connector: sink_connector(&sink.spec).to_owned(),
-                relation: self.entry.plan.outputs[sink.output.index()].relation.clone(),
+                relation: self.entry.plan.outputs[sink.output.index()]
+                    .relation
+                    .clone(),
                 marker,
                 lag_epochs: waiting.count() as u64,
-                rows_delivered: self.observed.sink_rows.get(&index).copied().unwrap_or_default(),
+                rows_delivered: self
+                    .observed
+                    .sink_rows
+                    .get(&index)
+                    .copied()
+                    .unwrap_or_default(),
                 cause: cause.filter(|cause| !cause.is_empty()).cloned(),
                 worker: placement.map(|placement| placement.worker.clone()),
             }
@@ -160,11 +195,19 @@ impl JobState {
     pub(super) fn shares(&self) -> Vec<Share> {
         let is_on = |stage, index| {
             let task = TaskId { stage, index };
-            let placement = self.assignment.tasks.iter().find(|placement| placement.task == task);
+            let placement = self
+                .assignment
+                .tasks
+                .iter()
+                .find(|placement| placement.task == task);
             placement.map(|placement| &placement.worker)
         };
         let shares = self.sessions.keys().map(|worker| {
-            let tasks = self.assignment.tasks.iter().filter(|placement| placement.worker == *worker);
+            let tasks = self
+                .assignment
+                .tasks
+                .iter()
+                .filter(|placement| placement.worker == *worker);
             // Every stage has as many tasks, and equal indexes share a worker.
             let splits = self.assignment.splits.iter();
             let own = splits.filter(|split| is_on(StageIndex(0), split.task_index) == Some(worker));
@@ -182,7 +225,13 @@ impl JobState {
     }
 
     pub(super) fn newest_checkpoints(&self, limit: usize) -> Vec<CheckpointView> {
-        self.observed.checkpoints.iter().rev().take(limit).cloned().collect()
+        self.observed
+            .checkpoints
+            .iter()
+            .rev()
+            .take(limit)
+            .cloned()
+            .collect()
     }
 
     pub(super) fn lag_reported(&mut self, worker: WorkerId, source: SourceIndex, lag: u64) {
@@ -203,7 +252,9 @@ impl JobState {
             self.observed.last_recovery = Some(now.saturating_sub(failed_at));
         }
         let parts = self.progress.parts.values().flatten();
-        let (state_parts, state_bytes) = parts.fold((0, 0), |(count, bytes), part| (count + 1, bytes + part.bytes));
+        let (state_parts, state_bytes) = parts.fold((0, 0), |(count, bytes), part| {
+            (count + 1, bytes + part.bytes)
+        });
         let view = CheckpointView {
             epoch: entry.epoch,
             parent: entry.parent,

@@ -36,7 +36,9 @@ pub fn dead_letters(
         Arc::new(StringArray::from_iter_values(payloads.lines())),
         Arc::new(BinaryArray::new_null(count)),
         Arc::new(StringArray::from(vec![Code::Expression.as_str(); count])),
-        Arc::new(StringArray::from_iter_values(failed.iter().map(|row| &row.reason))),
+        Arc::new(StringArray::from_iter_values(
+            failed.iter().map(|row| &row.reason),
+        )),
         Arc::new(TimestampMicrosecondArray::new_null(count)),
         Arc::new(TimestampMicrosecondArray::from(vec![received_at_us; count]).with_timezone("UTC")),
     ];
@@ -47,7 +49,8 @@ fn json_lines(batch: &RecordBatch) -> Result<String, ArrowError> {
     let mut writer = LineDelimitedWriter::new(Vec::new());
     writer.write(batch)?;
     writer.finish()?;
-    String::from_utf8(writer.into_inner()).map_err(|error| ArrowError::ParseError(error.to_string()))
+    String::from_utf8(writer.into_inner())
+        .map_err(|error| ArrowError::ParseError(error.to_string()))
 }
 
 #[cfg(test)]
@@ -70,6 +73,9 @@ mod tests {
         assert_eq!(letters.num_rows(), 1);
         assert_eq!(letters["payload"].as_string::<i32>().value(0), r#"{"n":0}"#);
         assert_eq!(letters["code"].as_string::<i32>().value(0), "expression");
-        assert_eq!(letters["reason"].as_string::<i32>().value(0), "1 / n: divide by zero");
+        assert_eq!(
+            letters["reason"].as_string::<i32>().value(0),
+            "1 / n: divide by zero"
+        );
     }
 }

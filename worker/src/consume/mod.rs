@@ -20,8 +20,8 @@ use async_trait::async_trait;
 use millstream_common::blocking::BlockingRef;
 use millstream_common::error::Kind;
 use millstream_common::ids::{Epoch, SplitId};
-use millstream_common::plan::{SourcePlan, SourceSpec};
 use millstream_common::plan::expression::Functions;
+use millstream_common::plan::{SourcePlan, SourceSpec};
 use millstream_common::report::{RowCounters, SplitProgress, SplitStart};
 use millstream_common::time::{ClockRef, EventTime};
 
@@ -126,7 +126,10 @@ pub trait SourceReader: Send {
 }
 
 /// Opens the reader of a source task; nothing is read before its first splits.
-pub fn open(plan: &SourcePlan, context: ReaderContext) -> Result<Box<dyn SourceReader>, ConsumeError> {
+pub fn open(
+    plan: &SourcePlan,
+    context: ReaderContext,
+) -> Result<Box<dyn SourceReader>, ConsumeError> {
     match &plan.spec {
         SourceSpec::Kafka(_) => Ok(Box::new(kafka::KafkaReader::start(plan, context)?)),
         SourceSpec::Datagen(_) => Ok(Box::new(datagen::DatagenReader::start(plan, context)?)),

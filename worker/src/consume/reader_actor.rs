@@ -78,7 +78,8 @@ impl Actor for ReaderActor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
-            SupervisionEvent::ActorTerminated(child, _, _) | SupervisionEvent::ActorFailed(child, _) => {
+            SupervisionEvent::ActorTerminated(child, _, _)
+            | SupervisionEvent::ActorFailed(child, _) => {
                 Err(format!("a reader has no children, but {} ended", child.get_id()).into())
             }
         }
@@ -91,9 +92,10 @@ impl ReaderState {
             Ok(()) => Ok(()),
             // The loop has ended; what it ended with is already on its way.
             Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(command)) => {
-                Err(format!("{COMMANDS_MAX} commands wait for the reader; no room for {command:?}").into())
-            }
+            Err(mpsc::error::TrySendError::Full(command)) => Err(format!(
+                "{COMMANDS_MAX} commands wait for the reader; no room for {command:?}"
+            )
+            .into()),
         }
     }
 

@@ -94,7 +94,10 @@ impl ReaderTask {
     }
 
     async fn rows(&mut self, rows: DecodedRows) -> Result<(), Failure> {
-        let failed = self.branches.send(Port::Rows, &rows.batch, rows.late.as_ref()).await?;
+        let failed = self
+            .branches
+            .send(Port::Rows, &rows.batch, rows.late.as_ref())
+            .await?;
         if let Some(rejects) = &rows.rejects {
             self.branches.send(Port::DeadLetters, rejects, None).await?;
         }
@@ -110,9 +113,13 @@ impl ReaderTask {
             }),
             OnViolation::DeadLetter => {
                 let received_at_us = self.clock.unix_micros();
-                let letters = failed_rows::dead_letters(&self.name, &rows.batch, &failed, received_at_us)
-                    .map_err(|error| Failure::new(Kind::Internal, &self.name, &error))?;
-                self.branches.send(Port::DeadLetters, &letters, None).await.map(drop)
+                let letters =
+                    failed_rows::dead_letters(&self.name, &rows.batch, &failed, received_at_us)
+                        .map_err(|error| Failure::new(Kind::Internal, &self.name, &error))?;
+                self.branches
+                    .send(Port::DeadLetters, &letters, None)
+                    .await
+                    .map(drop)
             }
         }
     }
@@ -127,7 +134,10 @@ impl ReaderTask {
             return Err(Failure {
                 kind: Kind::Internal,
                 origin: self.name.clone(),
-                cause: format!("the reader cut at epoch {}, which nobody asked for", cut.epoch),
+                cause: format!(
+                    "the reader cut at epoch {}, which nobody asked for",
+                    cut.epoch
+                ),
             });
         };
         self.branches.send_barrier(&barrier).await?;

@@ -105,7 +105,10 @@ impl Actor for KeyedActor {
         let KeyedMessage::Stream { edge, message } = message;
         if let Err(failure) = state.accept(edge, message).await {
             // The pipeline ends as a whole; until it does, this task takes nothing more.
-            state.config.pipeline.cast(PipelineMessage::Failed(failure))?;
+            state
+                .config
+                .pipeline
+                .cast(PipelineMessage::Failed(failure))?;
             myself.stop(None);
         }
         Ok(())
@@ -119,7 +122,8 @@ impl Actor for KeyedActor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
-            SupervisionEvent::ActorTerminated(child, _, _) | SupervisionEvent::ActorFailed(child, _) => {
+            SupervisionEvent::ActorTerminated(child, _, _)
+            | SupervisionEvent::ActorFailed(child, _) => {
                 Err(format!("a keyed task has no children, but {} ended", child.get_id()).into())
             }
         }
@@ -176,7 +180,12 @@ impl KeyedState {
         self.send(outcome.emitted).await?;
         let pending = self
             .live
-            .write(&self.config.scope, barrier.epoch, outcome.write, &outcome.forget)
+            .write(
+                &self.config.scope,
+                barrier.epoch,
+                outcome.write,
+                &outcome.forget,
+            )
             .map_err(|error| Failure::new(error.kind(), &self.config.name, &error))?;
         self.config.branches.send_barrier(&barrier).await?;
         self.store(pending, &barrier);
@@ -229,7 +238,11 @@ pub fn least_watermark(
     sources: &[SourceIndex],
     watermarks: &BTreeMap<SourceIndex, EventTime>,
 ) -> Option<EventTime> {
-    sources.iter().map(|source| watermarks.get(source).copied()).min().flatten()
+    sources
+        .iter()
+        .map(|source| watermarks.get(source).copied())
+        .min()
+        .flatten()
 }
 
 #[cfg(test)]

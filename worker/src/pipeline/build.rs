@@ -20,9 +20,9 @@ use super::pipeline_actor::{PipelineMessage, PipelineState};
 use super::sinks;
 use super::wiring::{Wiring, ship_edge};
 use crate::branch::{BranchRunner, BranchTarget, Branches};
-use crate::consume::{self, ReaderContext};
 use crate::consume::reader_actor::{ReaderActor, ReaderMessage};
 use crate::consume::reader_task::ReaderTask;
+use crate::consume::{self, ReaderContext};
 use crate::exchange::credit::{EDGE_BUDGET_BYTES, edge_budget_bytes};
 use crate::exchange::flight_client::{ANSWER_WAIT, ExchangeDialer, OutgoingEdge};
 use crate::exchange::message::{Closed, Deliver, EdgeId, OnLost};
@@ -95,14 +95,17 @@ pub(super) async fn build(state: &mut PipelineState) -> Result<Built, Failure> {
 
 fn mailboxes(plan: &JobPlan, wiring: &Wiring<'_>) -> BTreeMap<TaskId, Mailbox> {
     let tasks = wiring.local_tasks().into_iter();
-    let keyed = tasks.filter(|task| matches!(plan.stages[task.stage.index()].head, StageHead::Keyed(_)));
+    let keyed =
+        tasks.filter(|task| matches!(plan.stages[task.stage.index()].head, StageHead::Keyed(_)));
     keyed.map(|task| (task, Mailbox::default())).collect()
 }
 
 fn deliver_to(mailbox: Mailbox) -> Deliver {
     Arc::new(move |edge, message| {
         let actor = mailbox.get().ok_or(Closed)?;
-        actor.cast(KeyedMessage::Stream { edge, message }).map_err(|_| Closed)
+        actor
+            .cast(KeyedMessage::Stream { edge, message })
+            .map_err(|_| Closed)
     })
 }
 
@@ -128,7 +131,10 @@ impl Builder<'_> {
             };
             let inputs = wiring.inputs_of(*task);
             let budget_bytes = edge_budget_bytes(inputs.len());
-            for edge in inputs.into_iter().filter(|edge| wiring.remote_worker(edge.from).is_some()) {
+            for edge in inputs
+                .into_iter()
+                .filter(|edge| wiring.remote_worker(edge.from).is_some())
+            {
                 incoming.push(IncomingEdge {
                     edge,
                     schema: keyed.input.0.clone(),
@@ -159,7 +165,10 @@ impl Builder<'_> {
             .open_all(outgoing, &on_lost, &mut self.state.streams)
             .await
             .map_err(|error| Failure::new(error.kind, "exchange", &error))?;
-        self.remote = senders.into_iter().map(|sender| (sender.edge(), sender)).collect();
+        self.remote = senders
+            .into_iter()
+            .map(|sender| (sender.edge(), sender))
+            .collect();
         Ok(())
     }
 
@@ -283,7 +292,11 @@ impl Builder<'_> {
         let restore = &config.deploy.restore;
         let mut operator =
             operator::build(keyed, &config.functions).map_err(|error| broken(name, &error))?;
-        let parts = restore.parts.get(&keyed.operator).cloned().unwrap_or_default();
+        let parts = restore
+            .parts
+            .get(&keyed.operator)
+            .cloned()
+            .unwrap_or_default();
         let sources = &self.plan.stages[task.stage.index()].sources;
         let watermark: Option<EventTime> = least_watermark(sources, &restore.acted_watermarks);
         let task_count = wiring.task_count();
@@ -343,7 +356,12 @@ impl Builder<'_> {
         Ok(actor)
     }
 
-    fn branches(&mut self, wiring: &Wiring<'_>, task: TaskId, name: &str) -> Result<Branches, Failure> {
+    fn branches(
+        &mut self,
+        wiring: &Wiring<'_>,
+        task: TaskId,
+        name: &str,
+    ) -> Result<Branches, Failure> {
         let plan = self.plan.clone();
         let stage = &plan.stages[task.stage.index()];
         let mut runners = Vec::new();
@@ -406,7 +424,8 @@ impl Builder<'_> {
     fn ship_sender(&self, from: TaskId, branch: u32, output: OutputIndex) -> EdgeSender {
         let ship = self.ships[&output].clone();
         let deliver: Deliver = Arc::new(move |edge, message| {
-            ship.cast(ShipMessage::Stream { edge, message }).map_err(|_| Closed)
+            ship.cast(ShipMessage::Stream { edge, message })
+                .map_err(|_| Closed)
         });
         EdgeSender::local(ship_edge(from, branch, output), EDGE_BUDGET_BYTES, deliver)
     }

@@ -74,6 +74,8 @@ pub struct PipelineState {
     pub(super) config: PipelineConfig,
     built: Option<Built>,
     gathering: Gathering,
+    /// A barrier has ended the input: sinks deliver what they have without gathering more.
+    is_ending: bool,
     /// The first failure has been reported; what follows is its echo.
     has_failed: bool,
     pub(super) myself: ActorRef<PipelineMessage>,
@@ -100,12 +102,18 @@ impl Actor for PipelineActor {
         let gathering = Gathering::new(config.worker.name.clone(), wiring.speakers());
         myself.cast(PipelineMessage::Build)?;
         Ok(PipelineState {
-            config,
             built: None,
+            is_ending: config
+                .deploy
+                .restore
+                .undelivered
+                .last()
+                .is_some_and(|epoch| epoch.last),
             gathering,
             has_failed: false,
             myself,
             streams: JoinSet::new(),
+            config,
         })
     }
 
@@ -119,7 +127,9 @@ impl Actor for PipelineActor {
             PipelineMessage::Build => state.build().await,
             PipelineMessage::Start => state.start(),
             PipelineMessage::Barrier(barrier) => state.barrier(&barrier),
-            PipelineMessage::EpochCommitted { epoch, positions } => state.committed(&epoch, positions),
+            PipelineMessage::EpochCommitted { epoch, positions } => {
+                state.committed(&epoch, positions)
+            }
             PipelineMessage::AssignSplits(splits) => state.assign_splits(splits),
             PipelineMessage::Reported(report) => state.reported(report),
             PipelineMessage::SinkSays(frame) => state.say(frame),
@@ -167,7 +177,9 @@ impl PipelineState {
     }
 
     pub(super) fn say(&self, frame: ToMaster) -> Handled {
-        self.config.supervisor.cast(SupervisorMessage::Report(frame))?;
+        self.config
+            .supervisor
+            .cast(SupervisorMessage::Report(frame))?;
         Ok(())
     }
 
@@ -175,6 +187,7 @@ impl PipelineState {
         match build::build(self).await {
             Ok(built) => {
                 self.built = Some(built);
+                self.flush_at_end();
                 self.say(ToMaster::Deployed(self.at().clone()))
             }
             Err(failure) => self.failed(failure),
@@ -215,19 +228,35 @@ impl PipelineState {
     }
 
     fn command(&self, task: TaskId, command: ReaderCommand) -> Handled {
-        if let Some(reader) = self.built.as_ref().and_then(|built| built.readers.get(&task)) {
+        if let Some(reader) = self
+            .built
+            .as_ref()
+            .and_then(|built| built.readers.get(&task))
+        {
             // A reader that has just ended is reported by its supervision event.
             let _ = reader.cast(ReaderMessage::Command(command));
         }
         Ok(())
     }
 
+    fn flush_at_end(&self) {
+        let sinks = self.built.iter().flat_map(|built| built.sinks.values());
+        for sink in sinks.filter(|_| self.is_ending) {
+            // A sink that has ended was fenced: another one delivers.
+            let _ = sink.cast(SinkMessage::Flush);
+        }
+    }
+
     fn barrier(&mut self, barrier: &BarrierCommand) -> Handled {
+        self.is_ending |= !barrier.kind.reads_on();
+        self.flush_at_end();
         let Some(built) = &self.built else {
             return Ok(());
         };
         for reader in built.readers.values() {
-            let _ = reader.cast(ReaderMessage::Command(ReaderCommand::Barrier(barrier.clone())));
+            let _ = reader.cast(ReaderMessage::Command(ReaderCommand::Barrier(
+                barrier.clone(),
+            )));
         }
         Ok(())
     }
@@ -239,8 +268,11 @@ impl PipelineState {
         for sink in built.sinks.values() {
             let _ = sink.cast(SinkMessage::EpochCommitted(epoch.clone()));
         }
+        self.flush_at_end();
         for (task, reader) in &built.readers {
-            let StageHead::Source(source) = &self.config.deploy.plan.stages[task.stage.index()].head else {
+            let StageHead::Source(source) =
+                &self.config.deploy.plan.stages[task.stage.index()].head
+            else {
                 continue;
             };
             if let Some(positions) = positions.get(source) {
@@ -267,6 +299,11 @@ impl PipelineState {
 
     fn is_sink(&self, child: &ractor::ActorCell) -> bool {
         let built = self.built.as_ref();
-        built.is_some_and(|built| built.sinks.values().any(|sink| sink.get_id() == child.get_id()))
+        built.is_some_and(|built| {
+            built
+                .sinks
+                .values()
+                .any(|sink| sink.get_id() == child.get_id())
+        })
     }
 }

@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millstream_common::ids::{Epoch, OperatorId, OutputIndex, SourceIndex, SplitId, TaskId, WorkerId};
+use millstream_common::ids::{
+    Epoch, OperatorId, OutputIndex, SourceIndex, SplitId, TaskId, WorkerId,
+};
 use millstream_common::report::{PipelineReport, RowCounters, Segment, SplitProgress, StatePart};
 
 /// What one task says of an epoch.
@@ -60,7 +62,9 @@ pub enum Speaker {
 impl TaskReport {
     fn epoch(&self) -> Epoch {
         match self {
-            Self::Read { epoch, .. } | Self::Snapshotted { epoch, .. } | Self::Shipped { epoch, .. } => *epoch,
+            Self::Read { epoch, .. }
+            | Self::Snapshotted { epoch, .. }
+            | Self::Shipped { epoch, .. } => *epoch,
         }
     }
 
@@ -178,7 +182,11 @@ mod tests {
         let speakers = BTreeSet::from([Speaker::Task(task(0)), Speaker::Task(task(1))]);
         let mut gathering = Gathering::new("w".into(), speakers);
         assert_eq!(gathering.take(read(0, 1)), None);
-        assert_eq!(gathering.take(read(0, 1)), None, "the same task again counts once");
+        assert_eq!(
+            gathering.take(read(0, 1)),
+            None,
+            "the same task again counts once"
+        );
         assert_eq!(gathering.take(read(0, 2)), None, "the next epoch may begin");
         let report = gathering.take(read(1, 1)).expect("complete");
         assert_eq!(report.epoch, Epoch(1));

@@ -12,8 +12,8 @@ use millstream_common::error::{Failure, Kind, chain};
 use millstream_common::ids::{Epoch, Incarnation, SinkIndex};
 use millstream_common::link::{JobGeneration, ToMaster};
 use millstream_common::log::entry::sink_token;
-use millstream_common::store::{self, StoreRef};
 use millstream_common::plan::{OnViolation, OutputPlan, SinkPlan};
+use millstream_common::store::{self, StoreRef};
 use millstream_sinks::console::standard_output;
 use millstream_sinks::factory::{self, SinkSetup};
 use millstream_sinks::sink::{Applied, Deliverer, EpochRun, RejectedRow, Rejects, SinkError};
@@ -65,7 +65,11 @@ pub(super) async fn start(
     let spawned = Actor::spawn_linked(None, SinkActor, arguments, supervisor).await;
     match spawned {
         Ok((actor, _)) => Ok(actor),
-        Err(error) => Err(Failure::new(Kind::Internal, format!("sink {}", sink_plan.name), &error)),
+        Err(error) => Err(Failure::new(
+            Kind::Internal,
+            format!("sink {}", sink_plan.name),
+            &error,
+        )),
     }
 }
 
@@ -142,7 +146,10 @@ impl SinkObserver for Observer {
 #[async_trait]
 impl Rejects for Observer {
     async fn keep(&self, run: &EpochRun, rejected: &[RejectedRow]) -> Result<(), SinkError> {
-        let key = format!("rejects/{}/{}/{:012}.jsonl", self.incarnation, self.name, run.last.0);
+        let key = format!(
+            "rejects/{}/{}/{:012}.jsonl",
+            self.incarnation, self.name, run.last.0
+        );
         let mut lines = String::new();
         for row in rejected {
             let line = serde_json::json!({

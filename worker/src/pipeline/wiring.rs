@@ -27,20 +27,28 @@ impl<'a> Wiring<'a> {
         Self {
             plan,
             worker,
-            workers: placements.map(|placement| (placement.task, &placement.worker)).collect(),
+            workers: placements
+                .map(|placement| (placement.task, &placement.worker))
+                .collect(),
             assignment,
         }
     }
 
     /// The tasks that run here, last stage first: each finds what it sends to already built.
     pub fn local_tasks(&self) -> Vec<TaskId> {
-        let local = self.workers.iter().filter(|(_, worker)| **worker == self.worker);
+        let local = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| **worker == self.worker);
         local.map(|(task, _)| *task).rev().collect()
     }
 
     /// The worker of a task; `None` is here.
     pub fn remote_worker(&self, task: TaskId) -> Option<&'a WorkerId> {
-        self.workers.get(&task).copied().filter(|worker| *worker != self.worker)
+        self.workers
+            .get(&task)
+            .copied()
+            .filter(|worker| *worker != self.worker)
     }
 
     /// Tasks of each stage.
@@ -50,7 +58,10 @@ impl<'a> Wiring<'a> {
 
     /// The tasks of a stage, by index.
     pub fn tasks_of(&self, stage: StageIndex) -> impl Iterator<Item = TaskId> + '_ {
-        self.workers.keys().copied().filter(move |task| task.stage == stage)
+        self.workers
+            .keys()
+            .copied()
+            .filter(move |task| task.stage == stage)
     }
 
     /// The edges on which a keyed task receives.
@@ -78,7 +89,10 @@ impl<'a> Wiring<'a> {
     pub fn ship_inputs(&self, output: OutputIndex) -> Vec<EdgeId> {
         let mut inputs = Vec::new();
         for task in self.local_tasks() {
-            let branches = self.plan.stages[task.stage.index()].branches.iter().enumerate();
+            let branches = self.plan.stages[task.stage.index()]
+                .branches
+                .iter()
+                .enumerate();
             let feeding = branches.filter(|(_, branch)| branch.target == Target::Output(output));
             inputs.extend(feeding.map(|(branch, _)| ship_edge(task, branch as u32, output)));
         }
@@ -102,7 +116,11 @@ impl<'a> Wiring<'a> {
 
     /// For texts: the stage's name and the task's index.
     pub fn name_of(&self, task: TaskId) -> String {
-        format!("{}.{}", self.plan.stages[task.stage.index()].name, task.index)
+        format!(
+            "{}.{}",
+            self.plan.stages[task.stage.index()].name,
+            task.index
+        )
     }
 
     /// Whether some branch of a source stage wants late rows.

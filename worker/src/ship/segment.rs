@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use millstream_common::ids::{Epoch, Generation, Incarnation, OutputIndex, WorkerId};
 use millstream_common::report::Segment;
 use millstream_common::store::StoreRef;
-use millstream_sinks::sink::SinkError;
 use millstream_sinks::segment_rows::SegmentSource;
+use millstream_sinks::sink::SinkError;
 
 use crate::ipc;
 
@@ -105,7 +105,11 @@ mod tests {
 
     fn batch(rows: i64) -> RecordBatch {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
-        RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from_iter_values(0..rows))]).expect("batch")
+        RecordBatch::try_new(
+            schema,
+            vec![Arc::new(Int64Array::from_iter_values(0..rows))],
+        )
+        .expect("batch")
     }
 
     #[test]

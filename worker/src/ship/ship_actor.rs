@@ -136,7 +136,8 @@ impl Actor for ShipActor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
-            SupervisionEvent::ActorTerminated(child, _, _) | SupervisionEvent::ActorFailed(child, _) => {
+            SupervisionEvent::ActorTerminated(child, _, _)
+            | SupervisionEvent::ActorFailed(child, _) => {
                 Err(format!("a ship actor has no children, but {} ended", child.get_id()).into())
             }
         }
@@ -151,7 +152,11 @@ pub fn segment_schema(schema: &SchemaRef) -> SchemaRef {
 }
 
 impl ShipState {
-    async fn accept(&mut self, edge: EdgeId, message: StreamMessage) -> Result<(), ActorProcessingErr> {
+    async fn accept(
+        &mut self,
+        edge: EdgeId,
+        message: StreamMessage,
+    ) -> Result<(), ActorProcessingErr> {
         for outcome in self.alignment.accept(edge, message)? {
             match outcome {
                 Outcome::Fold { batch, .. } => self.gather(batch.batch).await?,
@@ -200,7 +205,9 @@ impl ShipState {
             batches: std::mem::take(&mut self.gathered),
         };
         self.epoch.closed_count += 1;
-        self.epoch.under_way.spawn(upload.store(config.store.clone()));
+        self.epoch
+            .under_way
+            .spawn(upload.store(config.store.clone()));
     }
 
     fn ship(&mut self, epoch: Epoch) {
@@ -290,7 +297,11 @@ impl Upload {
             path: self.path,
             bytes: object.bytes.len() as u64,
             checksum: object.checksum,
-            row_count: self.batches.iter().map(|batch| batch.num_rows() as u64).sum(),
+            row_count: self
+                .batches
+                .iter()
+                .map(|batch| batch.num_rows() as u64)
+                .sum(),
         };
         Ok(Uploaded {
             index: self.index,

@@ -98,7 +98,11 @@ impl LiveParts {
     }
 }
 
-fn encode_part(scope: &PartScope, epoch: Epoch, batch: &RecordBatch) -> Result<PendingPart, ObjectError> {
+fn encode_part(
+    scope: &PartScope,
+    epoch: Epoch,
+    batch: &RecordBatch,
+) -> Result<PendingPart, ObjectError> {
     let path = scope.path(epoch);
     let object = ipc::encode(&path, &batch.schema(), std::slice::from_ref(batch))?;
     let part = StatePart {
