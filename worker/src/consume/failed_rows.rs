@@ -17,10 +17,10 @@ use millstream_common::dead_letter::{self, Code};
 use crate::transform::FailedRow;
 
 /// The `position` of a dead letter that is no longer a record.
-pub const POSITION_UNKNOWN: i64 = -1;
+pub(super) const POSITION_UNKNOWN: i64 = -1;
 
 /// The dead letters of `failed` rows of `batch`; `source` is their source and origin.
-pub fn dead_letters(
+pub(super) fn dead_letters(
     source: &str,
     batch: &RecordBatch,
     failed: &[FailedRow],
