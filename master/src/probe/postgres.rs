@@ -195,9 +195,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_url_that_is_none_is_not_quoted() {
-        let refused = table("postgres://me:hun%ter2@host", "clicks").await;
+        let refused = table("host: hunter2", "clicks").await;
         let text = refused.expect_err("a broken url").to_string();
         assert!(text.contains("%XX"), "{text}");
-        assert!(!text.contains("ter2"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
     }
 }

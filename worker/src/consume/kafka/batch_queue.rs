@@ -202,6 +202,9 @@ pub(super) enum ClientNote {
 /// Notes taken at once; more wait for the next call.
 const NOTES_MAX: usize = 100;
 
+/// How long messages may still come after the last partition was let go.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// A consumer whose messages come in batches.
 pub(super) struct BatchConsumer {
     // Dropped in this order: messages, queues, client.
@@ -319,8 +322,17 @@ impl BatchConsumer {
 }
 
 impl Drop for BatchConsumer {
+    /// A message left in the queue would hold on to its broker's connection, and the client's destructor wait for
+    /// that for ever: so the partitions are let go and what is there is taken, before the client is closed.
     fn drop(&mut self) {
         self.waker.set(None);
+        if let Err(error) = self.consumer.unassign() {
+            tracing::debug!(%error, "let go of partitions");
+        }
+        self.clear();
+        while self.fill(SETTLE, usize::MAX) > 0 {
+            self.clear();
+        }
     }
 }
 
