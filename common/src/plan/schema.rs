@@ -1,11 +1,12 @@
-//! Arrow schemas inside plans: serialised as Arrow's own IPC schema message.
+//! Arrow schemas inside plans: serialised as Arrow's own IPC schema.
 //!
 //! Used by every plan struct that holds columns. Failure: bytes that are no schema are a serde error.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use arrow::ipc::convert::{IpcSchemaEncoder, try_schema_from_flatbuffer_bytes};
+use arrow::ipc::convert::{IpcSchemaEncoder, fb_to_schema};
+use arrow::ipc::root_as_schema;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -38,8 +39,8 @@ impl<'de> Deserialize<'de> for PlanSchema {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bytes = STANDARD.decode(text).map_err(de::Error::custom)?;
-        let schema = try_schema_from_flatbuffer_bytes(&bytes).map_err(de::Error::custom)?;
-        Ok(Self(Arc::new(schema)))
+        let schema = root_as_schema(&bytes).map_err(de::Error::custom)?;
+        Ok(Self(Arc::new(fb_to_schema(schema))))
     }
 }
 
