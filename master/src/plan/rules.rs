@@ -288,3 +288,35 @@ impl Rules<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::plan::session::Session;
+
+    use super::*;
+
+    #[test]
+    fn only_clocks_and_dice_are_refused_as_different_from_call_to_call() {
+        let session = Session::new();
+        let functions = session.state().scalar_functions();
+        let mut refused: Vec<&str> = functions
+            .iter()
+            .filter(|(_, function)| function.signature().volatility != Volatility::Immutable)
+            .map(|(name, _)| name.as_str())
+            .collect();
+        refused.sort_unstable();
+        let expected = [
+            "current_date",
+            "current_time",
+            "current_timestamp",
+            "file_row_index",
+            "input_file_name",
+            "now",
+            "rand",
+            "random",
+            "today",
+            "uuid",
+        ];
+        assert_eq!(refused, expected);
+    }
+}

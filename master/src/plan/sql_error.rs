@@ -85,8 +85,13 @@ fn schema_problem(error: &DataFusionError, place: Place) -> Option<Problem> {
         }
         SchemaError::DuplicateQualifiedField { name, .. }
         | SchemaError::DuplicateUnqualifiedField { name } => {
-            Problem::at(place, format!("column {name} stands twice"))
-                .hint("give one of them another name with AS")
+            let problem = Problem::at(place, format!("column {name} stands twice"));
+            if name.contains('(') {
+                // DataFusion names aggregates without the casts inside them.
+                problem.hint("compute the cast inside of it as a column of a view before")
+            } else {
+                problem.hint("give one of them another name with AS")
+            }
         }
     })
 }
