@@ -6,6 +6,8 @@
 //! [`SourceCut`] says at a barrier, and only the log's Epoch makes them true (INV-5).
 //! Failure: an error ends the pipeline; the next generation reads again from the last epoch.
 
+pub mod files;
+
 use std::collections::BTreeMap;
 
 use arrow::array::{BooleanArray, RecordBatch};
