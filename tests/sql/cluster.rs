@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use futures::StreamExt;
 use millstream_common::blocking::{BlockingRef, ThreadPool};
 use millstream_common::client::ControlClient;
@@ -105,9 +105,8 @@ impl Cluster {
                 self.wait("a worker to be given the job", deployed).await?;
                 self.replace_worker().await?;
             }
-            return self
-                .wait("the job to finish", |job| job.state.is_over())
-                .await;
+            let ended = self.wait("the job to finish", |job| job.state.is_over());
+            return check_restarts(&ended.await?, fault != Fault::None);
         }
         let moment = fault.moment(job.steps.len());
         let mut sent = 0;
@@ -125,8 +124,8 @@ impl Cluster {
             }
         }
         self.client.stop(&self.name, StopMode::Drain).await?;
-        self.wait("the job to drain", |job| job.state.is_over())
-            .await
+        let ended = self.wait("the job to drain", |job| job.state.is_over());
+        check_restarts(&ended.await?, moment.is_some())
     }
 
     /// Kills the worker and starts another one, with another name and number of slots.
@@ -138,7 +137,12 @@ impl Cluster {
         Ok(())
     }
 
-    async fn wait(&self, what: &str, reached: impl Fn(&JobView) -> bool) -> anyhow::Result<()> {
+    /// The first view of the job for which `reached` is true.
+    async fn wait(
+        &self,
+        what: &str,
+        reached: impl Fn(&JobView) -> bool,
+    ) -> anyhow::Result<JobView> {
         let mut last = None;
         let watched = async {
             let mut views = self.client.watch(&self.name).await?;
@@ -147,11 +151,10 @@ impl Cluster {
                 if view.state == JobState::Failed {
                     bail!("the job failed: {}", view.cause.unwrap_or_default());
                 }
-                let done = reached(&view);
-                last = Some(view);
-                if done {
-                    return Ok(());
+                if reached(&view) {
+                    return Ok(view);
                 }
+                last = Some(view);
             }
             bail!("the job ended while a test waited for {what}: {last:?}")
         };
@@ -163,6 +166,16 @@ impl Cluster {
         self.worker.shutdown().await;
         self.master.shutdown().await;
     }
+}
+
+/// A run that was to be hit was hit, and only such a run.
+fn check_restarts(job: &JobView, hit: bool) -> anyhow::Result<()> {
+    let restarts = job.restarts;
+    ensure!(
+        hit == (restarts > 0),
+        "the job went on after {restarts} failures"
+    );
+    Ok(())
 }
 
 async fn start_worker(

@@ -2,7 +2,7 @@
 //!
 //! `SET` and `CREATE` are Millstream's and gather into one job; a statement that makes the job wrong is refused, and is not part of it.
 //! `INSERT INTO topic PARTITION p` followed by records is a step of the job's input (`script.rs`). The first
-//! `SELECT column, … FROM sink [LAST BY key, …]` runs the job to its end; it reads what the sink got, with LAST BY as a sink
+//! `SELECT column, … FROM sink [LAST BY [key, …]]` runs the job to its end; it reads what the sink got, with LAST BY as a sink
 //! with that primary key holds it. `DROP JOB` begins another job.
 //!
 //! In options `{kafka topic}` is a topic of the case's own broker (two partitions, JSON), `{files name}` a files sink
@@ -163,14 +163,18 @@ impl Database {
         let (columns, from) = query
             .split_once(" FROM ")
             .ok_or(Failed("no FROM".to_owned()))?;
-        let (sink, key) = match from.split_once(" LAST BY ") {
+        let (sink, key) = match from.split_once(" LAST BY") {
             Some((sink, key)) => (sink, Some(key)),
             None => (from, None),
         };
         let cluster = self.run_job().await?;
         let mut found = rows::read(&cluster.store, sink).await?;
         if let Some(key) = key {
-            let key = key.split(", ").map(|name| found.column(name));
+            let key = key
+                .split(", ")
+                .map(str::trim)
+                .filter(|name| !name.is_empty());
+            let key = key.map(|name| found.column(name));
             let key = key.collect::<anyhow::Result<Vec<_>>>()?;
             found.last_by(&key);
         }

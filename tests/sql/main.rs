@@ -73,7 +73,20 @@ macro_rules! cases {
 }
 
 cases! {
+    aggregates,
+    bounded,
+    changes,
+    computed_columns,
+    cte,
+    dead_letters,
     distinct_on,
+    having,
+    include_metadata,
+    refused,
+    scalar,
+    tumble_count,
+    union_all,
+    unwindowed,
 }
 
 #[test]
