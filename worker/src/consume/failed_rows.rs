@@ -33,7 +33,7 @@ pub(super) fn dead_letters(
         Arc::new(StringArray::from(vec![source; count])),
         Arc::new(StringArray::from(vec![source; count])),
         Arc::new(Int64Array::from(vec![POSITION_UNKNOWN; count])),
-        Arc::new(StringArray::from_iter_values(payloads.lines())),
+        Arc::new(StringArray::from(payloads.lines().collect::<Vec<_>>())),
         Arc::new(BinaryArray::new_null(count)),
         Arc::new(StringArray::from(vec![Code::Expression.as_str(); count])),
         Arc::new(StringArray::from_iter_values(
