@@ -13,17 +13,13 @@ pub(super) async fn folder(
     blocking: &BlockingRef,
     spec: &FilesSourceSpec,
 ) -> Result<Folder, ProbeError> {
-    let path =
-        secret::resolve(&spec.path).map_err(|error| ProbeError::Reference(error.to_string()))?;
+    let path = secret::resolve(&spec.path).map_err(|error| super::unresolved(error.to_string()))?;
     let path = without_scheme(path.expose()).to_owned();
     let looked = blocking::run(blocking, move || missing_folder(&path)).await;
     match looked {
         Ok(None) => Ok(Folder::There),
         Ok(Some(missing)) => Ok(Folder::Missing(missing.display().to_string())),
-        Err(panicked) => Err(ProbeError::Other {
-            address: spec.path.clone(),
-            cause: panicked.to_string(),
-        }),
+        Err(panicked) => Err(super::refused(&spec.path, panicked.to_string())),
     }
 }
 

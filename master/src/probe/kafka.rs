@@ -21,17 +21,14 @@ pub(super) async fn topics(
         Ok(Err(error)) => error,
         Err(panicked) => {
             let cause = panicked.to_string();
-            return Err(ProbeError::Other { address, cause });
+            return Err(super::refused(&address, cause));
         }
     };
     Err(match failed {
-        ClientError::Reference(text) => ProbeError::Reference(text),
-        ClientError::Unreachable { reason, .. } => ProbeError::Unreachable {
-            address,
-            cause: reason,
-        },
-        ClientError::Denied(cause) => ProbeError::Denied { address, cause },
-        ClientError::Other { cause, .. } => ProbeError::Other { address, cause },
+        ClientError::Reference(text) => super::unresolved(text),
+        ClientError::Unreachable { reason, .. } => super::unreachable(&address, reason),
+        ClientError::Denied(cause) => super::denied(&address, cause),
+        ClientError::Other { cause, .. } => super::refused(&address, cause),
     })
 }
 
@@ -87,10 +84,8 @@ mod tests {
     async fn a_broker_that_is_not_there_does_not_answer() {
         let refused = ask_at("127.0.0.1:1", BTreeMap::new()).await;
         let refused = refused.expect_err("nobody listens");
-        let ProbeError::Unreachable { address, .. } = &refused else {
-            panic!("{refused:?}");
-        };
-        assert_eq!(address, "127.0.0.1:1");
+        assert_eq!(refused.kind, millstream_common::error::Kind::External);
+        assert!(refused.what.contains("127.0.0.1:1"), "{refused}");
     }
 
     #[tokio::test]

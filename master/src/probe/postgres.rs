@@ -30,24 +30,19 @@ const TABLES: &str = "\
                ELSE pg_table_is_visible(c.oid) END \
     ORDER BY 1";
 
-/// A domain stands for its base type, with the strictest of the rules on the way; the scale of a numeric column is in
-/// eleven bits, with a sign, of its type modifier.
+/// A domain stands for its base type, with the strictest of the rules on the way.
 const COLUMNS: &str = "\
     WITH RECURSIVE typed AS ( \
-        SELECT a.attnum, t.typtype, t.typname, t.typbasetype, t.typtypmod, a.atttypmod AS modifier, \
+        SELECT a.attnum, t.oid AS base, t.typtype, t.typbasetype, t.typtypmod, a.atttypmod AS modifier, \
                a.attnotnull OR t.typnotnull AS is_required, t.typdefault IS NOT NULL AS is_filled \
         FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
       UNION ALL \
-        SELECT d.attnum, t.typtype, t.typname, t.typbasetype, t.typtypmod, d.typtypmod, \
+        SELECT d.attnum, t.oid, t.typtype, t.typbasetype, t.typtypmod, d.typtypmod, \
                d.is_required OR t.typnotnull, d.is_filled OR t.typdefault IS NOT NULL \
         FROM typed d JOIN pg_type t ON t.oid = d.typbasetype WHERE d.typtype = 'd') \
-    SELECT a.attname::text, b.typname::text, format_type(a.atttypid, a.atttypmod), \
-           CASE WHEN b.typname = 'numeric' AND b.modifier > 0 \
-                THEN (((b.modifier - 4) & 2047) # 1024) - 1024 END, \
-           b.typtype = 'e', NOT b.is_required, \
-           b.is_filled OR a.atthasdef OR a.attidentity <> '', \
-           a.attgenerated <> '' OR a.attidentity = 'a' \
+    SELECT a.attname::text, format_type(b.base, b.modifier), NOT b.is_required, \
+           b.is_filled OR a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '' \
     FROM pg_attribute a JOIN typed b ON b.attnum = a.attnum AND b.typtype <> 'd' \
     WHERE a.attrelid = $1 ORDER BY a.attnum";
 
@@ -66,10 +61,10 @@ pub(super) async fn table(url: &str, table: &str) -> Result<PostgresTable, Probe
     match tokio::time::timeout(PATIENCE, ask(&config, table)).await {
         Ok(Ok(table)) => Ok(table),
         Ok(Err(error)) => Err(explain(address, &error)),
-        Err(_) => Err(ProbeError::Unreachable {
-            address,
-            cause: format!("no answer within {} seconds", PATIENCE.as_secs()),
-        }),
+        Err(_) => {
+            let cause = format!("no answer within {} seconds", PATIENCE.as_secs());
+            Err(super::unreachable(&address, cause))
+        }
     }
 }
 
@@ -98,13 +93,9 @@ async fn read(client: &Client, table: &str) -> Result<PostgresTable, Error> {
     for row in client.query(COLUMNS, &[&oid]).await? {
         shape.columns.push(TableColumn {
             name: row.try_get(0)?,
-            type_name: row.try_get(1)?,
-            shown: row.try_get(2)?,
-            scale: row.try_get(3)?,
-            is_enum: row.try_get(4)?,
-            nullable: row.try_get(5)?,
-            filled: row.try_get(6)?,
-            generated: row.try_get(7)?,
+            type_text: row.try_get(1)?,
+            nullable: row.try_get(2)?,
+            filled: row.try_get(3)?,
         });
     }
     for row in client.query(UNIQUE_INDEXES, &[&oid]).await? {
@@ -115,12 +106,8 @@ async fn read(client: &Client, table: &str) -> Result<PostgresTable, Error> {
 
 /// The driver's configuration, and the address that people may see.
 fn configure(url: &str) -> Result<(Config, String), ProbeError> {
-    let resolved =
-        secret::resolve(url).map_err(|error| ProbeError::Reference(error.to_string()))?;
-    let unread = |cause: &str| ProbeError::Other {
-        address: "url".to_owned(),
-        cause: cause.to_owned(),
-    };
+    let resolved = secret::resolve(url).map_err(|error| super::unresolved(error.to_string()))?;
+    let unread = |cause: &str| super::refused("url", cause.to_owned());
     // The driver's own words may quote a piece of a badly encoded password.
     let parsed: Result<Config, Error> = resolved.expose().parse();
     let mut config = parsed.map_err(|_| {
@@ -143,25 +130,25 @@ fn explain(address: String, error: &Error) -> ProbeError {
     let Some(answer) = error.as_db_error() else {
         let cause = chain(error);
         return if cause.contains("password missing") {
-            ProbeError::Denied { address, cause }
+            super::denied(&address, cause)
         } else {
-            ProbeError::Unreachable { address, cause }
+            super::unreachable(&address, cause)
         };
     };
     let cause = answer.message().to_owned();
     let code = answer.code();
     // Login (class 28), no such database.
     if code.code().starts_with("28") || *code == SqlState::INVALID_CATALOG_NAME {
-        return ProbeError::Denied { address, cause };
+        return super::denied(&address, cause);
     }
     // Starting up, shutting down, too many connections.
     if ["53", "57"]
         .iter()
         .any(|class| code.code().starts_with(class))
     {
-        return ProbeError::Unreachable { address, cause };
+        return super::unreachable(&address, cause);
     }
-    ProbeError::Other { address, cause }
+    super::refused(&address, cause)
 }
 
 #[cfg(test)]
@@ -172,7 +159,7 @@ mod tests {
     async fn a_server_that_is_not_there_is_named_without_the_password() {
         let asked = table("postgres://me:hunter2@127.0.0.1:1/db", "clicks").await;
         let refused = asked.expect_err("nobody listens");
-        assert!(matches!(refused, ProbeError::Unreachable { .. }));
+        assert_eq!(refused.kind, millstream_common::error::Kind::External);
         let text = refused.to_string();
         assert!(text.contains("127.0.0.1:1"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
