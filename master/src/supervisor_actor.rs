@@ -299,7 +299,7 @@ impl SupervisorState {
 
     fn left(&mut self, worker: WorkerId, session: u64) {
         if self.registry.leave(&worker, session) {
-            warn!(%worker, "worker left");
+            info!(%worker, "worker left");
             self.tell_workers();
         }
     }

@@ -8,11 +8,12 @@ use std::ops::ControlFlow;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::Volatility;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArguments, GroupByExpr, Query, Select, SetExpr, SetOperator,
+    DataType, Expr, Function, FunctionArguments, GroupByExpr, Query, Select, SetExpr, SetOperator,
     SetQuantifier, Spanned, TableFactor, Visit, Visitor,
 };
 
 use super::problem::{Place, Problem};
+use super::types;
 
 /// Aggregates whose result does not depend on the order of rows and whose state is small.
 const AGGREGATES: [&str; 22] = [
@@ -188,6 +189,14 @@ impl Visitor for Rules<'_> {
             ),
             Expr::Rollup(_) | Expr::Cube(_) | Expr::GroupingSets(_) => {
                 self.refuse_grouping_sets(expression);
+            }
+            // A name that is no type of SQL at all; DataFusion judges the others.
+            Expr::Cast {
+                data_type: data_type @ DataType::Custom(name, _),
+                ..
+            } => {
+                let unknown = types::column_type(data_type, Place::of(name));
+                self.problems.extend(unknown.err());
             }
             Expr::Function(function) => self.check_function(function, expression),
             _ => {}
