@@ -9,11 +9,7 @@ use millstream_tests::services::PrivateServices;
 use crate::clicks::{Clicks, PARTITION_COUNT, job};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_outlives_crashes_of_kafka_and_of_postgres() {
-    crash_services().await.unwrap();
-}
-
-async fn crash_services() -> anyhow::Result<()> {
+async fn a_job_outlives_crashes_of_kafka_and_of_postgres() -> anyhow::Result<()> {
     let private = PrivateServices::start()?;
     let clicks = Clicks::within(&private.services, "services_down").await?;
     let cluster = Cluster::start(clicks.environment(), 2).await?;
