@@ -1,12 +1,15 @@
 //! Follows one job to its end: shows progress, and turns interrupts into an orderly stop.
 //!
 //! Called by `run`, where an interrupt stops the job, and by `submit --watch`, where it only ends the
-//! watching. Owns the stop call while it is under way. Failure: a broken watch is an error; the job
-//! itself is not touched by it.
+//! watching. Owns the stop call while it is under way. Failure: a watch that breaks is taken up again
+//! for half a minute, in which another master may have begun; then it is an error. The job itself is
+//! not touched by it.
+
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use futures::future::{BoxFuture, FutureExt};
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt};
 use millstream_common::client::{self, ControlClient};
 use millstream_common::control::{JobView, StopMode, Stopped};
 use millstream_common::ids::JobName;
@@ -35,6 +38,10 @@ pub(crate) enum End {
     Abandoned,
 }
 
+/// How long and how often a broken watch is taken up again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+const RETRIES_MAX: u32 = 60;
+
 type Stopping = BoxFuture<'static, Result<Stopped, client::Error>>;
 
 /// Shows the job until it ends or an interrupt says otherwise.
@@ -45,26 +52,28 @@ pub(crate) async fn follow(
     interrupts: &mut BoxStream<'static, ()>,
     progress: &mut Progress,
 ) -> anyhow::Result<End> {
-    let mut jobs = client.watch(name).await?.fuse();
+    let mut jobs = watch(client, name);
     let mut stopping: Option<Stopping> = None;
     loop {
         tokio::select! {
-            snapshot = jobs.next(), if !jobs.is_done() => match snapshot {
-                Some(Ok(job)) => {
+            // Once the job is being stopped, the answer to that says how it ended.
+            Some(snapshot) = jobs.next() => match snapshot {
+                Ok(job) => {
                     progress.show(&job);
                     if job.state.is_over() && stopping.is_none() {
                         return Ok(End::Job(job));
                     }
                 }
-                Some(Err(error)) if stopping.is_none() => return Err(broken(error, name)),
-                None if stopping.is_none() => return Err(ended_early(name)),
-                // The answer to the stop says how the job ended.
-                Some(Err(_)) | None => {}
+                Err(error) if stopping.is_none() => return Err(broken(error, name)),
+                Err(_) => {}
             },
             Some(()) = interrupts.next() => match (on_interrupt, &stopping) {
                 (OnInterrupt::Leave, _) => return Ok(End::Left),
                 (OnInterrupt::Stop, Some(_)) => return Ok(End::Abandoned),
-                (OnInterrupt::Stop, None) => stopping = Some(stop(client, name)),
+                (OnInterrupt::Stop, None) => {
+                    progress.note("stopping with a last epoch; Ctrl-C again ends at once");
+                    stopping = Some(stop(client, name));
+                }
             },
             stopped = pending_unless(&mut stopping) => {
                 return end_of_stop(client, name, stopped).await;
@@ -108,9 +117,65 @@ fn broken(error: client::Error, name: &JobName) -> anyhow::Error {
     anyhow!(error).context(text)
 }
 
-fn ended_early(name: &JobName) -> anyhow::Error {
-    anyhow!(
-        "the master ended while the job was being watched; the job goes on with the next master: \
-         `millstream job {name}`"
-    )
+/// The job again and again until it ends, over as many connections as it takes; an error is the last
+/// item.
+fn watch(
+    client: &ControlClient,
+    name: &JobName,
+) -> BoxStream<'static, Result<JobView, client::Error>> {
+    let watch = Watch {
+        client: client.clone(),
+        name: name.clone(),
+        jobs: None,
+        retry_count: 0,
+        is_over: false,
+    };
+    stream::unfold(watch, Watch::advance).boxed()
+}
+
+struct Watch {
+    client: ControlClient,
+    name: JobName,
+    jobs: Option<BoxStream<'static, Result<JobView, client::Error>>>,
+    /// Since the last snapshot.
+    retry_count: u32,
+    is_over: bool,
+}
+
+impl Watch {
+    async fn advance(mut self) -> Option<(Result<JobView, client::Error>, Self)> {
+        while !self.is_over {
+            let problem = match self.next_snapshot().await {
+                Ok(Some(job)) => {
+                    self.retry_count = 0;
+                    self.is_over = job.state.is_over();
+                    return Some((Ok(job), self));
+                }
+                // A master that goes down ends its watches without an error.
+                Ok(None) => None,
+                Err(error) => Some(error),
+            };
+            self.jobs = None;
+            if let Some(error) = problem {
+                let may_work_later = error.kind().is_retryable();
+                if !may_work_later || self.retry_count == RETRIES_MAX {
+                    self.is_over = true;
+                    return Some((Err(error), self));
+                }
+            }
+            self.retry_count += 1;
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+        None
+    }
+
+    async fn next_snapshot(&mut self) -> Result<Option<JobView>, client::Error> {
+        if self.jobs.is_none() {
+            self.jobs = Some(self.client.watch(&self.name).await?);
+        }
+        match &mut self.jobs {
+            Some(jobs) => jobs.next().await.transpose(),
+            None => Ok(None),
+        }
+    }
 }

@@ -4,6 +4,9 @@ use anyhow::Context;
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Exit code of what an interrupt ended, as shells know it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// One item for each Ctrl-C or SIGTERM; never ends. From now on neither ends the process by itself.
 pub(crate) fn listen() -> anyhow::Result<BoxStream<'static, ()>> {
     let control_c = signal(SignalKind::interrupt()).context("listen to Ctrl-C")?;
@@ -19,4 +22,15 @@ pub(crate) fn listen() -> anyhow::Result<BoxStream<'static, ()>> {
         },
     );
     Ok(signals.boxed())
+}
+
+/// Waits for an orderly end, but not after another interrupt: then the process ends at once.
+pub(crate) async fn unless_again(
+    interrupts: &mut BoxStream<'static, ()>,
+    end: impl Future<Output = ()>,
+) {
+    tokio::select! {
+        () = end => {}
+        _ = interrupts.next() => std::process::exit(INTERRUPTED.into()),
+    }
 }

@@ -29,8 +29,10 @@ mod workers;
 
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -76,9 +78,21 @@ enum Verb {
     Healthcheck(healthcheck::Arguments),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// What still blocks a thread after this, such as a read of stdin, is left behind.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("start the runtime")),
+    };
+    let code = runtime.block_on(perform_logged(arguments));
+    runtime.shutdown_timeout(END_TIMEOUT);
+    code
+}
+
+async fn perform_logged(arguments: Arguments) -> ExitCode {
     let services = matches!(arguments.verb, Verb::Master(_) | Verb::Worker(_));
     let filter = match (arguments.log, services) {
         (Some(filter), _) => filter,

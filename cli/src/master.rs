@@ -78,6 +78,6 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         _ = interrupts.next() => tracing::info!("told to end"),
         () = arguments.parent.gone() => tracing::info!("stdin is closed"),
     }
-    master.shutdown().await;
+    interrupts::unless_again(&mut interrupts, master.shutdown()).await;
     Ok(ExitCode::SUCCESS)
 }

@@ -35,7 +35,7 @@ pub(crate) fn told(stopped: &Stopped) -> String {
     let job = &stopped.job;
     if !job.state.is_over() {
         return format!(
-            "{} is {} since more than its time; look at it with `millstream job {}`",
+            "{} is still {}: its last epoch is not committed yet; look at it with `millstream job {}`",
             job.name, job.state, job.name
         );
     }

@@ -67,7 +67,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         _ = interrupts.next() => tracing::info!("told to end"),
         () = arguments.parent.gone() => tracing::info!("stdin is closed"),
     }
-    worker.shutdown().await;
+    interrupts::unless_again(&mut interrupts, worker.shutdown()).await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use millstream_common::ids::{JobName, Seq};
+use millstream_common::ids::{Generation, JobName, Seq};
 use millstream_common::log::Entry;
-use millstream_common::log::entry::{BrokenChain, JobEnd, JobEntry, JobProgress};
+use millstream_common::log::entry::{BrokenChain, JobEnd, JobEntry, JobProgress, generation_of};
 
 /// A job as the log tells it.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct ReplayedJob {
     pub progress: JobProgress,
     /// How it ended, unless it is to go on.
     pub end: Option<JobEnd>,
+    /// Its newest assignment: an epoch of an older one does not count (INV-4).
+    pub generation: Generation,
 }
 
 /// The jobs that canonical `entries` tell of.
@@ -25,20 +27,30 @@ pub fn replay<'a>(
     entries: impl IntoIterator<Item = (Seq, &'a Entry)>,
 ) -> Result<BTreeMap<JobName, ReplayedJob>, BrokenChain> {
     let mut jobs: BTreeMap<JobName, ReplayedJob> = BTreeMap::new();
-    for (_, entry) in entries {
+    for (seq, entry) in entries {
         match entry {
-            Entry::Fence { .. } | Entry::Assign(_) => {}
+            Entry::Fence { .. } => {}
+            Entry::Assign(assign) => {
+                let job = jobs.get_mut(&assign.job);
+                if let Some(job) = job.filter(|job| job.entry.incarnation == assign.incarnation) {
+                    job.generation = generation_of(seq);
+                }
+            }
             Entry::Job(job) => {
                 let replayed = ReplayedJob {
                     entry: job.as_ref().clone(),
                     progress: JobProgress::default(),
                     end: None,
+                    generation: Generation::default(),
                 };
                 jobs.insert(job.job.clone(), replayed);
             }
             Entry::Epoch(epoch) => {
                 let job = jobs.get_mut(&epoch.job);
-                if let Some(job) = job.filter(|job| job.entry.incarnation == epoch.incarnation) {
+                let counts = |job: &&mut ReplayedJob| {
+                    job.entry.incarnation == epoch.incarnation && job.generation == epoch.generation
+                };
+                if let Some(job) = job.filter(counts) {
                     job.progress.apply(epoch)?;
                     job.progress.forget_delivered(job.entry.plan.sinks.len());
                 }
@@ -62,4 +74,122 @@ pub fn replay<'a>(
         }
     }
     Ok(jobs)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use millstream_common::ids::{Epoch, Incarnation};
+    use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry};
+    use millstream_common::plan::{JobPlan, JobSettings};
+
+    use super::*;
+
+    const SINKLESS: JobPlan = JobPlan {
+        settings: JobSettings {
+            checkpoint_interval_ms: 1,
+            restart_budget: 1,
+            restart_window_ms: 1,
+        },
+        sources: Vec::new(),
+        stages: Vec::new(),
+        outputs: Vec::new(),
+        sinks: Vec::new(),
+    };
+
+    fn job(incarnation: Incarnation) -> Entry {
+        Entry::Job(Box::new(JobEntry {
+            job: "clicks".into(),
+            incarnation,
+            sql: String::new(),
+            plan: SINKLESS,
+            submitted_at_us: 0,
+        }))
+    }
+
+    fn assign(incarnation: Incarnation) -> Entry {
+        Entry::Assign(Box::new(AssignEntry {
+            job: "clicks".into(),
+            incarnation,
+            restore_from: Epoch(0),
+            assignment: Assignment::default(),
+        }))
+    }
+
+    fn epoch(incarnation: Incarnation, number: u64, generation: u64) -> Entry {
+        Entry::Epoch(Box::new(EpochEntry {
+            job: "clicks".into(),
+            incarnation,
+            epoch: Epoch(number),
+            parent: Epoch(number - 1),
+            generation: Generation(generation),
+            splits: BTreeMap::new(),
+            watermarks: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            segments: Vec::new(),
+            counters: BTreeMap::new(),
+            sink_markers: BTreeMap::new(),
+            drained: false,
+        }))
+    }
+
+    fn replayed(entries: &[Entry]) -> ReplayedJob {
+        let numbered = entries
+            .iter()
+            .enumerate()
+            .map(|(index, entry)| (Seq(index as u64 + 1), entry));
+        let mut jobs = replay(numbered).expect("a chain");
+        jobs.remove(&JobName::from("clicks")).expect("the job")
+    }
+
+    #[test]
+    fn an_epoch_of_an_older_assignment_does_not_count() {
+        let life = Incarnation::fresh();
+        let entries = [
+            job(life),
+            assign(life),
+            epoch(life, 1, 2),
+            assign(life),
+            epoch(life, 2, 2),
+            epoch(life, 2, 4),
+        ];
+        let job = replayed(&entries);
+        assert_eq!(job.progress.epoch, Epoch(2));
+        assert_eq!(job.generation, Generation(4));
+    }
+
+    #[test]
+    fn a_new_life_forgets_the_old_ones_epochs() {
+        let (old, new) = (Incarnation::fresh(), Incarnation::fresh());
+        let entries = [
+            job(old),
+            assign(old),
+            epoch(old, 1, 2),
+            job(new),
+            epoch(old, 2, 2),
+        ];
+        let job = replayed(&entries);
+        assert_eq!(job.entry.incarnation, new);
+        assert_eq!(job.progress.epoch, Epoch(0));
+    }
+
+    #[test]
+    fn a_resumed_job_has_not_ended() {
+        let life = Incarnation::fresh();
+        let ended = Entry::Ended {
+            job: "clicks".into(),
+            incarnation: life,
+            end: JobEnd::Stopped,
+        };
+        assert_eq!(
+            replayed(&[job(life), ended.clone()]).end,
+            Some(JobEnd::Stopped)
+        );
+        let resumed = Entry::Resumed {
+            job: "clicks".into(),
+            incarnation: life,
+        };
+        assert_eq!(replayed(&[job(life), ended, resumed]).end, None);
+    }
 }

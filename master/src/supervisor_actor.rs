@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use millstream_common::blocking::BlockingRef;
 use millstream_common::control::ControlError;
-use millstream_common::ids::{Epoch, Incarnation, JobName, WorkerId};
+use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, WorkerId};
 use millstream_common::link::{JobGeneration, ToMaster, ToWorker, WorkerHello};
 use millstream_common::log::entry::{JobEnd, JobEntry, JobProgress};
 use millstream_common::log::{self, Entry};
@@ -299,7 +299,7 @@ impl SupervisorState {
 
     fn left(&mut self, worker: WorkerId, session: u64) {
         if self.registry.leave(&worker, session) {
-            warn!(%worker, "worker left");
+            info!(%worker, "worker left");
             self.tell_workers();
         }
     }
@@ -359,6 +359,7 @@ impl SupervisorState {
                     entry: job.entry.clone(),
                     progress,
                     end: None,
+                    generation: Generation::default(),
                 };
                 (resumed, replayed)
             }
@@ -377,6 +378,7 @@ impl SupervisorState {
                     entry: entry.clone(),
                     progress: JobProgress::default(),
                     end: None,
+                    generation: Generation::default(),
                 };
                 (Entry::Job(Box::new(entry)), replayed)
             }

@@ -32,19 +32,19 @@ const FRAMES_WAITING_MAX: usize = 4_096;
 const FRAME_BYTES_MAX: usize = 64 << 20;
 
 /// What the link needs.
-pub struct LinkConfig {
+pub(crate) struct LinkConfig {
     /// The network.
-    pub net: NetRef,
+    pub(crate) net: NetRef,
     /// The masters' addresses.
-    pub addresses: Vec<String>,
+    pub(crate) addresses: Vec<String>,
     /// Who we are.
-    pub hello: WorkerHello,
+    pub(crate) hello: WorkerHello,
     /// Who gets the frames.
-    pub supervisor: ActorRef<SupervisorMessage>,
+    pub(crate) supervisor: ActorRef<SupervisorMessage>,
 }
 
 /// Keeps a link open until its actor is gone.
-pub async fn keep_link(config: LinkConfig) {
+pub(crate) async fn keep_link(config: LinkConfig) {
     let mut is_known_lost = false;
     for address in config.addresses.iter().cycle() {
         match attach(&config, address).await {

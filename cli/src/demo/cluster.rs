@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use millstream_common::client::ControlClient;
+use millstream_common::control::JobView;
+use millstream_common::ids::JobName;
 use millstream_common::net::{NetRef, TcpNet};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -23,6 +25,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// After this, a child that was asked to end is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Calls of the master that may fail in a row.
+const RETRIES_MAX: u32 = 50;
 const LOG_LINES_SHOWN: usize = 10;
 
 /// Where the processes find each other and what they share.
@@ -59,7 +63,15 @@ impl Cluster {
         let mut workers = Vec::new();
         for number in 1..=worker_count {
             let name = format!("worker-{number}");
-            let arguments = ["worker", "--master", &address, "--name", &name];
+            let arguments = [
+                "worker",
+                "--master",
+                &address,
+                "--name",
+                &name,
+                "--flight-listen",
+                "127.0.0.1:0",
+            ];
             workers.push(Process::start(config, &name, &arguments)?);
         }
         let net: NetRef = Arc::new(TcpNet);
@@ -82,6 +94,19 @@ impl Cluster {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
         Ok(())
+    }
+
+    /// The job as it is now. On a machine that is busier than it should be, a call may fail and the
+    /// next one work.
+    pub(super) async fn job(&mut self, name: &JobName) -> anyhow::Result<JobView> {
+        for _ in 0..RETRIES_MAX {
+            match self.client.job(name).await {
+                Err(error) if error.kind().is_retryable() => self.master.check()?,
+                answer => return Ok(answer?),
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        Ok(self.client.job(name).await?)
     }
 
     /// Kills a worker with SIGKILL and tells which.

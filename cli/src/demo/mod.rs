@@ -32,8 +32,9 @@ use self::oracle::Oracle;
 use self::screen::Screen;
 use self::verdict::Verdict;
 use crate::arguments::JobText;
+use crate::interrupts::{self, INTERRUPTED};
 use crate::submit::submit;
-use crate::{interrupts, text};
+use crate::text;
 
 /// The job, as it stands in the repository.
 const DEMO_SQL: &str = include_str!("../../../jobs/demo.sql");
@@ -67,7 +68,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     tokio::select! {
         done = Box::pin(perform(arguments)) => done,
         // The children are killed as their handles are dropped.
-        _ = interrupts.next() => bail!("interrupted"),
+        _ = interrupts.next() => {
+            eprintln!("\ninterrupted");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
     }
 }
 
@@ -192,7 +196,7 @@ impl Demo {
 
     /// Looks at the job and at the results once, and shows them.
     async fn look(&mut self) -> anyhow::Result<JobView> {
-        let job = self.cluster.client.job(&JobName::from(JOB)).await?;
+        let job = self.cluster.job(&JobName::from(JOB)).await?;
         if job.state == JobState::Failed {
             bail!(
                 "the job failed: {}",

@@ -24,13 +24,11 @@ use millstream_worker::config::{RealStores, WorkerConfig};
 
 use crate::arguments::{JobFile, JobText, storage_url};
 use crate::follow::{End, OnInterrupt, follow};
+use crate::interrupts::{self, INTERRUPTED};
 use crate::process::{self, Master, Worker};
 use crate::progress::Progress;
 use crate::submit::{began, report_end, submit};
-use crate::{interrupts, stop, worker};
-
-/// As a shell reports a process that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
+use crate::{stop, worker};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -82,7 +80,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         // Not even a task that hangs may hold up the second Ctrl-C.
         std::process::exit(INTERRUPTED.into());
     }
-    here.shutdown().await;
+    interrupts::unless_again(&mut interrupts, here.shutdown()).await;
     match ended? {
         Outcome::Done(code) => Ok(code),
         Outcome::Interrupted => Ok(ExitCode::from(INTERRUPTED)),

@@ -223,3 +223,37 @@ async fn what_a_killed_process_left_running_is_stopped_and_goes_on() {
         ["submit", "stop", "submit", "stop"]
     );
 }
+
+#[tokio::test]
+async fn a_watch_goes_on_with_the_next_master() {
+    let net: NetRef = Arc::new(MemoryNet::default());
+    let first = Script::new(JobState::Stopped, true);
+    let second = Script::new(JobState::Finished, true);
+    let mut servers = JoinSet::new();
+    let listener = net.listen("master:1").await.unwrap();
+    let watched = first.clone();
+    let once_watched = async move { watched.watched.notified().await };
+    servers.spawn(service::serve(listener, first, NoLink, once_watched));
+    let job = Job {
+        client: ControlClient::connect(net.clone(), "master:1")
+            .await
+            .unwrap(),
+        name: "clicks".into(),
+        fresh: false,
+    };
+    let text = JobText {
+        file: "clicks.sql".to_owned(),
+        sql: "SELECT 1".to_owned(),
+    };
+    let mut progress = Progress::new(Arc::new(SystemClock::new()));
+    let mut interrupts = stream::pending().boxed();
+    let succeed = async {
+        servers.join_next().await;
+        let listener = net.listen("master:1").await.unwrap();
+        let never = std::future::pending();
+        servers.spawn(service::serve(listener, second, NoLink, never));
+    };
+    let run = job.run(&text, &mut interrupts, &mut progress);
+    let (outcome, ()) = futures::join!(run, succeed);
+    assert_eq!(outcome.unwrap(), Outcome::Done(ExitCode::SUCCESS));
+}

@@ -117,6 +117,13 @@ impl Coordinator {
         })
     }
 
+    /// The generation is over: no report of it counts any more. An epoch committed after the next generation was
+    /// placed would hold rows that are read again (INV-5).
+    pub fn abandon(&mut self) {
+        self.workers.clear();
+        self.in_flight = None;
+    }
+
     /// How long the barrier under way has been waited for, and by whom.
     pub fn waiting_for(&self, now: Duration) -> Option<(Duration, Vec<WorkerId>)> {
         let in_flight = self.in_flight.as_ref()?;
@@ -246,4 +253,113 @@ fn changed_parts(
         }
     }
     changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn coordinator() -> Coordinator {
+        Coordinator::new(BTreeSet::from(["a".into(), "b".into()]), Epoch(4))
+    }
+
+    fn trigger(coordinator: &mut Coordinator) -> Option<BarrierCommand> {
+        let progress = JobProgress::default();
+        coordinator.trigger(BarrierKind::Checkpoint, false, &progress, 1, Duration::ZERO)
+    }
+
+    fn report(worker: &str, epoch: u64) -> PipelineReport {
+        PipelineReport {
+            epoch: Epoch(epoch),
+            worker: worker.into(),
+            splits: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            segments: Vec::new(),
+            counters: BTreeMap::new(),
+            lag: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn an_epoch_is_collected_with_the_last_report_and_one_is_under_way_at_a_time() {
+        let mut coordinator = coordinator();
+        let barrier = trigger(&mut coordinator).expect("free");
+        assert_eq!(barrier.epoch, Epoch(5));
+        assert_eq!(trigger(&mut coordinator), None);
+        assert_eq!(coordinator.report(report("a", 5)), None);
+        assert_eq!(
+            coordinator.report(report("a", 5)),
+            None,
+            "the same worker again"
+        );
+        let collected = coordinator.report(report("b", 5)).expect("complete");
+        assert_eq!(collected.barrier, barrier);
+        assert_eq!(
+            trigger(&mut coordinator).map(|barrier| barrier.epoch),
+            Some(Epoch(6))
+        );
+    }
+
+    #[test]
+    fn reports_of_another_epoch_or_worker_do_not_count() {
+        let mut coordinator = coordinator();
+        trigger(&mut coordinator);
+        for stray in [report("a", 4), report("c", 5)] {
+            assert_eq!(coordinator.report(stray), None);
+        }
+        assert_eq!(
+            coordinator.report(report("b", 5)),
+            None,
+            "a has not reported epoch 5"
+        );
+    }
+
+    #[test]
+    fn a_report_that_arrives_after_its_generation_was_given_up_commits_nothing() {
+        let mut coordinator = coordinator();
+        trigger(&mut coordinator);
+        assert_eq!(coordinator.report(report("a", 5)), None);
+        coordinator.abandon();
+        assert_eq!(coordinator.report(report("b", 5)), None);
+    }
+
+    #[test]
+    fn draining_closes_every_source_at_the_end_of_time() {
+        let mut coordinator = coordinator();
+        let progress = JobProgress::default();
+        let barrier = coordinator.trigger(BarrierKind::Stop, true, &progress, 2, Duration::ZERO);
+        let watermarks = barrier.expect("free").watermarks;
+        assert!(
+            watermarks
+                .values()
+                .all(|watermark| *watermark == EventTime::MAX)
+        );
+        assert_eq!(watermarks.len(), 2);
+    }
+
+    #[test]
+    fn a_part_that_two_tasks_need_is_listed_once_and_oldest_first() {
+        let part = |epoch: u64, path: &str| StatePart {
+            path: path.to_owned(),
+            epoch: Epoch(epoch),
+            bytes: 1,
+            checksum: 0,
+            row_count: 1,
+        };
+        let operator = OperatorId::from("views/aggregate/1");
+        let with_parts = |worker: &str, parts: Vec<StatePart>| PipelineReport {
+            parts: BTreeMap::from([(operator.clone(), parts)]),
+            ..report(worker, 5)
+        };
+        let reports = [
+            with_parts("a", vec![part(3, "shared"), part(5, "a")]),
+            with_parts("b", vec![part(3, "shared"), part(4, "b")]),
+        ];
+        let changed = changed_parts(&reports, &JobProgress::default());
+        let paths: Vec<&str> = changed[&operator]
+            .iter()
+            .map(|part| part.path.as_str())
+            .collect();
+        assert_eq!(paths, ["shared", "b", "a"]);
+    }
 }

@@ -130,8 +130,7 @@ impl JobState {
     /// A worker has joined: its share moves at an epoch's end, so nothing is read twice.
     fn place_anew(&mut self) -> Handled {
         info!(job = %self.entry.job, epoch = %self.progress.epoch, workers = self.workers.len(), "place anew");
-        let frame = ToWorker::Teardown(self.at());
-        self.send_all(&frame)?;
+        self.tear_down()?;
         self.phase = Phase::Waiting;
         self.advance()
     }

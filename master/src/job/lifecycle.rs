@@ -301,7 +301,9 @@ impl JobState {
         }
     }
 
-    fn tear_down(&mut self) -> Handled {
+    pub(super) fn tear_down(&mut self) -> Handled {
+        self.coordinator.abandon();
+        self.passed = None;
         let frame = ToWorker::Teardown(self.at());
         self.sessions.retain(|worker, session| {
             self.workers.get(worker).map(|handle| handle.session) == Some(*session)

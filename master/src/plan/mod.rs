@@ -2,10 +2,11 @@
 //!
 //! Called by the control API at submit and by `check`, `explain` and `run`. The way is `parse` (text to statements), `options`
 //! and `source` (typed), `rules` and `session` (views planned by DataFusion), `lower` (streams and keyed stages), `sink` (outputs),
-//! `stages` (pruned and encoded). Nothing outside is asked here. Failure: all problems
+//! `stages` (pruned and encoded). Nothing outside is asked here; that is [`check`]. Failure: all problems
 //! at once, each with its place and what to write instead.
 
 mod catalog;
+pub mod check;
 mod explain;
 mod graph;
 mod lower;
@@ -33,6 +34,7 @@ use millstream_common::dead_letter;
 use millstream_common::plan::{Emit, JobPlan, JobSettings, SinkPlan, SourcePlan};
 use millstream_common::secret::Lookup;
 
+pub use check::{ExternalProbe, check_external};
 pub use explain::explain;
 pub use problem::{Place, Problem, render};
 
@@ -78,8 +80,8 @@ impl StatementPlaces {
 /// # Errors
 /// Every problem of the text, in order of place.
 pub fn plan_job(sql: &str, lookup: &dyn Lookup) -> Result<PlannedJob, Vec<Problem>> {
-    let (statements, problems) = parse::parse(sql);
-    let planner = Planner {
+    let parsed = parse::parse(sql);
+    let mut planner = Planner {
         lookup,
         session: Session::new(),
         catalog: Catalog::default(),
@@ -88,10 +90,16 @@ pub fn plan_job(sql: &str, lookup: &dyn Lookup) -> Result<PlannedJob, Vec<Proble
         sinks: Vec::new(),
         source_places: Vec::new(),
         sink_places: Vec::new(),
-        problems,
+        problems: parsed.problems,
         warnings: Vec::new(),
     };
-    planner.plan(statements)
+    for name in &parsed.broken {
+        // A name that is broken twice is broken.
+        let _ = planner
+            .catalog
+            .insert(&name.text, name.place, Entry::Broken);
+    }
+    planner.plan(parsed.statements)
 }
 
 struct Planner<'a> {
@@ -116,7 +124,7 @@ impl Planner<'_> {
         for statement in statements {
             match statement {
                 Statement::Set(set) => sets.push(set),
-                Statement::Source(source) => sources.push(source),
+                Statement::Source(source) => sources.push(*source),
                 Statement::View(view) => views.push(view),
                 Statement::Sink(sink) => sinks.push(sink),
             }

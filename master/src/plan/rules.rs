@@ -8,11 +8,12 @@ use std::ops::ControlFlow;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::Volatility;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArguments, GroupByExpr, Query, Select, SetExpr, SetOperator,
+    DataType, Expr, Function, FunctionArguments, GroupByExpr, Query, Select, SetExpr, SetOperator,
     SetQuantifier, Spanned, TableFactor, Visit, Visitor,
 };
 
 use super::problem::{Place, Problem};
+use super::types;
 
 /// Aggregates whose result does not depend on the order of rows and whose state is small.
 const AGGREGATES: [&str; 22] = [
@@ -189,6 +190,14 @@ impl Visitor for Rules<'_> {
             Expr::Rollup(_) | Expr::Cube(_) | Expr::GroupingSets(_) => {
                 self.refuse_grouping_sets(expression);
             }
+            // A name that is no type of SQL at all; DataFusion judges the others.
+            Expr::Cast {
+                data_type: data_type @ DataType::Custom(name, _),
+                ..
+            } => {
+                let unknown = types::column_type(data_type, Place::of(name));
+                self.problems.extend(unknown.err());
+            }
             Expr::Function(function) => self.check_function(function, expression),
             _ => {}
         }
@@ -286,5 +295,37 @@ impl Rules<'_> {
             let hint = "leave it out; WHERE or FILTER (WHERE ...) leave rows out";
             self.problems.push(Problem::at(place, message).hint(hint));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plan::session::Session;
+
+    use super::*;
+
+    #[test]
+    fn only_clocks_and_dice_are_refused_as_different_from_call_to_call() {
+        let session = Session::new();
+        let functions = session.state().scalar_functions();
+        let mut refused: Vec<&str> = functions
+            .iter()
+            .filter(|(_, function)| function.signature().volatility != Volatility::Immutable)
+            .map(|(name, _)| name.as_str())
+            .collect();
+        refused.sort_unstable();
+        let expected = [
+            "current_date",
+            "current_time",
+            "current_timestamp",
+            "file_row_index",
+            "input_file_name",
+            "now",
+            "rand",
+            "random",
+            "today",
+            "uuid",
+        ];
+        assert_eq!(refused, expected);
     }
 }

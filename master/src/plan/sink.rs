@@ -222,7 +222,7 @@ impl Checker<'_> {
             if !in_key.contains(&Some(index)) && !in_key.iter().any(same_window) {
                 let message =
                     format!("primary_key lacks {name}: several groups would share one key");
-                self.refuse("primary_key", message, hint.clone());
+                self.refuse("primary_key", message, hint);
                 return;
             }
         }

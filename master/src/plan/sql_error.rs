@@ -32,6 +32,9 @@ pub(super) fn problem_of(error: &DataFusionError, fallback: Place, catalog: &Cat
             _ => problem,
         };
     }
+    if let Some(problem) = reworded(message, diagnostic.map(|found| &found.message), place) {
+        return problem;
+    }
     let problem = match diagnostic {
         Some(diagnostic) => {
             let hint = diagnostic
@@ -46,7 +49,45 @@ pub(super) fn problem_of(error: &DataFusionError, fallback: Place, catalog: &Cat
         }
         None => Problem::at(place, lower_first(message)),
     };
-    without_relations(problem)
+    Problem {
+        message: in_sql_types(first_line(&problem.message)),
+        ..problem
+    }
+}
+
+/// Errors that DataFusion words for its own developers.
+fn reworded(message: &str, diagnostic: Option<&String>, place: Place) -> Option<Problem> {
+    if let Some(text) = diagnostic.filter(|text| text.contains("must appear in GROUP BY")) {
+        let name = text.split('\'').nth(1)?.rsplit('.').next()?;
+        let message = format!("{name} is neither in GROUP BY nor inside an aggregate");
+        let hint = format!("add it to GROUP BY, or write max({name})");
+        return Some(Problem::at(place, message).hint(hint));
+    }
+    if message.starts_with("Projections require unique expression names") {
+        let name = message.split('"').nth(1)?.rsplit('.').next()?;
+        let problem = Problem::at(place, format!("column {name} stands twice"));
+        return Some(problem.hint("give one of them another name with AS"));
+    }
+    None
+}
+
+/// `text` with the names of Arrow's types replaced by those of SQL.
+fn in_sql_types(text: &str) -> String {
+    const NAMES: [(&str, &str); 10] = [
+        ("Utf8View", "TEXT"),
+        ("Utf8", "TEXT"),
+        ("Int64", "BIGINT"),
+        ("Int32", "INTEGER"),
+        ("Int16", "SMALLINT"),
+        ("Float64", "DOUBLE PRECISION"),
+        ("Float32", "REAL"),
+        ("Timestamp(µs)", "TIMESTAMP"),
+        ("Boolean", "BOOLEAN"),
+        ("Date32", "DATE"),
+    ];
+    NAMES.iter().fold(text.to_owned(), |text, (arrow, sql)| {
+        text.replace(arrow, sql)
+    })
 }
 
 fn suggested_function(message: &str) -> Option<&str> {
@@ -65,6 +106,12 @@ fn schema_problem(error: &DataFusionError, place: Place) -> Option<Problem> {
             // Without a diagnostic the column itself may know where it stands.
             let place = field.spans().first().map_or(place, Place::from);
             let name = field.name.as_str();
+            let exact = valid_fields.iter().find(|known| known.name == name);
+            if let (Some(relation), Some(known)) = (&field.relation, exact) {
+                let message = format!("unknown column {relation}.{name}");
+                let known = known.flat_name();
+                return Some(Problem::at(place, message).hint(format!("did you mean {known}?")));
+            }
             let problem = Problem::at(place, format!("unknown column {name}"));
             let mut names: Vec<&str> = valid_fields.iter().map(|field| field.name()).collect();
             names.dedup();
@@ -85,8 +132,13 @@ fn schema_problem(error: &DataFusionError, place: Place) -> Option<Problem> {
         }
         SchemaError::DuplicateQualifiedField { name, .. }
         | SchemaError::DuplicateUnqualifiedField { name } => {
-            Problem::at(place, format!("column {name} stands twice"))
-                .hint("give one of them another name with AS")
+            let problem = Problem::at(place, format!("column {name} stands twice"));
+            if name.contains('(') {
+                // DataFusion names aggregates without the casts inside them.
+                problem.hint("compute the cast inside of it as a column of a view before")
+            } else {
+                problem.hint("give one of them another name with AS")
+            }
         }
     })
 }
@@ -106,10 +158,4 @@ fn lower_first(text: &str) -> String {
             .collect(),
         _ => text.to_owned(),
     }
-}
-
-/// One line, without a full stop.
-fn without_relations(mut problem: Problem) -> Problem {
-    problem.message = first_line(&problem.message).to_owned();
-    problem
 }

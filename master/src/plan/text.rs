@@ -27,6 +27,14 @@ pub(super) fn show(expression: &Expr) -> String {
     }
 }
 
+/// A column by its bare name, anything else as [`show`].
+pub(super) fn show_bare(expression: &Expr) -> String {
+    match expression {
+        Expr::Column(column) => column.name.clone(),
+        other => show(other),
+    }
+}
+
 /// Quotes only what has to be quoted.
 struct Plain;
 

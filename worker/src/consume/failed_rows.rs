@@ -17,10 +17,10 @@ use millstream_common::dead_letter::{self, Code};
 use crate::transform::FailedRow;
 
 /// The `position` of a dead letter that is no longer a record.
-pub const POSITION_UNKNOWN: i64 = -1;
+pub(super) const POSITION_UNKNOWN: i64 = -1;
 
 /// The dead letters of `failed` rows of `batch`; `source` is their source and origin.
-pub fn dead_letters(
+pub(super) fn dead_letters(
     source: &str,
     batch: &RecordBatch,
     failed: &[FailedRow],
@@ -33,7 +33,7 @@ pub fn dead_letters(
         Arc::new(StringArray::from(vec![source; count])),
         Arc::new(StringArray::from(vec![source; count])),
         Arc::new(Int64Array::from(vec![POSITION_UNKNOWN; count])),
-        Arc::new(StringArray::from_iter_values(payloads.lines())),
+        Arc::new(StringArray::from(payloads.lines().collect::<Vec<_>>())),
         Arc::new(BinaryArray::new_null(count)),
         Arc::new(StringArray::from(vec![Code::Expression.as_str(); count])),
         Arc::new(StringArray::from_iter_values(

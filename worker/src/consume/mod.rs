@@ -7,13 +7,14 @@
 //! Failure: an error ends the pipeline; the next generation reads again from the last epoch.
 
 pub mod datagen;
-pub mod kafka;
-
 mod failed_rows;
+pub mod files;
+pub mod kafka;
 pub mod reader_actor;
 pub mod reader_task;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use async_trait::async_trait;
@@ -126,17 +127,17 @@ pub trait SourceReader: Send {
 }
 
 /// Opens the reader of a source task; nothing is read before its first splits.
-pub fn open(
-    plan: &SourcePlan,
-    context: ReaderContext,
-) -> Result<Box<dyn SourceReader>, ConsumeError> {
-    match &plan.spec {
-        SourceSpec::Kafka(_) => Ok(Box::new(kafka::KafkaReader::start(plan, context)?)),
-        SourceSpec::Datagen(_) => Ok(Box::new(datagen::DatagenReader::start(plan, context)?)),
-        SourceSpec::Files(_) => Err(ConsumeError {
-            kind: Kind::User,
-            what: format!("open source {}", plan.name),
-            cause: "not yet".to_owned(),
-        }),
-    }
+pub fn open(plan: &SourcePlan, context: ReaderContext) -> Result<Box<dyn SourceReader>, ConsumeError> {
+    Ok(match &plan.spec {
+        SourceSpec::Kafka(_) => Box::new(kafka::KafkaReader::start(plan, context)?),
+        SourceSpec::Datagen(_) => Box::new(datagen::DatagenReader::start(plan, context)?),
+        SourceSpec::Files(_) => Box::new(files::FilesReader::new(files::FilesReaderConfig {
+            plan: plan.clone(),
+            functions: context.functions,
+            clock: context.clock,
+            blocking: context.blocking,
+            files: Arc::new(files::source::DiskFiles),
+            late_rows_needed: context.late_rows_needed,
+        })?),
+    })
 }

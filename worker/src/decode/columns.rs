@@ -83,7 +83,7 @@ impl Column {
             self.refuse(
                 block.first_record + row,
                 result,
-                token.source(text),
+                &token.shown(text),
                 refusals,
             );
         }
@@ -101,7 +101,8 @@ impl Column {
             return;
         }
         let source = match value {
-            Value::Text(text) | Value::Number(text) | Value::Json(text) => text.to_owned(),
+            Value::Text(text) => format!("\"{text}\""),
+            Value::Number(text) | Value::Json(text) => text.to_owned(),
             other => format!("{other:?}"),
         };
         self.refuse(record, result, &source, refusals);
@@ -243,7 +244,7 @@ impl Builder {
     /// Appends exactly one entry: NULL also where the value does not convert.
     #[inline]
     fn append(&mut self, value: Value<'_>) -> Converted<Appended> {
-        if value == Value::Null {
+        if matches!(value, Value::Null) {
             self.append_null();
             return Ok(Appended::Null);
         }

@@ -94,7 +94,7 @@ impl SourceDecoder {
         self.judge.splits.close(slot)
     }
 
-    /// Decodes JSON records of any splits, each split's in order of position.
+    /// Decodes JSON records of any splits, each split's in order of position; together less than 2 GiB.
     pub fn decode_records(
         &mut self,
         records: &[RecordRef<'_>],

@@ -101,7 +101,11 @@ impl Judge {
         let before = refusals.count();
         self.rules.check(rows, &mut refusals)?;
         rows.drop_refused(&mut refusals, before, time_column)?;
+        let before = refusals.count();
         let late = self.find_late(records, rows, &mut refusals);
+        if late.flags.is_empty() && refusals.count() == before {
+            return Ok((Vec::new(), None, refusals));
+        }
         let is_untimed = |row: usize| refusals.is_refused(rows.record(row));
         let is_late = |row: usize| late.flags.get(row).copied().unwrap_or(false);
         let unwanted = |row: usize| is_untimed(row) || is_late(row) && !self.late_rows_needed;

@@ -87,11 +87,12 @@ impl Token {
         }
     }
 
-    /// The value as it is written, for reasons: strings keep their quotes.
-    pub(super) fn source<'a>(self, text: &'a str) -> &'a str {
+    /// The value as it is written, for reasons; text has quotes.
+    pub(super) fn shown(self, text: &str) -> String {
         match self.json_value(text) {
-            Value::Json(source) | Value::Text(source) => source,
-            _ => "NULL",
+            Value::Json(source) => source.to_owned(),
+            Value::Text(field) => format!("\"{field}\""),
+            _ => "NULL".to_owned(),
         }
     }
 

@@ -5,24 +5,29 @@
 //! once. Failure: what streams cannot do is a [`Problem`] that names it.
 
 mod aggregate;
+mod columns;
 mod distinct;
 mod stream;
+mod window;
 
-use arrow::datatypes::{Field, Schema};
-use datafusion::error::DataFusionError;
-use datafusion::logical_expr::{Expr, LogicalPlan};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::LogicalPlan;
+use millstream_common::plan::Port;
+
+pub(super) use columns::quoted;
 pub(super) use stream::{Stream, StreamPort};
 
 use super::catalog::{Catalog, Entry, Relation};
-use super::graph::{DraftBranch, DraftColumn, DraftTarget, Graph, Lineage, ScopeColumn, Window};
+use super::graph::{DraftBranch, DraftTarget, Graph};
 use super::problem::{Place, Problem};
 use super::session::relation_name;
-use super::tumble::{self, Bound, Tumble, WINDOW_END, WINDOW_START};
+use super::tumble::Tumble;
 use super::types;
-use millstream_common::plan::Port;
+use columns::{merge_fields, merge_lineage, named, scope_of};
 
 /// Why a plan could not be lowered.
 pub(super) enum LowerError {
@@ -198,87 +203,6 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    fn lower_tumble(&mut self, node: &Tumble) -> Result<Streams, LowerError> {
-        let mut streams = self.lower(&node.input)?;
-        let place = node.span.map_or(self.place, Place::from);
-        let schema = node.input.schema();
-        for stream in &mut streams {
-            let time_index = match &node.time {
-                Expr::Column(column) => Some(schema.index_of_column(column)?),
-                _ => None,
-            };
-            let is_event_time =
-                time_index.is_some_and(|index| stream.columns[index].lineage.event_time);
-            if !is_event_time {
-                return Err(self.no_event_time(stream, &node.time, place).into());
-            }
-            let time = stream.resolve(&node.time, schema)?;
-            let mut window_columns = Vec::new();
-            for (name, which) in [(WINDOW_START, Bound::Start), (WINDOW_END, Bound::End)] {
-                let expression = tumble::bound(time.clone(), node.size_micros, which);
-                let data_type = stream.columns[time_index.unwrap_or(0)].field.data_type();
-                let nullable = stream.columns[time_index.unwrap_or(0)].field.is_nullable();
-                window_columns.push(DraftColumn {
-                    field: Field::new(name, data_type.clone(), nullable),
-                    expression,
-                    lineage: Lineage {
-                        window: Some(Window {
-                            size_micros: node.size_micros,
-                            is_end: which == Bound::End,
-                        }),
-                        ..Lineage::default()
-                    },
-                });
-            }
-            stream.columns.extend(window_columns);
-        }
-        Ok(streams)
-    }
-
-    /// Why the time of a window is none, with the line to write.
-    fn no_event_time(&self, stream: &Stream, time: &Expr, place: Place) -> Problem {
-        let shown = match time {
-            Expr::Column(column) => column.name.clone(),
-            other => other.human_display().to_string(),
-        };
-        let message = format!("{shown} is no event time, so its windows could never close");
-        let problem = Problem::at(place, message);
-        match stream.time {
-            Some(index) => {
-                let name = stream.scope[index].field.name();
-                problem.hint(format!(
-                    "event time is the watermark column of the source, unchanged: here {name}"
-                ))
-            }
-            None => problem.hint(self.watermark_hint(stream, time)),
-        }
-    }
-
-    /// The line that gives a source its watermark.
-    pub(super) fn watermark_hint(&self, stream: &Stream, time: &Expr) -> String {
-        let sources = &self.graph.stages[stream.stage].sources;
-        let names: Vec<&str> = sources
-            .iter()
-            .map(|index| self.graph.stages[*index].name.as_str())
-            .collect();
-        let source_columns = sources
-            .first()
-            .map(|index| &self.graph.stages[*index].columns);
-        let by_type = source_columns.and_then(|columns| {
-            columns
-                .iter()
-                .find(|column| types::is_time(column.field.data_type()))
-        });
-        let column = match time {
-            Expr::Column(column) => quoted(&column.name),
-            _ => by_type.map_or("time".to_owned(), |column| quoted(column.field.name())),
-        };
-        format!(
-            "add to CREATE SOURCE {}: WATERMARK FOR {column} AS {column} - INTERVAL '5 minutes'",
-            names.join(", ")
-        )
-    }
-
     fn lower_once(&mut self, plan: &LogicalPlan) -> Result<Streams, LowerError> {
         if let Some((_, streams)) = self.done.iter().find(|(done, _)| done == plan) {
             return Ok(streams.clone());
@@ -351,82 +275,5 @@ impl<'a> Lowering<'a> {
     fn next_operator(&mut self, kind: &str, slot: usize) -> String {
         self.ordinals[slot] += 1;
         format!("{}/{kind}/{}", self.view, self.ordinals[slot])
-    }
-}
-
-/// The expressions of a node with the names of its schema.
-fn named(plan: &LogicalPlan, expressions: &[Expr]) -> Vec<(String, Expr)> {
-    let names = plan
-        .schema()
-        .fields()
-        .iter()
-        .map(|field| field.name().clone());
-    names.zip(expressions.iter().cloned()).collect()
-}
-
-/// The columns of several streams as those of one: nullable if any is.
-pub(super) fn merge_fields(streams: &[Stream]) -> Vec<Field> {
-    let Some((first, others)) = streams.split_first() else {
-        return Vec::new();
-    };
-    let mut fields: Vec<Field> = first
-        .columns
-        .iter()
-        .map(|column| column.field.clone())
-        .collect();
-    for stream in others {
-        for (field, column) in fields.iter_mut().zip(&stream.columns) {
-            let nullable = field.is_nullable() || column.field.is_nullable();
-            field.set_nullable(nullable);
-        }
-    }
-    fields
-}
-
-/// What the columns of several streams have in common, without groups.
-fn merge_lineage(streams: &[Stream]) -> Vec<Lineage> {
-    let Some((first, others)) = streams.split_first() else {
-        return Vec::new();
-    };
-    let mut lineages: Vec<Lineage> = first
-        .columns
-        .iter()
-        .map(|column| column.lineage.clone())
-        .collect();
-    for stream in others {
-        for (lineage, column) in lineages.iter_mut().zip(&stream.columns) {
-            lineage.event_time &= column.lineage.event_time;
-            if lineage.window != column.lineage.window {
-                lineage.window = None;
-            }
-        }
-    }
-    for lineage in &mut lineages {
-        lineage.group = None;
-    }
-    lineages
-}
-
-fn scope_of(fields: &[Field], lineages: Vec<Lineage>) -> Vec<ScopeColumn> {
-    fields
-        .iter()
-        .zip(lineages)
-        .map(|(field, lineage)| ScopeColumn {
-            field: field.clone(),
-            lineage,
-        })
-        .collect()
-}
-
-/// A name as it has to be written.
-pub(super) fn quoted(name: &str) -> String {
-    let plain = name
-        .chars()
-        .all(|character| matches!(character, 'a'..='z' | '0'..='9' | '_'));
-    // Words that are types need quotes as column names.
-    if plain && !matches!(name, "timestamp" | "date" | "time" | "interval") {
-        name.to_owned()
-    } else {
-        format!("\"{name}\"")
     }
 }

@@ -40,8 +40,19 @@ impl Name {
     }
 }
 
-/// The statements of `sql`, and a problem for each that could not be read.
-pub(super) fn parse(sql: &str) -> (Vec<Statement>, Vec<Problem>) {
+/// What a text is made of.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    pub(super) statements: Vec<Statement>,
+    /// One for each statement that could not be read.
+    pub(super) problems: Vec<Problem>,
+    /// The sources and views that could not be read, by name.
+    pub(super) broken: Vec<Name>,
+}
+
+/// Reads every statement of `sql`.
+pub(super) fn parse(sql: &str) -> Parsed {
+    let mut parsed = Parsed::default();
     let dialect = GenericDialect {};
     let tokens = match Tokenizer::new(&dialect, sql).tokenize_with_location() {
         Ok(tokens) => tokens,
@@ -51,20 +62,18 @@ pub(super) fn parse(sql: &str) -> (Vec<Statement>, Vec<Problem>) {
                 column: error.location.column,
                 length: 0,
             };
-            return (
-                Vec::new(),
-                vec![Problem::at(place, lower_first(&error.message))],
-            );
+            let message = lower_first(&error.message);
+            parsed.problems.push(Problem::at(place, message));
+            return parsed;
         }
     };
-    let mut statements = Vec::new();
-    let mut problems = Vec::new();
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens.clone());
     loop {
         while parser.consume_token(&Token::SemiColon) {}
         if parser.peek_token().token == Token::EOF {
-            return (statements, problems);
+            return parsed;
         }
+        let first_tokens = parser.peek_tokens_with_location::<3>();
         let result = statement::parse_statement(&mut parser).and_then(|statement| {
             match parser.peek_token().token {
                 Token::SemiColon | Token::EOF => Ok(statement),
@@ -72,12 +81,24 @@ pub(super) fn parse(sql: &str) -> (Vec<Statement>, Vec<Problem>) {
             }
         });
         match result {
-            Ok(statement) => statements.push(statement),
+            Ok(statement) => parsed.statements.push(statement),
             Err(error) => {
-                problems.push(error.into_problem(&tokens));
+                parsed.problems.push(error.into_problem(&tokens));
+                parsed.broken.extend(relation_name(&first_tokens));
                 skip_statement(&mut parser);
             }
         }
+    }
+}
+
+/// The name behind `CREATE SOURCE` or `CREATE VIEW`.
+fn relation_name([create, kind, name]: &[TokenWithSpan; 3]) -> Option<Name> {
+    let is_relation = is_word(&kind.token, "source") || is_word(&kind.token, "view");
+    match &name.token {
+        Token::Word(word) if is_word(&create.token, "create") && is_relation => {
+            Some(Name::fold(&word.clone().into_ident(name.span)))
+        }
+        _ => None,
     }
 }
 

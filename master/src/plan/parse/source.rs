@@ -40,7 +40,7 @@ pub(in crate::plan) enum ColumnSource {
     Computed {
         data_type: DataType,
         place: Place,
-        expression: Expr,
+        expression: Box<Expr>,
     },
     /// `INCLUDE ... AS name`; the place of the word behind `INCLUDE`.
     Metadata { metadata: Metadata, place: Place },
@@ -172,7 +172,7 @@ fn parse_column(parser: &mut Parser<'_>, source: &mut SourceStatement) -> Result
             Some(expression) => ColumnSource::Computed {
                 data_type,
                 place,
-                expression,
+                expression: Box::new(expression),
             },
             None => ColumnSource::Record { data_type, place },
         },

@@ -16,7 +16,7 @@ use crate::plan::problem::{Place, Problem};
 #[derive(Clone, Debug)]
 pub(in crate::plan) enum Statement {
     Set(SetStatement),
-    Source(SourceStatement),
+    Source(Box<SourceStatement>),
     View(ViewStatement),
     Sink(SinkStatement),
 }
@@ -83,7 +83,7 @@ pub(super) fn parse_statement(parser: &mut Parser<'_>) -> Result<Statement, Synt
     }
     let create = parser.next_token();
     if take_word(parser, "source") {
-        return Ok(Statement::Source(parse_source(parser)?));
+        return Ok(Statement::Source(Box::new(parse_source(parser)?)));
     }
     if take_word(parser, "view") {
         return parse_view(parser);

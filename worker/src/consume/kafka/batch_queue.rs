@@ -319,8 +319,14 @@ impl BatchConsumer {
 }
 
 impl Drop for BatchConsumer {
+    /// The client's destructor empties the main queue and whatever that is forwarded to, and waits for the connections
+    /// that queued messages hold: so the consumer's queue has to be in its reach again, or it waits for ever.
     fn drop(&mut self) {
         self.waker.set(None);
+        // SAFETY: both queues live until the fields are dropped, behind this.
+        unsafe {
+            native::rd_kafka_queue_forward(self.main_queue.0.as_ptr(), self.queue.0.as_ptr());
+        }
     }
 }
 

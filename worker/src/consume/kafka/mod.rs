@@ -14,6 +14,8 @@ mod output;
 mod reader_thread;
 mod settings;
 mod splits;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

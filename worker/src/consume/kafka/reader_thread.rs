@@ -62,13 +62,17 @@ pub(super) struct Setup {
 pub(super) fn run(setup: Setup) {
     let events = setup.events.clone();
     let what = format!("start reader of source {}", setup.plan.name);
-    let stop = match ReaderThread::new(setup) {
-        Ok(mut thread) => thread.serve(),
-        Err((kind, cause)) => Stop::Failed(ConsumeError { kind, what, cause }),
-    };
-    if let Stop::Failed(error) = stop {
-        // An error of the send means that nobody is there to be told.
-        events.blocking_send(Err(error)).ok();
+    // An error of a send means that nobody is there to be told.
+    match ReaderThread::new(setup) {
+        Err((kind, cause)) => {
+            let error = ConsumeError { kind, what, cause };
+            events.blocking_send(Err(error)).ok();
+        }
+        Ok(mut thread) => {
+            if let Stop::Failed(error) = thread.serve() {
+                events.blocking_send(Err(error)).ok();
+            }
+        }
     }
 }
 

@@ -112,12 +112,11 @@ fn take_fraction(text: &[u8]) -> Option<(i64, &[u8])> {
         return None;
     }
     let mut micros = 0;
-    for index in 0..6 {
-        let digit = match index < count {
-            true => i64::from(text[index] - b'0'),
-            false => 0,
-        };
-        micros = micros * 10 + digit;
+    for byte in &text[..count.min(6)] {
+        micros = micros * 10 + i64::from(byte - b'0');
+    }
+    for _ in count..6 {
+        micros *= 10;
     }
     Some((micros, &text[count..]))
 }

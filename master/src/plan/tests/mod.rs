@@ -1,4 +1,8 @@
-//! Every job of the repository plans, and what it becomes.
+//! Every job of the repository plans; what plans are made of; what is refused, where, with which hint.
+
+mod jobs;
+mod lowering;
+mod refusals;
 
 use std::sync::Arc;
 
@@ -8,12 +12,13 @@ use millstream_common::plan::{KeyedKind, Port, StageHead, Transform};
 
 use super::*;
 
-/// Every variable is set, to its own name.
-struct Named;
+/// Every variable is unset but those of the list.
+struct Variables(&'static [(&'static str, &'static str)]);
 
-impl Lookup for Named {
+impl Lookup for Variables {
     fn variable(&self, name: &str) -> Option<String> {
-        Some(name.to_lowercase())
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| (*value).to_owned())
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
@@ -21,21 +26,37 @@ impl Lookup for Named {
     }
 }
 
-#[test]
-fn page_views_is_a_dedup_and_a_windowed_count() {
-    let sql = include_str!("../../../jobs/page_views.sql");
-    let planned = match plan_job(sql, &Named) {
-        Ok(planned) => planned,
-        Err(problems) => panic!("{}", render(&problems, "page_views.sql", sql)),
-    };
-    assert_expressions_survive(&planned.plan);
-    println!("{}", explain(&planned));
-    println!("{}", render(&planned.warnings, "page_views.sql", sql));
+const UNSET: Variables = Variables(&[]);
+
+fn plan(sql: &str) -> PlannedJob {
+    match plan_job(sql, &UNSET) {
+        Ok(planned) => {
+            assert_expressions_survive(&planned.plan);
+            planned
+        }
+        Err(problems) => panic!("{}", render(&problems, "job.sql", sql)),
+    }
+}
+
+fn problems_of(sql: &str) -> Vec<Problem> {
+    match plan_job(sql, &UNSET) {
+        Ok(planned) => panic!("planned:\n{}", explain(&planned)),
+        Err(problems) => problems,
+    }
 }
 
 /// Every expression of a plan becomes physical again over the rows it is for.
 fn assert_expressions_survive(plan: &JobPlan) {
     let functions = Functions::new();
+    for source in &plan.sources {
+        let schema = source.schema().0;
+        for check in &source.checks {
+            check
+                .condition
+                .physical(&functions, &schema)
+                .expect("physical check");
+        }
+    }
     for stage in &plan.stages {
         let head = match &stage.head {
             StageHead::Source(source) => plan.sources[source.index()].schema(),

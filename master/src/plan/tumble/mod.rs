@@ -1,16 +1,17 @@
 //! `TUMBLE(relation, time, INTERVAL size)`: a table function that gives each row the window it falls into.
 //!
 //! [`TumblePlanner`] is called by DataFusion's SQL planner for every relation in FROM; it makes a [`Tumble`] node, which `lower`
-//! turns into two columns. While a plan is being lowered those columns are calls of [`bound`], so that texts stay short; [`expand`]
-//! turns the calls into arithmetic that any worker can evaluate. Windows are [start, end), aligned to the epoch.
+//! turns into two columns of [`bound`] calls. Windows are [start, end), aligned to the epoch. Failure: an error with the
+//! place of the argument and what to write.
+
+mod bound;
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field};
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use arrow::datatypes::Field;
 use datafusion::common::{
     DFSchema, DFSchemaRef, Diagnostic, Span, internal_err, plan_datafusion_err,
 };
@@ -19,13 +20,13 @@ use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
 };
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, Extension, LogicalPlan, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, UserDefinedLogicalNodeCore, Volatility, cast, lit,
+    Expr, ExprSchemable, Extension, LogicalPlan, UserDefinedLogicalNodeCore,
 };
-use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     Expr as SqlExpr, FunctionArg, FunctionArgExpr, ObjectName, ObjectNamePart, Spanned, TableFactor,
 };
+
+pub(super) use bound::{Bound, as_bound, bound, expand, interval_micros};
 
 use super::types;
 
@@ -33,13 +34,6 @@ use super::types;
 pub(super) const WINDOW_START: &str = "window_start";
 /// The column with the (exclusive) end of the window.
 pub(super) const WINDOW_END: &str = "window_end";
-
-/// Which end of a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bound {
-    Start,
-    End,
-}
 
 /// Plans `TUMBLE` in FROM; leaves every other relation to DataFusion.
 #[derive(Debug)]
@@ -100,20 +94,12 @@ impl RelationPlanner for TumblePlanner {
     }
 }
 
-/// The first argument: a name, or a query in parentheses.
+/// The first argument: a name.
 fn as_relation(input: SqlExpr) -> Result<TableFactor> {
     let span = input.span();
     let parts = match input {
         SqlExpr::Identifier(ident) => vec![ident],
         SqlExpr::CompoundIdentifier(idents) => idents,
-        SqlExpr::Subquery(subquery) => {
-            return Ok(TableFactor::Derived {
-                lateral: false,
-                subquery,
-                alias: None,
-                sample: None,
-            });
-        }
         other => {
             let what = format!("{other} is no relation");
             return Err(refuse(
@@ -135,16 +121,6 @@ fn as_relation(input: SqlExpr) -> Result<TableFactor> {
         sample: None,
         index_hints: vec![],
     })
-}
-
-/// A constant interval in microseconds.
-pub(super) fn interval_micros(expression: &Expr) -> Option<(i32, i64)> {
-    let Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) = expression else {
-        return None;
-    };
-    let days = i64::from(interval.days).checked_mul(86_400_000_000)?;
-    let micros = days.checked_add(interval.nanoseconds / 1_000)?;
-    Some((interval.months, micros))
 }
 
 fn size_micros(size: &Expr) -> Result<i64, (&'static str, &'static str)> {
@@ -190,7 +166,8 @@ impl Tumble {
         let nullable = time_field.is_nullable();
         if !types::is_time(&data_type) {
             let what = format!(
-                "the time of a window is a TIMESTAMP, but {time} is {}",
+                "the time of a window is a TIMESTAMP, but {} is {}",
+                super::text::show_bare(&time),
                 types::type_name(&data_type)
             );
             let diagnostic = Diagnostic::new_error(what.clone(), span);
@@ -269,104 +246,4 @@ impl UserDefinedLogicalNodeCore for Tumble {
             _ => internal_err!("a window has one input and one time"),
         }
     }
-}
-
-/// Stands for a window bound until [`expand`]; never evaluated.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct BoundFunction {
-    name: &'static str,
-    signature: Signature,
-}
-
-static START: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| bound_function("tumble_start"));
-static END: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| bound_function("tumble_end"));
-
-fn bound_function(name: &'static str) -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::from(BoundFunction {
-        name,
-        signature: Signature::any(2, Volatility::Immutable),
-    }))
-}
-
-impl ScalarUDFImpl for BoundFunction {
-    fn name(&self) -> &str {
-        self.name
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, argument_types: &[DataType]) -> Result<DataType> {
-        match argument_types.first() {
-            Some(data_type) => Ok(data_type.clone()),
-            None => internal_err!("a window bound has a time"),
-        }
-    }
-
-    fn return_field_from_args(
-        &self,
-        arguments: datafusion::logical_expr::ReturnFieldArgs<'_>,
-    ) -> Result<arrow::datatypes::FieldRef> {
-        let time = &arguments.arg_fields[0];
-        let field = Field::new(self.name, time.data_type().clone(), time.is_nullable());
-        Ok(Arc::new(field))
-    }
-
-    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        internal_err!("{} is replaced before a plan is run", self.name)
-    }
-}
-
-/// A bound of the window of `size_micros` that `time` falls into.
-pub(super) fn bound(time: Expr, size_micros: i64, which: Bound) -> Expr {
-    let function = match which {
-        Bound::Start => &START,
-        Bound::End => &END,
-    };
-    let size = lit(ScalarValue::new_interval_mdn(0, 0, size_micros * 1_000));
-    function.call(vec![time, size])
-}
-
-/// Replaces every [`bound`] by arithmetic on microseconds; `schema` is of the rows it reads.
-pub(super) fn expand(expression: Expr, schema: &DFSchema) -> Result<Expr> {
-    let transformed = expression.transform_up(|expression| {
-        let Expr::ScalarFunction(call) = &expression else {
-            return Ok(Transformed::no(expression));
-        };
-        let is_start = call.name() == START.name();
-        if !is_start && call.name() != END.name() {
-            return Ok(Transformed::no(expression));
-        }
-        let [time, size] = call.args.as_slice() else {
-            return internal_err!("a window bound has a time and a size");
-        };
-        let Some((_, size)) = interval_micros(size) else {
-            return internal_err!("the size of a window is constant");
-        };
-        let data_type = time.get_type(schema)?;
-        let micros = cast(time.clone(), DataType::Int64);
-        // The remainder takes the sign of the time; adding the size and taking it again makes it
-        // positive, so that windows before 1970 are aligned as those after it.
-        let into_window = (micros.clone() % lit(size) + lit(size)) % lit(size);
-        let start = micros - into_window;
-        let bound = if is_start { start } else { start + lit(size) };
-        Ok(Transformed::yes(cast(bound, data_type)))
-    })?;
-    Ok(transformed.data)
-}
-
-/// The name, time and size in microseconds of a [`bound`].
-pub(super) fn as_bound(expression: &Expr) -> Option<(&str, &Expr, i64)> {
-    let Expr::ScalarFunction(call) = expression else {
-        return None;
-    };
-    if call.name() != START.name() && call.name() != END.name() {
-        return None;
-    }
-    let [time, size] = call.args.as_slice() else {
-        return None;
-    };
-    let (_, size) = interval_micros(size)?;
-    Some((call.name(), time, size))
 }

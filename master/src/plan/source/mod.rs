@@ -2,25 +2,25 @@
 //!
 //! Called by `plan_job` for each source. Failure: every column, check and option is its own problem.
 
+mod metadata;
+mod watermark;
+
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::DFSchema;
+use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, ExprSchemable};
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr as SqlExpr};
-use millstream_common::plan::{
-    CheckPlan, ColumnOrigin, Metadata, PlanExpression, SourceColumn, SourcePlan, SourceSpec,
-    WatermarkPlan,
-};
+use datafusion::sql::sqlparser::ast::{DataType as SqlType, Expr as SqlExpr};
+use millstream_common::plan::{CheckPlan, ColumnOrigin, PlanExpression, SourceColumn, SourcePlan};
 use millstream_common::secret::Lookup;
-use millstream_common::time::EventSpan;
 
 use super::catalog::Catalog;
 use super::graph::schema_of;
 use super::options::{RecordColumn, SourceOptions, read_source};
-use super::parse::{ColumnClause, ColumnSource, Name, SourceStatement, WatermarkClause};
+use super::parse::{ColumnClause, ColumnSource, SourceStatement};
 use super::problem::{Place, Problem};
 use super::session::Session;
 use super::sql_error::problem_of;
-use super::{rules, tumble, types};
+use super::{rules, types};
 
 /// A source, and what is wrong with it.
 pub(super) struct ReadSource {
@@ -68,7 +68,7 @@ pub(super) fn read(
     let mut problems = reader.problems;
     problems.append(&mut options.problems);
     if let Some((spec, _)) = &options.spec {
-        problems.extend(metadata_problems(statement, spec));
+        problems.extend(metadata::problems(statement, spec));
     }
     let columns: Option<Vec<SourceColumn>> = reader.columns.into_iter().collect();
     let has_watermark = watermark.is_some() || statement.watermark.is_none();
@@ -135,7 +135,7 @@ impl Reader<'_> {
                 ColumnSource::Record { data_type, place } => {
                     self.record_column(clause, data_type, *place)
                 }
-                ColumnSource::Metadata { metadata, .. } => Some(metadata_column(name, metadata)),
+                ColumnSource::Metadata { metadata, .. } => Some(metadata::column(name, metadata)),
                 ColumnSource::Computed { .. } => None,
             };
             self.columns.push(column);
@@ -145,14 +145,14 @@ impl Reader<'_> {
     fn record_column(
         &mut self,
         clause: &ColumnClause,
-        sql_type: &datafusion::sql::sqlparser::ast::DataType,
+        sql_type: &SqlType,
         place: Place,
     ) -> Option<SourceColumn> {
         match types::column_type(sql_type, place) {
             Ok(data_type) => Some(SourceColumn {
                 field: Field::new(&clause.name.text, data_type, !clause.not_null),
                 origin: ColumnOrigin::Record,
-                type_name: sql_type.to_string().to_uppercase(),
+                type_name: declared_name(sql_type),
             }),
             Err(problem) => {
                 self.problems.push(problem);
@@ -186,7 +186,7 @@ impl Reader<'_> {
             let planned = match planned.cast_to(&declared, &schema) {
                 Ok(planned) => planned,
                 Err(error) => {
-                    self.report(&error, Place::of(expression));
+                    self.report(&error, Place::of(expression.as_ref()));
                     continue;
                 }
             };
@@ -194,7 +194,7 @@ impl Reader<'_> {
                 self.columns[index] = Some(SourceColumn {
                     field: Field::new(&clause.name.text, declared, !clause.not_null),
                     origin: ColumnOrigin::Computed(encoded),
-                    type_name: data_type.to_string().to_uppercase(),
+                    type_name: declared_name(data_type),
                 });
             }
         }
@@ -233,88 +233,6 @@ impl Reader<'_> {
         checks
     }
 
-    fn read_watermark(&mut self, clause: &WatermarkClause) -> Option<WatermarkPlan> {
-        let name = &clause.column;
-        let names = self
-            .statement
-            .columns
-            .iter()
-            .map(|column| column.name.text.as_str());
-        let Some(index) = names.clone().position(|other| other == name.text) else {
-            let problem = Problem::at(name.place, format!("unknown column {}", name.text));
-            self.problems.push(problem.nearest(&name.text, names));
-            return None;
-        };
-        let delay = self.delay(clause);
-        let column = self.columns[index].as_mut()?;
-        let data_type = column.field.data_type().clone();
-        if !types::is_time(&data_type) {
-            let shown = types::type_name(&data_type);
-            let message = format!(
-                "event time is TIMESTAMP or TIMESTAMPTZ, but {} is {shown}",
-                name.text
-            );
-            self.problems
-                .push(Problem::at(name.place, message).hint(format!(
-                    "add a computed column: ts TIMESTAMP AS to_timestamp({})",
-                    name.text
-                )));
-            return None;
-        }
-        if column.field.is_nullable() {
-            // A row without event time belongs to no window and would never be late.
-            column.field.set_nullable(false);
-            let place = self.statement.columns[index].name.place;
-            let message = format!(
-                "{} is the event time: rows without it are dead letters",
-                name.text
-            );
-            let warning = Problem::at(place, message).hint("write NOT NULL to say so");
-            self.warnings.push(warning);
-        }
-        Some(WatermarkPlan {
-            column: index,
-            delay: delay?,
-        })
-    }
-
-    /// `column - INTERVAL '...'`, or `column` for no delay.
-    fn delay(&mut self, clause: &WatermarkClause) -> Option<EventSpan> {
-        let name = clause.column.text.as_str();
-        let is_column = |expression: &SqlExpr| match expression {
-            SqlExpr::Identifier(ident) => Name::fold(ident).text == name,
-            _ => false,
-        };
-        let place = Place::of(&clause.expression);
-        let hint = {
-            let shown = super::lower::quoted(name);
-            format!("write WATERMARK FOR {shown} AS {shown} - INTERVAL '5 minutes'")
-        };
-        let interval = match &clause.expression {
-            column if is_column(column) => return Some(EventSpan(0)),
-            SqlExpr::BinaryOp {
-                left,
-                op: BinaryOperator::Minus,
-                right,
-            } if is_column(left) => right,
-            _ => {
-                let message = "a watermark is its column less a constant interval";
-                self.problems.push(Problem::at(place, message).hint(hint));
-                return None;
-            }
-        };
-        let planned = self.expression(interval, &DFSchema::empty())?;
-        let message = match tumble::interval_micros(&planned) {
-            Some((0, micros)) if micros >= 0 => return Some(EventSpan(micros)),
-            Some((0, _)) => "the delay of a watermark is not negative",
-            Some(_) => "months differ in length, so they are no delay",
-            None => "the delay of a watermark is a constant interval",
-        };
-        let place = Place::of(interval.as_ref());
-        self.problems.push(Problem::at(place, message).hint(hint));
-        None
-    }
-
     fn expression(&mut self, expression: &SqlExpr, schema: &DFSchema) -> Option<Expr> {
         let refused = rules::check_expression(expression, self.session.state());
         if !refused.is_empty() {
@@ -341,7 +259,7 @@ impl Reader<'_> {
         }
     }
 
-    fn report(&mut self, error: &datafusion::error::DataFusionError, place: Place) {
+    fn report(&mut self, error: &DataFusionError, place: Place) {
         self.problems
             .push(problem_of(error, place, &Catalog::default()));
     }
@@ -366,48 +284,10 @@ impl Reader<'_> {
     }
 }
 
-fn metadata_column(name: &Name, metadata: &Metadata) -> SourceColumn {
-    let (data_type, nullable) = match metadata {
-        Metadata::Key | Metadata::Header(_) => (DataType::Utf8, true),
-        Metadata::Partition | Metadata::Offset => (DataType::Int64, false),
-        Metadata::Timestamp => (types::TIMESTAMP, true),
-        Metadata::File => (DataType::Utf8, false),
-    };
-    SourceColumn {
-        type_name: types::type_name(&data_type),
-        field: Field::new(&name.text, data_type, nullable),
-        origin: ColumnOrigin::Metadata(metadata.clone()),
+/// The type as it is called in dead letters; JSON and JSONB are one.
+fn declared_name(sql_type: &SqlType) -> String {
+    match sql_type {
+        SqlType::JSON | SqlType::JSONB => "JSON".to_owned(),
+        other => other.to_string().to_uppercase(),
     }
-}
-
-/// Not every connector has all metadata.
-fn metadata_problems(statement: &SourceStatement, spec: &SourceSpec) -> Vec<Problem> {
-    let (connector, known): (&str, &[&str]) = match spec {
-        SourceSpec::Kafka(_) => (
-            "kafka",
-            &["key", "partition", "offset", "timestamp", "header"],
-        ),
-        SourceSpec::Files(_) => ("files", &["file", "offset"]),
-        SourceSpec::Datagen(_) => ("datagen", &["offset"]),
-    };
-    let mut problems = Vec::new();
-    for clause in &statement.columns {
-        let ColumnSource::Metadata { metadata, place } = &clause.source else {
-            continue;
-        };
-        let name = match metadata {
-            Metadata::Key => "key",
-            Metadata::Partition => "partition",
-            Metadata::Offset => "offset",
-            Metadata::Timestamp => "timestamp",
-            Metadata::Header(_) => "header",
-            Metadata::File => "file",
-        };
-        if !known.contains(&name) {
-            let message = format!("connector '{connector}' has no {name}");
-            let hint = format!("it has {}", known.join(", "));
-            problems.push(Problem::at(*place, message).hint(hint));
-        }
-    }
-    problems
 }

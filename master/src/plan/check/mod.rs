@@ -1,0 +1,182 @@
+//! Whether what a job names outside is there and fits: topics, tables, folders.
+//!
+//! Called by `check` and `run` before anything starts, with an [`ExternalProbe`] that asks the real Kafka and Postgres. What is
+//! asked lies behind the trait, what follows from the answers is decided here and is pure. All sources and sinks are asked at
+//! once. Failure: each finding is a [`Problem`] at the option that names the thing, with the way to create or fix it.
+
+mod table;
+#[cfg(test)]
+mod tests;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use millstream_common::error::Kind;
+use millstream_common::plan::connector::{
+    FilesSourceSpec, KafkaSourceSpec, PostgresSinkSpec, SinkSpec, SourceSpec,
+};
+use millstream_common::plan::{SinkPlan, SourcePlan};
+
+use super::problem::Problem;
+use super::{PlannedJob, StatementPlaces};
+
+/// Asks Kafka, Postgres and the file system. Implementations resolve references and give up within ten seconds.
+#[async_trait]
+pub trait ExternalProbe: Send + Sync {
+    /// The topics of the source's brokers.
+    async fn kafka_topics(&self, spec: &KafkaSourceSpec) -> Result<KafkaTopics, ProbeError>;
+    /// The table of the sink.
+    async fn postgres_table(&self, spec: &PostgresSinkSpec) -> Result<PostgresTable, ProbeError>;
+    /// Whether the folder of the source is there; of a glob, the folder in front of the first wildcard.
+    async fn folder(&self, spec: &FilesSourceSpec) -> Result<Folder, ProbeError>;
+}
+
+/// What Kafka has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaTopics {
+    /// The source's topic, with its references resolved.
+    pub wanted: String,
+    /// All topics of the cluster.
+    pub topics: Vec<String>,
+}
+
+/// What Postgres has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PostgresTable {
+    /// No such table.
+    Missing {
+        /// The tables of its schema.
+        tables: Vec<String>,
+    },
+    /// The table as it is.
+    Found(TableShape),
+}
+
+/// A table as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableShape {
+    /// In order.
+    pub columns: Vec<TableColumn>,
+    /// The columns of each unique index that can stand behind ON CONFLICT, the primary key's too.
+    pub unique_indexes: Vec<Vec<String>>,
+}
+
+/// A column of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableColumn {
+    /// Its name.
+    pub name: String,
+    /// As `format_type` shows it: `numeric(10,2)`, `timestamp without time zone`.
+    pub type_text: String,
+    /// NULL is allowed.
+    pub nullable: bool,
+    /// The table fills it in where a row does not: a default, an identity, a generated column.
+    pub filled: bool,
+}
+
+/// What stands where a folder is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Folder {
+    /// A folder.
+    There,
+    /// Nothing; the path with its references resolved.
+    Missing(String),
+}
+
+/// Why nothing could be asked; without secrets.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {cause}")]
+pub struct ProbeError {
+    /// External: no answer. User: the login is refused, or a reference does not resolve.
+    pub kind: Kind,
+    /// "verb noun", with the address.
+    pub what: String,
+    /// What the other side says.
+    pub cause: String,
+}
+
+/// Every finding about what the job names outside, in order of place.
+pub async fn check_external(planned: &PlannedJob, probe: &dyn ExternalProbe) -> Vec<Problem> {
+    let plan = &planned.plan;
+    let sources = plan.sources.iter().zip(&planned.sources);
+    let sinks = plan.sinks.iter().zip(&planned.sinks);
+    let of_sources = join_all(sources.map(|(source, places)| check_source(source, places, probe)));
+    let of_sinks = join_all(sinks.map(|(sink, places)| check_sink(planned, sink, places, probe)));
+    let (of_sources, of_sinks) = futures::future::join(of_sources, of_sinks).await;
+    let mut problems: Vec<Problem> = of_sources.into_iter().chain(of_sinks).flatten().collect();
+    problems.sort_by_key(Problem::place);
+    problems
+}
+
+async fn check_source(
+    source: &SourcePlan,
+    places: &StatementPlaces,
+    probe: &dyn ExternalProbe,
+) -> Vec<Problem> {
+    match &source.spec {
+        SourceSpec::Kafka(spec) => match probe.kafka_topics(spec).await {
+            Ok(topics) => missing_topic(&topics, places).into_iter().collect(),
+            Err(error) => vec![unasked(&error, "brokers", places)],
+        },
+        SourceSpec::Files(spec) => match probe.folder(spec).await {
+            Ok(Folder::There) => Vec::new(),
+            Ok(Folder::Missing(path)) => {
+                let message = format!("there is no folder {path}");
+                let problem = Problem::at(places.option("path"), message);
+                vec![problem.hint(format!("create it: mkdir -p {path}"))]
+            }
+            Err(error) => vec![unasked(&error, "path", places)],
+        },
+        SourceSpec::Datagen(_) => Vec::new(),
+    }
+}
+
+fn missing_topic(topics: &KafkaTopics, places: &StatementPlaces) -> Option<Problem> {
+    let wanted = &topics.wanted;
+    if topics.topics.contains(wanted) {
+        return None;
+    }
+    let problem = Problem::at(
+        places.option("topic"),
+        format!("there is no topic {wanted}"),
+    );
+    let names = topics.topics.iter().map(String::as_str);
+    let create = format!("create it: kafka-topics --create --topic {wanted} --partitions 4");
+    Some(match millstream_common::suggest::nearest(wanted, names) {
+        Some(nearest) => problem.hint(format!("did you mean {nearest}?\nor {create}")),
+        None => problem.hint(create),
+    })
+}
+
+async fn check_sink(
+    planned: &PlannedJob,
+    sink: &SinkPlan,
+    places: &StatementPlaces,
+    probe: &dyn ExternalProbe,
+) -> Vec<Problem> {
+    let SinkSpec::Postgres(spec) = &sink.spec else {
+        return Vec::new();
+    };
+    let schema = &planned.plan.outputs[sink.output.index()].schema.0;
+    match probe.postgres_table(spec).await {
+        Ok(PostgresTable::Missing { .. }) if spec.create_if_missing => Vec::new(),
+        Ok(PostgresTable::Missing { tables }) => {
+            vec![table::missing(spec, schema, &tables, places)]
+        }
+        Ok(PostgresTable::Found(shape)) => table::compare(spec, schema, &shape, places),
+        Err(error) => vec![unasked(&error, "url", places)],
+    }
+}
+
+/// Nothing could be asked: which option to look at, and what to do.
+fn unasked(error: &ProbeError, option: &str, places: &StatementPlaces) -> Problem {
+    let problem = Problem::at(places.option(option), error.to_string());
+    match error.kind {
+        Kind::External => problem.hint(format!(
+            "start it, or correct {option} or the variable in it"
+        )),
+        Kind::User => problem.hint(format!(
+            "correct {option}: the address, the user, the password or the variable in it"
+        )),
+        Kind::Internal => problem,
+    }
+}

@@ -1,0 +1,75 @@
+//! `millstream-bench`: how fast the main job is, as a ratio to a raw consumer, and how soon it is seen and back.
+//!
+//! Run by `make bench` on a release build, beside the `millstream` binary of the same build, against the
+//! services in KAFKA_BROKERS and POSTGRES_URL. Prints tables and asserts nothing: a figure belongs to the
+//! machine it was taken on. Each part has its sizes as options, so that it runs in a development build too.
+//! Failure: a service or a job that does not get on within its time ends the bench with what it waited for.
+
+mod clicks;
+mod latency;
+mod process;
+mod raw_consumer;
+mod recovery;
+mod report;
+mod throughput;
+mod topic;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+/// Measures Millstream on this machine, against real services.
+#[derive(Parser)]
+#[command(name = "millstream-bench")]
+struct Arguments {
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// Rows a second of jobs/page_views.sql, as a ratio to raw consumption of the same topic.
+    Throughput(throughput::Arguments),
+    /// From the producer's timestamp to visible in Postgres, at a steady rate.
+    Latency(latency::Arguments),
+    /// From SIGKILL of a worker to the next committed epoch.
+    Recovery(recovery::Arguments),
+    /// All of them, with the sizes they have by default.
+    All,
+}
+
+/// The services that everything talks to.
+struct Services {
+    kafka: String,
+    postgres: String,
+}
+
+impl Services {
+    fn from_environment() -> anyhow::Result<Self> {
+        let variable = |name: &'static str| {
+            std::env::var(name).with_context(|| {
+                format!("{name} is not set; `make bench` starts the services and sets it")
+            })
+        };
+        Ok(Self {
+            kafka: variable("KAFKA_BROKERS")?,
+            postgres: variable("POSTGRES_URL")?,
+        })
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let part = Arguments::parse().part.unwrap_or(Part::All);
+    let services = Services::from_environment()?;
+    report::machine();
+    match part {
+        Part::Throughput(arguments) => throughput::run(&services, &arguments).await,
+        Part::Latency(arguments) => latency::run(&services, &arguments).await,
+        Part::Recovery(arguments) => recovery::run(&services, &arguments).await,
+        Part::All => {
+            throughput::run(&services, &throughput::Arguments::default()).await?;
+            latency::run(&services, &latency::Arguments::default()).await?;
+            recovery::run(&services, &recovery::Arguments::default()).await
+        }
+    }
+}
