@@ -86,6 +86,8 @@ pub(crate) struct Moment {
     pub(crate) step: usize,
     /// Before its rows are known to be committed, so that they may have to be read again.
     pub(crate) in_flight: bool,
+    /// The next worker is there already.
+    pub(crate) overlap: bool,
 }
 
 impl Fault {
@@ -98,6 +100,7 @@ impl Fault {
         (step_count > 0).then(|| Moment {
             step: random.random_range(0..step_count),
             in_flight: random.random_bool(0.5),
+            overlap: random.random_bool(0.3),
         })
     }
 }
