@@ -52,8 +52,7 @@ impl WorkerLink for LinkService {
         };
         let session = self.join(hello.clone(), sender, welcome).await?;
         let incoming = listen(self.supervisor.clone(), hello.worker, session, frames);
-        let outgoing = ReceiverStream::new(receiver)
-            .map(|frame| v1::MasterFrame::try_from(frame).map_err(refuse));
+        let outgoing = tell(receiver);
         // Both directions live in the answer's stream: when the peer goes, both are dropped.
         let merged = futures::stream::select(outgoing, incoming);
         Ok(Response::new(merged.boxed()))
@@ -96,6 +95,15 @@ impl Drop for Session {
     }
 }
 
+/// The frames to a worker, and an error behind the last: a worker that counts as lost, or joined again, is no longer
+/// heard in this session. It may be alive and only have been slow, so it is told to dial anew.
+fn tell(frames: mpsc::Receiver<ToWorker>) -> BoxStream<'static, Result<v1::MasterFrame, Status>> {
+    let frames =
+        ReceiverStream::new(frames).map(|frame| v1::MasterFrame::try_from(frame).map_err(refuse));
+    let over = Status::aborted("the master counted this worker as lost, or it joined again");
+    frames.chain(futures::stream::iter([Err(over)])).boxed()
+}
+
 /// Hands the worker's frames to the supervisor as they come. Yields nothing but the error that ends it.
 fn listen(
     supervisor: ActorRef<SupervisorMessage>,
@@ -135,4 +143,25 @@ fn listen(
 
 fn refuse(error: FrameError) -> Status {
     Status::invalid_argument(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_is_given_up_is_told_so() {
+        let (sender, receiver) = mpsc::channel(1);
+        let mut frames = tell(receiver);
+        let welcome = ToWorker::Welcome {
+            term: Term(1),
+            storage_url: "file:///x".to_owned(),
+        };
+        sender.try_send(welcome).expect("room");
+        assert!(matches!(frames.next().await, Some(Ok(_))));
+        // What the registry does with a silent worker.
+        drop(sender);
+        assert!(matches!(frames.next().await, Some(Err(_))));
+        assert!(frames.next().await.is_none());
+    }
 }
