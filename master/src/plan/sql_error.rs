@@ -126,9 +126,14 @@ fn schema_problem(error: &DataFusionError, place: Place) -> Option<Problem> {
                 },
             }
         }
-        SchemaError::AmbiguousReference { field } => {
+        SchemaError::AmbiguousReference { field } if field.relation.is_none() => {
             Problem::at(place, format!("column {} is ambiguous", field.name))
                 .hint("write the relation before it: relation.column")
+        }
+        // With its relation it is a column of the result, beside another of that name.
+        SchemaError::AmbiguousReference { field } => {
+            Problem::at(place, format!("column {} stands twice", field.name))
+                .hint("give one of them another name with AS")
         }
         SchemaError::DuplicateQualifiedField { name, .. }
         | SchemaError::DuplicateUnqualifiedField { name } => {
