@@ -6,8 +6,6 @@
 
 use std::fmt::Write;
 
-use datafusion::sql::sqlparser::ast::Spanned;
-use datafusion::sql::sqlparser::tokenizer::Span;
 use serde::Serialize;
 
 /// A place in the SQL text. Lines and columns count from 1; all zero is no place.
@@ -19,43 +17,6 @@ pub struct Place {
     pub column: u64,
     /// How many characters; 0 goes to the end of the line.
     pub length: u64,
-}
-
-impl Place {
-    /// Where a node of the syntax tree stands.
-    pub fn of(node: &impl Spanned) -> Self {
-        node.span().into()
-    }
-}
-
-impl From<Span> for Place {
-    fn from(span: Span) -> Self {
-        let same_line = span.start.line == span.end.line;
-        Self {
-            line: span.start.line,
-            column: span.start.column,
-            length: if same_line {
-                span.end.column.saturating_sub(span.start.column)
-            } else {
-                0
-            },
-        }
-    }
-}
-
-impl From<datafusion::common::Span> for Place {
-    fn from(span: datafusion::common::Span) -> Self {
-        let same_line = span.start.line == span.end.line;
-        Self {
-            line: span.start.line,
-            column: span.start.column,
-            length: if same_line {
-                span.end.column.saturating_sub(span.start.column)
-            } else {
-                0
-            },
-        }
-    }
 }
 
 /// One thing that is wrong, or a warning.
