@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::registry;
 use crate::supervisor_actor::SupervisorMessage;
 
 /// Frames to one worker that wait to be sent: a few epochs of a thousand jobs.
@@ -51,12 +52,18 @@ impl WorkerLink for LinkService {
             storage_url: self.storage_url.clone(),
         };
         let session = self.join(hello.clone(), sender, welcome).await?;
-        let incoming = listen(self.supervisor.clone(), hello.worker, session, frames);
+        let incoming = listen(
+            self.supervisor.clone(),
+            hello.worker,
+            session.number,
+            frames,
+        );
         let outgoing = ReceiverStream::new(receiver)
             .map(|frame| v1::MasterFrame::try_from(frame).map_err(refuse));
-        // Both directions live in the answer's stream: when the peer goes, both are dropped.
+        // Both directions live in the answer's stream: when the peer goes, or the registry gives the
+        // session up, both are dropped.
         let merged = futures::stream::select(outgoing, incoming);
-        Ok(Response::new(merged.boxed()))
+        Ok(Response::new(merged.take_until(session.over).boxed()))
     }
 }
 
@@ -66,7 +73,7 @@ impl LinkService {
         hello: WorkerHello,
         frames: mpsc::Sender<ToWorker>,
         welcome: ToWorker,
-    ) -> Result<u64, Status> {
+    ) -> Result<registry::Session, Status> {
         frames
             .try_send(welcome)
             .map_err(|error| Status::internal(error.to_string()))?;

@@ -36,7 +36,9 @@ fn local_path(name: &str) -> io::Result<PathBuf> {
     if !name.starts_with("file://") {
         return Ok(PathBuf::from(name));
     }
-    let parsed = Url::parse(name).ok().and_then(|url| url.to_file_path().ok());
+    let parsed = Url::parse(name)
+        .ok()
+        .and_then(|url| url.to_file_path().ok());
     parsed.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not the URL of a local file"))
 }
 
@@ -72,7 +74,10 @@ mod tests {
         let url = Url::from_file_path(&path).expect("absolute");
         assert!(url.as_str().contains("a%20b.csv"), "{url}");
         let identity = DiskFiles.identity(url.as_str()).expect("found");
-        assert_eq!(identity, DiskFiles.identity(&path.to_string_lossy()).expect("found"));
+        assert_eq!(
+            identity,
+            DiskFiles.identity(&path.to_string_lossy()).expect("found")
+        );
         assert!(DiskFiles.open(url.as_str()).is_ok());
     }
 }
