@@ -100,7 +100,7 @@ impl Drop for Session {
 fn tell(frames: mpsc::Receiver<ToWorker>) -> BoxStream<'static, Result<v1::MasterFrame, Status>> {
     let frames =
         ReceiverStream::new(frames).map(|frame| v1::MasterFrame::try_from(frame).map_err(refuse));
-    let over = Status::aborted("the master counted this worker as lost, or it joined again");
+    let over = Status::aborted("the master ended this session: it ends, or counted this worker as lost");
     frames.chain(futures::stream::iter([Err(over)])).boxed()
 }
 
