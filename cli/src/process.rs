@@ -1,12 +1,16 @@
 //! The processes behind the verbs: a master, a worker, the SQL front end. The one place that knows
 //! how they are started.
 
+use std::sync::Arc;
+
+use millstream_common::blocking::ThreadPool;
 use millstream_common::plan::JobPlan;
 use millstream_common::problem::Problem;
 use millstream_common::secret;
 pub(crate) use millstream_master::Master;
 use millstream_master::config::MasterConfig;
 use millstream_master::plan::{self, PlannedJob};
+use millstream_master::probe::RealProbe;
 pub(crate) use millstream_worker::Worker;
 use millstream_worker::config::WorkerConfig;
 use serde::Serialize;
@@ -41,10 +45,14 @@ pub(crate) struct Findings {
 /// Looks at a job and at what it refers to outside.
 pub(crate) async fn check(sql: &str) -> anyhow::Result<Findings> {
     Ok(match plan_job(sql) {
-        Ok(planned) => Findings {
-            problems: Vec::new(),
-            warnings: planned.warnings.into_iter().map(Into::into).collect(),
-        },
+        Ok(planned) => {
+            let probe = RealProbe::new(Arc::new(ThreadPool));
+            let problems = plan::check_external(&planned, &probe).await;
+            Findings {
+                problems: problems.into_iter().map(Into::into).collect(),
+                warnings: planned.warnings.into_iter().map(Into::into).collect(),
+            }
+        }
         Err(problems) => Findings {
             problems,
             warnings: Vec::new(),

@@ -13,18 +13,20 @@ use ractor::{ActorRef, call};
 
 use crate::job::job_actor::JobMessage;
 use crate::plan;
+use crate::probe::RealProbe;
 use crate::service::ControlBackend;
 use crate::supervisor_actor::{Submission, SupervisorMessage};
 
 /// The handle of a running master.
 pub struct Backend {
     supervisor: ActorRef<SupervisorMessage>,
+    probe: RealProbe,
 }
 
 impl Backend {
-    /// In front of `supervisor`.
-    pub fn new(supervisor: ActorRef<SupervisorMessage>) -> Self {
-        Self { supervisor }
+    /// In front of `supervisor`; `probe` looks at topics, tables and folders before a job is taken.
+    pub fn new(supervisor: ActorRef<SupervisorMessage>, probe: RealProbe) -> Self {
+        Self { supervisor, probe }
     }
 
     async fn job(&self, name: &JobName) -> Result<ActorRef<JobMessage>, ControlError> {
@@ -57,6 +59,10 @@ fn gone<T>(error: ractor::RactorErr<T>) -> ControlError {
 impl ControlBackend for Backend {
     async fn submit(&self, request: SubmitRequest) -> Result<Submitted, ControlError> {
         let planned = plan::plan_job(&request.sql, &secret::Environment).map_err(refused)?;
+        let problems = plan::check_external(&planned, &self.probe).await;
+        if !problems.is_empty() {
+            return Err(refused(problems));
+        }
         let submission = Submission {
             job: request.name,
             sql: request.sql,

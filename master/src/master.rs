@@ -19,6 +19,7 @@ use crate::backend::Backend;
 use crate::cluster::link::LinkService;
 use crate::config::MasterConfig;
 use crate::log_actor::{LogActor, LogConfig, OnTrouble, append_until_settled};
+use crate::probe::RealProbe;
 use crate::replay::replay;
 use crate::service;
 use crate::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
@@ -67,7 +68,7 @@ impl Master {
             term,
             storage_url: config.storage_url.clone(),
         };
-        let backend = Backend::new(supervisor.clone());
+        let backend = Backend::new(supervisor.clone(), RealProbe::new(config.blocking.clone()));
         let (stop_serving, stopped) = oneshot::channel();
         tasks.spawn(async move {
             let stopped = async { drop(stopped.await) };

@@ -1,1 +1,13 @@
-//! placeholder
+//! What the tests of the whole product share: real services, processes to kill, clicks that go wrong,
+//! and an independent count of what must come out.
+//!
+//! Used by the end-to-end tests in `tests/e2e`. No product crate depends on this one.
+
+pub mod cluster;
+pub mod database;
+pub mod generator;
+pub mod oracle;
+pub mod process;
+pub mod services;
+pub mod topic;
+pub mod wait;

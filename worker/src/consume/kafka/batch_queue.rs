@@ -202,9 +202,6 @@ pub(super) enum ClientNote {
 /// Notes taken at once; more wait for the next call.
 const NOTES_MAX: usize = 100;
 
-/// How long messages may still come after the last partition was let go.
-const SETTLE: Duration = Duration::from_millis(100);
-
 /// A consumer whose messages come in batches.
 pub(super) struct BatchConsumer {
     // Dropped in this order: messages, queues, client.
@@ -322,16 +319,13 @@ impl BatchConsumer {
 }
 
 impl Drop for BatchConsumer {
-    /// A message left in the queue would hold on to its broker's connection, and the client's destructor wait for
-    /// that for ever: so the partitions are let go and what is there is taken, before the client is closed.
+    /// The client's destructor empties the main queue and whatever that is forwarded to, and waits for the connections
+    /// that queued messages hold: so the consumer's queue has to be in its reach again, or it waits for ever.
     fn drop(&mut self) {
         self.waker.set(None);
-        if let Err(error) = self.consumer.unassign() {
-            tracing::debug!(%error, "let go of partitions");
-        }
-        self.clear();
-        while self.fill(SETTLE, usize::MAX) > 0 {
-            self.clear();
+        // SAFETY: both queues live until the fields are dropped, behind this.
+        unsafe {
+            native::rd_kafka_queue_forward(self.main_queue.0.as_ptr(), self.queue.0.as_ptr());
         }
     }
 }

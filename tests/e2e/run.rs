@@ -1,0 +1,81 @@
+//! `millstream run`: a job in one process, stopped and killed at the terminal.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use millstream_tests::generator;
+use millstream_tests::process::{Process, Start};
+use millstream_tests::services::project_folder;
+use millstream_tests::wait;
+use tempfile::TempDir;
+
+use crate::clicks::{Clicks, PARTITION_COUNT};
+
+/// Exit code of a process that a second Ctrl-C ended at once.
+const INTERRUPTED: i32 = 130;
+
+fn run(clicks: &Clicks, folder: &Path) -> anyhow::Result<Process> {
+    let job = project_folder().join("jobs/page_views.sql");
+    Process::start(Start {
+        name: "run",
+        arguments: vec!["run".to_owned(), job.display().to_string()],
+        environment: clicks.environment(),
+        folder,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn page_views_of_run_are_exact_and_the_same_command_goes_on_after_ctrl_c() -> anyhow::Result<()> {
+    let clicks = Clicks::shared("run_goes_on").await?;
+    let folder = TempDir::new()?;
+    let mut generator = generator::Clicks::new(11, PARTITION_COUNT, 50);
+    for _ in 0..2 {
+        clicks.topic.send(&generator.take(30_000)).await?;
+        let oracle = clicks.oracle()?;
+        let mut process = run(&clicks, folder.path())?;
+        let right = clicks.wait_for_page_views(&oracle).await;
+        right.with_context(|| process.last_lines())?;
+        process.interrupt().await?;
+        let status = process.ended().await?;
+        ensure!(status.success(), "{status}:\n{}", process.last_lines());
+        clicks.differences(&oracle).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_ctrl_c_ends_at_once_and_the_next_start_loses_and_doubles_nothing() -> anyhow::Result<()> {
+    let clicks = Clicks::shared("run_ends_at_once").await?;
+    let folder = TempDir::new()?;
+    let records = generator::Clicks::new(12, PARTITION_COUNT, 20).take(80_000);
+    clicks.topic.send(&records).await?;
+    let mut process = run(&clicks, folder.path())?;
+    wait::until(
+        "a first epoch is delivered",
+        std::time::Duration::from_secs(60),
+        || async {
+            match clicks.database.page_views().await {
+                Ok(views) if !views.is_empty() => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        },
+    )
+    .await
+    .with_context(|| process.last_lines())?;
+    process.interrupt().await?;
+    process.interrupt().await?;
+    let status = process.ended().await?;
+    // The orderly end may have won the race against the second Ctrl-C.
+    ensure!(
+        matches!(status.code(), Some(0 | INTERRUPTED)),
+        "{status}:\n{}",
+        process.last_lines()
+    );
+    let oracle = clicks.oracle()?;
+    let mut process = run(&clicks, folder.path())?;
+    let right = clicks.wait_for_page_views(&oracle).await;
+    right.with_context(|| process.last_lines())?;
+    process.interrupt().await?;
+    ensure!(process.ended().await?.success(), "{}", process.last_lines());
+    clicks.differences(&oracle).await
+}

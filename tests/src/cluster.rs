@@ -1,0 +1,188 @@
+//! A master and workers as processes, which a test kills and starts again.
+//!
+//! Called by the end-to-end tests. Owns the processes and the storage folder; all end with it. The
+//! master takes a free port when it first starts and keeps it, so that workers find the next one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use millstream_common::client::ControlClient;
+use millstream_common::control::{JobState, JobView, StopMode, SubmitRequest};
+use millstream_common::ids::JobName;
+use millstream_common::net::TcpNet;
+use tempfile::TempDir;
+
+use crate::process::{Process, Start};
+use crate::wait;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Running processes.
+pub struct Cluster {
+    /// `host:port` of the master.
+    pub address: String,
+    environment: Vec<(&'static str, String)>,
+    folder: TempDir,
+    master: Process,
+    workers: Vec<Process>,
+}
+
+impl Cluster {
+    /// Starts a master and workers that see `environment`, and waits until all have joined.
+    pub async fn start(
+        environment: Vec<(&'static str, String)>,
+        worker_count: usize,
+    ) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("millstream-e2e-")
+            .tempdir()
+            .context("create folder of a cluster")?;
+        let (master, address) = start_master(&folder, &environment, "127.0.0.1:0").await?;
+        let mut cluster = Self {
+            address,
+            environment,
+            folder,
+            master,
+            workers: Vec::new(),
+        };
+        for index in 0..worker_count {
+            let worker = cluster.start_worker(index)?;
+            cluster.workers.push(worker);
+        }
+        let client = cluster.client().await?;
+        wait::until("workers join", DEADLINE, || async {
+            match client.workers().await {
+                Ok(workers) if workers.len() == worker_count => Ok(()),
+                Ok(workers) => Err(format!("{} have joined", workers.len())),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await
+        .with_context(|| cluster.logs())?;
+        Ok(cluster)
+    }
+
+    /// A new client of the master.
+    pub async fn client(&self) -> anyhow::Result<ControlClient> {
+        let client = ControlClient::connect(Arc::new(TcpNet), &self.address).await;
+        client.with_context(|| self.logs())
+    }
+
+    fn start_worker(&self, index: usize) -> anyhow::Result<Process> {
+        let name = format!("worker-{index}");
+        let arguments = [
+            "worker",
+            "--master",
+            &self.address,
+            "--name",
+            &name,
+            "--slots",
+            "2",
+        ];
+        start(&self.folder, &self.environment, &name, &arguments)
+    }
+
+    /// SIGKILL of a worker, which is then started again under the same name.
+    pub async fn kill_worker(&mut self, index: usize) -> anyhow::Result<()> {
+        self.workers[index].kill().await?;
+        self.workers[index] = self.start_worker(index)?;
+        Ok(())
+    }
+
+    /// SIGKILL of the master, which is then started again on the same storage and port.
+    pub async fn kill_master(&mut self) -> anyhow::Result<()> {
+        self.master.kill().await?;
+        let (master, _) = start_master(&self.folder, &self.environment, &self.address).await?;
+        self.master = master;
+        Ok(())
+    }
+
+    /// Submits a job.
+    pub async fn submit(&self, name: &str, sql: &str) -> anyhow::Result<()> {
+        let request = SubmitRequest {
+            name: name.into(),
+            sql: sql.to_owned(),
+            file: format!("{name}.sql"),
+            fresh: false,
+        };
+        let submitted = self.client().await?.submit(request).await;
+        submitted.map(drop).with_context(|| self.logs())
+    }
+
+    /// Stops a job, and checks that the last epoch was delivered.
+    pub async fn stop(&self, name: &str, mode: StopMode) -> anyhow::Result<JobView> {
+        let stopped = self.client().await?.stop(&name.into(), mode).await;
+        let stopped = stopped.with_context(|| self.logs())?;
+        ensure!(
+            stopped.job.state.is_over() && stopped.lagging_sinks.is_empty(),
+            "{stopped:?}\n{}",
+            self.logs()
+        );
+        Ok(stopped.job)
+    }
+
+    /// Waits until the job is running and `holds` of it.
+    pub async fn wait_for_job(
+        &self,
+        name: &str,
+        what: &str,
+        holds: impl Fn(&JobView) -> bool,
+    ) -> anyhow::Result<JobView> {
+        let job_name = JobName::from(name);
+        wait::until(what, DEADLINE, || async {
+            let client = self.client().await.map_err(|error| error.to_string())?;
+            match client.job(&job_name).await {
+                Ok(job) if job.state == JobState::Running && holds(&job) => Ok(job),
+                Ok(job) => Err(format!("{job:?}")),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await
+        .with_context(|| self.logs())
+    }
+
+    /// The end of what each process said, for the message of a failed test.
+    pub fn logs(&self) -> String {
+        let mut text = format!("master:\n{}", self.master.last_lines());
+        for (index, worker) in self.workers.iter().enumerate() {
+            text.push_str(&format!("\nworker {index}:\n{}", worker.last_lines()));
+        }
+        text
+    }
+
+    /// Where the log, state and segments are.
+    pub fn storage(&self) -> PathBuf {
+        self.folder.path().join("storage")
+    }
+}
+
+async fn start_master(
+    folder: &TempDir,
+    environment: &[(&'static str, String)],
+    listen: &str,
+) -> anyhow::Result<(Process, String)> {
+    let arguments = ["master", "--listen", listen, "--storage", "storage"];
+    let mut master = start(folder, environment, "master", &arguments)?;
+    let line = master.first_line().await?;
+    let address = line.strip_prefix("master listening at ");
+    let address = address.with_context(|| format!("read address of the master from {line:?}"))?;
+    Ok((master, address.to_owned()))
+}
+
+fn start(
+    folder: &TempDir,
+    environment: &[(&'static str, String)],
+    name: &str,
+    arguments: &[&str],
+) -> anyhow::Result<Process> {
+    let mut arguments: Vec<String> = arguments.iter().map(|&each| each.to_owned()).collect();
+    arguments.push("--until-stdin-closes".to_owned());
+    Process::start(Start {
+        name,
+        arguments,
+        environment: environment.to_vec(),
+        folder: folder.path(),
+    })
+}

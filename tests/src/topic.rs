@@ -1,0 +1,163 @@
+//! A Kafka topic of one test: made under a name of its own, filled, and read back as Kafka has it.
+//!
+//! Called by the end-to-end tests. Owns a producer. Failure: a record that Kafka does not take is an
+//! error of the test; a broker that is away is waited for, since a test may have killed it.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::util::Timeout;
+
+use crate::generator::Record;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Records of a second are sent in this many portions.
+const PORTIONS_PER_SECOND: usize = 20;
+
+/// A record as Kafka gives it back.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Partition.
+    pub partition: i32,
+    /// Offset in it.
+    pub offset: i64,
+    /// Value; `None` where there is none.
+    pub payload: Option<Vec<u8>>,
+}
+
+/// A topic and a producer to it.
+pub struct Topic {
+    /// Its name: what the test is called and a number, since topics outlive tests.
+    pub name: String,
+    brokers: String,
+    partition_count: i32,
+    producer: ThreadedProducer<DefaultProducerContext>,
+}
+
+impl Topic {
+    /// Creates the topic.
+    pub async fn create(brokers: &str, test: &str, partition_count: i32) -> anyhow::Result<Self> {
+        let name = format!("{test}-{:08x}", rand::random::<u32>());
+        let admin: AdminClient<_> = config(brokers).create().context("make admin client")?;
+        let new = NewTopic::new(&name, partition_count, TopicReplication::Fixed(1));
+        let options = AdminOptions::new().operation_timeout(Some(Timeout::After(DEADLINE)));
+        let created = admin.create_topics([&new], &options).await;
+        for result in created.context("create topic")? {
+            result.map_err(|(name, code)| anyhow::anyhow!("create topic {name}: {code}"))?;
+        }
+        let producer = config(brokers)
+            .set("enable.idempotence", "true")
+            .set("compression.type", "lz4")
+            .set("linger.ms", "20")
+            .create()
+            .context("make producer")?;
+        Ok(Self {
+            name,
+            brokers: brokers.to_owned(),
+            partition_count,
+            producer,
+        })
+    }
+
+    /// Sends the records and waits until Kafka has them.
+    pub async fn send(&self, records: &[Record]) -> anyhow::Result<()> {
+        self.enqueue(records).await?;
+        self.flush()
+    }
+
+    /// Sends `rate` records a second, and waits until Kafka has the last one.
+    pub async fn send_paced(&self, records: &[Record], rate: usize) -> anyhow::Result<()> {
+        let portion = Duration::from_secs(1) / PORTIONS_PER_SECOND as u32;
+        let mut ticks = tokio::time::interval(portion);
+        for records in records.chunks((rate / PORTIONS_PER_SECOND).max(1)) {
+            ticks.tick().await;
+            self.enqueue(records).await?;
+        }
+        self.flush()
+    }
+
+    async fn enqueue(&self, records: &[Record]) -> anyhow::Result<()> {
+        for record in records {
+            loop {
+                let mut next: BaseRecord<'_, (), str> =
+                    BaseRecord::to(&self.name).partition(record.partition);
+                next.payload = record.payload.as_deref();
+                match self.producer.send(next) {
+                    Ok(()) => break,
+                    Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    Err((error, _)) => return Err(error).context("send record"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> anyhow::Result<()> {
+        self.producer.flush(DEADLINE).context("flush producer")
+    }
+
+    /// Everything that is in the topic, in the order of each partition.
+    pub fn read_back(&self) -> anyhow::Result<Vec<Stored>> {
+        let consumer: BaseConsumer = config(&self.brokers)
+            .set("group.id", "oracle")
+            .set("enable.auto.commit", "false")
+            .create()
+            .context("make consumer")?;
+        let mut assignment = TopicPartitionList::new();
+        let mut expected = 0;
+        for partition in 0..self.partition_count {
+            let (low, high) = consumer
+                .fetch_watermarks(&self.name, partition, DEADLINE)
+                .context("ask for the end of a partition")?;
+            expected += usize::try_from(high - low)?;
+            assignment.add_partition_offset(&self.name, partition, Offset::Offset(low))?;
+        }
+        consumer.assign(&assignment).context("assign partitions")?;
+        let mut records = Vec::with_capacity(expected);
+        while records.len() < expected {
+            let message = match consumer.poll(DEADLINE) {
+                Some(Ok(message)) => message,
+                // The client says so of a broker that is just coming back, and goes on.
+                Some(Err(error)) if is_passing(&error) => continue,
+                Some(Err(error)) => return Err(error).context("read topic back"),
+                None => bail!(
+                    "{} of {expected} records of {} came",
+                    records.len(),
+                    self.name
+                ),
+            };
+            records.push(Stored {
+                partition: message.partition(),
+                offset: message.offset(),
+                payload: message.payload().map(<[u8]>::to_vec),
+            });
+        }
+        ensure!(
+            records.len() == expected,
+            "records came while the topic was read"
+        );
+        Ok(records)
+    }
+}
+
+fn is_passing(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure};
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(AllBrokersDown | BrokerTransportFailure))
+}
+
+fn config(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers);
+    config
+}
