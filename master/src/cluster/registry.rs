@@ -23,6 +23,8 @@ const SILENCE_MAX: Duration = Duration::from_millis(900);
 pub struct Registry {
     members: BTreeMap<WorkerId, Member>,
     sessions_opened: u64,
+    /// When silence was last looked for, monotonic.
+    looked_at: Duration,
 }
 
 /// A session that has begun.
@@ -102,8 +104,17 @@ impl Registry {
         is_newest
     }
 
-    /// Removes the workers that have been silent for too long.
+    /// Removes the workers that have been silent for too long. A master that did not even look for so long was asleep
+    /// itself: what it did not hear then says nothing, and everybody has the whole time again.
     pub fn expire(&mut self, now: Duration) -> Vec<WorkerId> {
+        let was_asleep = now.saturating_sub(self.looked_at) > SILENCE_MAX;
+        self.looked_at = now;
+        if was_asleep {
+            for member in self.members.values_mut() {
+                member.heard_at = now;
+            }
+            return Vec::new();
+        }
         let is_silent = |member: &Member| now.saturating_sub(member.heard_at) > SILENCE_MAX;
         let silent: Vec<WorkerId> = self
             .members
@@ -158,7 +169,9 @@ mod tests {
             session.over.try_recv() == Err(oneshot::error::TryRecvError::Closed)
         };
         assert!(is_over(&mut old) && !is_over(&mut new));
-        assert_eq!(registry.expire(Duration::from_secs(9)), ["w".into()]);
+        assert!(registry.expire(SILENCE_MAX).is_empty());
+        let lost = registry.expire(SILENCE_MAX + Duration::from_millis(1));
+        assert_eq!(lost, ["w".into()]);
         assert!(is_over(&mut new));
     }
 
@@ -168,8 +181,20 @@ mod tests {
         join(&mut registry, "silent", Duration::ZERO);
         let session = join(&mut registry, "speaking", Duration::ZERO);
         assert!(registry.heard(&"speaking".into(), session, SILENCE_MAX));
+        assert!(registry.expire(SILENCE_MAX).is_empty());
         let lost = registry.expire(SILENCE_MAX + Duration::from_millis(1));
         assert_eq!(lost, ["silent".into()]);
+    }
+
+    #[test]
+    fn a_master_that_was_asleep_gives_everybody_the_whole_time_again() {
+        let mut registry = Registry::default();
+        join(&mut registry, "w", Duration::ZERO);
+        let woken = SILENCE_MAX * 5;
+        assert!(registry.expire(woken).is_empty());
+        assert!(registry.expire(woken + SILENCE_MAX).is_empty());
+        let later = woken + SILENCE_MAX + Duration::from_millis(1);
+        assert_eq!(registry.expire(later), ["w".into()]);
     }
 
     #[test]
