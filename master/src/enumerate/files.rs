@@ -7,7 +7,7 @@
 //! Failure: no such folder, or one that cannot be read, for the user.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -21,6 +21,9 @@ use millstream_common::time::ClockRef;
 use url::Url;
 
 use super::{EnumerateError, Enumerator, FoundSplit, found, panicked};
+
+/// What makes a path a glob.
+const WILDCARDS: [char; 3] = ['*', '?', '['];
 
 /// A file as the file system shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,12 +67,8 @@ impl FilesEnumerator {
             what: format!("find files at {}", spec.path),
             cause: error.to_string(),
         })?;
-        let pattern = pattern.expose();
         Ok(Self {
-            pattern: pattern
-                .strip_prefix("file://")
-                .unwrap_or(pattern)
-                .to_owned(),
+            pattern: without_scheme(pattern.expose()).to_owned(),
             watch: spec.watch,
             settle: Duration::from_millis(spec.settle_ms),
             files_max: spec
@@ -181,7 +180,7 @@ impl Settling {
 
 /// The files of a folder, of a glob, or one file; names that mark unfinished ones are left out.
 fn list(pattern: &str) -> Result<Vec<Listed>, String> {
-    let paths = if pattern.contains(['*', '?', '[']) {
+    let paths = if pattern.contains(WILDCARDS) {
         paths_of_glob(pattern)?
     } else {
         paths_of_folder(Path::new(pattern))?
@@ -200,20 +199,34 @@ fn list(pattern: &str) -> Result<Vec<Listed>, String> {
 }
 
 fn paths_of_glob(pattern: &str) -> Result<Vec<PathBuf>, String> {
-    let fixed: PathBuf = Path::new(pattern)
-        .components()
-        .take_while(|part| {
-            let text = part.as_os_str().to_string_lossy();
-            !text.contains(['*', '?', '['])
-        })
-        .collect();
-    if !fixed.as_os_str().is_empty() && !fixed.is_dir() {
-        return Err(no_folder(&fixed));
+    if let Some(folder) = missing_folder(pattern) {
+        return Err(no_folder(&folder));
     }
     let paths = glob::glob(pattern).map_err(|error| error.to_string())?;
     paths
         .map(|path| path.map_err(|error| error.to_string()))
         .collect()
+}
+
+/// What a pattern needs and is not there: the folder, of a glob that in front of the first wildcard.
+pub(crate) fn missing_folder(pattern: &str) -> Option<PathBuf> {
+    let is_plain = |part: &Component<'_>| {
+        let text = part.as_os_str().to_string_lossy();
+        !text.contains(WILDCARDS)
+    };
+    let fixed: PathBuf = Path::new(pattern)
+        .components()
+        .take_while(is_plain)
+        .collect();
+    let is_there = fixed.as_os_str().is_empty()
+        || fixed.is_dir()
+        || (fixed.is_file() && fixed == Path::new(pattern));
+    (!is_there).then_some(fixed)
+}
+
+/// The path in a `path` option, whose references are resolved.
+pub(crate) fn without_scheme(path: &str) -> &str {
+    path.strip_prefix("file://").unwrap_or(path)
 }
 
 fn paths_of_folder(folder: &Path) -> Result<Vec<PathBuf>, String> {

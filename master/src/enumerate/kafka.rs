@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
-use millstream_common::error::Kind;
 use millstream_common::ids::SplitId;
 use millstream_common::plan::connector::{KafkaEnd, KafkaSourceSpec, KafkaStart};
 use millstream_common::report::SplitProgress;
@@ -52,7 +51,11 @@ impl Enumerator for KafkaEnumerator {
         let found = blocking::run(&self.blocking, move || find(&spec, &known))
             .await
             .map_err(|error| panicked(&what, &error))?
-            .map_err(|ClientError { kind, cause }| EnumerateError { kind, what, cause })?;
+            .map_err(|error| EnumerateError {
+                kind: error.kind(),
+                what,
+                cause: error.to_string(),
+            })?;
         self.fixed = is_bounded;
         Ok(found)
     }
@@ -63,10 +66,7 @@ impl Enumerator for KafkaEnumerator {
 }
 
 fn find(spec: &KafkaSourceSpec, known: &[SplitId]) -> Result<Vec<FoundSplit>, ClientError> {
-    let name = secret::resolve(&spec.topic).map_err(|error| ClientError {
-        kind: Kind::User,
-        cause: error.to_string(),
-    })?;
+    let name = secret::resolve(&spec.topic)?;
     let name = name.expose();
     let client = KafkaClient::new(spec)?;
     let Some(topic) = client.topic(name)? else {
@@ -115,10 +115,7 @@ fn missing_topic(topics: &[Topic], brokers: &str, name: &str) -> String {
 
 fn missing(client: &KafkaClient, spec: &KafkaSourceSpec, name: &str) -> ClientError {
     let topics = client.topics().unwrap_or_default();
-    ClientError {
-        kind: Kind::User,
-        cause: missing_topic(&topics, &spec.brokers, name),
-    }
+    ClientError::for_user(missing_topic(&topics, &spec.brokers, name))
 }
 
 #[cfg(test)]
@@ -126,6 +123,7 @@ mod tests {
     use std::sync::Arc;
 
     use millstream_common::blocking::ThreadPool;
+    use millstream_common::error::Kind;
     use rdkafka::ClientConfig;
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};

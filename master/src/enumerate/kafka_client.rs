@@ -27,10 +27,57 @@ const METADATA_PATIENCE: [Duration; 3] = [
 const OFFSETS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a question can fail with.
-#[derive(Debug)]
-pub(crate) struct ClientError {
-    pub(crate) kind: Kind,
-    pub(crate) cause: String,
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// A reference in an option that does not resolve.
+    #[error("{0}")]
+    Reference(String),
+    /// No answer.
+    #[error(
+        "no broker answers at {brokers}: {reason}; check the address, and that Kafka runs and advertises it"
+    )]
+    Unreachable { brokers: String, reason: String },
+    /// An answer that lets nobody in.
+    #[error(
+        "the brokers refuse the user: {0}; check \"kafka.sasl.username\" and \"kafka.sasl.password\""
+    )]
+    Denied(String),
+    /// Anything else.
+    #[error("{cause}")]
+    Other { kind: Kind, cause: String },
+}
+
+impl ClientError {
+    /// Who has to act.
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Reference(_) | Self::Denied(_) => Kind::User,
+            Self::Unreachable { .. } => Kind::External,
+            Self::Other { kind, .. } => *kind,
+        }
+    }
+
+    pub(crate) fn for_user(cause: impl Into<String>) -> Self {
+        let cause = cause.into();
+        Self::Other {
+            kind: Kind::User,
+            cause,
+        }
+    }
+
+    fn external(cause: impl Into<String>) -> Self {
+        let cause = cause.into();
+        Self::Other {
+            kind: Kind::External,
+            cause,
+        }
+    }
+}
+
+impl From<secret::Error> for ClientError {
+    fn from(error: secret::Error) -> Self {
+        Self::Reference(error.to_string())
+    }
 }
 
 /// A topic of the cluster.
@@ -86,18 +133,15 @@ impl KafkaClient {
         let mut config = ClientConfig::new();
         config.set("client.id", "millstream-master");
         for (name, value) in &spec.properties {
-            config.set(name, secret::resolve(value).map_err(unresolved)?.expose());
+            config.set(name, secret::resolve(value)?.expose());
         }
-        let brokers = secret::resolve(&spec.brokers).map_err(unresolved)?;
+        let brokers = secret::resolve(&spec.brokers)?;
         config.set("bootstrap.servers", brokers.expose());
         config.remove("group.id");
         config.set_log_level(RDKafkaLogLevel::Notice);
         let consumer = config
             .create_with_context(Listener::default())
-            .map_err(|error| ClientError {
-                kind: Kind::User,
-                cause: refused_option(&error),
-            })?;
+            .map_err(|error| ClientError::for_user(refused_option(&error)))?;
         Ok(Self {
             consumer,
             brokers: spec.brokers.clone(),
@@ -126,20 +170,15 @@ impl KafkaClient {
         match topic.error() {
             None => Ok(Some(topic_of(topic)).filter(|topic| !topic.partitions.is_empty())),
             Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(None),
-            Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) => {
-                Err(ClientError {
-                    kind: Kind::User,
-                    cause: "the brokers do not let this user DESCRIBE the topic".to_owned(),
-                })
-            }
-            Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION) => Err(ClientError {
-                kind: Kind::User,
-                cause: "a topic's name has only letters, digits, '.', '_' and '-'".to_owned(),
-            }),
-            Some(other) => Err(ClientError {
-                kind: Kind::External,
-                cause: RDKafkaErrorCode::from(other).to_string(),
-            }),
+            Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) => Err(
+                ClientError::for_user("the brokers do not let this user DESCRIBE the topic"),
+            ),
+            Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION) => Err(ClientError::for_user(
+                "a topic's name has only letters, digits, '.', '_' and '-'",
+            )),
+            Some(other) => Err(ClientError::external(
+                RDKafkaErrorCode::from(other).to_string(),
+            )),
         }
     }
 
@@ -181,26 +220,21 @@ impl KafkaClient {
             return Ok(offsets);
         }
         if wanted == Wanted::Latest {
-            return Err(ClientError {
-                kind: Kind::External,
-                cause: format!("partitions {behind_the_last:?} have no leader now"),
-            });
+            let cause = format!("partitions {behind_the_last:?} have no leader now");
+            return Err(ClientError::external(cause));
         }
         offsets.extend(self.offsets(topic, &behind_the_last, Wanted::Latest)?);
         Ok(offsets)
     }
 
     fn metadata(&self, topic: Option<&str>) -> Result<Metadata, ClientError> {
-        let mut last = ClientError {
-            kind: Kind::External,
-            cause: String::new(),
-        };
+        let mut last = ClientError::external("no question was asked");
         for patience in METADATA_PATIENCE {
             match self.consumer.fetch_metadata(topic, patience) {
                 Ok(metadata) => return Ok(metadata),
                 Err(error) => last = self.explained(&error),
             }
-            if last.kind == Kind::User || self.has_heard(RDKafkaErrorCode::AllBrokersDown) {
+            if !last.kind().is_retryable() || self.has_heard(RDKafkaErrorCode::AllBrokersDown) {
                 break;
             }
         }
@@ -224,23 +258,15 @@ impl KafkaClient {
             )
         };
         if let Some((_, text)) = heard.iter().find(|(code, _)| is_refusal(*code)) {
-            return ClientError {
-                kind: Kind::User,
-                cause: format!(
-                    "the brokers refuse the user: {text}; check \"kafka.sasl.username\" and \"kafka.sasl.password\""
-                ),
-            };
+            return ClientError::Denied(text.clone());
         }
         let reason = heard
             .iter()
             .find(|(code, _)| *code != RDKafkaErrorCode::AllBrokersDown)
             .map_or_else(|| error.to_string(), |(_, text)| text.clone());
-        ClientError {
-            kind: Kind::External,
-            cause: format!(
-                "no broker answers at {}: {reason}; check the address, and that Kafka runs and advertises it",
-                self.brokers
-            ),
+        ClientError::Unreachable {
+            brokers: self.brokers.clone(),
+            reason,
         }
     }
 
@@ -265,13 +291,6 @@ fn topic_of(topic: &rdkafka::metadata::MetadataTopic) -> Topic {
     Topic {
         name: topic.name().to_owned(),
         partitions,
-    }
-}
-
-fn unresolved(error: secret::Error) -> ClientError {
-    ClientError {
-        kind: Kind::User,
-        cause: error.to_string(),
     }
 }
 

@@ -6,7 +6,7 @@
 //! Failure: [`EnumerateError`] within ten seconds; the next call begins anew.
 
 mod datagen;
-mod files;
+pub(crate) mod files;
 mod kafka;
 pub(crate) mod kafka_client;
 

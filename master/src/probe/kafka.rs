@@ -5,31 +5,23 @@
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::error::Kind;
 use millstream_common::plan::connector::KafkaSourceSpec;
+use millstream_common::secret;
 
-use super::{ProbeError, TopicInfo};
-use crate::enumerate::kafka_client::KafkaClient;
+use crate::enumerate::kafka_client::{ClientError, KafkaClient};
+use crate::plan::check::{KafkaTopics, ProbeError};
 
 pub(super) async fn topics(
     blocking: &BlockingRef,
     spec: &KafkaSourceSpec,
-) -> Result<Vec<TopicInfo>, ProbeError> {
+) -> Result<KafkaTopics, ProbeError> {
     let what = format!("ask Kafka at {} for its topics", spec.brokers);
     let spec = spec.clone();
-    let asked = blocking::run(blocking, move || {
-        KafkaClient::new(&spec).and_then(|client| client.topics())
-    });
-    match asked.await {
-        Ok(Ok(topics)) => Ok(topics
-            .into_iter()
-            .map(|topic| TopicInfo {
-                name: topic.name,
-                partition_count: topic.partitions.len(),
-            })
-            .collect()),
+    match blocking::run(blocking, move || ask(&spec)).await {
+        Ok(Ok(topics)) => Ok(topics),
         Ok(Err(error)) => Err(ProbeError {
-            kind: error.kind,
+            kind: error.kind(),
             what,
-            cause: error.cause,
+            cause: error.to_string(),
         }),
         Err(panicked) => Err(ProbeError {
             kind: Kind::Internal,
@@ -37,6 +29,13 @@ pub(super) async fn topics(
             cause: panicked.to_string(),
         }),
     }
+}
+
+fn ask(spec: &KafkaSourceSpec) -> Result<KafkaTopics, ClientError> {
+    let wanted = secret::resolve(&spec.topic)?.expose().to_owned();
+    let topics = KafkaClient::new(spec)?.topics()?;
+    let topics = topics.into_iter().map(|topic| topic.name).collect();
+    Ok(KafkaTopics { wanted, topics })
 }
 
 #[cfg(test)]
@@ -50,16 +49,21 @@ mod tests {
 
     use super::*;
 
-    fn spec(brokers: String) -> KafkaSourceSpec {
-        KafkaSourceSpec {
-            brokers,
-            topic: "clicks".to_owned(),
+    async fn ask_at(
+        brokers: &str,
+        properties: BTreeMap<String, String>,
+    ) -> Result<KafkaTopics, ProbeError> {
+        let spec = KafkaSourceSpec {
+            brokers: brokers.to_owned(),
+            topic: "${MILLSTREAM_TEST_UNSET:-clicks}".to_owned(),
             start: KafkaStart::Earliest,
             end: None,
             group_id: None,
-            properties: BTreeMap::new(),
+            properties,
             discovery_interval_ms: 1_000,
-        }
+        };
+        let blocking: BlockingRef = Arc::new(ThreadPool);
+        topics(&blocking, &spec).await
     }
 
     #[tokio::test]
@@ -67,19 +71,17 @@ mod tests {
         let cluster = MockCluster::new(1).expect("mock cluster");
         cluster.create_topic("orders", 1, 1).expect("topic");
         cluster.create_topic("clicks", 4, 1).expect("topic");
-        let blocking: BlockingRef = Arc::new(ThreadPool);
-        let found = topics(&blocking, &spec(cluster.bootstrap_servers())).await;
-        let topic = |name: &str, partition_count| TopicInfo {
-            name: name.to_owned(),
-            partition_count,
+        let found = ask_at(&cluster.bootstrap_servers(), BTreeMap::new()).await;
+        let expected = KafkaTopics {
+            wanted: "clicks".to_owned(),
+            topics: vec!["clicks".to_owned(), "orders".to_owned()],
         };
-        assert_eq!(found, Ok(vec![topic("clicks", 4), topic("orders", 1)]));
+        assert_eq!(found, Ok(expected));
     }
 
     #[tokio::test]
-    async fn a_broker_that_is_not_there_is_no_fault_of_the_options() {
-        let blocking: BlockingRef = Arc::new(ThreadPool);
-        let refused = topics(&blocking, &spec("127.0.0.1:1".to_owned())).await;
+    async fn a_broker_that_is_not_there_does_not_answer() {
+        let refused = ask_at("127.0.0.1:1", BTreeMap::new()).await;
         let refused = refused.expect_err("nobody listens");
         assert_eq!(refused.kind, Kind::External);
         assert!(refused.to_string().contains("127.0.0.1:1"), "{refused}");
@@ -87,13 +89,10 @@ mod tests {
 
     #[tokio::test]
     async fn an_option_that_the_client_does_not_know_is_named_without_its_value() {
-        let mut spec = spec("127.0.0.1:1".to_owned());
         let option = ("sasl.passwort".to_owned(), "hunter2".to_owned());
-        spec.properties.extend([option]);
-        let blocking: BlockingRef = Arc::new(ThreadPool);
-        let refused = topics(&blocking, &spec).await.expect_err("no such option");
-        assert_eq!(refused.kind, Kind::User);
-        assert!(refused.cause.contains("kafka.sasl.passwort"), "{refused}");
-        assert!(!refused.cause.contains("hunter2"), "{refused}");
+        let refused = ask_at("127.0.0.1:1", BTreeMap::from([option])).await;
+        let text = refused.expect_err("no such option").to_string();
+        assert!(text.contains("kafka.sasl.passwort"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
     }
 }

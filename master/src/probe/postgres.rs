@@ -1,4 +1,4 @@
-//! A table of Postgres: its columns, its keys.
+//! A table of Postgres: its columns, and what ON CONFLICT can name.
 //!
 //! Called by [`super::RealProbe`] only. Reads the catalogue in one connection, which ends with the answer. The URL is
 //! resolved here and never shown but for host, port, database and user.
@@ -12,44 +12,34 @@ use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error, NoTls};
 
-use super::ProbeError;
+use crate::plan::check::{PostgresTable, ProbeError, TableColumn, TableShape};
 
 /// How long a connection and its answer may take.
 const PATIENCE: Duration = Duration::from_secs(9);
+/// Names offered in place of a missing table.
+const TABLES_MAX: usize = 1_000;
 
-/// A column of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ColumnInfo {
-    /// Its name, exact.
-    pub name: String,
-    /// Its type as Postgres writes it: `timestamp without time zone`, `numeric(10,2)`.
-    pub type_text: String,
-    /// NULL is allowed.
-    pub nullable: bool,
-    /// It is filled where a row does not name it: by a default, an identity or a generation.
-    pub default: Option<String>,
-}
+/// Postgres reads and folds the name itself.
+const FIND_TABLE: &str = "\
+    SELECT oid FROM pg_class WHERE oid = to_regclass($1) AND relkind IN ('r', 'p', 'v', 'f')";
 
-/// A table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableInfo {
-    /// Its columns, in order.
-    pub columns: Vec<ColumnInfo>,
-    /// The columns of its primary key, in order.
-    pub primary_key: Option<Vec<String>>,
-    /// The columns of each unique index that ON CONFLICT can name, the primary key's among them: without condition
-    /// or expression, and not deferred.
-    pub unique_indexes: Vec<Vec<String>>,
-}
+const TABLES: &str = "\
+    SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema') \
+      AND CASE WHEN cardinality(parse_ident($1)) > 1 THEN n.nspname = (parse_ident($1))[1] \
+               ELSE pg_table_is_visible(c.oid) END \
+    ORDER BY 1";
 
-const FIND_TABLE: &str = "SELECT to_regclass($1)::oid";
 const COLUMNS: &str = "\
-    SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull, \
-           CASE WHEN a.attidentity <> '' THEN 'identity' ELSE pg_get_expr(d.adbin, d.adrelid) END \
-    FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+    SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), \
+           NOT (a.attnotnull OR t.typnotnull), \
+           a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL \
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+
+/// Without condition or expression, and not deferred: those ON CONFLICT cannot name.
 const UNIQUE_INDEXES: &str = "\
-    SELECT i.indisprimary, ARRAY( \
+    SELECT ARRAY( \
         SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
         WHERE k.place <= i.indnkeyatts ORDER BY k.place) \
@@ -57,28 +47,21 @@ const UNIQUE_INDEXES: &str = "\
       AND i.indpred IS NULL AND i.indexprs IS NULL ORDER BY i.indisprimary DESC, i.indexrelid";
 
 /// Looks `table` up at `url`.
-pub(super) async fn table(url: &str, table: &str) -> Result<Option<TableInfo>, ProbeError> {
+pub(super) async fn table(url: &str, table: &str) -> Result<PostgresTable, ProbeError> {
     let (config, address) = configure(url)?;
     let what = format!("look up table {table} in {address}");
-    let answer = tokio::time::timeout(PATIENCE, ask(&config, table)).await;
-    match answer {
-        Ok(Ok(table)) => Ok(table),
-        Ok(Err(error)) => {
-            let (kind, cause) = explain(&error);
-            Err(ProbeError { kind, what, cause })
+    let (kind, cause) = match tokio::time::timeout(PATIENCE, ask(&config, table)).await {
+        Ok(Ok(table)) => return Ok(table),
+        Ok(Err(error)) => explain(&error),
+        Err(_) => {
+            let cause = format!("no answer within {} seconds", PATIENCE.as_secs());
+            (Kind::External, cause)
         }
-        Err(_) => Err(ProbeError {
-            kind: Kind::External,
-            what,
-            cause: format!(
-                "no answer within {} seconds: check the address, and that Postgres runs",
-                PATIENCE.as_secs()
-            ),
-        }),
-    }
+    };
+    Err(ProbeError { kind, what, cause })
 }
 
-async fn ask(config: &Config, table: &str) -> Result<Option<TableInfo>, Error> {
+async fn ask(config: &Config, table: &str) -> Result<PostgresTable, Error> {
     let (client, connection) = config.connect(NoTls).await?;
     let answer = Box::pin(read(&client, table));
     match select(answer, Box::pin(connection)).await {
@@ -91,51 +74,44 @@ async fn ask(config: &Config, table: &str) -> Result<Option<TableInfo>, Error> {
     }
 }
 
-async fn read(client: &Client, table: &str) -> Result<Option<TableInfo>, Error> {
-    let found = client.query_one(FIND_TABLE, &[&table]).await?;
-    let Some(oid) = found.try_get::<_, Option<u32>>(0)? else {
-        return Ok(None);
+async fn read(client: &Client, table: &str) -> Result<PostgresTable, Error> {
+    let Some(found) = client.query_opt(FIND_TABLE, &[&table]).await? else {
+        let rows = client.query(TABLES, &[&table]).await?;
+        let names = rows.iter().take(TABLES_MAX).map(|row| row.try_get(0));
+        let tables = names.collect::<Result<_, _>>()?;
+        return Ok(PostgresTable::Missing { tables });
     };
-    let mut columns = Vec::new();
+    let oid: u32 = found.try_get(0)?;
+    let mut shape = TableShape::default();
     for row in client.query(COLUMNS, &[&oid]).await? {
-        columns.push(ColumnInfo {
+        shape.columns.push(TableColumn {
             name: row.try_get(0)?,
             type_text: row.try_get(1)?,
             nullable: row.try_get(2)?,
-            default: row.try_get(3)?,
+            filled: row.try_get(3)?,
         });
     }
-    let mut primary_key = None;
-    let mut unique_indexes = Vec::new();
     for row in client.query(UNIQUE_INDEXES, &[&oid]).await? {
-        let index: Vec<String> = row.try_get(1)?;
-        if row.try_get(0)? {
-            primary_key = Some(index.clone());
-        }
-        unique_indexes.push(index);
+        shape.unique_indexes.push(row.try_get(0)?);
     }
-    Ok(Some(TableInfo {
-        columns,
-        primary_key,
-        unique_indexes,
-    }))
+    Ok(PostgresTable::Found(shape))
 }
 
 /// The driver's configuration, and the address that people may see.
 fn configure(url: &str) -> Result<(Config, String), ProbeError> {
-    let refused = |cause: String| ProbeError {
+    let unread = |cause: String| ProbeError {
         kind: Kind::User,
         what: "read the url of postgres".to_owned(),
         cause,
     };
-    let resolved = secret::resolve(url).map_err(|error| refused(error.to_string()))?;
+    let resolved = secret::resolve(url).map_err(|error| unread(error.to_string()))?;
     // The driver's own words may quote a piece of a badly encoded password.
     let parsed: Result<Config, Error> = resolved.expose().parse();
     let mut config = parsed.map_err(|_| {
-        refused(
-            "write postgres://user:password@host:port/database, special characters of the password as %XX"
-                .to_owned(),
-        )
+        let shape = "postgres://user:password@host:port/database";
+        unread(format!(
+            "write {shape}, special characters of the password as %XX"
+        ))
     })?;
     config
         .application_name("millstream/check")
@@ -144,7 +120,7 @@ fn configure(url: &str) -> Result<(Config, String), ProbeError> {
         Some(Host::Tcp(host)) => host.clone(),
         #[cfg(unix)]
         Some(Host::Unix(path)) => path.display().to_string(),
-        None => return Err(refused("it names no host".to_owned())),
+        None => return Err(unread("it names no host".to_owned())),
     };
     let port = config.get_ports().first().copied().unwrap_or(5432);
     let user = config.get_user().unwrap_or("the system's user");
@@ -155,17 +131,17 @@ fn configure(url: &str) -> Result<(Config, String), ProbeError> {
 
 fn explain(error: &Error) -> (Kind, String) {
     let Some(answer) = error.as_db_error() else {
-        let kind = if error.to_string().contains("password missing") {
+        let cause = chain(error);
+        let kind = if cause.contains("password missing") {
             Kind::User
         } else {
             Kind::External
         };
-        return (kind, chain(error));
+        return (kind, cause);
     };
     let message = answer.message();
     let code = answer.code();
-    if *code == SqlState::INVALID_PASSWORD || *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION
-    {
+    if code.code().starts_with("28") {
         let cause = format!("{message}: check the user and the password in the url");
         return (Kind::User, cause);
     }
@@ -189,7 +165,7 @@ mod tests {
         let refused = asked.expect_err("nobody listens");
         assert_eq!(refused.kind, Kind::External);
         let text = refused.to_string();
-        assert!(text.contains("127.0.0.1:1/db as me"), "{text}");
+        assert!(text.contains("127.0.0.1:1"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
     }
 

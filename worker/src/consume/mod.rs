@@ -127,7 +127,10 @@ pub trait SourceReader: Send {
 }
 
 /// Opens the reader of a source task; nothing is read before its first splits.
-pub fn open(plan: &SourcePlan, context: ReaderContext) -> Result<Box<dyn SourceReader>, ConsumeError> {
+pub fn open(
+    plan: &SourcePlan,
+    context: ReaderContext,
+) -> Result<Box<dyn SourceReader>, ConsumeError> {
     Ok(match &plan.spec {
         SourceSpec::Kafka(_) => Box::new(kafka::KafkaReader::start(plan, context)?),
         SourceSpec::Datagen(_) => Box::new(datagen::DatagenReader::start(plan, context)?),
