@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use millstream_common::ids::WorkerId;
 use millstream_common::link::{ToWorker, WorkerHello};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::job::job_actor::{WorkerHandle, Workers};
 
@@ -23,6 +23,18 @@ const SILENCE_MAX: Duration = Duration::from_millis(900);
 pub struct Registry {
     members: BTreeMap<WorkerId, Member>,
     sessions_opened: u64,
+    /// When silence was last looked for, monotonic.
+    looked_at: Duration,
+}
+
+/// A session that has begun.
+#[derive(Debug)]
+pub struct Session {
+    /// Its number.
+    pub number: u64,
+    /// Ends when the session does not count any more: its stream has to end then, or a worker that
+    /// was only slow would never learn that it is to join again.
+    pub over: oneshot::Receiver<()>,
 }
 
 /// A worker and what is known of it.
@@ -36,17 +48,20 @@ pub struct Member {
     pub joined_at: Duration,
     /// When it was last heard of, monotonic.
     pub heard_at: Duration,
+    /// Dropped with the member, which ends the session's stream.
+    _over: oneshot::Sender<()>,
 }
 
 impl Registry {
-    /// Takes a worker in; returns its session.
+    /// Takes a worker in.
     pub fn join(
         &mut self,
         hello: WorkerHello,
         frames: mpsc::Sender<ToWorker>,
         now: Duration,
-    ) -> u64 {
+    ) -> Session {
         self.sessions_opened += 1;
+        let (sender, over) = oneshot::channel();
         let member = Member {
             handle: WorkerHandle {
                 session: self.sessions_opened,
@@ -57,9 +72,13 @@ impl Registry {
             version: hello.version,
             joined_at: now,
             heard_at: now,
+            _over: sender,
         };
         self.members.insert(hello.worker, member);
-        self.sessions_opened
+        Session {
+            number: self.sessions_opened,
+            over,
+        }
     }
 
     /// Notes a sign of life; false if the session is not the worker's newest.
@@ -85,8 +104,17 @@ impl Registry {
         is_newest
     }
 
-    /// Removes the workers that have been silent for too long.
+    /// Removes the workers that have been silent for too long. A master that did not even look for so long was asleep
+    /// itself: what it did not hear then says nothing, and everybody has the whole time again.
     pub fn expire(&mut self, now: Duration) -> Vec<WorkerId> {
+        let was_asleep = now.saturating_sub(self.looked_at) > SILENCE_MAX;
+        self.looked_at = now;
+        if was_asleep {
+            for member in self.members.values_mut() {
+                member.heard_at = now;
+            }
+            return Vec::new();
+        }
         let is_silent = |member: &Member| now.saturating_sub(member.heard_at) > SILENCE_MAX;
         let silent: Vec<WorkerId> = self
             .members
@@ -129,7 +157,22 @@ mod tests {
     }
 
     fn join(registry: &mut Registry, worker: &str, now: Duration) -> u64 {
-        registry.join(hello(worker), mpsc::channel(1).0, now)
+        registry.join(hello(worker), mpsc::channel(1).0, now).number
+    }
+
+    #[test]
+    fn a_session_that_does_not_count_any_more_ends_its_stream() {
+        let mut registry = Registry::default();
+        let mut join = || registry.join(hello("w"), mpsc::channel(1).0, Duration::ZERO);
+        let (mut old, mut new) = (join(), join());
+        let is_over = |session: &mut Session| {
+            session.over.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+        };
+        assert!(is_over(&mut old) && !is_over(&mut new));
+        assert!(registry.expire(SILENCE_MAX).is_empty());
+        let lost = registry.expire(SILENCE_MAX + Duration::from_millis(1));
+        assert_eq!(lost, ["w".into()]);
+        assert!(is_over(&mut new));
     }
 
     #[test]
@@ -138,8 +181,20 @@ mod tests {
         join(&mut registry, "silent", Duration::ZERO);
         let session = join(&mut registry, "speaking", Duration::ZERO);
         assert!(registry.heard(&"speaking".into(), session, SILENCE_MAX));
+        assert!(registry.expire(SILENCE_MAX).is_empty());
         let lost = registry.expire(SILENCE_MAX + Duration::from_millis(1));
         assert_eq!(lost, ["silent".into()]);
+    }
+
+    #[test]
+    fn a_master_that_was_asleep_gives_everybody_the_whole_time_again() {
+        let mut registry = Registry::default();
+        join(&mut registry, "w", Duration::ZERO);
+        let woken = SILENCE_MAX * 5;
+        assert!(registry.expire(woken).is_empty());
+        assert!(registry.expire(woken + SILENCE_MAX).is_empty());
+        let later = woken + SILENCE_MAX + Duration::from_millis(1);
+        assert_eq!(registry.expire(later), ["w".into()]);
     }
 
     #[test]
