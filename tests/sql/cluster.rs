@@ -34,8 +34,25 @@ const WAIT_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Job<'a> {
     pub(crate) sql: &'a str,
     pub(crate) steps: &'a [Step],
+    /// Where the folders of its files are.
+    pub(crate) input: &'a Path,
     /// It ends by itself, so all its records must be there before it begins.
     pub(crate) bounded: bool,
+}
+
+impl Job<'_> {
+    async fn give(&self, step: &Step, broker: &Broker) -> anyhow::Result<()> {
+        let Some(name) = &step.file else {
+            return broker.send(step).await;
+        };
+        let folder = self.input.join(&step.topic);
+        let (written, finished) = (folder.join(format!(".{name}")), folder.join(name));
+        let lines = step.records.iter().flatten();
+        let bytes: Vec<u8> = lines.flat_map(|line| [line, &b"\n"[..]].concat()).collect();
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(&written, bytes)?;
+        Ok(std::fs::rename(written, finished)?)
+    }
 }
 
 pub(crate) struct Cluster {
@@ -89,7 +106,7 @@ impl Cluster {
     ) -> anyhow::Result<()> {
         if job.bounded {
             for step in job.steps {
-                broker.send(step).await?;
+                job.give(step, broker).await?;
             }
         }
         let request = SubmitRequest {
@@ -110,7 +127,7 @@ impl Cluster {
         let moment = fault.moment(job.steps.len());
         let mut sent = 0;
         for (index, step) in job.steps.iter().enumerate() {
-            broker.send(step).await?;
+            job.give(step, broker).await?;
             sent += step.records.len() as u64;
             let hit = moment.filter(|moment| moment.step == index);
             if let Some(moment) = hit.filter(|moment| moment.in_flight) {

@@ -1,13 +1,15 @@
 //! The statements of a case, as the runner of SQL logic tests hands them over.
 //!
 //! `SET` and `CREATE` are Millstream's and gather into one job; a statement that makes the job wrong is refused, and is not part of it.
-//! `INSERT INTO topic PARTITION p` followed by records is a step of the job's input (`script.rs`). The first
+//! `INSERT INTO topic PARTITION p` or `INSERT INTO folder FILE name`, followed by records is a step of the job's input (`script.rs`). The first
 //! `SELECT column, … FROM sink [LAST BY [key, …]]` runs the job to its end; it reads what the sink got, with LAST BY as a sink
 //! with that primary key holds it. `DROP JOB` begins another job.
 //!
-//! In options `{kafka topic}` is a topic of the case's own broker (two partitions, JSON), `{files name}` a files sink
-//! (its files are read) and `{segments}` a sink that keeps nothing (its output's segments are read).
+//! In options `{kafka topic}` is a topic of the case's own broker (two partitions, JSON), `{folder name}` a folder of
+//! input files, `{files name}` a files sink (its files are read) and `{segments}` a sink that keeps nothing (its output's segments are read).
 //! Failure: the texts of the job's problems, or what went wrong while it ran.
+
+use std::path::PathBuf;
 
 use millstream_common::secret::Environment;
 use millstream_master::plan;
@@ -105,6 +107,7 @@ impl Database {
             filled.push_str(before);
             match inside.split_once(' ') {
                 Some(("kafka", topic)) => filled.push_str(&self.kafka(topic)?),
+                Some(("folder", name)) => filled.push_str(&self.folder(name)?),
                 Some(("files", name)) => filled.push_str(&self.files(name)),
                 None if inside == "segments" => filled.push_str("connector = 'blackhole'"),
                 _ => filled.push_str(&format!("{{{inside}}}")),
@@ -124,6 +127,20 @@ impl Database {
         Ok(format!(
             "connector = 'kafka', brokers = '{brokers}', topic = '{topic}', format = 'json', \
              start = 'earliest'"
+        ))
+    }
+
+    fn input(&self) -> PathBuf {
+        self.folder.path().join("input")
+    }
+
+    fn folder(&self, name: &str) -> Result<String, Failed> {
+        let path = self.input().join(name);
+        std::fs::create_dir_all(&path).map_err(anyhow::Error::from)?;
+        Ok(format!(
+            "connector = 'files', path = '{}', settle = '50 milliseconds', \
+             discovery_interval = '50 milliseconds'",
+            path.display()
         ))
     }
 
@@ -148,7 +165,10 @@ impl Database {
             let job = Job {
                 sql: &sql,
                 steps: &self.steps,
-                bounded: sql.contains("end = 'latest'"),
+                input: &self.input(),
+                bounded: ["end = 'latest'", "watch = false"]
+                    .iter()
+                    .any(|end| sql.contains(end)),
             };
             let ran = cluster.run(&job, &self.broker, self.fault).await;
             self.cluster = Some(cluster);

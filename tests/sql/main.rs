@@ -77,6 +77,7 @@ cases! {
     bounded,
     changes,
     computed_columns,
+    csv_files,
     cte,
     dead_letters,
     distinct_on,

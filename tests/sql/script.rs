@@ -7,11 +7,13 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// The records of one partition that come together.
+/// The records of one partition, or of one file, that come together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) topic: String,
     pub(crate) partition: i32,
+    /// A file of the folder that `topic` names.
+    pub(crate) file: Option<String>,
     pub(crate) key: Option<String>,
     pub(crate) timestamp_ms: Option<i64>,
     pub(crate) header: Option<(String, String)>,
@@ -20,7 +22,8 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// `INSERT INTO topic PARTITION p [KEY k] [TIMESTAMP ms] [HEADER name=value]`, then a record a line.
+    /// `INSERT INTO topic PARTITION p [KEY k] [TIMESTAMP ms] [HEADER name=value]` or `INSERT INTO folder FILE name`, then a
+    /// record a line.
     pub(crate) fn parse(statement: &str) -> Result<Self, String> {
         let mut lines = statement.lines();
         let mut words = lines.next().unwrap_or_default().split_whitespace().skip(2);
@@ -40,6 +43,7 @@ impl Step {
             };
             match word {
                 "PARTITION" => step.partition = number()? as i32,
+                "FILE" => step.file = Some(value.to_owned()),
                 "KEY" => step.key = Some(value.to_owned()),
                 "TIMESTAMP" => step.timestamp_ms = Some(number()?),
                 "HEADER" => {
@@ -113,6 +117,8 @@ fn an_insert_is_a_step_of_records() {
     assert_eq!(step.key.as_deref(), Some("k"));
     let records = [Some(b"{\"a\": 1}".to_vec()), None, Some(vec![255, 0])];
     assert_eq!(step.records, records);
+    let file = Step::parse("INSERT INTO folder FILE a.csv\nid,n\n1,2").expect("an insert");
+    assert_eq!(file.file.as_deref(), Some("a.csv"));
     assert!(Step::parse("INSERT INTO clicks PARTITIONS 1").is_err());
     assert!(Step::parse("INSERT INTO clicks PARTITION 1\nBYTES xx").is_err());
 }
