@@ -88,6 +88,7 @@ cases! {
     tumble_count,
     union_all,
     unwindowed,
+    windows,
 }
 
 #[test]
