@@ -22,7 +22,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use crate::cluster::registry::Registry;
+use crate::cluster::registry::{Registry, Session};
 use crate::job::job_actor::{JobActor, JobConfig, JobMessage};
 use crate::log_actor::LogMessage;
 use crate::replay::{ReplayedJob, replay};
@@ -37,7 +37,7 @@ pub enum SupervisorMessage {
         /// Where frames for it go.
         frames: mpsc::Sender<ToWorker>,
         /// Its session.
-        reply: RpcReplyPort<u64>,
+        reply: RpcReplyPort<Session>,
     },
     /// A worker says something.
     Frame {
@@ -274,7 +274,7 @@ impl SupervisorState {
         &mut self,
         hello: WorkerHello,
         frames: mpsc::Sender<ToWorker>,
-        reply: RpcReplyPort<u64>,
+        reply: RpcReplyPort<Session>,
     ) {
         info!(worker = %hello.worker, flight = %hello.flight_address, slots = hello.slots, "worker joined");
         let session = self.registry.join(hello, frames, self.clock.monotonic());

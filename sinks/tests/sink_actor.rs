@@ -169,6 +169,10 @@ struct Started {
     script: Shared,
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "what the observer is told is bounded by the script"
+)]
 async fn start(script: Script, undelivered: Vec<CommittedEpoch>, head: u64) -> Started {
     let script = Arc::new(Mutex::new(script));
     let (sender, told) = mpsc::unbounded_channel();

@@ -10,7 +10,8 @@ use crate::clicks::{Clicks, PARTITION_COUNT, job};
 const LAST: i32 = PARTITION_COUNT - 1;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_read_minutes_of_event_time_behind_the_others_gives_the_same_counts() -> anyhow::Result<()> {
+async fn a_partition_read_minutes_of_event_time_behind_the_others_gives_the_same_counts()
+-> anyhow::Result<()> {
     let clicks = Clicks::shared("catch_up").await?;
     let sql = job("page_views.sql")?;
     let waiting = "start = 'earliest',\n  idle_timeout = 'never'";

@@ -5,9 +5,9 @@ use millstream_tests::process::run_to_end;
 use crate::clicks::job;
 
 async fn check(sql: &str) -> (i32, String, String) {
-    let folder = tempfile::TempDir::new().unwrap();
+    let folder = tempfile::TempDir::new().expect("folder");
     let file = folder.path().join("broken.sql");
-    std::fs::write(&file, sql).unwrap();
+    std::fs::write(&file, sql).expect("write");
     let environment = [
         ("KAFKA_BROKERS", "127.0.0.1:1"),
         (
@@ -17,12 +17,12 @@ async fn check(sql: &str) -> (i32, String, String) {
     ];
     run_to_end(&["check", &file.display().to_string()], &environment)
         .await
-        .unwrap()
+        .expect("run millstream check")
 }
 
 /// Where `text` stands in the SQL, as an error names it.
 fn place(sql: &str, text: &str) -> String {
-    let at = sql.find(text).unwrap();
+    let at = sql.find(text).expect("the text stands in the SQL");
     let line = sql[..at].matches('\n').count() + 1;
     let column = at - sql[..at].rfind('\n').map_or(0, |newline| newline + 1) + 1;
     format!("broken.sql:{line}:{column}")

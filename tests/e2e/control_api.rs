@@ -12,7 +12,8 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_generic_grpc_client_lists_the_control_api_and_asks_for_its_health() -> anyhow::Result<()> {
+async fn a_generic_grpc_client_lists_the_control_api_and_asks_for_its_health() -> anyhow::Result<()>
+{
     let cluster = Cluster::start(Vec::new(), 1).await?;
     let endpoint = Channel::from_shared(format!("http://{}", cluster.address))?;
     let channel = endpoint.connect().await.context("connect to the master")?;

@@ -25,7 +25,8 @@ fn run(clicks: &Clicks, folder: &Path) -> anyhow::Result<Process> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn page_views_of_run_are_exact_and_the_same_command_goes_on_after_ctrl_c() -> anyhow::Result<()> {
+async fn page_views_of_run_are_exact_and_the_same_command_goes_on_after_ctrl_c()
+-> anyhow::Result<()> {
     let clicks = Clicks::shared("run_goes_on").await?;
     let folder = TempDir::new()?;
     let mut generator = generator::Clicks::new(11, PARTITION_COUNT, 50);
@@ -44,7 +45,8 @@ async fn page_views_of_run_are_exact_and_the_same_command_goes_on_after_ctrl_c()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_ctrl_c_ends_at_once_and_the_next_start_loses_and_doubles_nothing() -> anyhow::Result<()> {
+async fn a_second_ctrl_c_ends_at_once_and_the_next_start_loses_and_doubles_nothing()
+-> anyhow::Result<()> {
     let clicks = Clicks::shared("run_ends_at_once").await?;
     let folder = TempDir::new()?;
     let records = generator::Clicks::new(12, PARTITION_COUNT, 20).take(80_000);

@@ -20,7 +20,8 @@ const KILL_COUNT: usize = 6;
 const PAUSE: std::ops::Range<u64> = 1_500..4_500;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_count_is_right_although_workers_are_killed_at_random_moments() -> anyhow::Result<()> {
+async fn every_count_is_right_although_workers_are_killed_at_random_moments() -> anyhow::Result<()>
+{
     let clicks = Clicks::shared("worker_crash").await?;
     let mut cluster = Cluster::start(clicks.environment(), 2).await?;
     cluster.submit("clicks", &job("page_views.sql")?).await?;

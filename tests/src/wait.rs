@@ -47,7 +47,7 @@ where
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_condition_that_comes_to_hold_ends_the_wait_with_its_value() {
         let mut looks = 0;
         let found = until("three looks", Duration::from_secs(10), || {
@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(found.await.unwrap(), 3);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn after_the_deadline_the_last_state_is_told() {
         let never = until::<(), _>("the end", Duration::from_secs(1), || async {
             Err("still going".to_owned())

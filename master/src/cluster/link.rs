@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::registry;
 use crate::supervisor_actor::SupervisorMessage;
 
 /// Frames to one worker that wait to be sent: a few epochs of a thousand jobs.
@@ -51,11 +52,18 @@ impl WorkerLink for LinkService {
             storage_url: self.storage_url.clone(),
         };
         let session = self.join(hello.clone(), sender, welcome).await?;
-        let incoming = listen(self.supervisor.clone(), hello.worker, session, frames);
-        let outgoing = tell(receiver);
-        // Both directions live in the answer's stream: when the peer goes, both are dropped.
+        let incoming = listen(
+            self.supervisor.clone(),
+            hello.worker,
+            session.number,
+            frames,
+        );
+        let outgoing = ReceiverStream::new(receiver)
+            .map(|frame| v1::MasterFrame::try_from(frame).map_err(refuse));
+        // Both directions live in the answer's stream: when the peer goes, or the registry gives the
+        // session up, both are dropped.
         let merged = futures::stream::select(outgoing, incoming);
-        Ok(Response::new(merged.boxed()))
+        Ok(Response::new(merged.take_until(session.over).boxed()))
     }
 }
 
@@ -65,7 +73,7 @@ impl LinkService {
         hello: WorkerHello,
         frames: mpsc::Sender<ToWorker>,
         welcome: ToWorker,
-    ) -> Result<u64, Status> {
+    ) -> Result<registry::Session, Status> {
         frames
             .try_send(welcome)
             .map_err(|error| Status::internal(error.to_string()))?;
@@ -93,15 +101,6 @@ impl Drop for Session {
             session: self.session,
         });
     }
-}
-
-/// The frames to a worker, and an error behind the last: a worker that counts as lost, or joined again, is no longer
-/// heard in this session. It may be alive and only have been slow, so it is told to dial anew.
-fn tell(frames: mpsc::Receiver<ToWorker>) -> BoxStream<'static, Result<v1::MasterFrame, Status>> {
-    let frames =
-        ReceiverStream::new(frames).map(|frame| v1::MasterFrame::try_from(frame).map_err(refuse));
-    let over = Status::aborted("the master ended this session: it ends, or counted this worker as lost");
-    frames.chain(futures::stream::iter([Err(over)])).boxed()
 }
 
 /// Hands the worker's frames to the supervisor as they come. Yields nothing but the error that ends it.
@@ -143,25 +142,4 @@ fn listen(
 
 fn refuse(error: FrameError) -> Status {
     Status::invalid_argument(error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_worker_that_is_given_up_is_told_so() {
-        let (sender, receiver) = mpsc::channel(1);
-        let mut frames = tell(receiver);
-        let welcome = ToWorker::Welcome {
-            term: Term(1),
-            storage_url: "file:///x".to_owned(),
-        };
-        sender.try_send(welcome).expect("room");
-        assert!(matches!(frames.next().await, Some(Ok(_))));
-        // What the registry does with a silent worker.
-        drop(sender);
-        assert!(matches!(frames.next().await, Some(Err(_))));
-        assert!(frames.next().await.is_none());
-    }
 }

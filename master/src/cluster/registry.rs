@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use millstream_common::ids::WorkerId;
 use millstream_common::link::{ToWorker, WorkerHello};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::job::job_actor::{WorkerHandle, Workers};
 
@@ -27,6 +27,16 @@ pub struct Registry {
     looked_at: Duration,
 }
 
+/// A session that has begun.
+#[derive(Debug)]
+pub struct Session {
+    /// Its number.
+    pub number: u64,
+    /// Ends when the session does not count any more: its stream has to end then, or a worker that
+    /// was only slow would never learn that it is to join again.
+    pub over: oneshot::Receiver<()>,
+}
+
 /// A worker and what is known of it.
 #[derive(Debug)]
 pub struct Member {
@@ -38,17 +48,20 @@ pub struct Member {
     pub joined_at: Duration,
     /// When it was last heard of, monotonic.
     pub heard_at: Duration,
+    /// Dropped with the member, which ends the session's stream.
+    _over: oneshot::Sender<()>,
 }
 
 impl Registry {
-    /// Takes a worker in; returns its session.
+    /// Takes a worker in.
     pub fn join(
         &mut self,
         hello: WorkerHello,
         frames: mpsc::Sender<ToWorker>,
         now: Duration,
-    ) -> u64 {
+    ) -> Session {
         self.sessions_opened += 1;
+        let (sender, over) = oneshot::channel();
         let member = Member {
             handle: WorkerHandle {
                 session: self.sessions_opened,
@@ -59,9 +72,13 @@ impl Registry {
             version: hello.version,
             joined_at: now,
             heard_at: now,
+            _over: sender,
         };
         self.members.insert(hello.worker, member);
-        self.sessions_opened
+        Session {
+            number: self.sessions_opened,
+            over,
+        }
     }
 
     /// Notes a sign of life; false if the session is not the worker's newest.
@@ -140,7 +157,22 @@ mod tests {
     }
 
     fn join(registry: &mut Registry, worker: &str, now: Duration) -> u64 {
-        registry.join(hello(worker), mpsc::channel(1).0, now)
+        registry.join(hello(worker), mpsc::channel(1).0, now).number
+    }
+
+    #[test]
+    fn a_session_that_does_not_count_any_more_ends_its_stream() {
+        let mut registry = Registry::default();
+        let mut join = || registry.join(hello("w"), mpsc::channel(1).0, Duration::ZERO);
+        let (mut old, mut new) = (join(), join());
+        let is_over = |session: &mut Session| {
+            session.over.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+        };
+        assert!(is_over(&mut old) && !is_over(&mut new));
+        assert!(registry.expire(SILENCE_MAX).is_empty());
+        let lost = registry.expire(SILENCE_MAX + Duration::from_millis(1));
+        assert_eq!(lost, ["w".into()]);
+        assert!(is_over(&mut new));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Called by [`super::RealProbe`] only; looks in blocking work.
 
 use millstream_common::blocking::{self, BlockingRef};
+use millstream_common::error::Kind;
 use millstream_common::plan::connector::FilesSourceSpec;
 use millstream_common::secret;
 
@@ -13,13 +14,19 @@ pub(super) async fn folder(
     blocking: &BlockingRef,
     spec: &FilesSourceSpec,
 ) -> Result<Folder, ProbeError> {
-    let path = secret::resolve(&spec.path).map_err(|error| super::unresolved(error.to_string()))?;
+    let failed = |kind, cause| ProbeError {
+        kind,
+        what: format!("look for folder {}", spec.path),
+        cause,
+    };
+    let path =
+        secret::resolve(&spec.path).map_err(|error| failed(Kind::User, error.to_string()))?;
     let path = without_scheme(path.expose()).to_owned();
     let looked = blocking::run(blocking, move || missing_folder(&path)).await;
     match looked {
         Ok(None) => Ok(Folder::There),
         Ok(Some(missing)) => Ok(Folder::Missing(missing.display().to_string())),
-        Err(panicked) => Err(super::refused(&spec.path, panicked.to_string())),
+        Err(panicked) => Err(failed(Kind::Internal, panicked.to_string())),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Called by [`super::RealProbe`] only; asks in blocking work.
 
 use millstream_common::blocking::{self, BlockingRef};
+use millstream_common::error::Kind;
 use millstream_common::plan::connector::KafkaSourceSpec;
 use millstream_common::secret;
 
@@ -13,23 +14,21 @@ pub(super) async fn topics(
     blocking: &BlockingRef,
     spec: &KafkaSourceSpec,
 ) -> Result<KafkaTopics, ProbeError> {
-    let address = spec.brokers.clone();
+    let what = format!("ask Kafka at {} for its topics", spec.brokers);
     let spec = spec.clone();
-    let asked = blocking::run(blocking, move || ask(&spec)).await;
-    let failed = match asked {
-        Ok(Ok(topics)) => return Ok(topics),
-        Ok(Err(error)) => error,
-        Err(panicked) => {
-            let cause = panicked.to_string();
-            return Err(super::refused(&address, cause));
-        }
-    };
-    Err(match failed {
-        ClientError::Reference(text) => super::unresolved(text),
-        ClientError::Unreachable { reason, .. } => super::unreachable(&address, reason),
-        ClientError::Denied(cause) => super::denied(&address, cause),
-        ClientError::Other { cause, .. } => super::refused(&address, cause),
-    })
+    match blocking::run(blocking, move || ask(&spec)).await {
+        Ok(Ok(topics)) => Ok(topics),
+        Ok(Err(error)) => Err(ProbeError {
+            kind: error.kind(),
+            what,
+            cause: error.to_string(),
+        }),
+        Err(panicked) => Err(ProbeError {
+            kind: Kind::Internal,
+            what,
+            cause: panicked.to_string(),
+        }),
+    }
 }
 
 fn ask(spec: &KafkaSourceSpec) -> Result<KafkaTopics, ClientError> {
@@ -84,8 +83,8 @@ mod tests {
     async fn a_broker_that_is_not_there_does_not_answer() {
         let refused = ask_at("127.0.0.1:1", BTreeMap::new()).await;
         let refused = refused.expect_err("nobody listens");
-        assert_eq!(refused.kind, millstream_common::error::Kind::External);
-        assert!(refused.what.contains("127.0.0.1:1"), "{refused}");
+        assert_eq!(refused.kind, Kind::External);
+        assert!(refused.to_string().contains("127.0.0.1:1"), "{refused}");
     }
 
     #[tokio::test]

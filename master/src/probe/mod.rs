@@ -10,7 +10,6 @@ mod postgres;
 
 use async_trait::async_trait;
 use millstream_common::blocking::BlockingRef;
-use millstream_common::error::Kind;
 use millstream_common::plan::connector::{FilesSourceSpec, KafkaSourceSpec, PostgresSinkSpec};
 
 use crate::plan::check::{ExternalProbe, Folder, KafkaTopics, PostgresTable, ProbeError};
@@ -40,41 +39,5 @@ impl ExternalProbe for RealProbe {
 
     async fn folder(&self, spec: &FilesSourceSpec) -> Result<Folder, ProbeError> {
         folder::folder(&self.blocking, spec).await
-    }
-}
-
-/// No answer.
-fn unreachable(address: &str, cause: String) -> ProbeError {
-    ProbeError {
-        kind: Kind::External,
-        what: format!("connect to {address}"),
-        cause,
-    }
-}
-
-/// The login is refused.
-fn denied(address: &str, cause: String) -> ProbeError {
-    ProbeError {
-        kind: Kind::User,
-        what: format!("log in at {address}"),
-        cause,
-    }
-}
-
-/// A reference in an option does not resolve.
-fn unresolved(cause: String) -> ProbeError {
-    ProbeError {
-        kind: Kind::User,
-        what: "resolve reference".to_owned(),
-        cause,
-    }
-}
-
-/// The question itself is refused.
-fn refused(address: &str, cause: String) -> ProbeError {
-    ProbeError {
-        kind: Kind::User,
-        what: format!("ask {address}"),
-        cause,
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use millstream_common::error::chain;
+use millstream_common::error::{Kind, chain};
 use millstream_common::secret;
 use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
@@ -30,21 +30,12 @@ const TABLES: &str = "\
                ELSE pg_table_is_visible(c.oid) END \
     ORDER BY 1";
 
-/// A domain stands for its base type, with the strictest of the rules on the way.
 const COLUMNS: &str = "\
-    WITH RECURSIVE typed AS ( \
-        SELECT a.attnum, t.oid AS base, t.typtype, t.typbasetype, t.typtypmod, a.atttypmod AS modifier, \
-               a.attnotnull OR t.typnotnull AS is_required, t.typdefault IS NOT NULL AS is_filled \
-        FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
-        WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
-      UNION ALL \
-        SELECT d.attnum, t.oid, t.typtype, t.typbasetype, t.typtypmod, d.typtypmod, \
-               d.is_required OR t.typnotnull, d.is_filled OR t.typdefault IS NOT NULL \
-        FROM typed d JOIN pg_type t ON t.oid = d.typbasetype WHERE d.typtype = 'd') \
-    SELECT a.attname::text, format_type(b.base, b.modifier), NOT b.is_required, \
-           b.is_filled OR a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '' \
-    FROM pg_attribute a JOIN typed b ON b.attnum = a.attnum AND b.typtype <> 'd' \
-    WHERE a.attrelid = $1 ORDER BY a.attnum";
+    SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), \
+           NOT (a.attnotnull OR t.typnotnull), \
+           a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL \
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
+    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
 /// Without condition or expression, and not deferred: those ON CONFLICT cannot name.
 const UNIQUE_INDEXES: &str = "\
@@ -58,14 +49,16 @@ const UNIQUE_INDEXES: &str = "\
 /// Looks `table` up at `url`.
 pub(super) async fn table(url: &str, table: &str) -> Result<PostgresTable, ProbeError> {
     let (config, address) = configure(url)?;
-    match tokio::time::timeout(PATIENCE, ask(&config, table)).await {
-        Ok(Ok(table)) => Ok(table),
-        Ok(Err(error)) => Err(explain(address, &error)),
+    let what = format!("look up table {table} in {address}");
+    let (kind, cause) = match tokio::time::timeout(PATIENCE, ask(&config, table)).await {
+        Ok(Ok(table)) => return Ok(table),
+        Ok(Err(error)) => explain(&error),
         Err(_) => {
             let cause = format!("no answer within {} seconds", PATIENCE.as_secs());
-            Err(super::unreachable(&address, cause))
+            (Kind::External, cause)
         }
-    }
+    };
+    Err(ProbeError { kind, what, cause })
 }
 
 async fn ask(config: &Config, table: &str) -> Result<PostgresTable, Error> {
@@ -106,12 +99,19 @@ async fn read(client: &Client, table: &str) -> Result<PostgresTable, Error> {
 
 /// The driver's configuration, and the address that people may see.
 fn configure(url: &str) -> Result<(Config, String), ProbeError> {
-    let resolved = secret::resolve(url).map_err(|error| super::unresolved(error.to_string()))?;
-    let unread = |cause: &str| super::refused("url", cause.to_owned());
+    let unread = |cause: String| ProbeError {
+        kind: Kind::User,
+        what: "read the url of postgres".to_owned(),
+        cause,
+    };
+    let resolved = secret::resolve(url).map_err(|error| unread(error.to_string()))?;
     // The driver's own words may quote a piece of a badly encoded password.
     let parsed: Result<Config, Error> = resolved.expose().parse();
     let mut config = parsed.map_err(|_| {
-        unread("write postgres://user:password@host:port/database, special characters of the password as %XX")
+        let shape = "postgres://user:password@host:port/database";
+        unread(format!(
+            "write {shape}, special characters of the password as %XX"
+        ))
     })?;
     config
         .application_name("millstream/check")
@@ -120,35 +120,39 @@ fn configure(url: &str) -> Result<(Config, String), ProbeError> {
         Some(Host::Tcp(host)) => host.clone(),
         #[cfg(unix)]
         Some(Host::Unix(path)) => path.display().to_string(),
-        None => return Err(unread("it names no host")),
+        None => return Err(unread("it names no host".to_owned())),
     };
     let port = config.get_ports().first().copied().unwrap_or(5432);
-    Ok((config, format!("{host}:{port}")))
+    let user = config.get_user().unwrap_or("the system's user");
+    let database = config.get_dbname().unwrap_or(user);
+    let address = format!("postgres at {host}:{port}/{database} as {user}");
+    Ok((config, address))
 }
 
-fn explain(address: String, error: &Error) -> ProbeError {
+fn explain(error: &Error) -> (Kind, String) {
     let Some(answer) = error.as_db_error() else {
         let cause = chain(error);
-        return if cause.contains("password missing") {
-            super::denied(&address, cause)
+        let kind = if cause.contains("password missing") {
+            Kind::User
         } else {
-            super::unreachable(&address, cause)
+            Kind::External
         };
+        return (kind, cause);
     };
-    let cause = answer.message().to_owned();
+    let message = answer.message();
     let code = answer.code();
-    // Login (class 28), no such database.
-    if code.code().starts_with("28") || *code == SqlState::INVALID_CATALOG_NAME {
-        return super::denied(&address, cause);
+    if code.code().starts_with("28") {
+        let cause = format!("{message}: check the user and the password in the url");
+        return (Kind::User, cause);
     }
-    // Starting up, shutting down, too many connections.
-    if ["53", "57"]
-        .iter()
-        .any(|class| code.code().starts_with(class))
-    {
-        return super::unreachable(&address, cause);
+    if *code == SqlState::INVALID_CATALOG_NAME {
+        return (Kind::User, format!("{message}: create it with createdb"));
     }
-    super::refused(&address, cause)
+    // Connection, resources, operator intervention (starting up, shutting down), system.
+    let passes = ["08", "53", "57", "58"];
+    let passes = passes.iter().any(|class| code.code().starts_with(class));
+    let kind = if passes { Kind::External } else { Kind::User };
+    (kind, format!("{message} [{}]", code.code()))
 }
 
 #[cfg(test)]
@@ -159,7 +163,7 @@ mod tests {
     async fn a_server_that_is_not_there_is_named_without_the_password() {
         let asked = table("postgres://me:hunter2@127.0.0.1:1/db", "clicks").await;
         let refused = asked.expect_err("nobody listens");
-        assert_eq!(refused.kind, millstream_common::error::Kind::External);
+        assert_eq!(refused.kind, Kind::External);
         let text = refused.to_string();
         assert!(text.contains("127.0.0.1:1"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");

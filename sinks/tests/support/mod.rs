@@ -62,6 +62,10 @@ impl Database {
 }
 
 /// Connects; the connection ends with the runtime of the test.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the connection ends with the runtime of the test"
+)]
 pub(crate) async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("connect");
     tokio::spawn(connection);
@@ -107,7 +111,7 @@ fn binaries() -> PathBuf {
     let mut found: Vec<PathBuf> = versions
         .flatten()
         .map(|entry| entry.path().join("bin"))
-        .filter(|bin| bin.join("initdb").exists())
+        .filter(|bin| bin.join("initdb").is_file())
         .collect();
     found.sort();
     found.pop().expect(
