@@ -9,7 +9,7 @@ use arrow::array::{
     Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, StringBuilder, UInt32Array,
 };
 use arrow::compute::{CastOptions, cast_with_options, take};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use millstream_common::plan::connector::{DatagenField, DatagenKind, DatagenSpec};
 use millstream_common::plan::{ColumnOrigin, SourcePlan};
@@ -167,6 +167,13 @@ fn fit(values: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, ArrowError> 
         safe: false,
         ..CastOptions::default()
     };
+    if *data_type == DataType::Date32 && values.data_type().is_numeric() {
+        // Numbers stand for microseconds in every column of times, but Arrow takes those of a date for days.
+        let micros = cast_with_options(values, &DataType::Int64, &options)?;
+        let moments = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let moments = cast_with_options(&micros, &moments, &options)?;
+        return cast_with_options(&moments, data_type, &options);
+    }
     cast_with_options(values, data_type, &options)
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Int64Type};
+use arrow::datatypes::{DataType, Date32Type, Field, Int64Type};
 use futures::FutureExt;
 use millstream_common::blocking::ThreadPool;
 use millstream_common::ids::{Epoch, SourceIndex};
@@ -153,4 +153,34 @@ async fn rows_come_at_the_rate_of_the_clock() {
         (waiting.position, waiting.status),
         (250, SplitStatus::Active)
     );
+}
+
+#[tokio::test]
+async fn dates_come_from_microseconds_like_all_times() {
+    const DAY_US: i64 = 86_400_000_000;
+    let kinds = [
+        DatagenKind::Sequence {
+            start: 10 * DAY_US,
+            step: DAY_US,
+        },
+        DatagenKind::Uniform {
+            min: (10 * DAY_US) as f64,
+            max: (12 * DAY_US) as f64,
+            decimals: 0,
+        },
+    ];
+    for kind in kinds {
+        let mut plan = plan(Some(3), None);
+        plan.columns[0].field = Field::new("id", DataType::Date32, false);
+        let SourceSpec::Datagen(spec) = &mut plan.spec else {
+            panic!("the plan is of a generator");
+        };
+        spec.fields[0].kind = kind;
+        let mut reader = reader(&plan, &Arc::default());
+        reader.add_splits(start(0, Some(3)));
+        let batch = rows(&mut reader).await;
+        let days = batch.column(0).as_primitive::<Date32Type>().values();
+        assert_eq!(days[0].clamp(10, 12), days[0], "{days:?}");
+        assert_eq!(days[2].clamp(10, 12), days[2], "{days:?}");
+    }
 }
