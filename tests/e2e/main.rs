@@ -8,6 +8,7 @@ mod catch_up;
 mod check;
 mod clicks;
 mod control_api;
+mod jobs;
 mod master_crash;
 mod run;
 mod services_down;

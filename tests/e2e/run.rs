@@ -77,6 +77,17 @@ async fn a_second_ctrl_c_ends_at_once_and_the_next_start_loses_and_doubles_nothi
     let mut process = run(&clicks, folder.path())?;
     let right = clicks.wait_for_page_views(&oracle).await;
     right.with_context(|| process.last_lines())?;
+    // Before this a single Ctrl-C ends at once: there is no job of this process to stop yet.
+    wait::until(
+        "the second start has taken the job up",
+        std::time::Duration::from_secs(60),
+        || async {
+            let said = process.said();
+            let starts = said.matches("Ctrl-C stops it").count();
+            (starts == 2).then_some(()).ok_or(said)
+        },
+    )
+    .await?;
     process.interrupt().await?;
     ensure!(process.ended().await?.success(), "{}", process.last_lines());
     clicks.differences(&oracle).await
