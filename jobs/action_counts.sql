@@ -3,7 +3,8 @@
 --   KAFKA_BROKERS=localhost:9092 POSTGRES_URL='postgres://me@localhost/shop' millstream run jobs/action_counts.sql
 --
 -- A minute is over when a click five minutes younger has been read: until then late clicks still count. Rows are only
--- appended, never changed. Clicks that break a rule are kept as dead letters: millstream dead-letters action_counts clicks
+-- appended, never changed. Clicks that break a rule are kept as dead letters of the source: a sink FROM
+-- clicks.dead_letters would show them.
 
 SET checkpoint_interval = '1 second';
 
