@@ -49,8 +49,8 @@ pub(crate) async fn check(sql: &str) -> anyhow::Result<Findings> {
             let probe = RealProbe::new(Arc::new(ThreadPool));
             let problems = plan::check_external(&planned, &probe).await;
             Findings {
-                problems: problems.into_iter().map(Into::into).collect(),
-                warnings: planned.warnings.into_iter().map(Into::into).collect(),
+                problems,
+                warnings: planned.warnings,
             }
         }
         Err(problems) => Findings {
@@ -70,6 +70,5 @@ pub(crate) fn explain(sql: &str) -> Result<Explained, Vec<Problem>> {
 }
 
 fn plan_job(sql: &str) -> Result<PlannedJob, Vec<Problem>> {
-    let planned = plan::plan_job(sql, &secret::Environment);
-    planned.map_err(|problems| problems.into_iter().map(Into::into).collect())
+    plan::plan_job(sql, &secret::Environment)
 }

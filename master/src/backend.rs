@@ -43,10 +43,6 @@ impl Backend {
     }
 }
 
-fn refused(problems: Vec<plan::Problem>) -> ControlError {
-    ControlError::Problems(problems.into_iter().map(Into::into).collect())
-}
-
 /// The actor has ended: the master is going down, or was fenced.
 fn gone<T>(error: ractor::RactorErr<T>) -> ControlError {
     ControlError::Unavailable {
@@ -58,10 +54,11 @@ fn gone<T>(error: ractor::RactorErr<T>) -> ControlError {
 #[async_trait]
 impl ControlBackend for Backend {
     async fn submit(&self, request: SubmitRequest) -> Result<Submitted, ControlError> {
-        let planned = plan::plan_job(&request.sql, &secret::Environment).map_err(refused)?;
+        let planned =
+            plan::plan_job(&request.sql, &secret::Environment).map_err(ControlError::Problems)?;
         let problems = plan::check_external(&planned, &self.probe).await;
         if !problems.is_empty() {
-            return Err(refused(problems));
+            return Err(ControlError::Problems(problems));
         }
         let submission = Submission {
             job: request.name,

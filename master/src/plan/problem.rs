@@ -1,280 +1,44 @@
-//! What is wrong with a job's SQL, where, and what to write instead.
+//! Places of a job's SQL: where a node of the syntax tree stands.
 //!
-//! Made by every module of `plan`, printed by the command line and sent by the control API. Problems
-//! are gathered, never thrown: one run of `check` shows them all. [`render`] hides literal passwords, so
-//! that a refused secret is not printed by its own refusal.
-
-use std::fmt::Write;
+//! Called by every module of `plan`; what is wrong at a place is a [`Problem`], which the whole project shares. Cannot fail.
 
 use datafusion::sql::sqlparser::ast::Spanned;
 use datafusion::sql::sqlparser::tokenizer::Span;
+pub use millstream_common::problem::{Place, Problem, render};
 
-/// A place in the SQL text. Lines and columns count from 1; all zero is no place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    /// The line.
-    pub line: u64,
-    /// The column of the first character.
-    pub column: u64,
-    /// How many characters; 0 goes to the end of the line.
-    pub length: u64,
+/// Where a node of the syntax tree stands.
+pub(crate) fn place_of(node: &impl Spanned) -> Place {
+    place_at(node.span())
 }
 
-impl Place {
-    /// Where a node of the syntax tree stands.
-    pub fn of(node: &impl Spanned) -> Self {
-        node.span().into()
-    }
+/// The place of a span of sqlparser's.
+pub(crate) fn place_at(span: Span) -> Place {
+    place(
+        span.start.line,
+        span.start.column,
+        span.end.line,
+        span.end.column,
+    )
 }
 
-impl From<Span> for Place {
-    fn from(span: Span) -> Self {
-        let same_line = span.start.line == span.end.line;
-        Self {
-            line: span.start.line,
-            column: span.start.column,
-            length: if same_line {
-                span.end.column.saturating_sub(span.start.column)
-            } else {
-                0
-            },
-        }
-    }
+/// The place of a span of DataFusion's.
+pub(crate) fn place_in_plan(span: datafusion::common::Span) -> Place {
+    place(
+        span.start.line,
+        span.start.column,
+        span.end.line,
+        span.end.column,
+    )
 }
 
-impl From<datafusion::common::Span> for Place {
-    fn from(span: datafusion::common::Span) -> Self {
-        let same_line = span.start.line == span.end.line;
-        Self {
-            line: span.start.line,
-            column: span.start.column,
-            length: if same_line {
-                span.end.column.saturating_sub(span.start.column)
-            } else {
-                0
-            },
-        }
-    }
-}
-
-/// One thing that is wrong, or a warning.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The line, from 1; 0 is no place.
-    pub line: u64,
-    /// The column, from 1.
-    pub column: u64,
-    /// How many characters are meant; 0 goes to the end of the line.
-    pub length: u64,
-    /// What is wrong: lower case, no full stop.
-    pub message: String,
-    /// What to write or do instead.
-    pub hint: Option<String>,
-}
-
-impl Problem {
-    /// A problem at `place`.
-    pub fn at(place: Place, message: impl Into<String>) -> Self {
-        Self {
-            line: place.line,
-            column: place.column,
-            length: place.length,
-            message: message.into(),
-            hint: None,
-        }
-    }
-
-    /// With what to do about it.
-    #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    /// With the nearest of `candidates` to `name` as the hint, where one is near enough.
-    #[must_use]
-    pub fn nearest<'a>(self, name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Self {
-        match millstream_common::suggest::nearest(name, candidates) {
-            Some(nearest) => self.hint(format!("did you mean {nearest}?")),
-            None => self,
-        }
-    }
-
-    /// Where it is.
-    pub fn place(&self) -> Place {
-        Place {
-            line: self.line,
-            column: self.column,
-            length: self.length,
-        }
-    }
-}
-
-impl From<Problem> for millstream_common::problem::Problem {
-    fn from(problem: Problem) -> Self {
-        Self {
-            line: problem.line,
-            column: problem.column,
-            length: problem.length,
-            message: problem.message,
-            hint: problem.hint,
-        }
-    }
-}
-
-/// The problems as people read them: `file:line:column: message`, the line, a caret underline and the hint.
-pub fn render(problems: &[Problem], file_name: &str, sql: &str) -> String {
-    let lines: Vec<&str> = sql.lines().collect();
-    let mut text = String::new();
-    for problem in problems {
-        render_one(&mut text, problem, file_name, &lines);
-    }
-    text
-}
-
-fn render_one(text: &mut String, problem: &Problem, file_name: &str, lines: &[&str]) {
-    if problem.line == 0 {
-        let _ = writeln!(text, "{file_name}: {}", problem.message);
-    } else {
-        let _ = writeln!(
-            text,
-            "{file_name}:{}:{}: {}",
-            problem.line, problem.column, problem.message
-        );
-    }
-    let index = usize::try_from(problem.line).unwrap_or(usize::MAX);
-    if let Some(line) = index.checked_sub(1).and_then(|index| lines.get(index)) {
-        let start = usize::try_from(problem.column.max(1) - 1).unwrap_or(0);
-        let available = line.chars().count().saturating_sub(start).max(1);
-        let length = match usize::try_from(problem.length) {
-            Ok(length) if length > 0 => length.min(available),
-            _ => available,
-        };
-        let number = problem.line.to_string();
-        let margin = " ".repeat(number.len());
-        // Tabs stay tabs, so that the carets stand under what they mean.
-        let indent: String = line
-            .chars()
-            .take(start)
-            .map(|character| if character == '\t' { '\t' } else { ' ' })
-            .collect();
-        let _ = writeln!(text, " {number} | {}", mask_passwords(line));
-        let _ = writeln!(text, " {margin} | {indent}{}", "^".repeat(length));
-    }
-    if let Some(hint) = &problem.hint {
-        for (index, line) in hint.lines().enumerate() {
-            let label = if index == 0 { "hint:" } else { "     " };
-            let _ = writeln!(text, "   {label} {line}");
-        }
-    }
-}
-
-/// `line` with literal passwords replaced by as many stars: between `:` and `@` of a URL, and quoted
-/// text behind a name that ends in `password` or `secret`.
-fn mask_passwords(line: &str) -> String {
-    let mut characters: Vec<char> = line.chars().collect();
-    let mut ranges = Vec::new();
-    ranges.extend(url_passwords(&characters));
-    ranges.extend(named_passwords(&characters));
-    for (start, end) in ranges {
-        let is_reference = characters[start..end].starts_with(&['$', '{']);
-        if !is_reference {
-            characters[start..end].fill('*');
-        }
-    }
-    characters.into_iter().collect()
-}
-
-fn url_passwords(characters: &[char]) -> Vec<(usize, usize)> {
-    let mut ranges = Vec::new();
-    for start in 0..characters.len() {
-        if !characters[start..].starts_with(&[':', '/', '/']) {
-            continue;
-        }
-        let rest = &characters[start + 3..];
-        let end = rest
-            .iter()
-            .position(|character| matches!(character, '\'' | ' ' | '/'))
-            .unwrap_or(rest.len());
-        let Some(at) = rest[..end].iter().rposition(|character| *character == '@') else {
-            continue;
-        };
-        if let Some(colon) = rest[..at].iter().position(|character| *character == ':') {
-            ranges.push((start + 3 + colon + 1, start + 3 + at));
-        }
-    }
-    ranges
-}
-
-fn named_passwords(characters: &[char]) -> Vec<(usize, usize)> {
-    let lower: Vec<char> = characters.iter().map(char::to_ascii_lowercase).collect();
-    let mut ranges = Vec::new();
-    for word in ["password", "secret"] {
-        let word: Vec<char> = word.chars().collect();
-        for start in 0..lower.len() {
-            if !lower[start..].starts_with(&word) {
-                continue;
-            }
-            let mut index = start + word.len();
-            while matches!(lower.get(index), Some('"' | ' ' | '=')) {
-                index += 1;
-            }
-            let quoted = lower.get(index) == Some(&'\'');
-            let begin = if quoted { index + 1 } else { index };
-            let length = lower[begin.min(lower.len())..]
-                .iter()
-                .position(|character| {
-                    *character == '\'' || (!quoted && matches!(character, '&' | ' ' | ','))
-                })
-                .unwrap_or_else(|| lower.len().saturating_sub(begin));
-            if index > start + word.len() && length > 0 {
-                ranges.push((begin, begin + length));
-            }
-        }
-    }
-    ranges
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_problem_shows_its_line_carets_and_hint() {
-        let sql = "SET a = 'b';\nCREATE VIEW v AS SELECT eventid FROM clicks;\n";
-        let place = Place {
-            line: 2,
-            column: 25,
-            length: 7,
-        };
-        let problem = Problem::at(place, "unknown column eventid").nearest("eventid", ["event_id"]);
-        assert_eq!(
-            render(&[problem], "job.sql", sql),
-            "job.sql:2:25: unknown column eventid\n \
-             2 | CREATE VIEW v AS SELECT eventid FROM clicks;\n   \
-             |                         ^^^^^^^\n   \
-             hint: did you mean event_id?\n"
-        );
-    }
-
-    #[test]
-    fn a_problem_without_a_place_shows_no_line() {
-        let problem = Problem::at(Place::default(), "no sink");
-        assert_eq!(render(&[problem], "job.sql", "x"), "job.sql: no sink\n");
-    }
-
-    #[test]
-    fn a_literal_password_is_never_printed() {
-        for line in [
-            "url = 'postgres://me:hunter2@db/x'",
-            "\"kafka.sasl.password\" = 'hunter2'",
-            "url = 'host=db password=hunter2 user=me'",
-        ] {
-            let shown = mask_passwords(line);
-            assert!(!shown.contains("hunter2"), "{shown}");
-            assert_eq!(shown.chars().count(), line.chars().count());
-        }
-        let reference = "url = 'postgres://me:${POSTGRES_PASSWORD}@db/x'";
-        assert_eq!(mask_passwords(reference), reference);
+/// A span over several lines goes to the end of its first.
+fn place(line: u64, column: u64, end_line: u64, end_column: u64) -> Place {
+    Place {
+        line,
+        column,
+        length: match line == end_line {
+            true => end_column.saturating_sub(column),
+            false => 0,
+        },
     }
 }

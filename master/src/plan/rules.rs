@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::problem::{Place, Problem};
 use super::types;
+use crate::plan::problem::place_of;
 
 /// Aggregates whose result does not depend on the order of rows and whose state is small.
 const AGGREGATES: [&str; 22] = [
@@ -195,7 +196,7 @@ impl Visitor for Rules<'_> {
                 data_type: data_type @ DataType::Custom(name, _),
                 ..
             } => {
-                let unknown = types::column_type(data_type, Place::of(name));
+                let unknown = types::column_type(data_type, place_of(name));
                 self.problems.extend(unknown.err());
             }
             Expr::Function(function) => self.check_function(function, expression),
@@ -208,7 +209,7 @@ impl Visitor for Rules<'_> {
 impl Rules<'_> {
     fn refuse(&mut self, node: &impl Spanned, message: impl Into<String>, hint: &str) {
         self.problems
-            .push(Problem::at(Place::of(node), message).hint(hint));
+            .push(Problem::at(place_of(node), message).hint(hint));
     }
 
     fn refuse_grouping_sets(&mut self, node: &impl Spanned) {
@@ -251,7 +252,7 @@ impl Rules<'_> {
 
     fn check_function(&mut self, function: &Function, expression: &Expr) {
         let name = function.name.to_string().to_lowercase();
-        let place = Place::of(&function.name);
+        let place = place_of(&function.name);
         if function.over.is_some() {
             self.refuse(
                 expression,

@@ -7,13 +7,14 @@ use datafusion::error::DataFusionError;
 
 use super::catalog::Catalog;
 use super::problem::{Place, Problem};
+use crate::plan::problem::place_in_plan;
 
 /// The problem behind `error`; `fallback` is its place where DataFusion knows none.
 pub(super) fn problem_of(error: &DataFusionError, fallback: Place, catalog: &Catalog) -> Problem {
     let diagnostic = error.diagnostic();
     let place = diagnostic
         .and_then(|diagnostic| diagnostic.span)
-        .map_or(fallback, Place::from);
+        .map_or(fallback, place_in_plan);
     if let Some(problem) = schema_problem(error, place) {
         return problem;
     }
@@ -104,7 +105,7 @@ fn schema_problem(error: &DataFusionError, place: Place) -> Option<Problem> {
             valid_fields,
         } => {
             // Without a diagnostic the column itself may know where it stands.
-            let place = field.spans().first().map_or(place, Place::from);
+            let place = field.spans().first().map_or(place, place_in_plan);
             let name = field.name.as_str();
             let exact = valid_fields.iter().find(|known| known.name == name);
             if let (Some(relation), Some(known)) = (&field.relation, exact) {

@@ -15,6 +15,7 @@ use crate::plan::graph::{
     DraftHead, DraftKind, DraftStage, Lineage, column, schema_of, unused_name,
 };
 use crate::plan::lower::{Stream, StreamPort};
+use crate::plan::problem::place_in_plan;
 use crate::plan::problem::{Place, Problem};
 use crate::plan::{text, types};
 
@@ -218,5 +219,5 @@ fn first_place(expressions: &[Expr]) -> Option<Place> {
     expressions
         .iter()
         .find_map(|expression| expression.spans().and_then(|spans| spans.first()))
-        .map(Place::from)
+        .map(place_in_plan)
 }

@@ -8,6 +8,7 @@ use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use super::{LowerError, Lowering, Streams, merge_fields, merge_lineage, named, scope_of};
 use crate::plan::graph::{DraftHead, DraftKind, DraftStage, unused_name};
 use crate::plan::lower::{Stream, StreamPort};
+use crate::plan::problem::place_in_plan;
 use crate::plan::problem::{Place, Problem};
 use crate::plan::text;
 
@@ -41,7 +42,7 @@ impl Lowering<'_> {
         let place = keys
             .iter()
             .find_map(|key| key.spans().and_then(|spans| spans.first()))
-            .map_or(self.place, Place::from);
+            .map_or(self.place, place_in_plan);
         self.refuse_changes(&streams, "DISTINCT", place)?;
         let visible_count = input.schema().fields().len();
         let key_indices = project_keys(&mut streams, input, keys)?;

@@ -8,6 +8,7 @@ use datafusion::logical_expr::Expr;
 use super::columns::quoted;
 use super::{LowerError, Lowering, Stream, Streams};
 use crate::plan::graph::{DraftColumn, Lineage, Window};
+use crate::plan::problem::place_in_plan;
 use crate::plan::problem::{Place, Problem};
 use crate::plan::tumble::{self, Bound, Tumble, WINDOW_END, WINDOW_START};
 use crate::plan::{text, types};
@@ -15,7 +16,7 @@ use crate::plan::{text, types};
 impl Lowering<'_> {
     pub(super) fn lower_tumble(&mut self, node: &Tumble) -> Result<Streams, LowerError> {
         let mut streams = self.lower(&node.input)?;
-        let place = node.span.map_or(self.place, Place::from);
+        let place = node.span.map_or(self.place, place_in_plan);
         let schema = node.input.schema();
         for stream in &mut streams {
             let time_column = match &node.time {

@@ -24,7 +24,10 @@ pub(in crate::plan) fn read_settings(
             .unwrap_or(default.restart_budget),
         restart_window_ms: options.positive_millis("restart_window", default.restart_window_ms),
     };
-    options.not_yet("dead_letter_retention", "dead letters are kept as long as the storage");
+    options.not_yet(
+        "dead_letter_retention",
+        "dead letters are kept as long as the storage",
+    );
     let (_, problems) = options.finish();
     (settings, problems)
 }

@@ -18,6 +18,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::problem::{Place, Problem};
+use crate::plan::problem::place_at;
 
 /// A folded name and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl Name {
         };
         Self {
             text,
-            place: ident.span.into(),
+            place: place_at(ident.span),
         }
     }
 }
@@ -156,7 +157,7 @@ fn located(text: &str, tokens: &[TokenWithSpan]) -> Problem {
                     column,
                     length: 1,
                 },
-                |token| token.span.into(),
+                |token| place_at(token.span),
             ),
         None => end_of(tokens),
     };
@@ -174,7 +175,7 @@ fn end_of(tokens: &[TokenWithSpan]) -> Place {
         .iter()
         .rev()
         .find(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF))
-        .map_or(Place::default(), |token| token.span.into())
+        .map_or(Place::default(), |token| place_at(token.span))
 }
 
 fn lower_first(text: &str) -> String {

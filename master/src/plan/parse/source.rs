@@ -11,6 +11,7 @@ use millstream_common::plan::Metadata;
 
 use super::statement::{OptionClause, parse_options};
 use super::{Name, SyntaxError, expect_word, expected, is_word, next_is, take_word};
+use crate::plan::problem::place_at;
 use crate::plan::problem::{Place, Problem};
 
 /// `CREATE SOURCE name (...) WITH (...)`.
@@ -91,7 +92,7 @@ pub(super) fn parse_source(parser: &mut Parser<'_>) -> Result<SourceStatement, S
 fn parse_element(parser: &mut Parser<'_>, source: &mut SourceStatement) -> Result<(), SyntaxError> {
     let tokens = parser.peek_tokens_with_location::<2>();
     if is_word(&tokens[0].token, "watermark") && is_word(&tokens[1].token, "for") {
-        let place = tokens[0].span.into();
+        let place = place_at(tokens[0].span);
         if source.watermark.is_some() {
             return Err(Problem::at(place, "a source has one watermark").into());
         }
@@ -102,7 +103,7 @@ fn parse_element(parser: &mut Parser<'_>, source: &mut SourceStatement) -> Resul
         source.columns.push(parse_include(parser)?);
         return Ok(());
     }
-    let place = Place::from(tokens[0].span);
+    let place = place_at(tokens[0].span);
     // Asked word by word: sqlparser would take a column named `key` or `index` for a constraint.
     if is_word(&tokens[0].token, "constraint") || is_word(&tokens[0].token, "check") {
         let Some(TableConstraint::Check(check)) = parser.parse_optional_table_constraint()? else {
@@ -137,12 +138,12 @@ fn parse_column(parser: &mut Parser<'_>, source: &mut SourceStatement) -> Result
     if matches!(parser.peek_token().token, Token::Comma | Token::RParen) {
         return Err(expected(parser, "a type"));
     }
-    let place = parser.peek_token().span.into();
+    let place = place_at(parser.peek_token().span);
     let data_type = parser.parse_data_type()?;
     let mut not_null = false;
     let mut computed = None;
     loop {
-        let option_place = parser.peek_token().span.into();
+        let option_place = place_at(parser.peek_token().span);
         if next_is(parser, "as") && computed.is_none() {
             parser.next_token();
             computed = Some(parser.parse_expr()?);
@@ -196,7 +197,7 @@ fn is_include(parser: &Parser<'_>) -> bool {
 fn parse_include(parser: &mut Parser<'_>) -> Result<ColumnClause, SyntaxError> {
     expect_word(parser, "include")?;
     let what = parser.next_token();
-    let place = Place::from(what.span);
+    let place = place_at(what.span);
     let word = what.token.to_string().to_lowercase();
     let metadata = match word.as_str() {
         "key" => Metadata::Key,

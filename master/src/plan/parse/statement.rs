@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::source::{SourceStatement, parse_source};
 use super::{Name, SyntaxError, expect_word, expected, next_is, take_word};
+use crate::plan::problem::place_at;
 use crate::plan::problem::{Place, Problem};
 
 /// A statement of a job.
@@ -92,8 +93,8 @@ pub(super) fn parse_statement(parser: &mut Parser<'_>) -> Result<Statement, Synt
         return parse_sink(parser);
     }
     let kind = parser.peek_token();
-    let mut place = Place::from(create.span);
-    let kind_place = Place::from(kind.span);
+    let mut place = place_at(create.span);
+    let kind_place = place_at(kind.span);
     if kind_place.line == place.line {
         place.length = kind_place.column + kind_place.length - place.column;
     }
@@ -123,7 +124,7 @@ fn hint_for_create(problem: Problem, word: &str) -> Problem {
 fn unknown_statement(parser: &Parser<'_>) -> Problem {
     let token = parser.peek_token();
     let word = token.token.to_string();
-    let problem = Problem::at(token.span.into(), format!("unknown statement {word}"));
+    let problem = Problem::at(place_at(token.span), format!("unknown statement {word}"));
     match word.to_uppercase().as_str() {
         "SELECT" | "WITH" | "INSERT" => {
             problem.hint("write CREATE VIEW name AS SELECT ..., and CREATE SINK ... FROM name")
@@ -145,7 +146,7 @@ fn parse_view(parser: &mut Parser<'_>) -> Result<Statement, SyntaxError> {
 fn parse_sink(parser: &mut Parser<'_>) -> Result<Statement, SyntaxError> {
     let name = Name::fold(&parser.parse_identifier()?);
     if next_is(parser, "as") {
-        let place = parser.peek_token().span.into();
+        let place = place_at(parser.peek_token().span);
         let problem = Problem::at(place, "a sink reads a relation by its name");
         return Err(problem
             .hint("write CREATE VIEW name AS SELECT ..., then CREATE SINK ... FROM name")
@@ -201,10 +202,10 @@ fn parse_option(parser: &mut Parser<'_>) -> Result<OptionClause, SyntaxError> {
         return Err(expected(parser, "= after the option's name"));
     }
     let first = parser.peek_token();
-    let mut place = Place::from(first.span);
+    let mut place = place_at(first.span);
     let negative = parser.consume_token(&Token::Minus);
     if negative {
-        let number = Place::from(parser.peek_token().span);
+        let number = place_at(parser.peek_token().span);
         place.length = number.column + number.length - place.column;
     }
     let Ok(value) = parser.parse_value() else {

@@ -21,6 +21,7 @@ use super::problem::{Place, Problem};
 use super::session::Session;
 use super::sql_error::problem_of;
 use super::{rules, types};
+use crate::plan::problem::place_of;
 
 /// A source, and what is wrong with it.
 pub(super) struct ReadSource {
@@ -186,7 +187,7 @@ impl Reader<'_> {
             let planned = match planned.cast_to(&declared, &schema) {
                 Ok(planned) => planned,
                 Err(error) => {
-                    self.report(&error, Place::of(expression.as_ref()));
+                    self.report(&error, place_of(expression.as_ref()));
                     continue;
                 }
             };
@@ -215,11 +216,11 @@ impl Reader<'_> {
                     let message =
                         format!("a check is true or false, not {}", types::type_name(&other));
                     self.problems
-                        .push(Problem::at(Place::of(&clause.condition), message));
+                        .push(Problem::at(place_of(&clause.condition), message));
                     continue;
                 }
                 Err(error) => {
-                    self.report(&error, Place::of(&clause.condition));
+                    self.report(&error, place_of(&clause.condition));
                     continue;
                 }
             }
@@ -242,7 +243,7 @@ impl Reader<'_> {
         match self.session.expression(expression, schema) {
             Ok(planned) => Some(planned),
             Err(error) => {
-                self.report(&error, Place::of(expression));
+                self.report(&error, place_of(expression));
                 None
             }
         }
@@ -252,7 +253,7 @@ impl Reader<'_> {
         match PlanExpression::encode(planned, written.to_string()) {
             Ok(encoded) => Some(encoded),
             Err(error) => {
-                let problem = Problem::at(Place::of(written), error.to_string());
+                let problem = Problem::at(place_of(written), error.to_string());
                 self.problems.push(problem);
                 None
             }

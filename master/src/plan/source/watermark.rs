@@ -7,7 +7,8 @@ use millstream_common::time::EventSpan;
 
 use super::Reader;
 use crate::plan::parse::{Name, WatermarkClause};
-use crate::plan::problem::{Place, Problem};
+use crate::plan::problem::Problem;
+use crate::plan::problem::place_of;
 use crate::plan::{lower, tumble, types};
 
 impl Reader<'_> {
@@ -63,7 +64,7 @@ impl Reader<'_> {
             SqlExpr::Identifier(ident) => Name::fold(ident).text == name,
             _ => false,
         };
-        let place = Place::of(&clause.expression);
+        let place = place_of(&clause.expression);
         let hint = {
             let shown = lower::quoted(name);
             format!("write WATERMARK FOR {shown} AS {shown} - INTERVAL '5 minutes'")
@@ -88,7 +89,7 @@ impl Reader<'_> {
             Some(_) => "months differ in length, so they are no delay",
             None => "the delay of a watermark is a constant interval",
         };
-        let place = Place::of(interval.as_ref());
+        let place = place_of(interval.as_ref());
         self.problems.push(Problem::at(place, message).hint(hint));
         None
     }
