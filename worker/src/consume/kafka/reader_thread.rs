@@ -21,6 +21,7 @@ use millstream_common::plan::{ColumnOrigin, Metadata, SourcePlan};
 use millstream_common::report::{SplitProgress, SplitStart, SplitStatus};
 use millstream_common::secret;
 use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -48,6 +49,8 @@ const LINGER: Duration = Duration::from_millis(5);
 const LAG_INTERVAL: Duration = Duration::from_millis(500);
 /// Log lines of the client at this level or below (syslog's warning) are worth showing.
 const LOG_LEVEL_SHOWN: i32 = 4;
+
+const ALL_BROKERS_DOWN: i32 = RDKafkaRespErr::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN as i32;
 
 /// What the thread starts with.
 pub(super) struct Setup {
@@ -263,8 +266,11 @@ impl ReaderThread {
         match note {
             ClientNote::Error { code, text } => {
                 self.output.judge(code, "", &text)?;
+                // That all are down says less than why the first was.
+                if !self.in_trouble || code != ALL_BROKERS_DOWN {
+                    self.mailbox.set_trouble(Some(text));
+                }
                 self.in_trouble = true;
-                self.mailbox.set_trouble(Some(text));
             }
             ClientNote::Statistics(json) if self.in_trouble => {
                 self.in_trouble = !brokers_answer(&json);
