@@ -1,32 +1,32 @@
 //! The root of a master's actors: jobs, workers, and the commands of people.
 //!
 //! Supervision tree: 1. the log actor; 2. one job actor a job (which supervises its enumerators).
-//! Receives frames from the link service and commands from the control service; forwards, and decides only whether a
-//! submission begins a job, resumes one, or is refused. Failure: a job's actor that fails is started anew from the log;
-//! a log actor that ends (a newer master reigns) ends this master.
+//! Receives frames from the link service and commands from the control service; nothing in its handlers waits for storage or
+//! a service, for heartbeats come through them. Failure: a job's actor that ends is started anew from the log (`jobs.rs`);
+//! a log actor that ends (another master reigns) ends this reign.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use millstream_common::blocking::BlockingRef;
 use millstream_common::control::ControlError;
-use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, WorkerId};
-use millstream_common::link::{JobGeneration, ToMaster, ToWorker, WorkerHello};
-use millstream_common::log::entry::{JobEnd, JobEntry, JobProgress};
-use millstream_common::log::{self, Entry};
-use millstream_common::plan::JobPlan;
+use millstream_common::ids::{JobName, WorkerId};
+use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
+use millstream_common::log::entry::{JobEnd, JobProgress};
 use millstream_common::store::StoreRef;
-use millstream_common::suggest::nearest;
 use millstream_common::time::ClockRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tokio::task::JoinSet;
+use tracing::{error, info};
 
+use super::jobs::{Reread, RunningJob};
+use super::submission::{Started, Submission};
+use super::workers::WorkerStatus;
 use crate::cluster::registry::{Registry, Session};
-use crate::job::job_actor::{JobActor, JobConfig, JobMessage};
+use crate::job::job_actor::JobMessage;
 use crate::log_actor::LogMessage;
-use crate::replay::{ReplayedJob, replay};
-use crate::submit::{self, Decision};
+use crate::replay::ReplayedJob;
 
 /// What the supervisor takes.
 pub enum SupervisorMessage {
@@ -71,6 +71,8 @@ pub enum SupervisorMessage {
         /// Who asked.
         reply: RpcReplyPort<Result<Started, ControlError>>,
     },
+    /// The log has been read again for a job whose actor had ended.
+    JobReread(Box<Reread>),
     /// A job has ended; it can be resumed from here.
     JobEnded {
         /// Which.
@@ -82,54 +84,15 @@ pub enum SupervisorMessage {
     },
     /// The log cannot be written, or can again.
     LogTroubled(Option<String>),
-    /// The actor of a job, or the nearest job's name.
+    /// The actor of a job, or why there is none to be asked.
     FindJob(
         JobName,
-        RpcReplyPort<Result<ActorRef<JobMessage>, Option<String>>>,
+        RpcReplyPort<Result<ActorRef<JobMessage>, ControlError>>,
     ),
     /// The actors of all jobs, by name.
     AllJobs(RpcReplyPort<Vec<ActorRef<JobMessage>>>),
     /// What is known of the workers.
     AllWorkers(RpcReplyPort<Vec<WorkerStatus>>),
-}
-
-/// A planned job to begin or resume.
-#[derive(Debug)]
-pub struct Submission {
-    /// Its name.
-    pub job: JobName,
-    /// As written.
-    pub sql: String,
-    /// As planned.
-    pub plan: JobPlan,
-    /// Begin a new life even if the old one could go on.
-    pub fresh: bool,
-}
-
-/// A job that has been begun or resumed.
-#[derive(Clone, Debug)]
-pub struct Started {
-    /// Its actor.
-    pub actor: ActorRef<JobMessage>,
-    /// It goes on from this epoch; 0 is from nothing.
-    pub resumed_from: Epoch,
-}
-
-/// A worker as the registry knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorkerStatus {
-    /// Its name.
-    pub worker: WorkerId,
-    /// Where its Flight server is reached.
-    pub flight_address: String,
-    /// Tasks of each stage that it runs.
-    pub slots: u32,
-    /// Of its program.
-    pub version: String,
-    /// Since it joined.
-    pub age: Duration,
-    /// Since it was last heard of.
-    pub heartbeat_age: Duration,
 }
 
 /// What a supervisor begins with.
@@ -148,22 +111,15 @@ pub struct SupervisorConfig {
 
 /// The state of the supervisor.
 pub struct SupervisorState {
-    store: StoreRef,
-    log: ActorRef<LogMessage>,
-    clock: ClockRef,
-    blocking: BlockingRef,
-    registry: Registry,
-    jobs: BTreeMap<JobName, RunningJob>,
-    myself: ActorRef<SupervisorMessage>,
-}
-
-struct RunningJob {
-    entry: JobEntry,
-    actor: ActorRef<JobMessage>,
-    /// How it ended and what it came to, once it has.
-    ended: Option<(JobEnd, JobProgress)>,
-    /// A submission that goes on with it is on its way into the log.
-    is_starting: bool,
+    pub(super) store: StoreRef,
+    pub(super) log: ActorRef<LogMessage>,
+    pub(super) clock: ClockRef,
+    pub(super) blocking: BlockingRef,
+    pub(super) registry: Registry,
+    pub(super) jobs: BTreeMap<JobName, RunningJob>,
+    pub(super) myself: ActorRef<SupervisorMessage>,
+    /// Reads of the log for jobs whose actors have ended.
+    pub(super) rereads: JoinSet<()>,
 }
 
 /// Half a heartbeat: a lost worker is noticed within three and a half.
@@ -191,10 +147,11 @@ impl Actor for SupervisorActor {
             registry: Registry::default(),
             jobs: BTreeMap::new(),
             myself: myself.clone(),
+            rereads: JoinSet::new(),
         };
         for job in config.jobs.into_values() {
             info!(job = %job.entry.job, epoch = %job.progress.epoch, end = ?job.end, "job found in the log");
-            state.start_job(job).await?;
+            state.start_job(job, None).await?;
         }
         drop(myself.send_interval(EXPIRE_INTERVAL, || SupervisorMessage::Expire));
         Ok(state)
@@ -224,6 +181,7 @@ impl Actor for SupervisorActor {
             Message::SubmissionRecorded { job, reply } => {
                 state.submission_recorded(*job, reply).await?
             }
+            Message::JobReread(reread) => state.job_reread(*reread).await?,
             Message::JobEnded { job, end, progress } => state.job_ended(&job, end, *progress),
             Message::LogTroubled(trouble) => {
                 state.tell_jobs(|| JobMessage::LogTroubled(trouble.clone()))
@@ -250,6 +208,9 @@ impl Actor for SupervisorActor {
                 if child.get_id() == state.log.get_id() {
                     return Err(format!("the log actor ended: {reason:?}").into());
                 }
+                // Nobody stops the actor of a job that is still in the list.
+                let cause = reason.unwrap_or_else(|| "it ended by itself".to_owned());
+                state.job_failed(child.get_id(), &cause);
                 Ok(())
             }
             SupervisionEvent::ActorFailed(child, cause) => {
@@ -258,7 +219,8 @@ impl Actor for SupervisorActor {
                     myself.stop(Some(cause.to_string()));
                     return Ok(());
                 }
-                state.restart_job(&child, &cause.to_string()).await
+                state.job_failed(child.get_id(), &cause.to_string());
+                Ok(())
             }
         }
     }
@@ -267,244 +229,4 @@ impl Actor for SupervisorActor {
 /// Answers a question; whoever has stopped waiting is not told.
 pub(crate) fn answer<T: Send + 'static>(reply: RpcReplyPort<T>, value: T) {
     let _ = reply.send(value);
-}
-
-impl SupervisorState {
-    fn joined(
-        &mut self,
-        hello: WorkerHello,
-        frames: mpsc::Sender<ToWorker>,
-        reply: RpcReplyPort<Session>,
-    ) {
-        info!(worker = %hello.worker, flight = %hello.flight_address, slots = hello.slots, "worker joined");
-        let session = self.registry.join(hello, frames, self.clock.monotonic());
-        answer(reply, session);
-        self.tell_workers();
-    }
-
-    fn frame(&mut self, worker: WorkerId, session: u64, frame: ToMaster) {
-        if !self
-            .registry
-            .heard(&worker, session, self.clock.monotonic())
-        {
-            return;
-        }
-        if let Some(at) = job_of(&frame)
-            && let Some(job) = self.jobs.get(&at.job)
-        {
-            // A job whose actor is gone is being started anew and waits for no frame of before.
-            let _ = job.actor.cast(JobMessage::Frame(worker, frame));
-        }
-    }
-
-    fn left(&mut self, worker: WorkerId, session: u64) {
-        if self.registry.leave(&worker, session) {
-            info!(%worker, "worker left");
-            self.tell_workers();
-        }
-    }
-
-    fn expire(&mut self) {
-        let lost = self.registry.expire(self.clock.monotonic());
-        if lost.is_empty() {
-            return;
-        }
-        warn!(workers = ?lost, "workers are silent and count as lost");
-        self.tell_workers();
-    }
-
-    fn tell_workers(&self) {
-        let workers = self.registry.workers();
-        self.tell_jobs(|| JobMessage::WorkersChanged(workers.clone()));
-    }
-
-    fn tell_jobs(&self, message: impl Fn() -> JobMessage) {
-        for job in self.jobs.values() {
-            let _ = job.actor.cast(message());
-        }
-    }
-
-    fn submit(
-        &mut self,
-        submission: Submission,
-        reply: RpcReplyPort<Result<Started, ControlError>>,
-    ) -> Result<(), ActorProcessingErr> {
-        let existing = self.jobs.get_mut(&submission.job);
-        let before = existing.as_ref().map(|job| submit::Existing {
-            plan: &job.entry.plan,
-            ended: job
-                .ended
-                .as_ref()
-                .map(|(end, _)| end)
-                .filter(|_| !job.is_starting),
-        });
-        let decision = submit::decide(&submission.job, &submission.plan, submission.fresh, before);
-        let (entry, job) = match (decision, existing) {
-            (Err(refused), _) => {
-                answer(reply, Err(refused));
-                return Ok(());
-            }
-            (Ok(Decision::Resume), Some(job)) => {
-                job.is_starting = true;
-                let progress = job
-                    .ended
-                    .as_ref()
-                    .map(|(_, progress)| progress.clone())
-                    .unwrap_or_default();
-                let resumed = Entry::Resumed {
-                    job: submission.job,
-                    incarnation: job.entry.incarnation,
-                };
-                let replayed = ReplayedJob {
-                    entry: job.entry.clone(),
-                    progress,
-                    end: None,
-                    generation: Generation::default(),
-                };
-                (resumed, replayed)
-            }
-            (Ok(Decision::Begin | Decision::Resume), existing) => {
-                if let Some(job) = existing {
-                    job.is_starting = true;
-                }
-                let entry = JobEntry {
-                    job: submission.job,
-                    incarnation: Incarnation::fresh(),
-                    sql: submission.sql,
-                    plan: submission.plan,
-                    submitted_at_us: self.clock.unix_micros(),
-                };
-                let replayed = ReplayedJob {
-                    entry: entry.clone(),
-                    progress: JobProgress::default(),
-                    end: None,
-                    generation: Generation::default(),
-                };
-                (Entry::Job(Box::new(entry)), replayed)
-            }
-        };
-        let myself = self.myself.clone();
-        let on_written = Box::new(move |_| {
-            let job = Box::new(job);
-            let _ = myself.cast(SupervisorMessage::SubmissionRecorded { job, reply });
-        });
-        self.log.cast(LogMessage::Append {
-            entry: Box::new(entry),
-            on_written,
-        })?;
-        Ok(())
-    }
-
-    async fn submission_recorded(
-        &mut self,
-        job: ReplayedJob,
-        reply: RpcReplyPort<Result<Started, ControlError>>,
-    ) -> Result<(), ActorProcessingErr> {
-        if let Some(old) = self.jobs.remove(&job.entry.job) {
-            old.actor.stop(None);
-        }
-        let resumed_from = job.progress.epoch;
-        let actor = self.start_job(job).await?;
-        answer(
-            reply,
-            Ok(Started {
-                actor,
-                resumed_from,
-            }),
-        );
-        Ok(())
-    }
-
-    async fn start_job(
-        &mut self,
-        job: ReplayedJob,
-    ) -> Result<ActorRef<JobMessage>, ActorProcessingErr> {
-        let ended = job.end.clone().map(|end| (end, job.progress.clone()));
-        let entry = job.entry.clone();
-        let config = JobConfig {
-            entry: job.entry,
-            progress: job.progress,
-            end: job.end,
-            log: self.log.clone(),
-            supervisor: self.myself.clone(),
-            workers: self.registry.workers(),
-            clock: self.clock.clone(),
-            blocking: self.blocking.clone(),
-        };
-        let (actor, _) =
-            Actor::spawn_linked(None, JobActor, config, self.myself.get_cell()).await?;
-        let running = RunningJob {
-            actor: actor.clone(),
-            ended,
-            is_starting: false,
-            entry: entry.clone(),
-        };
-        self.jobs.insert(entry.job, running);
-        Ok(actor)
-    }
-
-    /// A job's actor has failed, which is a defect of ours; the log knows where it stood.
-    async fn restart_job(
-        &mut self,
-        child: &ractor::ActorCell,
-        cause: &str,
-    ) -> Result<(), ActorProcessingErr> {
-        let failed = self
-            .jobs
-            .iter()
-            .find(|(_, job)| job.actor.get_id() == child.get_id());
-        let Some(name) = failed.map(|(name, _)| name.clone()) else {
-            return Ok(());
-        };
-        error!(job = %name, %cause, "job actor failed; starting it anew from the log");
-        let objects = log::read_all(&self.store).await?;
-        let mut jobs = replay(log::canonical(&objects))?;
-        if let Some(job) = jobs.remove(&name) {
-            self.start_job(job).await?;
-        }
-        Ok(())
-    }
-
-    fn job_ended(&mut self, job: &JobName, end: JobEnd, progress: JobProgress) {
-        if let Some(job) = self.jobs.get_mut(job) {
-            job.ended = Some((end, progress));
-        }
-    }
-
-    fn find(&self, job: &JobName) -> Result<ActorRef<JobMessage>, Option<String>> {
-        match self.jobs.get(job) {
-            Some(found) => Ok(found.actor.clone()),
-            None => {
-                let names = self.jobs.keys().map(JobName::as_str);
-                Err(nearest(job.as_str(), names).map(str::to_owned))
-            }
-        }
-    }
-
-    fn worker_statuses(&self) -> Vec<WorkerStatus> {
-        let now = self.clock.monotonic();
-        let members = self.registry.members().iter();
-        members
-            .map(|(worker, member)| WorkerStatus {
-                worker: worker.clone(),
-                flight_address: member.handle.flight_address.clone(),
-                slots: member.handle.slots,
-                version: member.version.clone(),
-                age: now.saturating_sub(member.joined_at),
-                heartbeat_age: now.saturating_sub(member.heard_at),
-            })
-            .collect()
-    }
-}
-
-fn job_of(frame: &ToMaster) -> Option<&JobGeneration> {
-    match frame {
-        ToMaster::Hello(_) | ToMaster::Heartbeat => None,
-        ToMaster::Deployed(at)
-        | ToMaster::Snapshotted(at, _)
-        | ToMaster::PipelineFailed(at, _)
-        | ToMaster::SinkAdvanced { at, .. }
-        | ToMaster::SinkTroubled { at, .. }
-        | ToMaster::TornDown(at) => Some(at),
-    }
 }
