@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cluster::registry::Session;
 use crate::log_actor::{LogActor, LogConfig};
+use crate::reign::role::{Active, Role, Roles};
 use crate::replay::ReplayedJob;
 use crate::supervisor::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 
@@ -90,6 +91,12 @@ pub(crate) async fn supervise(
         .await
         .expect("spawn");
     supervisor
+}
+
+/// The role of a master that reigns with `supervisor`.
+pub(crate) fn reigning(supervisor: ActorRef<SupervisorMessage>) -> Roles {
+    let term = Term(1);
+    Roles(watch::channel(Role::Active(Active { term, supervisor })).1)
 }
 
 /// Which calls of a [`MemoryStore`] are answered.
