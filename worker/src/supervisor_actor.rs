@@ -224,8 +224,9 @@ impl SupervisorState {
             edges: self.config.edges.clone(),
             supervisor: self.myself.clone(),
         };
-        let (actor, _) =
-            Actor::spawn_linked(None, PipelineActor, config, self.myself.get_cell()).await?;
+        let name = config.actor_name("pipeline");
+        let supervisor = self.myself.get_cell();
+        let (actor, _) = Actor::spawn_linked(Some(name), PipelineActor, config, supervisor).await?;
         self.pipelines.insert(job, Pipeline { at, actor });
         Ok(())
     }
