@@ -52,10 +52,11 @@ pub(crate) async fn keep_link(config: LinkConfig) {
                 is_known_lost = false;
                 info!(%address, "attached to the master");
                 let cause = carry(&config, sender, frames).await;
-                warn!(%address, %cause, "detached from the master");
+                // A worker that is ending detaches by itself.
                 if config.supervisor.cast(SupervisorMessage::Detached).is_err() {
                     return;
                 }
+                warn!(%address, %cause, "detached from the master");
             }
             Err(cause) if is_known_lost => debug!(%address, %cause, "attach to the master"),
             Err(cause) => {
