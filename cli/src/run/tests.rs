@@ -92,6 +92,7 @@ impl ControlBackend for Script {
         Ok(Submitted {
             job: self.view(),
             resumed_from: None,
+            warnings: Vec::new(),
         })
     }
 
