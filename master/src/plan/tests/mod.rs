@@ -3,6 +3,7 @@
 mod jobs;
 mod lowering;
 mod refusals;
+mod source_refusals;
 
 use std::sync::Arc;
 
