@@ -3,8 +3,8 @@
 //! The actor gathers epochs for `roll_interval` or `roll_bytes` (see [`Sink::cadence`]). The order of a run: check the
 //! fence, write the files aside and sync them, fix the plan, give the files their names, commit. Before the plan nothing is
 //! visible; after it whoever goes on finishes the same run with the same names, and a name that is there with the
-//! same contents is left alone. Readers that want whole runs read `_millstream/*/*/commits`; readers of the
-//! folder may see a part of a run for a moment, but never a row twice. Nothing is ever overwritten.
+//! same contents is left alone. Readers that want whole runs take the files whose number is not above the
+//! newest of `_millstream/*/*/commits`; readers of the folder may see a part of a run for a moment, but never a row twice. Nothing is ever overwritten.
 //! Failure: sorted by `failure.rs`; a name taken by somebody else is refused.
 
 mod csv;
