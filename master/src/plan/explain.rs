@@ -283,7 +283,7 @@ fn show_sink(text: &mut String, plan: &JobPlan, sink: &SinkPlan) {
     );
 }
 
-fn show_millis(millis: u64) -> String {
+pub(super) fn show_millis(millis: u64) -> String {
     show_micros(
         i64::try_from(millis)
             .unwrap_or(i64::MAX / 1_000)
