@@ -10,7 +10,7 @@ use futures::FutureExt;
 
 /// A side task panicked; its actor fails as if it had returned an error.
 #[derive(Debug, thiserror::Error)]
-#[error("a task panicked: {0}")]
+#[error("panicked: {0}")]
 pub struct Panicked(pub String);
 
 /// Runs `work` to its end; a panic is an error.
@@ -36,6 +36,6 @@ mod tests {
         let place = 7;
         let panicked = caught(async { assert!(place < 7, "place {place} is taken") }).await;
         let text = panicked.expect_err("it panics").to_string();
-        assert_eq!(text, "a task panicked: place 7 is taken");
+        assert_eq!(text, "panicked: place 7 is taken");
     }
 }

@@ -23,7 +23,7 @@ use crate::config::WorkerConfig;
 use crate::exchange::registry::EdgeRegistry;
 use crate::link::{LinkConfig, keep_link};
 use crate::pipeline::pipeline_actor::{PipelineActor, PipelineConfig, PipelineMessage};
-use crate::side_task;
+use millstream_common::task;
 
 /// What the supervisor takes.
 pub enum SupervisorMessage {
@@ -101,7 +101,7 @@ impl Actor for SupervisorActor {
         let mut tasks = JoinSet::new();
         let supervisor = myself.clone();
         tasks.spawn(async move {
-            if let Err(panicked) = side_task::guarded(keep_link(link)).await {
+            if let Err(panicked) = task::caught(keep_link(link)).await {
                 // Without a link the worker is of no use; whoever runs it starts it again.
                 supervisor.stop(Some(format!("link: {panicked}")));
             }
