@@ -160,7 +160,7 @@ async fn made_up_users_are_numbered_and_signed_up_on_days_of_two_years() -> anyh
     let (first, last) = (days.first().context("days")?, days.last().context("days")?);
     let bounds = ["2024-01-01", "2026-01-01"].map(|day| day.parse::<NaiveDate>());
     ensure!(
-        *first >= bounds[0].clone()? && *last <= bounds[1].clone()?,
+        *first >= bounds[0]? && *last <= bounds[1]?,
         "{first} to {last}"
     );
     ensure!(days.len() > 400, "{} days", days.len());
