@@ -9,6 +9,7 @@ mod check;
 mod clicks;
 mod control_api;
 mod jobs;
+mod kafka_sink;
 mod master_crash;
 mod run;
 mod services_down;
