@@ -12,7 +12,7 @@ use arrow::array::{ArrayRef, Int8Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef, ThreadPool};
-use millstream_common::ids::Epoch;
+use millstream_common::ids::{Epoch, Incarnation};
 use millstream_common::plan::OnViolation;
 use millstream_common::plan::connector::{KafkaPartitioner, KafkaSinkSpec};
 use millstream_sinks::conformance::{
@@ -26,6 +26,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -165,13 +166,19 @@ fn spec(topic: &str, key: &[&str]) -> KafkaSinkSpec {
         headers: Vec::new(),
         partitioner: KafkaPartitioner::Murmur2,
         transaction_timeout_ms: 10_000,
-        // All deliverers of these tests are of one incarnation and sink, so each place has its own.
-        progress_topic: name("progress"),
+        progress_topic: format!("sinks-progress-{}", std::process::id()),
         properties: BTreeMap::new(),
     }
 }
 
+/// The deliverers of all tests are of one incarnation; in one cluster each topic needs its own.
 fn sink(spec: &KafkaSinkSpec, deliverer: Deliverer, schema: SchemaRef) -> KafkaSink {
+    let of_topic = u128::from(crc32c::crc32c(spec.topic.as_bytes())) << 64;
+    let of_topic = of_topic ^ deliverer.incarnation.0.as_u128();
+    let deliverer = Deliverer {
+        incarnation: Incarnation(Uuid::from_u128(of_topic)),
+        ..deliverer
+    };
     let cluster = Arc::new(RealCluster::new(pool()));
     let on_violation = OnViolation::DeadLetter;
     KafkaSink::new(spec.clone(), deliverer, schema, on_violation, cluster).expect("known columns")
@@ -362,7 +369,10 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, SinkError>) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_topic_is_not_made_and_a_missing_progress_topic_is_made_compacted() {
-    let spec = spec(&name("missing"), &[]);
+    let spec = KafkaSinkSpec {
+        progress_topic: name("progress"),
+        ..spec(&name("missing"), &[])
+    };
     let mut first = sink(&spec, deliverer(1), conformance::schema());
     let refused = refusal(first.fence().await);
     assert!(refused.contains("kafka-topics --create"), "{refused}");

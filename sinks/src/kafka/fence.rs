@@ -20,6 +20,9 @@ const MESSAGE_BYTES_MAX: usize = 1_000_000;
 const BATCH_OVERHEAD_BYTES: usize = 128;
 /// The user's own bound on the size of a record.
 const SIZE_PROPERTY: &str = "message.max.bytes";
+/// How often a new progress topic is looked for.
+const LOOKS_MAX: usize = 50;
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a fence may take beyond what older transactions may.
 const FENCE_MARGIN: Duration = Duration::from_secs(15);
 
@@ -84,39 +87,52 @@ impl Target {
     /// size of the largest record comes back.
     async fn check_topics(&self, names: &Names) -> Result<usize, SinkError> {
         let what = self.what("write to");
-        let failed = |error| sink_error(&what, error);
-        let progress = names.progress_topic.as_str();
-        let asked = [names.topic.as_str(), progress];
-        let mut shapes = self
-            .cluster
-            .topics(&self.spec, &asked)
-            .await
-            .map_err(failed)?;
-        if shapes[0].is_some() && shapes[1].is_none() {
-            let made = self
-                .cluster
-                .create_compacted(&self.spec, progress, PARTITION_COUNT);
-            made.await.map_err(failed)?;
-            let asked = self.cluster.topics(&self.spec, &asked).await;
-            shapes = asked.map_err(failed)?;
-        }
-        let Some(topic) = &shapes[0] else {
+        let (topic, mut progress) = self.ask(names).await?;
+        let Some(topic) = topic else {
             return Err(SinkError::refused(&what, missing_topic(&names.topic)));
         };
-        match &shapes[1] {
-            Some(shape) => {
-                check_progress(progress, shape)
-                    .map_err(|cause| SinkError::refused(&what, cause))?;
-            }
-            None => {
-                let cause = format!("topic {progress} was created and is not there yet");
-                return Err(SinkError::unavailable(&what, cause));
-            }
+        if progress.is_none() {
+            progress = Some(self.create_progress(names).await?);
+        }
+        if let Some(shape) = &progress {
+            let checked = check_progress(&names.progress_topic, shape);
+            checked.map_err(|cause| SinkError::refused(&what, cause))?;
         }
         let given = self.spec.properties.get(SIZE_PROPERTY);
         let given = given.and_then(|size| size.trim().parse().ok());
         let of_topic = topic.message_bytes_max.unwrap_or(MESSAGE_BYTES_MAX);
         Ok(given.unwrap_or(of_topic.saturating_sub(BATCH_OVERHEAD_BYTES)))
+    }
+
+    /// The topic of the rows and that of the marker.
+    async fn ask(
+        &self,
+        names: &Names,
+    ) -> Result<(Option<TopicShape>, Option<TopicShape>), SinkError> {
+        let asked = [names.topic.as_str(), names.progress_topic.as_str()];
+        let shapes = self.cluster.topics(&self.spec, &asked).await;
+        let mut shapes = shapes
+            .map_err(|error| sink_error(&self.what("ask for"), error))?
+            .into_iter();
+        Ok((shapes.next().flatten(), shapes.next().flatten()))
+    }
+
+    /// A broker may say that a topic is made before it can say what it is like.
+    async fn create_progress(&self, names: &Names) -> Result<TopicShape, SinkError> {
+        let name = &names.progress_topic;
+        let made = self
+            .cluster
+            .create_compacted(&self.spec, name, PARTITION_COUNT);
+        let made = made.await;
+        made.map_err(|error| sink_error(&self.what("write to"), error))?;
+        for _ in 0..LOOKS_MAX {
+            if let (_, Some(shape)) = self.ask(names).await? {
+                return Ok(shape);
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        let cause = format!("topic {name} was created and is not there yet");
+        Err(SinkError::unavailable(self.what("write to"), cause))
     }
 
     async fn reader(&self, names: &Names) -> Result<Box<dyn CommittedReader>, ClusterError> {

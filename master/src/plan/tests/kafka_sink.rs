@@ -78,9 +78,9 @@ fn what_a_record_cannot_be_is_refused_with_the_line_to_write() {
         ),
         (
             "v",
-            ", headers = 'nn'",
-            "unknown column nn",
-            "did you mean n?",
+            ", headers = 'ids'",
+            "unknown column ids",
+            "did you mean id?",
         ),
         (
             "v",
