@@ -57,11 +57,8 @@ async fn rows_made_up_are_in_the_topic_once_each_although_the_worker_is_killed()
     }
     wait::until("all rows are there", DEADLINE, || async {
         let numbers = numbers(&committed(&out)?);
-        let once = (0..ROW_COUNT).all(|number| numbers.get(&number) == Some(&1));
-        let state = format!("{} numbers", numbers.len());
-        (once && numbers.len() as u64 == ROW_COUNT)
-            .then_some(())
-            .ok_or(state)
+        let once: BTreeMap<u64, u64> = (1..=ROW_COUNT).map(|number| (number, 1)).collect();
+        equal(&once, &numbers).map_err(|error| error.to_string())
     })
     .await
     .with_context(|| cluster.logs())
