@@ -35,6 +35,8 @@ const USES: &[(&str, &[&str])] = &[
             "master/src/enumerate/",
             "master/src/probe/",
             "worker/src/consume/kafka/",
+            "sinks/src/kafka/",
+            "sinks/tests/",
             "cli/src/demo/",
             "cli/src/logs.rs",
             "tests/",
