@@ -96,7 +96,11 @@ impl ControlBackend for Backend {
         let started = started.map_err(gone)??;
         let job = call!(started.actor, JobMessage::View).map_err(gone)?;
         let resumed_from = (started.resumed_from > Epoch(0)).then_some(started.resumed_from);
-        Ok(Submitted { job, resumed_from })
+        Ok(Submitted {
+            job,
+            resumed_from,
+            warnings: planned.warnings,
+        })
     }
 
     async fn stop(&self, name: &JobName, mode: StopMode) -> Result<Stopped, ControlError> {

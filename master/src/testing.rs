@@ -287,6 +287,7 @@ impl FakeWorker {
             segments: Vec::new(),
             counters: BTreeMap::from([(SourceIndex(0), counters)]),
             lag: BTreeMap::new(),
+            troubles: BTreeMap::new(),
         };
         self.say(ToMaster::Snapshotted(at.clone(), Box::new(report)));
     }

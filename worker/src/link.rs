@@ -56,14 +56,15 @@ pub(crate) async fn keep_link(config: LinkConfig) {
         let (address, (sender, frames)) = dial_all(&config).await;
         info!(%address, "attached to the master");
         let end = carry(&config, sender, frames, &mut newest).await;
-        delay = match &end {
-            LinkEnd::LetGo => (delay * 2).min(REJOIN_DELAY_MAX),
-            LinkEnd::Lost(_) => REDIAL_DELAY,
-        };
-        warn!(%address, cause = %end, "detached from the master");
+        // A worker that is ending detaches by itself.
         if config.supervisor.cast(SupervisorMessage::Detached).is_err() {
             return;
         }
+        warn!(%address, cause = %end, "detached from the master");
+        delay = match end {
+            LinkEnd::LetGo => (delay * 2).min(REJOIN_DELAY_MAX),
+            LinkEnd::Lost(_) => REDIAL_DELAY,
+        };
         tokio::time::sleep(delay).await;
     }
 }
