@@ -253,7 +253,7 @@ impl Cluster {
 
     /// All that the master said.
     pub fn master_said(&self) -> String {
-        self.master.said()
+        self.masters[0].process.said()
     }
 
     /// The end of what each process said, for the message of a failed test.
