@@ -18,6 +18,7 @@ mod master_crash;
 mod refused_rows;
 mod run;
 mod services_down;
+mod standby;
 mod storage_down;
 mod user_activity;
 mod worker_crash;

@@ -103,6 +103,16 @@ impl Process {
         self.signal("TERM").await
     }
 
+    /// SIGSTOP: it stands still, and its sockets stay open.
+    pub async fn pause(&self) -> anyhow::Result<()> {
+        self.signal("STOP").await
+    }
+
+    /// SIGCONT: it goes on as if nothing had been.
+    pub async fn resume(&self) -> anyhow::Result<()> {
+        self.signal("CONT").await
+    }
+
     async fn signal(&self, signal: &str) -> anyhow::Result<()> {
         let id = self.child.id();
         let id = id.with_context(|| format!("{} ended:\n{}", self.name, self.last_lines()))?;
