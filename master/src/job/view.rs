@@ -322,6 +322,7 @@ fn sink_connector(spec: &SinkSpec) -> &'static str {
     match spec {
         SinkSpec::Postgres(_) => "postgres",
         SinkSpec::Files(_) => "files",
+        SinkSpec::Kafka(_) => "kafka",
         SinkSpec::Console(_) => "console",
         SinkSpec::Blackhole => "blackhole",
     }
