@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Epoch, OperatorId, OutputIndex, SourceIndex, SplitId, WorkerId};
+use crate::ids::{Epoch, OperatorId, OutputIndex, SinkIndex, SourceIndex, SplitId, WorkerId};
 use crate::time::EventTime;
 
 /// How far a split has been read. Positions are half-open: everything before `position` is inside
@@ -82,6 +82,34 @@ pub struct Segment {
     pub checksum: u32,
     /// Rows in it.
     pub row_count: u64,
+}
+
+/// Rows that a sink refused. From the Epoch that names them on they are left out of every run of the sink, whoever delivers
+/// it, and are dead letters of that Epoch: each row is in the sink or in the dead letters, never in both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedRows {
+    /// The sink.
+    pub sink: SinkIndex,
+    /// Unique to the try that found them.
+    pub attempt: String,
+    /// By epoch, their places among the epoch's rows of the sink's output: from 0, ascending.
+    pub rows: BTreeMap<Epoch, Vec<u64>>,
+}
+
+impl RefusedRows {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.rows.values().map(|rows| rows.len() as u64).sum()
+    }
+}
+
+/// What a deliverer says of rows that its sink refused, before anything is visible of the run that leaves them out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The rows.
+    pub refused: RefusedRows,
+    /// They as dead letters, in storage: one for each output that reads them.
+    pub segments: Vec<Segment>,
 }
 
 /// What became of the rows of one source within an epoch; the counters close the sum (INV-10).

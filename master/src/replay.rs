@@ -130,6 +130,7 @@ mod tests {
             segments: Vec::new(),
             counters: BTreeMap::new(),
             sink_markers: BTreeMap::new(),
+            refused: Vec::new(),
             drained: false,
         }))
     }

@@ -8,6 +8,7 @@ mod catch_up;
 mod check;
 mod clicks;
 mod control_api;
+mod dead_letters;
 mod jobs;
 mod master_crash;
 mod run;

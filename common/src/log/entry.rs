@@ -13,7 +13,7 @@ use crate::ids::{
     TaskId, Term, Token, WorkerId,
 };
 use crate::plan::JobPlan;
-use crate::report::{RowCounters, Segment, SplitProgress, StatePart};
+use crate::report::{RefusedRows, RowCounters, Segment, SplitProgress, StatePart};
 use crate::time::EventTime;
 
 /// One object of the log.
@@ -182,6 +182,9 @@ pub struct EpochEntry {
     pub counters: BTreeMap<SourceIndex, RowCounters>,
     /// How far each sink was known to be; a hint that shortens its history at the next start.
     pub sink_markers: BTreeMap<SinkIndex, Epoch>,
+    /// Rows of earlier epochs that sinks refused; as dead letters they are among [`Self::segments`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedRows>,
     /// All sources had ended and this epoch fired what was left.
     pub drained: bool,
 }
@@ -195,6 +198,9 @@ pub struct CommittedEpoch {
     pub parent: Epoch,
     /// Its segments, of all outputs.
     pub segments: Vec<Segment>,
+    /// Rows of earlier epochs that are to be left out of their sinks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedRows>,
     /// Nothing comes after it: sinks that gather epochs close what they hold.
     pub last: bool,
 }
@@ -205,6 +211,7 @@ impl From<&EpochEntry> for CommittedEpoch {
             epoch: entry.epoch,
             parent: entry.parent,
             segments: entry.segments.clone(),
+            refused: entry.refused.clone(),
             last: entry.drained,
         }
     }

@@ -132,6 +132,7 @@ fn epoch(epoch: u64, parent: u64) -> EpochEntry {
         segments: Vec::new(),
         counters: BTreeMap::new(),
         sink_markers: BTreeMap::new(),
+        refused: Vec::new(),
         drained: false,
     }
 }

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorActor, EnumeratorConfig, EnumeratorMessage};
+use super::refused::Refusals;
 use super::restart::RestartPolicy;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::enumerate;
@@ -192,6 +193,7 @@ pub struct JobState {
     /// Barriers sent in this generation; the first follow each other faster.
     pub(super) barrier_count: u32,
     pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
+    pub(super) refusals: Refusals,
     pub(super) observed: Observed,
     pub(super) log: ActorRef<LogMessage>,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
@@ -261,6 +263,7 @@ impl Actor for JobActor {
             stop_replies: Vec::new(),
             rescale: false,
             barrier_count: 0,
+            refusals: Refusals::default(),
             observed: Observed::default(),
             log: config.log,
             supervisor: config.supervisor,

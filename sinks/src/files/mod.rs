@@ -228,6 +228,9 @@ impl FilesSink {
         }
         let (written, refused) = self.write(open, run, rows).await?;
         let (rejected, dropped_count) = self.sort_refused(refused)?;
+        if !rejected.is_empty() {
+            rejects.keep(run, &rejected).await?;
+        }
         let plan = RunPlan {
             guard: run.guard,
             last: run.last,
@@ -236,9 +239,6 @@ impl FilesSink {
         open.journal.check_fence().await?;
         open.journal.plan(&plan).await?;
         self.publish(open, &written).await?;
-        if !rejected.is_empty() {
-            rejects.keep(run, &rejected).await?;
-        }
         let committed = written.iter().map(WrittenFile::committed).collect();
         open.journal.commit(run, committed).await?;
         self.remove(&written).await;
