@@ -80,6 +80,7 @@ cases! {
     csv_files,
     cte,
     dead_letters,
+    view_dead_letters,
     distinct_on,
     having,
     include_metadata,

@@ -15,9 +15,9 @@ use millstream_common::time::ClockRef;
 use ractor::ActorRef;
 use tokio::sync::mpsc;
 
-use super::failed_rows;
 use super::{ConsumeError, CutRequest, DecodedRows, SourceCut, SourceEvent, SourceReader};
 use crate::branch::Branches;
+use crate::failed_rows;
 use crate::pipeline::pipeline_actor::PipelineMessage;
 use crate::pipeline::report::TaskReport;
 
@@ -113,9 +113,15 @@ impl ReaderTask {
             }),
             OnViolation::DeadLetter => {
                 let received_at_us = self.clock.unix_micros();
-                let letters =
-                    failed_rows::dead_letters(&self.name, &rows.batch, &failed, received_at_us)
-                        .map_err(|error| Failure::new(Kind::Internal, &self.name, &error))?;
+                let place_of = |row| rows.places.of_row(row);
+                let letters = failed_rows::dead_letters(
+                    &self.name,
+                    place_of,
+                    &rows.batch,
+                    &failed,
+                    received_at_us,
+                )
+                .map_err(|error| Failure::new(Kind::Internal, &self.name, &error))?;
                 self.branches
                     .send(Port::DeadLetters, &letters, None)
                     .await

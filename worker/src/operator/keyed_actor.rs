@@ -8,9 +8,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{SourceIndex, TaskId};
 use millstream_common::link::BarrierKind;
+use millstream_common::plan::Port;
 use millstream_common::report::StatePart;
 use millstream_common::store::StoreRef;
 use millstream_common::time::{ClockRef, EventTime};
@@ -21,9 +23,11 @@ use super::{BarrierRequest, Emitted, KeyedOperator, OperatorError};
 use crate::branch::Branches;
 use crate::exchange::align::{Alignment, Outcome};
 use crate::exchange::message::{EdgeBarrier, EdgeBatch, EdgeId, StreamMessage};
+use crate::failed_rows;
 use crate::pipeline::pipeline_actor::PipelineMessage;
 use crate::pipeline::report::TaskReport;
 use crate::snapshot::{LiveParts, PartScope, PendingPart};
+use crate::transform::FailedRow;
 
 /// What a keyed task takes.
 pub enum KeyedMessage {
@@ -155,18 +159,30 @@ impl KeyedState {
     async fn send(&mut self, emitted: Vec<Emitted>) -> Result<(), Failure> {
         for Emitted { port, batch } in emitted {
             let failed = self.config.branches.send(port, &batch, None).await?;
-            if let Some(first) = failed.first() {
-                return Err(Failure {
-                    kind: Kind::User,
-                    origin: self.config.name.clone(),
-                    cause: format!(
-                        "{}; guard the expression (for example with nullif or try_cast)",
-                        first.reason
-                    ),
-                });
+            if !failed.is_empty() {
+                self.send_dead_letters(&batch, &failed).await?;
             }
         }
         Ok(())
+    }
+
+    /// Rows on which an expression behind the operator fails are dead letters of its view.
+    async fn send_dead_letters(
+        &mut self,
+        batch: &RecordBatch,
+        failed: &[FailedRow],
+    ) -> Result<(), Failure> {
+        let operator = self.config.scope.operator.to_string();
+        let view = operator.rsplitn(3, '/').last().unwrap_or_default();
+        let place_of = |_| (operator.as_str(), failed_rows::NO_POSITION);
+        let received_at_us = self.config.clock.unix_micros();
+        let letters = failed_rows::dead_letters(view, place_of, batch, failed, received_at_us)
+            .map_err(|error| Failure::new(Kind::Internal, &self.config.name, &error))?;
+        let branches = &mut self.config.branches;
+        branches
+            .send(Port::DeadLetters, &letters, None)
+            .await
+            .map(drop)
     }
 
     async fn finish_epoch(&mut self, barrier: EdgeBarrier) -> Result<(), Failure> {
