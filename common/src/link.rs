@@ -460,6 +460,7 @@ mod tests {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
             lag: BTreeMap::new(),
         };
         let frame = ToMaster::Snapshotted(at, Box::new(report));

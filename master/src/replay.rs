@@ -129,6 +129,7 @@ mod tests {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
             sink_markers: BTreeMap::new(),
             refused: Vec::new(),
             drained: false,

@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use millstream_common::control::{JobView, StopMode};
 use millstream_tests::cluster::Cluster;
-use millstream_tests::generator::Record;
+use millstream_tests::generator::{self, Record};
 use millstream_tests::wait;
 
-use crate::clicks::{Clicks, PARTITION_COUNT};
+use crate::clicks::{Clicks, PARTITION_COUNT, job};
 
 const EVENT_COUNT: i64 = 24_000;
 const EVENTS_PER_SECOND: usize = 3_000;
@@ -118,7 +118,65 @@ async fn rows_that_a_table_refuses_are_in_another_once_although_workers_are_kill
     right.await.with_context(|| cluster.logs())?;
     let stopped = cluster.stop("events", StopMode::Stop).await?;
     ensure!(stopped.restarts > 0, "no kill was noticed: {stopped:?}");
+    every_row_is_somewhere(&stopped)?;
     differences(&clicks).await
+}
+
+/// The counters close the sum: what was read is in the sink, among what it refused, or among what could not be read.
+fn every_row_is_somewhere(job: &JobView) -> anyhow::Result<()> {
+    ensure!(job.rows_unaccounted == 0, "{job:?}");
+    let malformed = (0..EVENT_COUNT).filter(|id| is_malformed(*id)).count() as u64;
+    let source = &job.sources[0];
+    let read = (source.rows_read, source.rows_accepted, source.rows_rejected);
+    let all = EVENT_COUNT as u64;
+    ensure!(read == (all, all - malformed, malformed), "{source:?}");
+    let to_sink = job.stages[0]
+        .branches
+        .iter()
+        .find(|branch| branch.to == "events");
+    let sent = to_sink.context("a branch to the sink's output")?.sent;
+    ensure!(sent == source.rows_accepted, "{job:?}");
+    let below_zero = (0..EVENT_COUNT).filter(|id| id % REFUSED_EVERY == 0);
+    let refused = below_zero.filter(|id| !is_malformed(*id)).count() as u64;
+    ensure!(job.sinks[0].rows_refused == refused, "{:?}", job.sinks[0]);
+    Ok(())
+}
+
+/// A job with a dedup and windows, over clicks of which some are broken, late, or there twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_click_that_was_read_is_accounted_for_although_a_worker_is_killed()
+-> anyhow::Result<()> {
+    let clicks = Clicks::shared("row_sum").await?;
+    let mut cluster = Cluster::start(clicks.environment(), 2).await?;
+    cluster.submit("clicks", &job("page_views.sql")?).await?;
+    let records = generator::Clicks::new(61, PARTITION_COUNT, 20).take(30_000);
+    let (sent, killed) = tokio::join!(clicks.topic.send_paced(&records, 5_000), async {
+        let some = |job: &JobView| job.rows_read > 10_000;
+        cluster
+            .wait_for_job("clicks", "clicks are read", some)
+            .await?;
+        cluster.kill_worker(1).await
+    });
+    sent?;
+    killed?;
+    let all = |job: &JobView| job.rows_read == 30_000;
+    cluster.wait_for_job("clicks", "all are read", all).await?;
+    let job = cluster.stop("clicks", StopMode::Drain).await?;
+    let oracle = clicks.oracle()?;
+    ensure!(job.rows_unaccounted == 0, "{job:?}");
+    let rejected: u64 = oracle.rejected.values().sum();
+    ensure!(job.rows_rejected == rejected, "{rejected} of {job:?}");
+    let [source, distinct, counts] = job.stages.as_slice() else {
+        anyhow::bail!("{:?}", job.stages);
+    };
+    ensure!(source.received == 30_000 - rejected, "{source:?}");
+    ensure!(
+        distinct.duplicates == oracle.duplicate_count,
+        "{distinct:?}"
+    );
+    let views: i64 = oracle.page_views.values().sum();
+    ensure!(counts.folded == views as u64, "{counts:?}");
+    clicks.differences(&oracle).await
 }
 
 /// Kills the workers in turn, each time when more rows were refused than before.
@@ -157,5 +215,6 @@ async fn rows_refused_after_the_last_barrier_are_delivered_before_the_job_ends()
     });
     let job: JobView = ended.await.with_context(|| cluster.logs())?;
     ensure!(job.cause.is_none(), "{job:?}");
+    every_row_is_somewhere(&job)?;
     differences(&clicks).await
 }

@@ -80,7 +80,6 @@ cases! {
     csv_files,
     cte,
     dead_letters,
-    view_dead_letters,
     distinct_on,
     having,
     include_metadata,
@@ -89,6 +88,7 @@ cases! {
     tumble_count,
     union_all,
     unwindowed,
+    view_dead_letters,
     windows,
 }
 

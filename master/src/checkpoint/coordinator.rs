@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use millstream_common::ids::{
-    Epoch, Generation, OperatorId, SinkIndex, SourceIndex, SplitId, WorkerId,
+    Epoch, Generation, OperatorId, SinkIndex, SourceIndex, SplitId, StageIndex, WorkerId,
 };
 use millstream_common::link::{BarrierCommand, BarrierKind};
 use millstream_common::log::entry::{EpochEntry, JobEntry, JobProgress};
 use millstream_common::plan::JobPlan;
 use millstream_common::report::{
-    PipelineReport, Refusal, RowCounters, Segment, SplitProgress, StatePart,
+    PipelineReport, Refusal, RowCounters, Segment, SplitProgress, StageFlow, StatePart,
 };
 use millstream_common::time::EventTime;
 
@@ -166,6 +166,12 @@ impl Collected {
                 counters.entry(*source).or_default().add(count);
             }
         }
+        let mut flows: BTreeMap<StageIndex, StageFlow> = BTreeMap::new();
+        for (stage, flow) in self.reports.iter().flat_map(|report| &report.flows) {
+            if !flow.is_empty() {
+                flows.entry(*stage).or_default().add(flow);
+            }
+        }
         let mut segments: Vec<Segment> = self
             .reports
             .into_iter()
@@ -187,6 +193,7 @@ impl Collected {
             parts,
             segments,
             counters,
+            flows,
             sink_markers: sink_markers.clone(),
             refused,
             drained: self.drains,
@@ -293,6 +300,7 @@ mod tests {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
             lag: BTreeMap::new(),
         }
     }

@@ -1,7 +1,8 @@
 //! Jobs: one actor each, from submission to its end.
 //!
 //! [`job_actor`] receives, [`lifecycle`] moves the job from phase to phase, [`claims`] knows which splits are
-//! whose, `refused` brings rows that sinks refused into the log, [`restart`] decides about failures, [`deploy`] builds what workers are sent, [`view`] is what people see.
+//! whose, `refused` brings rows that sinks refused into the log, [`restart`] decides about failures, [`deploy`] builds what workers are sent, [`view`] is what people see,
+//! with the sum of the rows from `row_sum`.
 
 pub mod claims;
 mod commit;
@@ -11,4 +12,5 @@ pub mod job_actor;
 mod lifecycle;
 mod refused;
 pub mod restart;
+mod row_sum;
 mod view;

@@ -83,6 +83,7 @@ impl JobState {
             parts: BTreeMap::new(),
             segments: segments.concat(),
             counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
             sink_markers: self.sink_markers.clone(),
             refused,
             drained: self.progress.drained,

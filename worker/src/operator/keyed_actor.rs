@@ -13,7 +13,7 @@ use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{SourceIndex, TaskId};
 use millstream_common::link::BarrierKind;
 use millstream_common::plan::Port;
-use millstream_common::report::StatePart;
+use millstream_common::report::{StageFlow, StatePart};
 use millstream_common::store::StoreRef;
 use millstream_common::time::{ClockRef, EventTime};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -48,6 +48,8 @@ pub struct KeyedConfig {
     pub name: String,
     /// Restored.
     pub operator: Box<dyn KeyedOperator>,
+    /// It is a DISTINCT: what it does not hand on is a duplicate. Others keep what they take in their groups.
+    pub keeps_first_rows: bool,
     /// The parts it was restored from.
     pub parts: Vec<StatePart>,
     /// Where parts go.
@@ -73,6 +75,8 @@ pub struct KeyedState {
     config: KeyedConfig,
     alignment: Alignment,
     live: LiveParts,
+    /// Rows since the last barrier.
+    flow: StageFlow,
     changes_emitted_at: Duration,
     /// Parts on their way to storage.
     tasks: JoinSet<()>,
@@ -94,6 +98,7 @@ impl Actor for KeyedActor {
         Ok(KeyedState {
             alignment: Alignment::new(config.edges.iter().copied()),
             live: LiveParts::new(std::mem::take(&mut config.parts)),
+            flow: StageFlow::default(),
             changes_emitted_at: config.clock.monotonic(),
             tasks: JoinSet::new(),
             config,
@@ -153,6 +158,17 @@ impl KeyedState {
     async fn fold(&mut self, batch: EdgeBatch) -> Result<(), Failure> {
         let emitted = self.config.operator.fold(&batch.batch);
         let emitted = emitted.map_err(|error| self.broken(&error))?;
+        let row_count = batch.batch.num_rows() as u64;
+        self.flow.received += row_count;
+        match self.config.keeps_first_rows {
+            true => {
+                let first_rows = emitted
+                    .iter()
+                    .map(|emitted| emitted.batch.num_rows() as u64);
+                self.flow.duplicates += row_count - first_rows.sum::<u64>();
+            }
+            false => self.flow.folded += row_count,
+        }
         self.send(emitted).await
     }
 
@@ -160,6 +176,7 @@ impl KeyedState {
         for Emitted { port, batch } in emitted {
             let failed = self.config.branches.send(port, &batch, None).await?;
             if !failed.is_empty() {
+                self.flow.failed += failed.len() as u64;
                 self.send_dead_letters(&batch, &failed).await?;
             }
         }
@@ -204,7 +221,9 @@ impl KeyedState {
             )
             .map_err(|error| Failure::new(error.kind(), &self.config.name, &error))?;
         self.config.branches.send_barrier(&barrier).await?;
-        self.store(pending, &barrier);
+        let mut flow = std::mem::take(&mut self.flow);
+        flow.branches = self.config.branches.take_flows();
+        self.store(pending, &barrier, flow);
         Ok(())
     }
 
@@ -219,13 +238,14 @@ impl KeyedState {
     }
 
     /// Stores the part beside the path of rows, then reports.
-    fn store(&mut self, pending: Option<PendingPart>, barrier: &EdgeBarrier) {
+    fn store(&mut self, pending: Option<PendingPart>, barrier: &EdgeBarrier, flow: StageFlow) {
         while self.tasks.try_join_next().is_some() {}
         let report = TaskReport::Snapshotted {
             task: self.config.task,
             operator: self.config.scope.operator.clone(),
             epoch: barrier.epoch,
             parts: self.live.list().to_vec(),
+            flow,
         };
         let store = self.config.store.clone();
         let pipeline = self.config.pipeline.clone();
