@@ -1,11 +1,11 @@
 # The commands of the project. They need a Rust toolchain and a C++ compiler; `make test` and
-# `make bench` also start real Kafka and PostgreSQL by themselves (tests/services).
+# `make bench` also start real Kafka and PostgreSQL by themselves, the tests S3 too (tests/services).
 # Everything is built with `--workspace`: a part alone would select other features of the
 # dependencies and build them a second time.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fmt services install-services clean-services toolchain
+.PHONY: help demo test model lint bench fmt services install-services clean-services toolchain
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
@@ -15,7 +15,7 @@ services := tests/services/services --dir $(services_dir) --offset auto
 bench_services := tests/services/services --dir $(services_dir)-bench --offset auto
 
 # What the tests talk to; give ARGS to `make test` for a filter.
-SERVICES ?= kafka postgres
+SERVICES ?= kafka postgres s3
 ARGS ?=
 
 help: ## list the commands
@@ -28,6 +28,10 @@ demo: toolchain ## the first minute: clicks to counts, with a worker killed on t
 test: toolchain ## all tests, against real services that are started and stopped around them
 	python3 -B -m unittest discover -s tests/services -p '*_test.py'
 	$(services) run $(SERVICES) --fresh -- cargo test --workspace --locked --no-fail-fast $(ARGS)
+
+model: toolchain ## check the protocol exhaustively, and that planted mistakes are found
+	cargo build --workspace --locked --bin millstream-model
+	"$(CARGO_TARGET_DIR)/debug/millstream-model" $(ARGS)
 
 lint: toolchain ## formatting and clippy; any warning fails
 	cargo fmt --all --check

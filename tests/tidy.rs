@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Lines of a file, its tests left out.
 const LINES_MAX: usize = 500;
 /// Files that were longer when the limit was set. They may shrink, and then leave the list.
-const LONGER: &[(&str, usize)] = &[("master/src/supervisor_actor.rs", 510)];
+const LONGER: &[(&str, usize)] = &[];
 /// rustfmt keeps code to 100; this is for comments.
 const LINE_CHARS_MAX: usize = 160;
 /// Shorter headers say nothing.
@@ -35,6 +35,8 @@ const USES: &[(&str, &[&str])] = &[
             "master/src/enumerate/",
             "master/src/probe/",
             "worker/src/consume/kafka/",
+            "sinks/src/kafka/",
+            "sinks/tests/",
             "cli/src/demo/",
             "cli/src/logs.rs",
             "tests/",
@@ -67,14 +69,20 @@ const USES: &[(&str, &[&str])] = &[
     ),
     ("millstream_master", &["master/", "cli/", "tests/"]),
     ("millstream_worker", &["worker/", "cli/", "tests/"]),
-    ("millstream_sinks", &["sinks/", "worker/", "tests/"]),
+    (
+        "millstream_sinks",
+        &["sinks/", "worker/", "master/src/probe/", "tests/"],
+    ),
 ];
 
 /// The crates of the workspace that each manifest may name.
 const MANIFESTS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("common", &["millstream-proto"]),
-    ("master", &["millstream-common", "millstream-proto"]),
+    (
+        "master",
+        &["millstream-common", "millstream-proto", "millstream-sinks"],
+    ),
     ("sinks", &["millstream-common"]),
     (
         "worker",

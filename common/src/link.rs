@@ -462,6 +462,7 @@ mod tests {
             counters: BTreeMap::new(),
             flows: BTreeMap::new(),
             lag: BTreeMap::new(),
+            troubles: BTreeMap::new(),
         };
         let frame = ToMaster::Snapshotted(at, Box::new(report));
         let wire = v1::WorkerFrame::try_from(frame.clone()).expect("encode");

@@ -302,6 +302,7 @@ mod tests {
             counters: BTreeMap::new(),
             flows: BTreeMap::new(),
             lag: BTreeMap::new(),
+            troubles: BTreeMap::new(),
         }
     }
 

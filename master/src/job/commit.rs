@@ -57,9 +57,7 @@ impl JobState {
     }
 
     pub(super) fn snapshotted(&mut self, report: PipelineReport) -> Handled {
-        for (source, lag) in &report.lag {
-            self.lag_reported(report.worker.clone(), *source, *lag);
-        }
+        self.observe_report(&report);
         let Some(collected) = self.coordinator.report(report) else {
             return Ok(());
         };
@@ -75,7 +73,10 @@ impl JobState {
         );
         match entry {
             Some(entry) => self.commit(entry),
-            None => self.epoch_passed(),
+            None => {
+                self.observe_empty_epoch();
+                self.epoch_passed()
+            }
         }
     }
 
@@ -93,6 +94,7 @@ impl JobState {
         }
         debug!(job = %self.entry.job, epoch = %entry.epoch, "epoch committed");
         self.restarts.committed();
+        self.observed.recovery.over(self.clock.monotonic());
         self.send_all(&ToWorker::EpochCommitted {
             at: self.at(),
             epoch: CommittedEpoch::from(&entry),

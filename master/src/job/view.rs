@@ -10,7 +10,7 @@ use millstream_common::control::{
 use millstream_common::ids::{Epoch, SinkIndex, SourceIndex, StageIndex, TaskId, WorkerId};
 use millstream_common::log::entry::{EpochEntry, JobEnd};
 use millstream_common::plan::{SinkSpec, SourceSpec};
-use millstream_common::report::SplitStatus;
+use millstream_common::report::{PipelineReport, SplitStatus};
 use ractor::RpcReplyPort;
 
 use super::job_actor::{JobState, Phase, Share};
@@ -28,7 +28,7 @@ impl JobState {
         reply: RpcReplyPort<T>,
         value: impl FnOnce(&Self) -> T,
     ) -> Handled {
-        crate::supervisor_actor::answer(reply, value(self));
+        crate::supervisor::supervisor_actor::answer(reply, value(self));
         Ok(())
     }
 
@@ -38,7 +38,7 @@ impl JobState {
                 job: self.view(),
                 lagging_sinks: self.lagging_sinks(),
             };
-            crate::supervisor_actor::answer(reply, stopped);
+            crate::supervisor::supervisor_actor::answer(reply, stopped);
         }
         Ok(())
     }
@@ -80,7 +80,8 @@ impl JobState {
             submitted_at_us: self.entry.submitted_at_us,
             last_recovery_ms: self
                 .observed
-                .last_recovery
+                .recovery
+                .last()
                 .map(|took| took.as_millis() as u64),
             checkpoint_interval_ms: self.entry.plan.settings.checkpoint_interval_ms,
             stages: row_sum::stage_views(&self.entry.plan, &self.progress),
@@ -111,6 +112,9 @@ impl JobState {
         }
         if !self.observed.cause.is_empty() {
             return Some(self.observed.cause.clone());
+        }
+        if let Some(trouble) = self.source_trouble() {
+            return Some(trouble);
         }
         let (waited, missing) = self.coordinator.waiting_for(self.clock.monotonic())?;
         let names: Vec<&str> = missing.iter().map(WorkerId::as_str).collect();
@@ -245,8 +249,43 @@ impl JobState {
             .collect()
     }
 
-    pub(super) fn lag_reported(&mut self, worker: WorkerId, source: SourceIndex, lag: u64) {
-        self.observed.lag.insert((worker, source), lag);
+    /// What readers say beside their progress.
+    pub(super) fn observe_report(&mut self, report: &PipelineReport) {
+        let worker = &report.worker;
+        let lag = report.lag.iter();
+        let lag = lag.map(|(source, lag)| ((worker.clone(), *source), *lag));
+        self.observed.lag.extend(lag);
+        let troubles = report.troubles.clone();
+        self.observed
+            .reader_troubles
+            .insert(worker.clone(), troubles);
+    }
+
+    /// What hinders a source, which is tried again meanwhile.
+    fn source_trouble(&self) -> Option<String> {
+        let observed = &self.observed;
+        let of_readers = observed.reader_troubles.values().flatten();
+        let (source, cause) = of_readers.chain(&observed.discovery_troubles).next()?;
+        let name = &self.entry.plan.sources[source.index()].name;
+        Some(format!("source {name}: {cause}; trying on"))
+    }
+
+    /// All tasks have passed a barrier between which and the one before nothing changed.
+    pub(super) fn observe_empty_epoch(&mut self) {
+        let lags_are_known = self
+            .entry
+            .plan
+            .sources
+            .iter()
+            .enumerate()
+            .all(|(index, source)| {
+                let index = SourceIndex(index as u32);
+                let is_told = self.observed.lag.keys().any(|(_, source)| *source == index);
+                is_told || !matches!(source.spec, SourceSpec::Kafka(_))
+            });
+        if lags_are_known && self.lag().unwrap_or_default() == 0 {
+            self.observed.recovery.over(self.clock.monotonic());
+        }
     }
 
     /// Keeps what is worth showing of a committed epoch.
@@ -258,9 +297,6 @@ impl JobState {
             let newest = rows_read as f64 / seconds;
             // Half of the old figure: steady for the eye, and right after a few epochs.
             self.observed.rows_per_second = (self.observed.rows_per_second + newest) / 2.0;
-        }
-        if let Some(failed_at) = self.observed.failed_at.take() {
-            self.observed.last_recovery = Some(now.saturating_sub(failed_at));
         }
         let parts = self.progress.parts.values().flatten();
         let (state_parts, state_bytes) = parts.fold((0, 0), |(count, bytes), part| {
@@ -297,6 +333,7 @@ fn sink_connector(spec: &SinkSpec) -> &'static str {
     match spec {
         SinkSpec::Postgres(_) => "postgres",
         SinkSpec::Files(_) => "files",
+        SinkSpec::Kafka(_) => "kafka",
         SinkSpec::Console(_) => "console",
         SinkSpec::Blackhole => "blackhole",
     }

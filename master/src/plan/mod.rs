@@ -10,6 +10,7 @@ pub mod check;
 mod dead_letters;
 mod explain;
 mod graph;
+mod intervals;
 mod lower;
 mod options;
 mod parse;
@@ -292,6 +293,8 @@ impl Planner<'_> {
         if self.problems.is_empty() {
             match stages::finish(settings, self.sources, self.graph, self.sinks) {
                 Ok(plan) => {
+                    self.warnings
+                        .extend(intervals::shared(&plan, &self.sink_places));
                     self.warnings.sort_by_key(Problem::place);
                     return Ok(PlannedJob {
                         plan,

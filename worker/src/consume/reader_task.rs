@@ -165,6 +165,7 @@ impl ReaderTask {
             counters,
             flow,
             lag: self.reader.lag_records(),
+            trouble: self.reader.trouble(),
         };
         // A pipeline that has ended needs no report.
         let _ = self.pipeline.cast(PipelineMessage::Reported(report));

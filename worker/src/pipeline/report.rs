@@ -31,6 +31,8 @@ pub enum TaskReport {
         flow: StageFlow,
         /// Records between its positions and the ends, if known.
         lag: Option<u64>,
+        /// What hinders its client.
+        trouble: Option<String>,
     },
     /// An operator's state is durable.
     Snapshotted {
@@ -120,6 +122,7 @@ impl Gathering {
                 counters: BTreeMap::new(),
                 flows: BTreeMap::new(),
                 lag: BTreeMap::new(),
+                troubles: BTreeMap::new(),
             },
         });
         if !open.missing.remove(&said.speaker()) {
@@ -144,6 +147,7 @@ fn add(report: &mut PipelineReport, said: TaskReport) {
             counters,
             flow,
             lag,
+            trouble,
             ..
         } => {
             report.flows.entry(task.stage).or_default().add(&flow);
@@ -152,6 +156,8 @@ fn add(report: &mut PipelineReport, said: TaskReport) {
             if let Some(lag) = lag {
                 *report.lag.entry(source).or_default() += lag;
             }
+            // What hinders one reader of a source hinders the others as well: one reason is enough.
+            report.troubles.extend(trouble.map(|cause| (source, cause)));
         }
         TaskReport::Snapshotted {
             task,
@@ -195,6 +201,7 @@ mod tests {
                 ..StageFlow::default()
             },
             lag: Some(1),
+            trouble: (index == 0).then(|| "no broker".to_owned()),
         }
     }
 
@@ -214,5 +221,6 @@ mod tests {
         assert_eq!(report.counters[&SourceIndex(0)].read, 20);
         assert_eq!(report.flows[&StageIndex(0)].received, 18);
         assert_eq!(report.lag[&SourceIndex(0)], 2);
+        assert_eq!(report.troubles[&SourceIndex(0)], "no broker");
     }
 }

@@ -16,6 +16,7 @@ use millstream_common::report::Refusal;
 use millstream_common::time::ClockRef;
 use millstream_sinks::console::standard_output;
 use millstream_sinks::factory::{self, SinkSetup};
+use millstream_sinks::kafka::RealCluster;
 use millstream_sinks::refused_rows::PlacedRow;
 use millstream_sinks::sink::{Applied, Deliverer, SinkError};
 use millstream_sinks::sink_actor::{
@@ -73,7 +74,8 @@ pub(super) async fn start(
         }),
     };
     let supervisor = state.myself.get_cell();
-    let spawned = Actor::spawn_linked(None, SinkActor, arguments, supervisor).await;
+    let name = config.actor_name(&format!("sink {}", sink_plan.name));
+    let spawned = Actor::spawn_linked(Some(name), SinkActor, arguments, supervisor).await;
     match spawned {
         Ok((actor, _)) => Ok(actor),
         Err(error) => Err(Failure::new(
@@ -100,6 +102,7 @@ fn sink_factory(
         deliverer,
         schema,
         on_violation,
+        kafka: Arc::new(RealCluster::new(state.config.worker.blocking.clone())),
         blocking: state.config.worker.blocking.clone(),
         console: standard_output(),
     };

@@ -2,8 +2,10 @@
 
 mod dead_letters;
 mod jobs;
+mod kafka_sink;
 mod lowering;
 mod refusals;
+mod source_refusals;
 
 use std::sync::Arc;
 
