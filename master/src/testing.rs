@@ -286,6 +286,7 @@ impl FakeWorker {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             counters: BTreeMap::from([(SourceIndex(0), counters)]),
+            flows: BTreeMap::new(),
             lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
         };

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorActor, EnumeratorConfig, EnumeratorMessage};
 use super::recovery_time::RecoveryTime;
+use super::refused::Refusals;
 use super::restart::RestartPolicy;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::enumerate;
@@ -193,6 +194,7 @@ pub struct JobState {
     /// Barriers sent in this generation; the first follow each other faster.
     pub(super) barrier_count: u32,
     pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
+    pub(super) refusals: Refusals,
     pub(super) observed: Observed,
     pub(super) log: ActorRef<LogMessage>,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
@@ -264,6 +266,7 @@ impl Actor for JobActor {
             stop_replies: Vec::new(),
             rescale: false,
             barrier_count: 0,
+            refusals: Refusals::default(),
             observed: Observed::default(),
             log: config.log,
             supervisor: config.supervisor,

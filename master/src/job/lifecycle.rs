@@ -235,11 +235,15 @@ impl JobState {
                 self.observed.sink_causes.insert(sink, cause);
                 Ok(())
             }
+            ToMaster::SinkRefused(at, refusal) if at.generation == self.generation => {
+                self.sink_refused(*refusal)
+            }
             ToMaster::Deployed(_)
             | ToMaster::Snapshotted(..)
             | ToMaster::PipelineFailed(..)
             | ToMaster::SinkAdvanced { .. }
             | ToMaster::SinkTroubled { .. }
+            | ToMaster::SinkRefused(..)
             | ToMaster::TornDown(_)
             | ToMaster::Hello(_)
             | ToMaster::Heartbeat => Ok(()),
@@ -310,6 +314,7 @@ impl JobState {
 
     pub(super) fn tear_down(&mut self) -> Handled {
         self.coordinator.abandon();
+        self.refusals.forget();
         self.passed = None;
         let frame = ToWorker::Teardown(self.at());
         self.sessions.retain(|worker, session| {
@@ -347,6 +352,7 @@ impl JobState {
             self.remind(DELIVERY_WAIT, Due::Delivery(self.generation));
         }
         self.phase = Phase::Delivering(end);
+        self.record_refusals()?;
         self.check_delivered()
     }
 
