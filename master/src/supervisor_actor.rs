@@ -11,7 +11,7 @@ use std::time::Duration;
 use millstream_common::blocking::BlockingRef;
 use millstream_common::control::ControlError;
 use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, WorkerId};
-use millstream_common::link::{JobGeneration, ToMaster, ToWorker, WorkerHello};
+use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
 use millstream_common::log::entry::{JobEnd, JobEntry, JobProgress};
 use millstream_common::log::{self, Entry};
 use millstream_common::plan::JobPlan;
@@ -289,7 +289,7 @@ impl SupervisorState {
         {
             return;
         }
-        if let Some(at) = job_of(&frame)
+        if let Some(at) = frame.at()
             && let Some(job) = self.jobs.get(&at.job)
         {
             // A job whose actor is gone is being started anew and waits for no frame of before.
@@ -360,6 +360,7 @@ impl SupervisorState {
                     progress,
                     end: None,
                     generation: Generation::default(),
+                    assignment: None,
                 };
                 (resumed, replayed)
             }
@@ -379,6 +380,7 @@ impl SupervisorState {
                     progress: JobProgress::default(),
                     end: None,
                     generation: Generation::default(),
+                    assignment: None,
                 };
                 (Entry::Job(Box::new(entry)), replayed)
             }
@@ -422,6 +424,7 @@ impl SupervisorState {
         let ended = job.end.clone().map(|end| (end, job.progress.clone()));
         let entry = job.entry.clone();
         let config = JobConfig {
+            lasting: job.lasting(),
             entry: job.entry,
             progress: job.progress,
             end: job.end,
@@ -459,7 +462,9 @@ impl SupervisorState {
         error!(job = %name, %cause, "job actor failed; starting it anew from the log");
         let objects = log::read_all(&self.store).await?;
         let mut jobs = replay(log::canonical(&objects))?;
-        if let Some(job) = jobs.remove(&name) {
+        if let Some(mut job) = jobs.remove(&name) {
+            // What workers held when they joined says nothing about what they run now.
+            job.assignment = None;
             self.start_job(job).await?;
         }
         Ok(())
@@ -494,17 +499,5 @@ impl SupervisorState {
                 heartbeat_age: now.saturating_sub(member.heard_at),
             })
             .collect()
-    }
-}
-
-fn job_of(frame: &ToMaster) -> Option<&JobGeneration> {
-    match frame {
-        ToMaster::Hello(_) | ToMaster::Heartbeat => None,
-        ToMaster::Deployed(at)
-        | ToMaster::Snapshotted(at, _)
-        | ToMaster::PipelineFailed(at, _)
-        | ToMaster::SinkAdvanced { at, .. }
-        | ToMaster::SinkTroubled { at, .. }
-        | ToMaster::TornDown(at) => Some(at),
     }
 }

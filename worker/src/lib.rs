@@ -9,6 +9,7 @@ pub mod config;
 pub mod consume;
 pub mod decode;
 pub mod exchange;
+mod holding;
 pub mod ipc;
 mod link;
 pub mod operator;

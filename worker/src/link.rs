@@ -1,8 +1,9 @@
 //! The worker's end of the link: dials a master, says Hello, carries frames both ways, dials again.
 //!
-//! Run as one task of the worker's supervisor actor, which gets every frame as a message and answers through the sender that comes
-//! with [`SupervisorMessage::Attached`]. Sends a heartbeat every 300 ms. Failure: the end of the stream, a broken frame or
-//! silence is told as `Detached`; the next dial follows after a short pause, at the next address of the list.
+//! Run as one task of the worker's supervisor actor, which says the Hello of each dial, gets every frame as a message and answers
+//! through the sender that comes with [`SupervisorMessage::Attached`]. Sends a heartbeat every 300 ms. Failure: the end of the
+//! stream, a broken frame or silence is told as `Detached`; the next dial follows after a short pause, at the next address of
+//! the list.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
 use millstream_common::net::{NetRef, channel};
 use millstream_proto::v1;
 use millstream_proto::v1::worker_link_client::WorkerLinkClient;
-use ractor::ActorRef;
+use ractor::{ActorRef, call};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_stream::StreamExt;
@@ -39,9 +40,7 @@ pub(crate) struct LinkConfig {
     pub(crate) net: NetRef,
     /// The masters' addresses.
     pub(crate) addresses: Vec<String>,
-    /// Who we are.
-    pub(crate) hello: WorkerHello,
-    /// Who gets the frames.
+    /// Who says Hello and gets the frames.
     pub(crate) supervisor: ActorRef<SupervisorMessage>,
 }
 
@@ -50,7 +49,11 @@ pub(crate) async fn keep_link(config: LinkConfig) {
     let mut is_known_lost = false;
     let mut delay = REDIAL_DELAY;
     for address in config.addresses.iter().cycle() {
-        match attach(&config, address).await {
+        // What the worker holds is asked anew for each dial, behind all frames of the last link.
+        let Ok(hello) = call!(config.supervisor, SupervisorMessage::Hello) else {
+            return;
+        };
+        match attach(&config, address, hello).await {
             Ok((sender, frames)) => {
                 is_known_lost = false;
                 info!(%address, "attached to the master");
@@ -76,14 +79,18 @@ pub(crate) async fn keep_link(config: LinkConfig) {
 
 type Attached = (mpsc::Sender<ToMaster>, Streaming<v1::MasterFrame>);
 
-async fn attach(config: &LinkConfig, address: &str) -> Result<Attached, String> {
+async fn attach(
+    config: &LinkConfig,
+    address: &str,
+    hello: WorkerHello,
+) -> Result<Attached, String> {
     let channel = channel(&config.net, address).map_err(|error| chain(&error))?;
     let mut client = WorkerLinkClient::new(channel)
         .max_decoding_message_size(FRAME_BYTES_MAX)
         .max_encoding_message_size(FRAME_BYTES_MAX);
     let (sender, receiver) = mpsc::channel(FRAMES_WAITING_MAX);
     sender
-        .try_send(ToMaster::Hello(config.hello.clone()))
+        .try_send(ToMaster::Hello(hello))
         .map_err(|error| error.to_string())?;
     let outgoing =
         ReceiverStream::new(receiver).map_while(|frame| match v1::WorkerFrame::try_from(frame) {
@@ -144,8 +151,8 @@ async fn carry(
                     Err(status) => return lost(status.message()),
                 };
                 let message = match frame {
-                    ToWorker::Welcome { storage_url, .. } => match unwelcomed.take() {
-                        Some(frames) => SupervisorMessage::Attached { frames, storage_url },
+                    ToWorker::Welcome { term, storage_url } => match unwelcomed.take() {
+                        Some(frames) => SupervisorMessage::Attached { frames, term, storage_url },
                         None => return lost("the master said Welcome twice"),
                     },
                     frame => SupervisorMessage::Frame(Box::new(frame)),
