@@ -1,5 +1,5 @@
 # The commands of the project. They need a Rust toolchain and a C++ compiler; `make test` and
-# `make bench` also start real Kafka and PostgreSQL by themselves (tests/services).
+# `make bench` also start real Kafka and PostgreSQL by themselves, the tests S3 too (tests/services).
 # Everything is built with `--workspace`: a part alone would select other features of the
 # dependencies and build them a second time.
 
@@ -15,7 +15,7 @@ services := tests/services/services --dir $(services_dir) --offset auto
 bench_services := tests/services/services --dir $(services_dir)-bench --offset auto
 
 # What the tests talk to; give ARGS to `make test` for a filter.
-SERVICES ?= kafka postgres
+SERVICES ?= kafka postgres s3
 ARGS ?=
 
 help: ## list the commands

@@ -9,7 +9,8 @@ use millstream_tests::generator;
 use crate::clicks::{Clicks, PARTITION_COUNT, job};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_master_finds_its_job_in_the_log_and_goes_on_without_a_rewind() -> anyhow::Result<()> {
+async fn a_restarted_master_finds_its_job_in_the_log_and_goes_on_without_a_rewind()
+-> anyhow::Result<()> {
     let clicks = Clicks::shared("master_crash").await?;
     let mut cluster = Cluster::start(clicks.environment(), 2).await?;
     cluster.submit("clicks", &job("page_views.sql")?).await?;

@@ -15,7 +15,6 @@ mod link;
 pub mod operator;
 pub mod pipeline;
 pub mod ship;
-mod side_task;
 pub mod snapshot;
 pub mod supervisor_actor;
 pub mod transform;

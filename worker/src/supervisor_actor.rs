@@ -26,7 +26,7 @@ use crate::exchange::registry::EdgeRegistry;
 use crate::holding::Holding;
 use crate::link::{LinkConfig, keep_link};
 use crate::pipeline::pipeline_actor::{PipelineActor, PipelineConfig, PipelineMessage};
-use crate::side_task;
+use millstream_common::task;
 
 /// How long pipelines run on while no master has confirmed them. They read on and fold, but nothing of it can be
 /// recorded; after this, a rewind costs less than what they hold.
@@ -119,7 +119,7 @@ impl Actor for SupervisorActor {
         let mut tasks = JoinSet::new();
         let supervisor = myself.clone();
         tasks.spawn(async move {
-            if let Err(panicked) = side_task::guarded(keep_link(link)).await {
+            if let Err(panicked) = task::caught(keep_link(link)).await {
                 // Without a link the worker is of no use; whoever runs it starts it again.
                 supervisor.stop(Some(format!("link: {panicked}")));
             }

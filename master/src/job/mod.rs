@@ -1,7 +1,8 @@
 //! Jobs: one actor each, from submission to its end.
 //!
 //! [`job_actor`] receives, [`lifecycle`] moves the job from phase to phase, [`claims`] knows which splits are
-//! whose, [`restart`] decides about failures, [`reattach`] about going on under a new master, [`deploy`] builds what workers are sent, [`view`] is what people see.
+//! whose, [`restart`] decides about failures, [`reattach`] about going on under a new master, [`recovery_time`] measures what both take,
+//! [`deploy`] builds what workers are sent, [`view`] is what people see.
 
 pub mod claims;
 mod commit;
@@ -10,6 +11,7 @@ pub mod enumerator_actor;
 pub mod job_actor;
 mod lifecycle;
 pub(crate) mod reattach;
+mod recovery_time;
 pub mod restart;
 mod takeover;
 mod view;

@@ -4,7 +4,7 @@
 //! down as soon as its worker says that it holds it. Failure: workers that do not come back in time, or not
 //! with everything, mean a rewind to the log's head, as after the loss of a worker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use millstream_common::ids::WorkerId;
@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::job_actor::{Due, JobState, Phase, WorkerHandle, Workers};
 use super::lifecycle::Handled;
 use super::reattach::{self, Lasting, Resumption, Verdict};
+use crate::assign::workers_with_tasks;
 use crate::checkpoint::coordinator::Coordinator;
 
 /// How long workers have to come back: they dial every 200 ms.
@@ -27,6 +28,7 @@ impl JobState {
         };
         self.generation = lasting.generation;
         self.observed.cause = "waiting for the workers that ran it".to_owned();
+        self.observed.recovery.lost(self.clock.monotonic());
         self.remind(REATTACH_WAIT, Due::Reattachment);
         self.reattach()
     }
@@ -75,17 +77,20 @@ impl JobState {
             job = %self.entry.job, generation = %lasting.generation, epoch = %self.progress.epoch,
             open = ?open.as_ref().map(|barrier| barrier.epoch), "go on with what workers hold"
         );
-        let workers: BTreeSet<WorkerId> = lasting.assignment.workers().into_iter().collect();
-        self.assignment = lasting.assignment;
-        self.assignment.splits.extend(given);
-        let joined = self.workers.iter();
-        self.sessions = joined
-            .filter(|(worker, _)| workers.contains(*worker))
+        // A worker without a task holds the generation as well.
+        let holders = self.workers.iter().filter(|(_, handle)| {
+            let held = self.held_by(handle);
+            held.is_some_and(|held| held.at.generation == lasting.generation)
+        });
+        self.sessions = holders
             .map(|(worker, handle)| (worker.clone(), handle.session))
             .collect();
         self.rescale = self.workers.len() > self.sessions.len();
+        self.assignment = lasting.assignment;
+        self.assignment.splits.extend(given);
+        let reporters = workers_with_tasks(&self.assignment);
         let now = self.clock.monotonic();
-        self.coordinator = Coordinator::resume(workers, triggered, open.clone(), now);
+        self.coordinator = Coordinator::resume(reporters, triggered, open.clone(), now);
         self.observed.cause.clear();
         self.phase = Phase::Running;
         // Before it repeats its report, a worker has to know that somebody listens; the rest it obeys once.

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::reader_task::{ReaderCommand, ReaderTask};
 use crate::pipeline::pipeline_actor::PipelineMessage;
-use crate::side_task;
+use millstream_common::task;
 
 /// Commands that wait for the loop: it hears them between two batches. More than a barrier, its commit and a few claims
 /// never wait, for epochs follow one another.
@@ -49,7 +49,7 @@ impl Actor for ReaderActor {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let name = task.name.clone();
-            let result = side_task::guarded(task.run(received)).await;
+            let result = task::caught(task.run(received)).await;
             let result = result
                 .unwrap_or_else(|panicked| Err(Failure::new(Kind::Internal, name, &panicked)));
             // The actor owns this task and outlives it.

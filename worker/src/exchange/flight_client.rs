@@ -33,7 +33,7 @@ use super::message::{BarrierKind, EdgeBarrier, EdgeId, OnLost, PeerLost};
 use super::registry::REGISTER_WAIT;
 use super::sender::{EdgeSender, SendError};
 use super::wire::{self, Answer, BatchEncoder, ENCODED_BATCH_BYTES_MAX, ExchangeHello};
-use crate::side_task;
+use millstream_common::task;
 
 /// How long a dialled peer may take to accept an edge: its wait for the edge's registration, and the way there and back.
 pub const ANSWER_WAIT: Duration = REGISTER_WAIT.saturating_add(Duration::from_secs(5));
@@ -290,7 +290,7 @@ struct CreditReader {
 
 impl CreditReader {
     async fn run(mut self) {
-        let lost = match side_task::guarded(self.read()).await {
+        let lost = match task::caught(self.read()).await {
             Ok(read) => read.err(),
             Err(panicked) => Some(panicked.to_string()),
         };

@@ -23,8 +23,8 @@ use crate::exchange::align::{Alignment, Outcome};
 use crate::exchange::message::{EdgeBarrier, EdgeBatch, EdgeId, StreamMessage};
 use crate::pipeline::pipeline_actor::PipelineMessage;
 use crate::pipeline::report::TaskReport;
-use crate::side_task;
 use crate::snapshot::{LiveParts, PartScope, PendingPart};
+use millstream_common::task;
 
 /// What a keyed task takes.
 pub enum KeyedMessage {
@@ -216,7 +216,7 @@ impl KeyedState {
         let pipeline = self.config.pipeline.clone();
         let name = self.config.name.clone();
         self.tasks.spawn(async move {
-            let stored = side_task::guarded(async {
+            let stored = task::caught(async {
                 match &pending {
                     Some(pending) => pending.store(&store).await,
                     None => Ok(()),
