@@ -129,7 +129,12 @@ pub enum JobMessage {
 #[derive(Debug)]
 pub(super) enum Phase {
     /// For the workers that ran it under the last master.
-    Reattaching(Lasting),
+    Reattaching {
+        /// What they ran.
+        lasting: Lasting,
+        /// One of them is back, and the time of the others runs.
+        is_timed: bool,
+    },
     /// For the first look at its sources, or for a worker.
     Waiting,
     /// The Assign entry is on its way into the log.
@@ -325,7 +330,10 @@ impl Actor for JobActor {
 fn first_phase(end: Option<JobEnd>, lasting: Option<Lasting>, progress: &JobProgress) -> Phase {
     match (end, lasting) {
         (Some(end), _) => Phase::Ended(end),
-        (None, Some(lasting)) if !progress.drained => Phase::Reattaching(lasting),
+        (None, Some(lasting)) if !progress.drained => Phase::Reattaching {
+            lasting,
+            is_timed: false,
+        },
         (None, _) => Phase::Waiting,
     }
 }

@@ -97,7 +97,7 @@ impl JobState {
         let known = std::mem::replace(&mut self.workers, workers);
         self.dismiss_joined(&known);
         match self.phase {
-            Phase::Reattaching(_) => self.reattach(),
+            Phase::Reattaching { .. } => self.reattach(),
             Phase::Waiting => self.advance(),
             Phase::Recovering | Phase::Ending | Phase::Ended(_) => Ok(()),
             Phase::Assigning | Phase::Deploying(_) | Phase::Running | Phase::Delivering(_) => {
@@ -266,7 +266,7 @@ impl JobState {
     }
 
     fn failed(&mut self, worker: &WorkerId, failure: &Failure) -> Handled {
-        if matches!(self.phase, Phase::Reattaching(_)) {
+        if matches!(self.phase, Phase::Reattaching { .. }) {
             return self.rewind(&format!("on {worker}: {failure}"));
         }
         let is_stale = matches!(
@@ -332,7 +332,7 @@ impl JobState {
             }
             (Phase::Delivering(JobEnd::Finished), StopMode::Stop) => self.end(JobEnd::Stopped),
             (Phase::Delivering(_), _) => Ok(()),
-            (Phase::Reattaching(_), StopMode::Stop) => {
+            (Phase::Reattaching { .. }, StopMode::Stop) => {
                 self.dismiss();
                 self.end(JobEnd::Stopped)
             }

@@ -17,24 +17,24 @@ use super::reattach::{self, Lasting, Resumption, Verdict};
 use crate::assign::workers_with_tasks;
 use crate::checkpoint::coordinator::Coordinator;
 
-/// How long workers have to come back: they dial every 200 ms.
-const REATTACH_WAIT: Duration = Duration::from_secs(2);
+/// How long the others have to come back once the first worker is there: they dial every 200 ms. While nobody is there, nothing
+/// could be placed either.
+const REATTACH_WAIT: Duration = Duration::from_secs(3);
 
 impl JobState {
     /// The generation of the log is the one whose frames count, until another is placed.
     pub(super) fn begin_reattaching(&mut self) -> Handled {
-        let Phase::Reattaching(lasting) = &self.phase else {
+        let Phase::Reattaching { lasting, .. } = &self.phase else {
             return Ok(());
         };
         self.generation = lasting.generation;
         self.observed.cause = "waiting for the workers that ran it".to_owned();
         self.observed.recovery.lost(self.clock.monotonic());
-        self.remind(REATTACH_WAIT, Due::Reattachment);
         self.reattach()
     }
 
     pub(super) fn reattach(&mut self) -> Handled {
-        let Phase::Reattaching(lasting) = &self.phase else {
+        let Phase::Reattaching { lasting, is_timed } = &self.phase else {
             return Ok(());
         };
         let workers = self.workers.iter();
@@ -42,7 +42,14 @@ impl JobState {
             .map(|(worker, handle)| (worker.clone(), self.held_by(handle)))
             .collect();
         match reattach::decide(lasting, &self.progress, &joined) {
-            Verdict::Wait => Ok(()),
+            Verdict::Wait if joined.is_empty() || *is_timed => Ok(()),
+            Verdict::Wait => {
+                self.remind(REATTACH_WAIT, Due::Reattachment);
+                let lasting = lasting.clone();
+                let is_timed = true;
+                self.phase = Phase::Reattaching { lasting, is_timed };
+                Ok(())
+            }
             Verdict::Rewind(cause) => self.rewind(&cause),
             Verdict::GoOn(resumption) => {
                 let lasting = lasting.clone();
@@ -53,7 +60,7 @@ impl JobState {
 
     pub(super) fn reattachment_due(&mut self) -> Handled {
         match self.phase {
-            Phase::Reattaching(_) => self.rewind("not all workers that ran it came back"),
+            Phase::Reattaching { .. } => self.rewind("not all workers that ran it came back"),
             _ => Ok(()),
         }
     }
@@ -121,7 +128,7 @@ impl JobState {
 
     /// A worker that joins while the job does not wait for it holds nothing that can be gone on with.
     pub(super) fn dismiss_joined(&self, known: &Workers) {
-        if matches!(self.phase, Phase::Reattaching(_)) {
+        if matches!(self.phase, Phase::Reattaching { .. }) {
             return;
         }
         for (worker, handle) in self.workers.iter() {

@@ -23,7 +23,7 @@ use crate::exchange::message::{EdgeId, StreamMessage};
 use crate::ipc::{self, ObjectError};
 use crate::pipeline::pipeline_actor::PipelineMessage;
 use crate::pipeline::report::TaskReport;
-use crate::side_task;
+use millstream_common::task;
 
 /// A segment is closed when it holds this much.
 pub const SEGMENT_BYTES_MAX: usize = 32 << 20;
@@ -223,7 +223,7 @@ impl ShipState {
         let output = self.config.output;
         self.finishing.spawn(async move {
             let origin = format!("ship {relation}");
-            let message = match side_task::guarded(uploads.finish(&cache)).await {
+            let message = match task::caught(uploads.finish(&cache)).await {
                 Ok(Ok(segments)) => PipelineMessage::Reported(TaskReport::Shipped {
                     output,
                     epoch,
@@ -258,7 +258,7 @@ impl EpochUploads {
         self.wait_below(1).await?;
         self.done.sort_by_key(|uploaded| uploaded.index);
         let segments = self.done.into_iter().map(|uploaded| {
-            cache.keep(uploaded.segment.path.clone(), uploaded.batches);
+            cache.keep(&uploaded.segment, uploaded.batches);
             uploaded.segment
         });
         Ok(segments.collect())
