@@ -247,6 +247,7 @@ mod tests {
             segments: Vec::new(),
             counters: BTreeMap::new(),
             lag: BTreeMap::new(),
+            troubles: BTreeMap::new(),
         };
         ToMaster::Snapshotted(at(), Box::new(report))
     }
