@@ -12,7 +12,6 @@ mod clicks;
 mod control_api;
 mod demo;
 mod generate;
-mod jobs;
 mod join_and_leave;
 mod kafka_sink;
 mod master_crash;
