@@ -10,6 +10,7 @@ pub mod consume;
 pub mod decode;
 pub mod exchange;
 pub mod failed_rows;
+mod holding;
 pub mod ipc;
 mod link;
 pub mod operator;

@@ -95,7 +95,7 @@ impl JobState {
             Phase::Assigning | Phase::Deploying(_) => State::Deploying,
             Phase::Running if self.stop.is_some() => State::Stopping,
             Phase::Running => State::Running,
-            Phase::Recovering => State::Recovering,
+            Phase::Recovering | Phase::Reattaching { .. } => State::Recovering,
             Phase::Delivering(_) | Phase::Ending => State::Stopping,
             Phase::Ended(JobEnd::Stopped) => State::Stopped,
             Phase::Ended(JobEnd::Finished) => State::Finished,

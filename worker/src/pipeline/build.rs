@@ -65,12 +65,14 @@ pub(super) async fn build(state: &mut PipelineState) -> Result<Built, Failure> {
     let assignment = deploy.assignment.clone();
     let worker = state.config.worker.name.clone();
     let wiring = Wiring::new(&plan, &assignment, &worker);
+    let sinks_here = wiring.local_sinks().into_iter();
+    let read_here = sinks_here.map(|sink| plan.sinks[sink.index()].output);
     let mut builder = Builder {
         mailboxes: mailboxes(&plan, &wiring),
         plan: plan.clone(),
         ships: BTreeMap::new(),
         remote: BTreeMap::new(),
-        cache: Arc::new(SegmentCache::default()),
+        cache: Arc::new(SegmentCache::new(read_here)),
         state,
     };
     let edges = builder.register(&wiring)?;
