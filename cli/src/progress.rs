@@ -148,6 +148,8 @@ mod tests {
             submitted_at_us: 0,
             last_recovery_ms: None,
             checkpoint_interval_ms: 1000,
+            stages: Vec::new(),
+            rows_unaccounted: 0,
         }
     }
 
@@ -171,6 +173,7 @@ mod tests {
             marker: Epoch(3),
             lag_epochs: 38,
             rows_delivered: 0,
+            rows_refused: 0,
             cause: Some("connection refused".to_owned()),
             worker: None,
         });

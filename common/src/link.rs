@@ -7,16 +7,16 @@
 use std::collections::BTreeMap;
 
 use millstream_proto::v1;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
 use crate::ids::{
     Epoch, Generation, Incarnation, JobName, SinkIndex, SourceIndex, SplitId, Term, WorkerId,
 };
-use crate::log::entry::{Assignment, CommittedEpoch};
+use crate::log::entry::{Assignment, CommittedEpoch, SplitPlacement};
 use crate::plan::JobPlan;
-use crate::report::{AssignedSplit, PipelineReport, RestorePoint, SplitProgress};
+use crate::report::{AssignedSplit, PipelineReport, Refusal, RestorePoint, SplitProgress};
 use crate::time::EventTime;
 
 /// A frame that is not what the contract says.
@@ -25,7 +25,7 @@ use crate::time::EventTime;
 pub struct FrameError(String);
 
 /// One assignment of one job: what every frame about a job names.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct JobGeneration {
     /// The job.
     pub job: JobName,
@@ -68,8 +68,26 @@ pub enum ToMaster {
         /// It waits for a person.
         suspended: bool,
     },
+    /// A sink refused rows and waits with its run until the log says so. Said again until it does.
+    SinkRefused(JobGeneration, Box<Refusal>),
     /// Nothing of the generation is left.
     TornDown(JobGeneration),
+}
+
+impl ToMaster {
+    /// The generation that the frame is about.
+    pub fn at(&self) -> Option<&JobGeneration> {
+        match self {
+            Self::Hello(_) | Self::Heartbeat => None,
+            Self::Deployed(at)
+            | Self::Snapshotted(at, _)
+            | Self::PipelineFailed(at, _)
+            | Self::SinkAdvanced { at, .. }
+            | Self::SinkTroubled { at, .. }
+            | Self::SinkRefused(at, _)
+            | Self::TornDown(at) => Some(at),
+        }
+    }
 }
 
 /// Who a worker is.
@@ -83,6 +101,33 @@ pub struct WorkerHello {
     pub slots: u32,
     /// Of the program.
     pub version: String,
+    /// The pipelines that it has kept since its last master was lost.
+    pub held: Vec<Held>,
+}
+
+/// A pipeline that runs on without a master, and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Whose.
+    pub at: JobGeneration,
+    /// Which life of the job's state.
+    pub incarnation: Incarnation,
+    /// The epoch behind which it began.
+    pub restored: Epoch,
+    /// The last barrier that it was sent.
+    pub barrier: Option<BarrierCommand>,
+    /// The last epoch that its sinks know to be in the log.
+    pub committed: Epoch,
+    /// Splits that readers were given while it ran, and that have not ended.
+    pub given: Vec<SplitPlacement>,
+}
+
+impl Held {
+    /// The epoch behind which its readers read.
+    pub fn passed(&self) -> Epoch {
+        let barrier = self.barrier.as_ref();
+        barrier.map_or(self.restored, |barrier| barrier.epoch)
+    }
 }
 
 /// What a master says.
@@ -112,10 +157,28 @@ pub enum ToWorker {
     },
     /// Splits found while the job runs.
     AssignSplits(JobGeneration, Vec<AssignedSplit>),
+    /// Go on with what was kept of the generation, and say again what its last master may not have heard.
+    Resume(JobGeneration),
     /// End everything of the generation.
     Teardown(JobGeneration),
     /// Keeps the stream known to be alive.
     Ping,
+}
+
+impl ToWorker {
+    /// The generation that the frame is about.
+    pub fn at(&self) -> Option<&JobGeneration> {
+        match self {
+            Self::Welcome { .. } | Self::Ping => None,
+            Self::Deploy(deploy) => Some(&deploy.at),
+            Self::Start(at)
+            | Self::Barrier(at, _)
+            | Self::EpochCommitted { at, .. }
+            | Self::AssignSplits(at, _)
+            | Self::Resume(at)
+            | Self::Teardown(at) => Some(at),
+        }
+    }
 }
 
 /// Positions by source and split.
@@ -139,7 +202,7 @@ pub struct Deploy {
 }
 
 /// A barrier, as readers insert it and every edge carries it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BarrierCommand {
     /// The epoch that ends.
     pub epoch: Epoch,
@@ -150,7 +213,7 @@ pub struct BarrierCommand {
 }
 
 /// What comes after a barrier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BarrierKind {
     /// The next epoch.
@@ -194,6 +257,7 @@ impl TryFrom<ToMaster> for v1::WorkerFrame {
                 flight_address: hello.flight_address,
                 slots: hello.slots,
                 version: hello.version,
+                held: json(&hello.held)?,
             }),
             ToMaster::Heartbeat => Frame::Heartbeat(v1::Heartbeat {}),
             ToMaster::Deployed(at) => Frame::Deployed(v1::Deployed {
@@ -235,6 +299,11 @@ impl TryFrom<ToMaster> for v1::WorkerFrame {
                 cause,
                 suspended,
             }),
+            ToMaster::SinkRefused(at, refusal) => Frame::SinkRefused(v1::SinkRefused {
+                job: at.job.0,
+                generation: at.generation.0,
+                refusal: json(&refusal)?,
+            }),
             ToMaster::TornDown(at) => Frame::TornDown(v1::TornDown {
                 job: at.job.0,
                 generation: at.generation.0,
@@ -258,6 +327,7 @@ impl TryFrom<v1::WorkerFrame> for ToMaster {
                 flight_address: hello.flight_address,
                 slots: hello.slots,
                 version: hello.version,
+                held: parse(&hello.held)?,
             }),
             Frame::Heartbeat(_) => Self::Heartbeat,
             Frame::Deployed(frame) => Self::Deployed(at(frame.job, frame.generation)),
@@ -279,6 +349,9 @@ impl TryFrom<v1::WorkerFrame> for ToMaster {
                 cause: frame.cause,
                 suspended: frame.suspended,
             },
+            Frame::SinkRefused(frame) => {
+                Self::SinkRefused(at(frame.job, frame.generation), parse(&frame.refusal)?)
+            }
             Frame::TornDown(frame) => Self::TornDown(at(frame.job, frame.generation)),
         })
     }
@@ -316,6 +389,10 @@ impl TryFrom<ToWorker> for v1::MasterFrame {
                 splits: json(&splits)?,
             }),
             ToWorker::Teardown(at) => Frame::Teardown(v1::Teardown {
+                job: at.job.0,
+                generation: at.generation.0,
+            }),
+            ToWorker::Resume(at) => Frame::Resume(v1::Resume {
                 job: at.job.0,
                 generation: at.generation.0,
             }),
@@ -401,6 +478,7 @@ impl TryFrom<v1::MasterFrame> for ToWorker {
                 Self::AssignSplits(at(frame.job, frame.generation), parse(&frame.splits)?)
             }
             Frame::Teardown(frame) => Self::Teardown(at(frame.job, frame.generation)),
+            Frame::Resume(frame) => Self::Resume(at(frame.job, frame.generation)),
             Frame::Ping(_) => Self::Ping,
         })
     }
@@ -439,9 +517,26 @@ mod tests {
             kind: BarrierKind::Stop,
             watermarks: BTreeMap::from([(SourceIndex(0), EventTime(-5))]),
         };
-        let frame = ToWorker::Barrier(at.clone(), barrier);
+        let frame = ToWorker::Barrier(at.clone(), barrier.clone());
         let wire = v1::MasterFrame::try_from(frame.clone()).expect("encode");
         assert_eq!(ToWorker::try_from(wire).expect("decode"), frame);
+
+        let hello = ToMaster::Hello(WorkerHello {
+            worker: "w1".into(),
+            flight_address: "w1:7080".to_owned(),
+            slots: 2,
+            version: "1".to_owned(),
+            held: vec![Held {
+                at: at.clone(),
+                incarnation: Incarnation::fresh(),
+                restored: Epoch(1),
+                barrier: Some(barrier),
+                committed: Epoch(2),
+                given: Vec::new(),
+            }],
+        });
+        let wire = v1::WorkerFrame::try_from(hello.clone()).expect("encode");
+        assert_eq!(ToMaster::try_from(wire).expect("decode"), hello);
 
         let report = PipelineReport {
             epoch: Epoch(3),
@@ -450,6 +545,7 @@ mod tests {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
             lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
         };

@@ -10,6 +10,7 @@ mod check;
 mod check_outside;
 mod clicks;
 mod control_api;
+mod dead_letters;
 mod demo;
 mod generate;
 mod join_and_leave;

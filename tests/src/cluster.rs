@@ -251,9 +251,10 @@ impl Cluster {
         .with_context(|| self.logs())
     }
 
-    /// All that the master said.
+    /// All that the masters said.
     pub fn master_said(&self) -> String {
-        self.masters[0].process.said()
+        let masters = self.masters.iter();
+        masters.map(|master| master.process.said()).collect()
     }
 
     /// The end of what each process said, for the message of a failed test.

@@ -1,9 +1,10 @@
 //! The worker's end of the link: dials a master, says Hello, carries frames both ways, dials again.
 //!
-//! Run as one task of the worker's supervisor actor, which gets every frame as a message and answers through the sender that comes
-//! with [`SupervisorMessage::Attached`]. Sends a heartbeat every 300 ms. Failure: the end of the stream, a broken frame or
-//! silence is told as `Detached`; the next dial follows after a short pause. All masters are dialled at once, for one that hangs
-//! must not hide the one that reigns now; one whose term is below the highest that was seen is left again (INV-4).
+//! Run as one task of the worker's supervisor actor, which says the Hello of each dial, gets every frame as a message and answers
+//! through the sender that comes with [`SupervisorMessage::Attached`]. Sends a heartbeat every 300 ms. Failure: the end of the
+//! stream, a broken frame or silence is told as `Detached`; the next dial follows after a short pause. All masters are dialled at
+//! once, for one that hangs must not hide the one that reigns now; one whose term is below the highest that was seen is left
+//! again (INV-4).
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
 use millstream_common::net::{NetRef, channel};
 use millstream_proto::v1;
 use millstream_proto::v1::worker_link_client::WorkerLinkClient;
-use ractor::ActorRef;
+use ractor::{ActorRef, call};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_stream::StreamExt;
@@ -42,9 +43,7 @@ pub(crate) struct LinkConfig {
     pub(crate) net: NetRef,
     /// The masters' addresses.
     pub(crate) addresses: Vec<String>,
-    /// Who we are.
-    pub(crate) hello: WorkerHello,
-    /// Who gets the frames.
+    /// Who says Hello and gets the frames.
     pub(crate) supervisor: ActorRef<SupervisorMessage>,
 }
 
@@ -52,8 +51,8 @@ pub(crate) struct LinkConfig {
 pub(crate) async fn keep_link(config: LinkConfig) {
     let mut delay = REDIAL_DELAY;
     let mut newest = Term::default();
-    loop {
-        let (address, (sender, frames)) = dial_all(&config).await;
+    // Without an actor there is nobody to say Hello.
+    while let Some((address, (sender, frames))) = dial_all(&config).await {
         info!(%address, "attached to the master");
         let end = carry(&config, sender, frames, &mut newest).await;
         // A worker that is ending detaches by itself.
@@ -69,22 +68,20 @@ pub(crate) async fn keep_link(config: LinkConfig) {
     }
 }
 
-/// Dials every address again and again; the first that says Welcome is taken.
-async fn dial_all(config: &LinkConfig) -> (&str, Attached) {
+/// Dials every address again and again; the first that says Welcome is taken. `None`: the worker has ended.
+async fn dial_all(config: &LinkConfig) -> Option<(&str, Attached)> {
     let addresses = config.addresses.iter();
     let mut dials: FuturesUnordered<_> = addresses.map(|address| dial(config, address)).collect();
-    match dials.next().await {
-        Some(attached) => attached,
-        // Without an address there is nobody to wait for.
-        None => std::future::pending().await,
-    }
+    dials.next().await.flatten()
 }
 
-async fn dial<'a>(config: &LinkConfig, address: &'a str) -> (&'a str, Attached) {
+async fn dial<'a>(config: &LinkConfig, address: &'a str) -> Option<(&'a str, Attached)> {
     let mut is_known = false;
     loop {
-        match attach(config, address).await {
-            Ok(attached) => return (address, attached),
+        // What the worker holds is asked anew for each dial, behind all frames of the last link.
+        let hello = call!(config.supervisor, SupervisorMessage::Hello).ok()?;
+        match attach(config, address, hello).await {
+            Ok(attached) => return Some((address, attached)),
             Err(cause) if is_known => debug!(%address, %cause, "attach to the master"),
             Err(cause) => {
                 is_known = true;
@@ -97,14 +94,18 @@ async fn dial<'a>(config: &LinkConfig, address: &'a str) -> (&'a str, Attached) 
 
 type Attached = (mpsc::Sender<ToMaster>, Streaming<v1::MasterFrame>);
 
-async fn attach(config: &LinkConfig, address: &str) -> Result<Attached, String> {
+async fn attach(
+    config: &LinkConfig,
+    address: &str,
+    hello: WorkerHello,
+) -> Result<Attached, String> {
     let channel = channel(&config.net, address).map_err(|error| chain(&error))?;
     let mut client = WorkerLinkClient::new(channel)
         .max_decoding_message_size(FRAME_BYTES_MAX)
         .max_encoding_message_size(FRAME_BYTES_MAX);
     let (sender, receiver) = mpsc::channel(FRAMES_WAITING_MAX);
     sender
-        .try_send(ToMaster::Hello(config.hello.clone()))
+        .try_send(ToMaster::Hello(hello))
         .map_err(|error| error.to_string())?;
     let outgoing =
         ReceiverStream::new(receiver).map_while(|frame| match v1::WorkerFrame::try_from(frame) {
@@ -172,7 +173,7 @@ async fn carry(
                     ToWorker::Welcome { term, storage_url } => match unwelcomed.take() {
                         Some(frames) => {
                             *newest = term;
-                            SupervisorMessage::Attached { frames, storage_url }
+                            SupervisorMessage::Attached { frames, term, storage_url }
                         }
                         None => return lost("the master said Welcome twice"),
                     },

@@ -61,6 +61,8 @@ impl Script {
             submitted_at_us: 0,
             last_recovery_ms: None,
             checkpoint_interval_ms: 1000,
+            stages: Vec::new(),
+            rows_unaccounted: 0,
         }
     }
 }

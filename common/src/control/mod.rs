@@ -7,7 +7,9 @@ mod error;
 mod view;
 
 pub use error::ControlError;
-pub use view::{CheckpointView, JobState, JobView, SinkView, SourceView, WorkerView};
+pub use view::{
+    BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, WorkerView,
+};
 
 use serde::Serialize;
 

@@ -13,7 +13,7 @@ use millstream_common::blocking::BlockingRef;
 use millstream_common::control::{CheckpointView, JobView, StopMode, Stopped};
 use millstream_common::error::Failure;
 use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
-use millstream_common::link::{BarrierKind, ToMaster, ToWorker};
+use millstream_common::link::{BarrierKind, Held, ToMaster, ToWorker};
 use millstream_common::log::entry::{Assignment, EpochEntry, JobEnd, JobEntry, JobProgress};
 use millstream_common::report::SplitStart;
 use millstream_common::time::ClockRef;
@@ -22,7 +22,9 @@ use tokio::sync::mpsc;
 
 use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorActor, EnumeratorConfig, EnumeratorMessage};
+use super::reattach::Lasting;
 use super::recovery_time::RecoveryTime;
+use super::refused::Refusals;
 use super::restart::RestartPolicy;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::enumerate;
@@ -38,6 +40,8 @@ pub struct WorkerHandle {
     pub slots: u32,
     /// Where its Flight server is reached.
     pub flight_address: String,
+    /// The pipelines that it held when it joined.
+    pub held: Arc<[Held]>,
     /// What it is sent; bounded, a full queue is a lost worker.
     pub frames: mpsc::Sender<ToWorker>,
 }
@@ -84,6 +88,8 @@ pub enum Due {
     Discovery(SourceIndex),
     /// Sinks have had their time to hold the last epoch of a stop.
     Delivery(Generation),
+    /// Workers have had their time to come back with what they hold.
+    Reattachment,
 }
 
 /// What a job's actor takes.
@@ -123,6 +129,13 @@ pub enum JobMessage {
 /// Where a job stands.
 #[derive(Debug)]
 pub(super) enum Phase {
+    /// For the workers that ran it under the last master.
+    Reattaching {
+        /// What they ran.
+        lasting: Lasting,
+        /// One of them is back, and the time of the others runs.
+        is_timed: bool,
+    },
     /// For the first look at its sources, or for a worker.
     Waiting,
     /// The Assign entry is on its way into the log.
@@ -149,6 +162,8 @@ pub struct JobConfig {
     pub progress: JobProgress,
     /// How it ended, if it did.
     pub end: Option<JobEnd>,
+    /// What its workers may hold under a new master; `None` under the one that placed it.
+    pub(crate) lasting: Option<Lasting>,
     /// The one writer of the log.
     pub log: ActorRef<LogMessage>,
     /// Told when the job has ended.
@@ -193,6 +208,7 @@ pub struct JobState {
     /// Barriers sent in this generation; the first follow each other faster.
     pub(super) barrier_count: u32,
     pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
+    pub(super) refusals: Refusals,
     pub(super) observed: Observed,
     pub(super) log: ActorRef<LogMessage>,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
@@ -245,7 +261,7 @@ impl Actor for JobActor {
             restarts: RestartPolicy::new(&config.entry.plan.settings),
             sink_markers: config.progress.sink_markers.clone(),
             coordinator: Coordinator::new(BTreeSet::new(), config.progress.epoch),
-            phase: config.end.map_or(Phase::Waiting, Phase::Ended),
+            phase: first_phase(config.end, config.lasting, &config.progress),
             entry: config.entry,
             progress: config.progress,
             generation: Generation(0),
@@ -264,6 +280,7 @@ impl Actor for JobActor {
             stop_replies: Vec::new(),
             rescale: false,
             barrier_count: 0,
+            refusals: Refusals::default(),
             observed: Observed::default(),
             log: config.log,
             supervisor: config.supervisor,
@@ -271,6 +288,7 @@ impl Actor for JobActor {
             myself,
         };
         state.discover_all()?;
+        state.begin_reattaching()?;
         Ok(state)
     }
 
@@ -312,6 +330,18 @@ impl Actor for JobActor {
                 Err(format!("enumerator {} failed: {cause}", child.get_id()).into())
             }
         }
+    }
+}
+
+/// A job that has read everything has nothing to go on with.
+fn first_phase(end: Option<JobEnd>, lasting: Option<Lasting>, progress: &JobProgress) -> Phase {
+    match (end, lasting) {
+        (Some(end), _) => Phase::Ended(end),
+        (None, Some(lasting)) if !progress.drained => Phase::Reattaching {
+            lasting,
+            is_timed: false,
+        },
+        (None, _) => Phase::Waiting,
     }
 }
 

@@ -90,13 +90,16 @@ impl JobState {
             }
             Due::Discovery(source) if !self.is_over() => self.discover(source),
             Due::Delivery(generation) if generation == self.generation => self.delivery_due(),
+            Due::Reattachment => self.reattachment_due(),
             Due::Barrier(_) | Due::Retry | Due::Discovery(_) | Due::Delivery(_) => Ok(()),
         }
     }
 
     pub(super) fn workers_changed(&mut self, workers: Workers) -> Handled {
-        self.workers = workers;
+        let known = std::mem::replace(&mut self.workers, workers);
+        self.dismiss_joined(&known);
         match self.phase {
+            Phase::Reattaching { .. } => self.reattach(),
             Phase::Waiting => self.advance(),
             Phase::Recovering | Phase::Ending | Phase::Ended(_) => Ok(()),
             Phase::Assigning | Phase::Deploying(_) | Phase::Running | Phase::Delivering(_) => {
@@ -235,11 +238,15 @@ impl JobState {
                 self.observed.sink_causes.insert(sink, cause);
                 Ok(())
             }
+            ToMaster::SinkRefused(at, refusal) if at.generation == self.generation => {
+                self.sink_refused(*refusal)
+            }
             ToMaster::Deployed(_)
             | ToMaster::Snapshotted(..)
             | ToMaster::PipelineFailed(..)
             | ToMaster::SinkAdvanced { .. }
             | ToMaster::SinkTroubled { .. }
+            | ToMaster::SinkRefused(..)
             | ToMaster::TornDown(_)
             | ToMaster::Hello(_)
             | ToMaster::Heartbeat => Ok(()),
@@ -266,6 +273,9 @@ impl JobState {
     }
 
     fn failed(&mut self, worker: &WorkerId, failure: &Failure) -> Handled {
+        if matches!(self.phase, Phase::Reattaching { .. }) {
+            return self.rewind(&format!("on {worker}: {failure}"));
+        }
         let is_stale = matches!(
             self.phase,
             Phase::Recovering | Phase::Waiting | Phase::Assigning
@@ -310,6 +320,7 @@ impl JobState {
 
     pub(super) fn tear_down(&mut self) -> Handled {
         self.coordinator.abandon();
+        self.refusals.forget();
         self.passed = None;
         let frame = ToWorker::Teardown(self.at());
         self.sessions.retain(|worker, session| {
@@ -329,6 +340,10 @@ impl JobState {
             }
             (Phase::Delivering(JobEnd::Finished), StopMode::Stop) => self.end(JobEnd::Stopped),
             (Phase::Delivering(_), _) => Ok(()),
+            (Phase::Reattaching { .. }, StopMode::Stop) => {
+                self.dismiss();
+                self.end(JobEnd::Stopped)
+            }
             (_, StopMode::Drain) => {
                 self.stop = Some(mode);
                 Ok(())
@@ -347,6 +362,7 @@ impl JobState {
             self.remind(DELIVERY_WAIT, Due::Delivery(self.generation));
         }
         self.phase = Phase::Delivering(end);
+        self.record_refusals()?;
         self.check_delivered()
     }
 

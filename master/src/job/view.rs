@@ -15,6 +15,7 @@ use ractor::RpcReplyPort;
 
 use super::job_actor::{JobState, Phase, Share};
 use super::lifecycle::Handled;
+use super::row_sum;
 
 /// Epochs kept to be shown.
 const CHECKPOINTS_KEPT: usize = 200;
@@ -83,6 +84,8 @@ impl JobState {
                 .last()
                 .map(|took| took.as_millis() as u64),
             checkpoint_interval_ms: self.entry.plan.settings.checkpoint_interval_ms,
+            stages: row_sum::stage_views(&self.entry.plan, &self.progress),
+            rows_unaccounted: row_sum::unaccounted(&self.entry.plan, &self.progress),
         }
     }
 
@@ -92,7 +95,7 @@ impl JobState {
             Phase::Assigning | Phase::Deploying(_) => State::Deploying,
             Phase::Running if self.stop.is_some() => State::Stopping,
             Phase::Running => State::Running,
-            Phase::Recovering => State::Recovering,
+            Phase::Recovering | Phase::Reattaching { .. } => State::Recovering,
             Phase::Delivering(_) | Phase::Ending => State::Stopping,
             Phase::Ended(JobEnd::Stopped) => State::Stopped,
             Phase::Ended(JobEnd::Finished) => State::Finished,
@@ -151,7 +154,9 @@ impl JobState {
                         .count() as u32
                 }),
                 rows_read: counters.read,
+                rows_accepted: counters.accepted,
                 rows_rejected: counters.rejected,
+                rows_dropped: counters.dropped,
                 watermark: self.progress.watermarks.get(&index).copied(),
             }
         });
@@ -185,6 +190,12 @@ impl JobState {
                 rows_delivered: self
                     .observed
                     .sink_rows
+                    .get(&index)
+                    .copied()
+                    .unwrap_or_default(),
+                rows_refused: self
+                    .progress
+                    .refused
                     .get(&index)
                     .copied()
                     .unwrap_or_default(),

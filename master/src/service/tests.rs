@@ -40,6 +40,8 @@ fn view(state: JobState) -> JobView {
         submitted_at_us: 1,
         last_recovery_ms: None,
         checkpoint_interval_ms: 1000,
+        stages: Vec::new(),
+        rows_unaccounted: 0,
     }
 }
 
