@@ -3,6 +3,8 @@
 //! Called by `service/control.rs`. Plans submissions itself, so that no actor waits for a planner or a broker. Failure: an actor that does not
 //! answer is `Unavailable`; everything else is the user's and says what to do.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use millstream_common::control::{
     CheckpointView, ControlError, JobView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
@@ -12,20 +14,19 @@ use millstream_common::secret;
 use ractor::{ActorRef, call};
 
 use crate::job::job_actor::JobMessage;
-use crate::plan;
-use crate::probe::RealProbe;
+use crate::plan::{self, check::ExternalProbe};
 use crate::service::ControlBackend;
 use crate::supervisor_actor::{Submission, SupervisorMessage};
 
 /// The handle of a running master.
 pub struct Backend {
     supervisor: ActorRef<SupervisorMessage>,
-    probe: RealProbe,
+    probe: Arc<dyn ExternalProbe>,
 }
 
 impl Backend {
     /// In front of `supervisor`; `probe` looks at topics, tables and folders before a job is taken.
-    pub fn new(supervisor: ActorRef<SupervisorMessage>, probe: RealProbe) -> Self {
+    pub fn new(supervisor: ActorRef<SupervisorMessage>, probe: Arc<dyn ExternalProbe>) -> Self {
         Self { supervisor, probe }
     }
 
@@ -56,7 +57,7 @@ impl ControlBackend for Backend {
     async fn submit(&self, request: SubmitRequest) -> Result<Submitted, ControlError> {
         let planned =
             plan::plan_job(&request.sql, &secret::Environment).map_err(ControlError::Problems)?;
-        let problems = plan::check_external(&planned, &self.probe).await;
+        let problems = plan::check_external(&planned, self.probe.as_ref()).await;
         if !problems.is_empty() {
             return Err(ControlError::Problems(problems));
         }

@@ -19,5 +19,5 @@ pub mod service;
 pub mod submit;
 pub mod supervisor_actor;
 
-pub use config::MasterConfig;
+pub use config::{MasterConfig, RealConnectors};
 pub use master::{Master, MasterError};

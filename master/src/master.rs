@@ -19,7 +19,6 @@ use crate::backend::Backend;
 use crate::cluster::link::LinkService;
 use crate::config::MasterConfig;
 use crate::log_actor::{LogActor, LogConfig, OnTrouble, append_until_settled};
-use crate::probe::RealProbe;
 use crate::replay::replay;
 use crate::service;
 use crate::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
@@ -68,7 +67,7 @@ impl Master {
             term,
             storage_url: config.storage_url.clone(),
         };
-        let backend = Backend::new(supervisor.clone(), RealProbe::new(config.blocking.clone()));
+        let backend = Backend::new(supervisor.clone(), config.connectors.probe());
         let (stop_serving, stopped) = oneshot::channel();
         tasks.spawn(async move {
             let stopped = async { drop(stopped.await) };
@@ -144,7 +143,7 @@ async fn start_actors(
         log,
         jobs,
         clock: config.clock.clone(),
-        blocking: config.blocking.clone(),
+        connectors: config.connectors.clone(),
     };
     let spawned = Actor::spawn(None, SupervisorActor, supervisor_config).await;
     let (supervisor, handle) = spawned.map_err(failed)?;

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millstream_common::blocking::BlockingRef;
 use millstream_common::control::ControlError;
 use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, WorkerId};
 use millstream_common::link::{JobGeneration, ToMaster, ToWorker, WorkerHello};
@@ -23,6 +22,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::cluster::registry::{Registry, Session};
+use crate::config::ConnectorsRef;
 use crate::job::job_actor::{JobActor, JobConfig, JobMessage};
 use crate::log_actor::LogMessage;
 use crate::replay::{ReplayedJob, replay};
@@ -143,7 +143,7 @@ pub struct SupervisorConfig {
     /// Time.
     pub clock: ClockRef,
     /// For enumerators.
-    pub blocking: BlockingRef,
+    pub connectors: ConnectorsRef,
 }
 
 /// The state of the supervisor.
@@ -151,7 +151,7 @@ pub struct SupervisorState {
     store: StoreRef,
     log: ActorRef<LogMessage>,
     clock: ClockRef,
-    blocking: BlockingRef,
+    connectors: ConnectorsRef,
     registry: Registry,
     jobs: BTreeMap<JobName, RunningJob>,
     myself: ActorRef<SupervisorMessage>,
@@ -187,7 +187,7 @@ impl Actor for SupervisorActor {
             store: config.store,
             log: config.log,
             clock: config.clock,
-            blocking: config.blocking,
+            connectors: config.connectors,
             registry: Registry::default(),
             jobs: BTreeMap::new(),
             myself: myself.clone(),
@@ -429,7 +429,7 @@ impl SupervisorState {
             supervisor: self.myself.clone(),
             workers: self.registry.workers(),
             clock: self.clock.clone(),
-            blocking: self.blocking.clone(),
+            connectors: self.connectors.clone(),
         };
         let (actor, _) =
             Actor::spawn_linked(None, JobActor, config, self.myself.get_cell()).await?;

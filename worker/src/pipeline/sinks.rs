@@ -15,7 +15,7 @@ use millstream_common::log::entry::sink_token;
 use millstream_common::plan::{OnViolation, OutputPlan, SinkPlan};
 use millstream_common::store::{self, StoreRef};
 use millstream_sinks::console::standard_output;
-use millstream_sinks::factory::{self, SinkSetup};
+use millstream_sinks::factory::SinkSetup;
 use millstream_sinks::sink::{Applied, Deliverer, EpochRun, RejectedRow, Rejects, SinkError};
 use millstream_sinks::sink_actor::{
     SinkActor, SinkArguments, SinkFactory, SinkMessage, SinkObserver, Trouble, TroubleState,
@@ -93,7 +93,8 @@ fn sink_factory(
         blocking: state.config.worker.blocking.clone(),
         console: standard_output(),
     };
-    Arc::new(move || factory::build(&setup))
+    let connectors = state.config.worker.connectors.clone();
+    Arc::new(move || connectors.build_sink(&setup))
 }
 
 /// Carries what a sink does to the master.
