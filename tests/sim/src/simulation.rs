@@ -25,7 +25,7 @@ use crate::trace::{self, event};
 use crate::workload::Workload;
 
 /// Virtual time of one step: messages between hosts arrive at its multiples.
-const TICK: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_millis(10);
 /// Virtual time in which a healed job has to come to its end.
 const PROGRESS_MAX: Duration = Duration::from_secs(150);
 /// Virtual time for late effects to show after the end.
