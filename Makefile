@@ -1,11 +1,11 @@
 # The commands of the project. They need a Rust toolchain and a C++ compiler; `make test` and
-# `make bench` also start real Kafka and PostgreSQL by themselves (tests/services).
+# `make bench` also start real Kafka and PostgreSQL by themselves, the tests S3 too (tests/services).
 # Everything is built with `--workspace`: a part alone would select other features of the
 # dependencies and build them a second time.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fmt services install-services clean-services toolchain
+.PHONY: help demo test lint sim bench fmt services install-services clean-services toolchain
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
@@ -15,8 +15,13 @@ services := tests/services/services --dir $(services_dir) --offset auto
 bench_services := tests/services/services --dir $(services_dir)-bench --offset auto
 
 # What the tests talk to; give ARGS to `make test` for a filter.
-SERVICES ?= kafka postgres
+SERVICES ?= kafka postgres s3
 ARGS ?=
+
+# Which seeds `make sim` runs, and how many at a time.
+SEEDS ?= 2000
+FIRST_SEED ?= 1
+SIM_JOBS ?= 2
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -28,6 +33,10 @@ demo: toolchain ## the first minute: clicks to counts, with a worker killed on t
 test: toolchain ## all tests, against real services that are started and stopped around them
 	python3 -B -m unittest discover -s tests/services -p '*_test.py'
 	$(services) run $(SERVICES) --fresh -- cargo test --workspace --locked --no-fail-fast $(ARGS)
+
+sim: toolchain ## the real cluster on simulated hosts; SEEDS=2000 FIRST_SEED=1 chooses
+	cargo build --workspace --locked --bin millstream-sim
+	"$(CARGO_TARGET_DIR)/debug/millstream-sim" --seeds $(SEEDS) --first-seed $(FIRST_SEED) --jobs $(SIM_JOBS)
 
 lint: toolchain ## formatting and clippy; any warning fails
 	cargo fmt --all --check

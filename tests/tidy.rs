@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Lines of a file, its tests left out.
 const LINES_MAX: usize = 500;
 /// Files that were longer when the limit was set. They may shrink, and then leave the list.
-const LONGER: &[(&str, usize)] = &[("master/src/supervisor_actor.rs", 510)];
+const LONGER: &[(&str, usize)] = &[];
 /// rustfmt keeps code to 100; this is for comments.
 const LINE_CHARS_MAX: usize = 160;
 /// Shorter headers say nothing.
@@ -25,6 +25,8 @@ const PATH: &[&str] = &[
 const UNSAFE: &[&str] = &[
     "worker/src/consume/kafka/batch_queue.rs",
     "tests/bench/raw_consumer.rs",
+    "tests/sim/src/entropy.rs",
+    "tests/sim/src/process.rs",
 ];
 
 /// A crate that only some files may name, and where.

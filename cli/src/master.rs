@@ -65,6 +65,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         store: store::open(&storage_url, blocking.clone()).await?,
         storage_url,
         connectors: process::master_connectors(&blocking, &clock),
+        blocking,
         clock,
         listen: arguments.listen,
         name: arguments.name,

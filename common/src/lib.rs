@@ -20,4 +20,5 @@ pub mod report;
 pub mod secret;
 pub mod store;
 pub mod suggest;
+pub mod task;
 pub mod time;

@@ -1,11 +1,13 @@
 //! The master behind its control API: questions of clients as messages to the supervisor and the jobs.
 //!
-//! Called by `service/control.rs`. Plans submissions itself, so that no actor waits for a planner or a broker. Failure: an actor that does not
+//! Called by `service/control.rs`. Plans submissions itself, in blocking work, so that no actor and no heartbeat waits for a planner
+//! or a broker. Failure: an actor that does not
 //! answer is `Unavailable`; everything else is the user's and says what to do.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::control::{
     CheckpointView, ControlError, JobView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
 };
@@ -16,18 +18,40 @@ use ractor::{ActorRef, call};
 use crate::job::job_actor::JobMessage;
 use crate::plan::{self, check::ExternalProbe};
 use crate::service::ControlBackend;
-use crate::supervisor_actor::{Submission, SupervisorMessage};
+use crate::supervisor::submission::Submission;
+use crate::supervisor::supervisor_actor::SupervisorMessage;
 
 /// The handle of a running master.
 pub struct Backend {
     supervisor: ActorRef<SupervisorMessage>,
+    blocking: BlockingRef,
     probe: Arc<dyn ExternalProbe>,
 }
 
 impl Backend {
-    /// In front of `supervisor`; `probe` looks at topics, tables and folders before a job is taken.
-    pub fn new(supervisor: ActorRef<SupervisorMessage>, probe: Arc<dyn ExternalProbe>) -> Self {
-        Self { supervisor, probe }
+    /// In front of `supervisor`; plans in `blocking` work; `probe` looks at topics, tables and folders before a job is taken.
+    pub fn new(
+        supervisor: ActorRef<SupervisorMessage>,
+        blocking: BlockingRef,
+        probe: Arc<dyn ExternalProbe>,
+    ) -> Self {
+        Self {
+            supervisor,
+            blocking,
+            probe,
+        }
+    }
+
+    /// Plans the SQL; the text is given back.
+    async fn plan(&self, sql: String) -> Result<(String, plan::PlannedJob), ControlError> {
+        let planned = blocking::run(&self.blocking, move || {
+            let planned = plan::plan_job(&sql, &secret::Environment);
+            planned.map(|planned| (sql, planned))
+        });
+        match planned.await {
+            Ok(planned) => planned.map_err(ControlError::Problems),
+            Err(panicked) => Err(ControlError::Internal(format!("plan the job: {panicked}"))),
+        }
     }
 
     async fn job(&self, name: &JobName) -> Result<ActorRef<JobMessage>, ControlError> {
@@ -35,12 +59,7 @@ impl Backend {
             name.clone(),
             reply
         ));
-        found
-            .map_err(gone)?
-            .map_err(|nearest| ControlError::NotFound {
-                name: name.to_string(),
-                nearest,
-            })
+        found.map_err(gone)?
     }
 }
 
@@ -55,15 +74,14 @@ fn gone<T>(error: ractor::RactorErr<T>) -> ControlError {
 #[async_trait]
 impl ControlBackend for Backend {
     async fn submit(&self, request: SubmitRequest) -> Result<Submitted, ControlError> {
-        let planned =
-            plan::plan_job(&request.sql, &secret::Environment).map_err(ControlError::Problems)?;
+        let (sql, planned) = self.plan(request.sql).await?;
         let problems = plan::check_external(&planned, self.probe.as_ref()).await;
         if !problems.is_empty() {
             return Err(ControlError::Problems(problems));
         }
         let submission = Submission {
             job: request.name,
-            sql: request.sql,
+            sql,
             plan: planned.plan,
             fresh: request.fresh,
         };
@@ -143,5 +161,50 @@ impl ControlBackend for Backend {
     ) -> Result<Vec<CheckpointView>, ControlError> {
         let job = self.job(name).await?;
         call!(job, |reply| JobMessage::Checkpoints(limit, reply)).map_err(gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use millstream_common::blocking::{Blocking, Panicked};
+
+    use super::*;
+    use crate::testing::{memory, supervise};
+
+    /// Runs everything at once, and counts.
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    #[async_trait]
+    impl Blocking for Counted {
+        async fn run_boxed(
+            &self,
+            work: Box<dyn FnOnce() -> Box<dyn Any + Send> + Send>,
+        ) -> Result<Box<dyn Any + Send>, Panicked> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(work())
+        }
+
+        fn start_thread(&self, _: String, _: Box<dyn FnOnce() + Send>) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_is_planned_in_blocking_work_so_that_heartbeats_go_on() {
+        let supervisor = supervise(&memory(), Vec::new()).await;
+        let counted = Arc::new(Counted::default());
+        let backend = Backend::new(supervisor, counted.clone());
+        let request = SubmitRequest {
+            name: "clicks".into(),
+            sql: "SELEC".to_owned(),
+            file: "clicks.sql".to_owned(),
+            fresh: false,
+        };
+        let refused = backend.submit(request).await.expect_err("no SQL");
+        assert!(matches!(refused, ControlError::Problems(_)), "{refused:?}");
+        assert_eq!(counted.0.load(Ordering::Relaxed), 1);
     }
 }

@@ -54,6 +54,8 @@ pub struct MasterConfig {
     pub storage_url: String,
     /// Time.
     pub clock: ClockRef,
+    /// For planning.
+    pub blocking: BlockingRef,
     /// Sources and sinks, as a job names them.
     pub connectors: ConnectorsRef,
     /// `host:port` of its gRPC services; port 0 takes a free one.

@@ -16,8 +16,9 @@ pub mod plan;
 pub mod probe;
 pub mod replay;
 pub mod service;
-pub mod submit;
-pub mod supervisor_actor;
+pub mod supervisor;
+#[cfg(test)]
+mod testing;
 
 pub use config::{MasterConfig, RealConnectors};
 pub use master::{Master, MasterError};

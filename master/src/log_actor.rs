@@ -4,7 +4,8 @@
 //! free position and this master's term. Keeps INV-1 and INV-4 together with the create-only store: at most one append is
 //! in flight, and an object of a newer term found in its way ends this master.
 //! Failure: storage that does not answer is tried again for ever with backoff (the reason is visible in
-//! the trouble callback); a newer term or a broken object stops the actor, and with it the master.
+//! the trouble callback); another master's object of this term or a newer one, a broken object or a panic of the append
+//! stops the actor, and with it this reign.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use millstream_common::error::chain;
 use millstream_common::ids::{Seq, Term};
 use millstream_common::log::{self, Appended, Entry, LogObject};
 use millstream_common::store::StoreRef;
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use millstream_common::task::{Panicked, caught};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::task::JoinSet;
 
 /// Told the position of the object that holds the entry, once it is durable.
@@ -36,6 +38,8 @@ pub enum LogMessage {
         /// Told once it is durable.
         on_written: OnWritten,
     },
+    /// Answered once every entry taken before this is durable.
+    Flush(RpcReplyPort<()>),
     /// The append in flight has come to an end.
     Finished(Result<Landed, Stopped>),
 }
@@ -49,17 +53,20 @@ pub struct Landed {
 /// Why this master may not write any more.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped {
-    /// Another master has begun a later reign.
-    #[error("a newer master reigns (term {newer}, ours is {ours}); this one ends")]
+    /// Another master writes under our term or a later one.
+    #[error("another master reigns (term {theirs}, ours is {ours}); this one writes no more")]
     Fenced {
         /// The other's term.
-        newer: Term,
+        theirs: Term,
         /// Ours.
         ours: Term,
     },
     /// The log holds what no master wrote.
     #[error(transparent)]
     Log(log::Error),
+    /// The append ended in a defect; whether it landed is unknown.
+    #[error("append to the log: {0}")]
+    Panicked(#[from] Panicked),
 }
 
 /// Where the log actor begins.
@@ -80,6 +87,11 @@ pub struct LogState {
     waiting: Vec<(Entry, OnWritten)>,
     /// Callbacks of the entries in flight; empty while nothing is.
     in_flight: Vec<OnWritten>,
+    /// Entries taken so far, and how many of them are durable.
+    taken_count: u64,
+    durable_count: u64,
+    /// Who waits until as many entries are durable.
+    flushes: Vec<(u64, RpcReplyPort<()>)>,
     tasks: JoinSet<()>,
 }
 
@@ -100,6 +112,9 @@ impl Actor for LogActor {
             config,
             waiting: Vec::new(),
             in_flight: Vec::new(),
+            taken_count: 0,
+            durable_count: 0,
+            flushes: Vec::new(),
             tasks: JoinSet::new(),
         })
     }
@@ -111,7 +126,8 @@ impl Actor for LogActor {
         state: &mut LogState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            LogMessage::Append { entry, on_written } => state.waiting.push((*entry, on_written)),
+            LogMessage::Append { entry, on_written } => state.take(*entry, on_written),
+            LogMessage::Flush(reply) => state.flush(reply),
             LogMessage::Finished(result) => state.finish(result?),
         }
         state.begin(&myself);
@@ -137,10 +153,33 @@ impl Actor for LogActor {
 }
 
 impl LogState {
+    fn take(&mut self, entry: Entry, on_written: OnWritten) {
+        self.taken_count += 1;
+        self.waiting.push((entry, on_written));
+    }
+
+    fn flush(&mut self, reply: RpcReplyPort<()>) {
+        self.flushes.push((self.taken_count, reply));
+        self.answer_flushes();
+    }
+
     fn finish(&mut self, landed: Landed) {
         self.config.next = landed.seq.next();
         for on_written in self.in_flight.drain(..) {
+            self.durable_count += 1;
             on_written(landed.seq);
+        }
+        self.answer_flushes();
+    }
+
+    fn answer_flushes(&mut self) {
+        let durable_count = self.durable_count;
+        for (_, reply) in self
+            .flushes
+            .extract_if(.., |(count, _)| *count <= durable_count)
+        {
+            // Whoever has stopped waiting needs no answer.
+            let _ = reply.send(());
         }
     }
 
@@ -163,7 +202,8 @@ impl LogState {
         let next = self.config.next;
         let myself = myself.clone();
         self.tasks.spawn(async move {
-            let result = append_until_settled(&store, next, &object, &on_trouble).await;
+            let appended = caught(append_until_settled(&store, next, &object, &on_trouble)).await;
+            let result = appended.map_err(Stopped::from).flatten();
             // The actor outlives its tasks: they are in its state.
             let _ = myself.cast(LogMessage::Finished(result));
         });
@@ -185,9 +225,10 @@ pub async fn append_until_settled(
                 on_trouble(None);
                 return Ok(Landed { seq });
             }
-            Ok(Appended::Taken(other)) if other.term > object.term => {
+            // An object of our own term that is not ours is another's who took the same term: it was there first.
+            Ok(Appended::Taken(other)) if other.term >= object.term => {
                 return Err(Stopped::Fenced {
-                    newer: other.term,
+                    theirs: other.term,
                     ours: object.term,
                 });
             }
@@ -207,5 +248,105 @@ impl Landed {
     /// Where the object stands.
     pub fn seq(self) -> Seq {
         self.seq
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use millstream_common::ids::JobName;
+    use ractor::ActorStatus;
+
+    use super::*;
+    use crate::testing::{MemoryStore, soon};
+
+    fn config(store: Arc<MemoryStore>) -> LogConfig {
+        LogConfig {
+            store,
+            term: Term(3),
+            next: Seq(1),
+            on_trouble: Arc::new(|_| {}),
+        }
+    }
+
+    fn object(term: u64, nonce: &str) -> LogObject {
+        LogObject {
+            term: Term(term),
+            nonce: nonce.to_owned(),
+            entries: Vec::new(),
+        }
+    }
+
+    fn append(on_written: OnWritten) -> LogMessage {
+        let ended = Entry::Ended {
+            job: JobName::from("clicks"),
+            incarnation: millstream_common::ids::Incarnation::fresh(),
+            end: millstream_common::log::entry::JobEnd::Stopped,
+        };
+        LogMessage::Append {
+            entry: Box::new(ended),
+            on_written,
+        }
+    }
+
+    async fn settle(ours: u64, theirs: u64) -> Result<Landed, Stopped> {
+        let store: StoreRef = Arc::new(MemoryStore::default());
+        let taken = log::append(&store, Seq(1), &object(theirs, "theirs")).await;
+        assert_eq!(taken.expect("append"), Appended::Written);
+        let quiet: OnTrouble = Arc::new(|_| {});
+        append_until_settled(&store, Seq(1), &object(ours, "ours"), &quiet).await
+    }
+
+    #[tokio::test]
+    async fn another_masters_object_of_our_own_term_fences_us_as_a_later_one_does() {
+        for theirs in [2, 3] {
+            let stopped = settle(2, theirs)
+                .await
+                .expect_err("another was there first");
+            assert!(matches!(stopped, Stopped::Fenced { .. }), "{stopped:?}");
+        }
+        assert_eq!(settle(2, 1).await.expect("an older term").seq(), Seq(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flush_is_answered_when_what_was_taken_before_it_is_durable() {
+        let store = Arc::new(MemoryStore::default());
+        store.close();
+        let (log, _) = Actor::spawn(None, LogActor, config(store.clone()))
+            .await
+            .expect("spawn");
+        let is_durable = Arc::new(AtomicBool::new(false));
+        for is_last in [false, true] {
+            let told = is_durable.clone();
+            let on_written: OnWritten = Box::new(move |_| told.store(is_last, Ordering::Relaxed));
+            log.cast(append(on_written)).expect("cast");
+        }
+        let flush = log.call(LogMessage::Flush, None);
+        tokio::pin!(flush);
+        let early = tokio::time::timeout(Duration::from_secs(3), &mut flush).await;
+        assert!(
+            early.is_err(),
+            "nothing is durable while storage does not answer"
+        );
+        store.open();
+        soon(flush).await.expect("call").unwrap();
+        assert!(is_durable.load(Ordering::Relaxed));
+        soon(log.call(LogMessage::Flush, None))
+            .await
+            .expect("call")
+            .unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_of_an_append_ends_the_actor() {
+        let store = Arc::new(MemoryStore::default());
+        store.panic_at_create();
+        let (log, ended) = Actor::spawn(None, LogActor, config(store))
+            .await
+            .expect("spawn");
+        log.cast(append(Box::new(|_| {}))).expect("cast");
+        soon(ended).await.expect("join");
+        assert_eq!(log.get_status(), ActorStatus::Stopped);
     }
 }

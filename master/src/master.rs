@@ -10,6 +10,7 @@ use std::sync::Arc;
 use millstream_common::error::chain;
 use millstream_common::ids::{Seq, Term, nonce};
 use millstream_common::log::{self, Entry, LogObject};
+use millstream_common::store::StoreRef;
 use ractor::{Actor, ActorRef};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -21,7 +22,7 @@ use crate::config::MasterConfig;
 use crate::log_actor::{LogActor, LogConfig, OnTrouble, append_until_settled};
 use crate::replay::replay;
 use crate::service;
-use crate::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
+use crate::supervisor::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 
 /// Why a master could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +55,7 @@ pub struct Master {
 impl Master {
     /// Takes the reign and serves.
     pub async fn start(config: MasterConfig) -> Result<Self, MasterError> {
-        let (term, next) = take_reign(&config).await?;
+        let (term, next) = take_reign(&config.store, &config.name).await?;
         let objects = log::read_all(&config.store).await?;
         let jobs = replay(log::canonical(&objects))?;
         info!(%term, log = next.0 - 1, jobs = jobs.len(), "master starts");
@@ -67,7 +68,8 @@ impl Master {
             term,
             storage_url: config.storage_url.clone(),
         };
-        let backend = Backend::new(supervisor.clone(), config.connectors.probe());
+        let (blocking, probe) = (config.blocking.clone(), config.connectors.probe());
+        let backend = Backend::new(supervisor.clone(), blocking, probe);
         let (stop_serving, stopped) = oneshot::channel();
         tasks.spawn(async move {
             let stopped = async { drop(stopped.await) };
@@ -176,9 +178,10 @@ async fn tell_trouble(
     std::future::pending().await
 }
 
-/// Appends the Fence entry; returns the new term and the first free position behind it.
-async fn take_reign(config: &MasterConfig) -> Result<(Term, Seq), MasterError> {
-    let objects = log::read_all(&config.store).await?;
+/// Appends the Fence entry; returns the new term and the first free position behind it. Of two masters that want the same
+/// term one gets it, and the other is fenced (INV-4).
+async fn take_reign(store: &StoreRef, name: &str) -> Result<(Term, Seq), MasterError> {
+    let objects = log::read_all(store).await?;
     let newest = objects
         .iter()
         .map(|(_, object)| object.term)
@@ -191,10 +194,26 @@ async fn take_reign(config: &MasterConfig) -> Result<(Term, Seq), MasterError> {
         nonce: nonce(),
         entries: vec![Entry::Fence {
             term,
-            master: config.name.clone(),
+            master: name.to_owned(),
         }],
     };
     let quiet: OnTrouble = Arc::new(|_| {});
-    let landed = append_until_settled(&config.store, end.next(), &object, &quiet).await?;
+    let landed = append_until_settled(store, end.next(), &object, &quiet).await?;
     Ok((term, landed.seq().next()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::memory;
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_masters_that_start_at_the_same_moment_exactly_one_reigns() {
+        let store: StoreRef = memory();
+        let (one, other) = tokio::join!(take_reign(&store, "one"), take_reign(&store, "other"));
+        let reigning = [&one, &other].into_iter().filter(|reign| reign.is_ok());
+        assert_eq!(reigning.count(), 1, "{one:?} {other:?}");
+        let fenced = [one, other].into_iter().find_map(Result::err);
+        assert!(matches!(fenced, Some(MasterError::Fenced(_))), "{fenced:?}");
+    }
 }

@@ -1,15 +1,22 @@
-//! The whole product against real Kafka and real Postgres: processes are killed, and every result is
+//! The whole product against real Kafka, Postgres and S3: processes are killed, and every result is
 //! compared with a count that does not use our code.
 //!
 //! `make test` runs these tests; each has topics and a database of its own. Those that kill services
 //! start their own.
 
+mod action_counts;
 mod catch_up;
 mod check;
+mod check_outside;
 mod clicks;
 mod control_api;
-mod jobs;
+mod demo;
+mod generate;
+mod join_and_leave;
 mod master_crash;
+mod refused_rows;
 mod run;
 mod services_down;
+mod storage_down;
+mod user_activity;
 mod worker_crash;

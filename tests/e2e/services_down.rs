@@ -10,8 +10,8 @@ use crate::clicks::{Clicks, PARTITION_COUNT, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_outlives_crashes_of_kafka_and_of_postgres() -> anyhow::Result<()> {
-    let private = PrivateServices::start()?;
-    let clicks = Clicks::within(&private.services, "services_down").await?;
+    let private = PrivateServices::start(&["kafka", "postgres"])?;
+    let clicks = Clicks::within(&private.services()?, "services_down").await?;
     let cluster = Cluster::start(clicks.environment(), 2).await?;
     cluster.submit("clicks", &job("page_views.sql")?).await?;
     let mut generator = generator::Clicks::new(31, PARTITION_COUNT, 40);

@@ -78,6 +78,7 @@ impl Cluster {
             store: store.clone(),
             storage_url,
             clock: clock.clone(),
+            blocking: blocking.clone(),
             connectors: Arc::new(millstream_master::RealConnectors {
                 blocking: blocking.clone(),
                 clock: clock.clone(),

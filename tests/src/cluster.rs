@@ -4,6 +4,7 @@
 //! master takes a free port when it first starts and keeps it, so that workers find the next one.
 
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,12 +19,16 @@ use crate::process::{Process, Start};
 use crate::wait;
 
 const DEADLINE: Duration = Duration::from_secs(60);
+/// In the folder of the cluster.
+const STORAGE: &str = "storage";
 
 /// Running processes.
 pub struct Cluster {
     /// `host:port` of the master.
     pub address: String,
     environment: Vec<(&'static str, String)>,
+    /// Of the log, state and segments.
+    storage: String,
     folder: TempDir,
     master: Process,
     workers: Vec<Process>,
@@ -35,33 +40,47 @@ impl Cluster {
         environment: Vec<(&'static str, String)>,
         worker_count: usize,
     ) -> anyhow::Result<Self> {
+        Self::start_on(STORAGE, environment, worker_count).await
+    }
+
+    /// As [`Self::start`], with the log, state and segments at `storage`: a URL, or a folder.
+    pub async fn start_on(
+        storage: &str,
+        environment: Vec<(&'static str, String)>,
+        worker_count: usize,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("millstream-e2e-")
             .tempdir()
             .context("create folder of a cluster")?;
-        let (master, address) = start_master(&folder, &environment, "127.0.0.1:0").await?;
+        let (master, address) = start_master(&folder, storage, &environment, "127.0.0.1:0").await?;
         let mut cluster = Self {
             address,
             environment,
+            storage: storage.to_owned(),
             folder,
             master,
             workers: Vec::new(),
         };
-        for index in 0..worker_count {
-            let worker = cluster.start_worker(index)?;
-            cluster.workers.push(worker);
+        for _ in 0..worker_count {
+            cluster.add_worker()?;
         }
-        let client = cluster.client().await?;
-        wait::until("workers join", DEADLINE, || async {
+        cluster.wait_for_workers(worker_count).await?;
+        Ok(cluster)
+    }
+
+    /// Waits until the master has so many workers.
+    pub async fn wait_for_workers(&self, count: usize) -> anyhow::Result<()> {
+        let client = self.client().await?;
+        wait::until("workers join or leave", DEADLINE, || async {
             match client.workers().await {
-                Ok(workers) if workers.len() == worker_count => Ok(()),
-                Ok(workers) => Err(format!("{} have joined", workers.len())),
+                Ok(workers) if workers.len() == count => Ok(()),
+                Ok(workers) => Err(format!("there are {}", workers.len())),
                 Err(error) => Err(error.to_string()),
             }
         })
         .await
-        .with_context(|| cluster.logs())?;
-        Ok(cluster)
+        .with_context(|| self.logs())
     }
 
     /// A new client of the master.
@@ -84,6 +103,19 @@ impl Cluster {
         start(&self.folder, &self.environment, &name, &arguments)
     }
 
+    /// Starts one more worker, which joins by itself.
+    pub fn add_worker(&mut self) -> anyhow::Result<()> {
+        let worker = self.start_worker(self.workers.len())?;
+        self.workers.push(worker);
+        Ok(())
+    }
+
+    /// SIGTERM to a worker; its exit status.
+    pub async fn terminate_worker(&mut self, index: usize) -> anyhow::Result<ExitStatus> {
+        self.workers[index].terminate().await?;
+        self.workers[index].ended().await
+    }
+
     /// SIGKILL of a worker, which is then started again under the same name.
     pub async fn kill_worker(&mut self, index: usize) -> anyhow::Result<()> {
         self.workers[index].kill().await?;
@@ -94,8 +126,14 @@ impl Cluster {
     /// SIGKILL of the master, which is then started again on the same storage and port.
     pub async fn kill_master(&mut self) -> anyhow::Result<()> {
         self.master.kill().await?;
-        let (master, _) = start_master(&self.folder, &self.environment, &self.address).await?;
-        self.master = master;
+        let started = start_master(
+            &self.folder,
+            &self.storage,
+            &self.environment,
+            &self.address,
+        )
+        .await;
+        self.master = started?.0;
         Ok(())
     }
 
@@ -130,11 +168,22 @@ impl Cluster {
         what: &str,
         holds: impl Fn(&JobView) -> bool,
     ) -> anyhow::Result<JobView> {
+        let holds = |job: &JobView| job.state == JobState::Running && holds(job);
+        self.wait_for_view(name, what, holds).await
+    }
+
+    /// Waits until `holds` of the job, in whatever state it is.
+    pub async fn wait_for_view(
+        &self,
+        name: &str,
+        what: &str,
+        holds: impl Fn(&JobView) -> bool,
+    ) -> anyhow::Result<JobView> {
         let job_name = JobName::from(name);
         wait::until(what, DEADLINE, || async {
             let client = self.client().await.map_err(|error| error.to_string())?;
             match client.job(&job_name).await {
-                Ok(job) if job.state == JobState::Running && holds(&job) => Ok(job),
+                Ok(job) if holds(&job) => Ok(job),
                 Ok(job) => Err(format!("{job:?}")),
                 Err(error) => Err(error.to_string()),
             }
@@ -152,18 +201,19 @@ impl Cluster {
         text
     }
 
-    /// Where the log, state and segments are.
+    /// Where the log, state and segments are, unless the cluster was started on another place.
     pub fn storage(&self) -> PathBuf {
-        self.folder.path().join("storage")
+        self.folder.path().join(STORAGE)
     }
 }
 
 async fn start_master(
     folder: &TempDir,
+    storage: &str,
     environment: &[(&'static str, String)],
     listen: &str,
 ) -> anyhow::Result<(Process, String)> {
-    let arguments = ["master", "--listen", listen, "--storage", "storage"];
+    let arguments = ["master", "--listen", listen, "--storage", storage];
     let mut master = start(folder, environment, "master", &arguments)?;
     let line = master.first_line().await?;
     let address = line.strip_prefix("master listening at ");

@@ -3,11 +3,14 @@
 //!
 //! Used by the end-to-end tests in `tests/e2e`. No product crate depends on this one.
 
+pub mod activity;
+pub mod activity_oracle;
 pub mod cluster;
 pub mod database;
 pub mod generator;
 pub mod oracle;
 pub mod process;
 pub mod services;
+pub mod small_disk;
 pub mod topic;
 pub mod wait;

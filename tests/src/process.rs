@@ -95,12 +95,21 @@ impl Process {
 
     /// SIGINT, as Ctrl-C in a terminal.
     pub async fn interrupt(&self) -> anyhow::Result<()> {
+        self.signal("INT").await
+    }
+
+    /// SIGTERM, as a service manager ends a process.
+    pub async fn terminate(&self) -> anyhow::Result<()> {
+        self.signal("TERM").await
+    }
+
+    async fn signal(&self, signal: &str) -> anyhow::Result<()> {
         let id = self.child.id();
         let id = id.with_context(|| format!("{} ended:\n{}", self.name, self.last_lines()))?;
         let sent = Command::new("kill")
-            .args(["-INT", &id.to_string()])
+            .args(["-s", signal, &id.to_string()])
             .status();
-        anyhow::ensure!(sent.await?.success(), "send SIGINT to {}", self.name);
+        anyhow::ensure!(sent.await?.success(), "send SIG{signal} to {}", self.name);
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Where the tests find real Kafka and Postgres.
+//! Where the tests find real Kafka, Postgres and S3.
 //!
 //! Most tests share the services whose addresses are in the environment (`make test` starts them and
 //! gives the addresses). A test that kills a service has a box of its own, started by
@@ -11,6 +11,13 @@ use anyhow::{Context, bail};
 use tempfile::TempDir;
 
 const VARIABLES: [&str; 3] = ["KAFKA_BROKERS", "POSTGRES_URL", "S3_ENDPOINT"];
+/// What else a process must know of S3.
+const BUCKET_VARIABLES: [&str; 4] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_REGION",
+    "AWS_ALLOW_HTTP",
+];
 
 /// Addresses of running services.
 #[derive(Clone, Debug)]
@@ -34,44 +41,78 @@ impl Services {
 fn address(variable: &str) -> anyhow::Result<String> {
     std::env::var(variable).with_context(|| {
         format!(
-            "{variable} is not set: run the tests with `make test`, which starts real Kafka and \
-             Postgres, or set KAFKA_BROKERS and POSTGRES_URL to yours"
+            "{variable} is not set: run the tests with `make test`, which starts real Kafka, \
+             Postgres and S3, or set the variables of README, Tests to yours"
         )
     })
 }
 
+/// A bucket of S3.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    name: String,
+    /// What a process needs to reach it.
+    pub environment: Vec<(&'static str, String)>,
+}
+
+impl Bucket {
+    /// The bucket that all tests share.
+    pub fn shared() -> anyhow::Result<Self> {
+        Self::of(address)
+    }
+
+    fn of(variable: impl Fn(&str) -> anyhow::Result<String>) -> anyhow::Result<Self> {
+        let mut environment = vec![("AWS_ENDPOINT_URL", variable("S3_ENDPOINT")?)];
+        for name in BUCKET_VARIABLES {
+            environment.push((name, variable(name)?));
+        }
+        let name = variable("S3_BUCKET")?;
+        Ok(Self { name, environment })
+    }
+
+    /// A place in the bucket that nobody else uses.
+    pub fn new_url(&self, test: &str) -> String {
+        format!("s3://{}/{test}-{:08x}", self.name, rand::random::<u32>())
+    }
+}
+
 /// Services of one test alone, which it may kill.
 pub struct PrivateServices {
-    /// Where they answer.
-    pub services: Services,
+    exports: String,
     folder: TempDir,
 }
 
 impl PrivateServices {
-    /// Starts Kafka and Postgres on free ports.
-    pub fn start() -> anyhow::Result<Self> {
+    /// Starts them on free ports. Each name is `kafka`, `postgres` or `s3`.
+    pub fn start(names: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("millstream-e2e-services-")
             .tempdir()
             .context("create folder of services")?;
-        let unknown = String::new();
         let mut started = Self {
-            services: Services {
-                kafka: unknown.clone(),
-                postgres: unknown,
-            },
+            exports: String::new(),
             folder,
         };
-        started.call(&["--offset", "auto", "up", "kafka", "postgres"])?;
-        let exports = started.call(&["env"])?;
-        started.services = Services {
-            kafka: exported(&exports, "KAFKA_BROKERS")?,
-            postgres: exported(&exports, "POSTGRES_URL")?,
-        };
+        let up = ["--offset", "auto", "up"];
+        started.call(&[&up, names].concat())?;
+        started.exports = started.call(&["env"])?;
         Ok(started)
     }
 
-    /// SIGKILL, as a crash. `name` is `kafka` or `postgres`.
+    /// Where Kafka and Postgres answer.
+    pub fn services(&self) -> anyhow::Result<Services> {
+        Ok(Services {
+            kafka: exported(&self.exports, "KAFKA_BROKERS")?,
+            postgres: exported(&self.exports, "POSTGRES_URL")?,
+        })
+    }
+
+    /// Where S3 answers.
+    pub fn bucket(&self) -> anyhow::Result<Bucket> {
+        Bucket::of(|variable| exported(&self.exports, variable))
+    }
+
+    /// SIGKILL, as a crash.
     pub fn kill(&self, name: &str) -> anyhow::Result<()> {
         self.call(&["kill9", name]).map(drop)
     }

@@ -24,6 +24,8 @@ use crate::supervisor_actor::SupervisorMessage;
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(300);
 /// Between two dials.
 const REDIAL_DELAY: Duration = Duration::from_millis(200);
+/// The longest pause after the worker has let go of a master: each joining makes jobs count on it.
+const REJOIN_DELAY_MAX: Duration = Duration::from_secs(5);
 /// A master that does not answer Hello for this long is not there.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(3);
 /// Frames that wait to be sent; a barrier's reports of a thousand jobs.
@@ -46,13 +48,18 @@ pub(crate) struct LinkConfig {
 /// Keeps a link open until its actor is gone.
 pub(crate) async fn keep_link(config: LinkConfig) {
     let mut is_known_lost = false;
+    let mut delay = REDIAL_DELAY;
     for address in config.addresses.iter().cycle() {
         match attach(&config, address).await {
             Ok((sender, frames)) => {
                 is_known_lost = false;
                 info!(%address, "attached to the master");
-                let cause = carry(&config, sender, frames).await;
-                warn!(%address, %cause, "detached from the master");
+                let end = carry(&config, sender, frames).await;
+                delay = match &end {
+                    LinkEnd::LetGo => (delay * 2).min(REJOIN_DELAY_MAX),
+                    LinkEnd::Lost(_) => REDIAL_DELAY,
+                };
+                warn!(%address, cause = %end, "detached from the master");
                 if config.supervisor.cast(SupervisorMessage::Detached).is_err() {
                     return;
                 }
@@ -63,7 +70,7 @@ pub(crate) async fn keep_link(config: LinkConfig) {
                 warn!(%address, %cause, "cannot attach to the master; trying on");
             }
         }
-        tokio::time::sleep(REDIAL_DELAY).await;
+        tokio::time::sleep(delay).await;
     }
 }
 
@@ -94,41 +101,57 @@ async fn attach(config: &LinkConfig, address: &str) -> Result<Attached, String> 
     }
 }
 
-/// Carries frames until the stream ends; returns why it did.
+/// Why a link has ended.
+#[derive(Debug, thiserror::Error)]
+enum LinkEnd {
+    /// The supervisor has dropped the sender it was given.
+    #[error("the worker has let go of the master")]
+    LetGo,
+    /// The stream has ended, or cannot be used.
+    #[error("{0}")]
+    Lost(String),
+}
+
+/// Carries frames until the stream ends or the supervisor lets go of it; returns why it did.
+///
+/// From Welcome on the supervisor's sender is the only one: when it is dropped, the stream to the master ends, so that
+/// a worker which does not hear the master any more is no member that jobs count on.
 async fn carry(
     config: &LinkConfig,
     sender: mpsc::Sender<ToMaster>,
     mut frames: Streaming<v1::MasterFrame>,
-) -> String {
+) -> LinkEnd {
+    let lost = |cause: &str| LinkEnd::Lost(cause.to_owned());
+    let held = sender.downgrade();
+    let mut unwelcomed = Some(sender);
     let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = heartbeat.tick() => {
+                let Some(sender) = held.upgrade() else {
+                    return LinkEnd::LetGo;
+                };
                 if let Err(error) = sender.try_send(ToMaster::Heartbeat) {
-                    return format!("send heartbeat: {error}");
+                    return LinkEnd::Lost(format!("send heartbeat: {error}"));
                 }
             }
             frame = frames.message() => {
-                let frame = match frame {
-                    Ok(Some(frame)) => frame,
-                    Ok(None) => return "the master closed the link".to_owned(),
-                    Err(status) => return status.message().to_owned(),
+                let frame = match frame.map(|frame| frame.map(ToWorker::try_from)) {
+                    Ok(Some(Ok(frame))) => frame,
+                    Ok(Some(Err(error))) => return LinkEnd::Lost(error.to_string()),
+                    Ok(None) => return lost("the master closed the link"),
+                    Err(status) => return lost(status.message()),
                 };
-                match ToWorker::try_from(frame) {
-                    Ok(frame) => {
-                        let message = match frame {
-                            ToWorker::Welcome { storage_url, .. } => SupervisorMessage::Attached {
-                                frames: sender.clone(),
-                                storage_url,
-                            },
-                            frame => SupervisorMessage::Frame(Box::new(frame)),
-                        };
-                        if config.supervisor.cast(message).is_err() {
-                            return "the worker is ending".to_owned();
-                        }
-                    }
-                    Err(error) => return error.to_string(),
+                let message = match frame {
+                    ToWorker::Welcome { storage_url, .. } => match unwelcomed.take() {
+                        Some(frames) => SupervisorMessage::Attached { frames, storage_url },
+                        None => return lost("the master said Welcome twice"),
+                    },
+                    frame => SupervisorMessage::Frame(Box::new(frame)),
+                };
+                if config.supervisor.cast(message).is_err() {
+                    return lost("the worker is ending");
                 }
             }
         }

@@ -23,6 +23,7 @@ use crate::config::WorkerConfig;
 use crate::exchange::registry::EdgeRegistry;
 use crate::link::{LinkConfig, keep_link};
 use crate::pipeline::pipeline_actor::{PipelineActor, PipelineConfig, PipelineMessage};
+use millstream_common::task;
 
 /// What the supervisor takes.
 pub enum SupervisorMessage {
@@ -98,7 +99,13 @@ impl Actor for SupervisorActor {
             supervisor: myself.clone(),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(keep_link(link));
+        let supervisor = myself.clone();
+        tasks.spawn(async move {
+            if let Err(panicked) = task::caught(keep_link(link)).await {
+                // Without a link the worker is of no use; whoever runs it starts it again.
+                supervisor.stop(Some(format!("link: {panicked}")));
+            }
+        });
         Ok(SupervisorState {
             config,
             functions: Functions::new(),
@@ -224,8 +231,9 @@ impl SupervisorState {
             edges: self.config.edges.clone(),
             supervisor: self.myself.clone(),
         };
-        let (actor, _) =
-            Actor::spawn_linked(None, PipelineActor, config, self.myself.get_cell()).await?;
+        let name = config.actor_name("pipeline");
+        let supervisor = self.myself.get_cell();
+        let (actor, _) = Actor::spawn_linked(Some(name), PipelineActor, config, supervisor).await?;
         self.pipelines.insert(job, Pipeline { at, actor });
         Ok(())
     }
@@ -240,14 +248,15 @@ impl SupervisorState {
     }
 
     fn tear_down(&mut self, at: JobGeneration) {
-        if self
-            .pipelines
-            .get(&at.job)
-            .is_some_and(|pipeline| pipeline.at == at)
-        {
+        if self.is_running(&at) {
             self.end_pipeline(&at.job);
         }
         self.report(ToMaster::TornDown(at));
+    }
+
+    fn is_running(&self, at: &JobGeneration) -> bool {
+        let pipeline = self.pipelines.get(&at.job);
+        pipeline.is_some_and(|pipeline| pipeline.at == *at)
     }
 
     /// Kill, not stop: a handler that waits for credit cannot answer a stop.
@@ -280,7 +289,10 @@ impl SupervisorState {
     fn report(&mut self, frame: ToMaster) {
         if let ToMaster::PipelineFailed(at, failure) = &frame {
             warn!(job = %at.job, generation = %at.generation, %failure, "pipeline failed");
-            self.end_pipeline(&at.job.clone());
+            // What a pipeline of before said last must not end the one that took its place (INV-4).
+            if self.is_running(at) {
+                self.end_pipeline(&at.job.clone());
+            }
         }
         if let Some((frames, _)) = &self.attached
             && let Err(error) = frames.try_send(frame)

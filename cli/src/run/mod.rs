@@ -105,6 +105,7 @@ impl Here {
             storage_url,
             clock: clock.clone(),
             connectors: process::master_connectors(&blocking, &clock),
+            blocking: blocking.clone(),
             listen: "master:0".to_owned(),
             name: "run".to_owned(),
         })

@@ -87,7 +87,8 @@ pub struct JobView {
     pub restarts: u32,
     /// Microseconds since 1970 UTC, by the master's clock.
     pub submitted_at_us: i64,
-    /// From the last failure to the next committed epoch; `None` before the first.
+    /// From the last failure to the next committed epoch, or, where no row came in meanwhile, until all tasks had passed
+    /// a barrier with nothing left behind; `None` before the first.
     pub last_recovery_ms: Option<u64>,
     /// The time between two barriers.
     pub checkpoint_interval_ms: u64,

@@ -20,7 +20,9 @@ use crate::blocking::{self, BlockingRef};
 pub struct FileStore {
     root: PathBuf,
     blocking: BlockingRef,
-    /// Makes temporary names of one process distinct.
+    /// Makes temporary names of all that write into the folder distinct: a process may open it twice, and processes of
+    /// different containers share their ids.
+    writer: String,
     temporary_count: AtomicU64,
 }
 
@@ -37,13 +39,14 @@ impl FileStore {
         Ok(Self {
             root,
             blocking,
+            writer: crate::ids::nonce(),
             temporary_count: AtomicU64::new(0),
         })
     }
 
     fn temporary_path(&self) -> PathBuf {
         let count = self.temporary_count.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{count}", std::process::id());
+        let name = format!("{}-{count}", self.writer);
         self.root.join(TEMPORARY_FOLDER).join(name)
     }
 
@@ -82,12 +85,9 @@ impl Store for FileStore {
     async fn create(&self, key: &str, value: Bytes) -> Result<(), Error> {
         let temporary = self.temporary_path();
         self.run(key, move |path| {
-            write_synced(&temporary, &value)?;
-            let linked = with_parent(path, || fs::hard_link(&temporary, path));
-            let removed = fs::remove_file(&temporary);
-            linked?;
-            sync_parent(path)?;
-            removed
+            let link = || with_parent(path, || fs::hard_link(&temporary, path));
+            place(&temporary, &value, link)?;
+            sync_parent(path)
         })
         .await
     }
@@ -95,8 +95,8 @@ impl Store for FileStore {
     async fn put(&self, key: &str, value: Bytes) -> Result<(), Error> {
         let temporary = self.temporary_path();
         self.run(key, move |path| {
-            write_synced(&temporary, &value)?;
-            with_parent(path, || fs::rename(&temporary, path))?;
+            let rename = || with_parent(path, || fs::rename(&temporary, path));
+            place(&temporary, &value, rename)?;
             sync_parent(path)
         })
         .await
@@ -128,6 +128,16 @@ impl Store for FileStore {
             _ => Ok(()),
         })
         .await
+    }
+}
+
+/// Writes `value` to a temporary file and lets `act` take it to its place. Leaves no temporary file behind, least of all
+/// where the disk is full.
+fn place(temporary: &Path, value: &[u8], act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let placed = write_synced(temporary, value).and_then(|()| act());
+    match fs::remove_file(temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => placed.and(Err(error)),
+        _ => placed,
     }
 }
 
@@ -231,6 +241,28 @@ mod tests {
             .expect("read")
             .count();
         assert_eq!(left, 0);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_leaves_no_temporary_file() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = open(&folder).await;
+        store.put("log", Bytes::new()).await.expect("put");
+        for _ in 0..3 {
+            let below_a_file = store.put("log/1", Bytes::new()).await;
+            assert!(matches!(below_a_file, Err(Error::Unavailable { .. })));
+        }
+        let left = std::fs::read_dir(folder.path().join(TEMPORARY_FOLDER))
+            .expect("read")
+            .count();
+        assert_eq!(left, 0);
+    }
+
+    #[tokio::test]
+    async fn two_stores_on_one_folder_never_write_the_same_temporary_file() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (one, other) = (open(&folder).await, open(&folder).await);
+        assert_ne!(one.temporary_path(), other.temporary_path());
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@
 //! task a slot, in worker order, so that the tasks of one index stand on one worker and edges between them stay in
 //! the process. Splits go to the reader with the fewest; sinks go round the workers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_common::ids::{
     SinkIndex, SourceIndex, SplitId, StageIndex, TaskId, VNODE_COUNT, WorkerId,
@@ -49,6 +49,12 @@ pub fn assign(plan: &JobPlan, candidates: &[Candidate], splits: &SplitsBySource)
         });
     }
     assignment
+}
+
+/// The workers whose reports complete an epoch. With more slots than vnodes some workers have no task, and say nothing.
+pub fn workers_with_tasks(assignment: &Assignment) -> BTreeSet<WorkerId> {
+    let tasks = assignment.tasks.iter();
+    tasks.map(|placement| placement.worker.clone()).collect()
 }
 
 /// Gives each of `found` to the reader of `source` with the fewest splits; returns the new placements, which
@@ -160,6 +166,14 @@ mod tests {
         assert_eq!(worker(0, 0).as_deref(), Some("w0"));
         assert_eq!(worker(0, 1).as_deref(), Some("w1"));
         assert_eq!(worker(0, 2).as_deref(), Some("w0"));
+    }
+
+    #[test]
+    fn a_worker_beyond_the_last_vnode_has_no_task() {
+        let assignment = assign(&plan(1), &candidates(&[1; 257]), &splits(0));
+        let busy = workers_with_tasks(&assignment);
+        assert_eq!(busy.len(), VNODE_COUNT as usize);
+        assert!(!busy.contains(&WorkerId::from("w256")));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::registry;
-use crate::supervisor_actor::SupervisorMessage;
+use crate::supervisor::supervisor_actor::SupervisorMessage;
 
 /// Frames to one worker that wait to be sent: a few epochs of a thousand jobs.
 const FRAMES_WAITING_MAX: usize = 4_096;

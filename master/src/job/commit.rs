@@ -73,7 +73,10 @@ impl JobState {
         );
         match entry {
             Some(entry) => self.commit(entry),
-            None => self.epoch_passed(),
+            None => {
+                self.observe_empty_epoch();
+                self.epoch_passed()
+            }
         }
     }
 
@@ -90,6 +93,7 @@ impl JobState {
         }
         debug!(job = %self.entry.job, epoch = %entry.epoch, "epoch committed");
         self.restarts.committed();
+        self.observed.recovery.over(self.clock.monotonic());
         self.send_all(&ToWorker::EpochCommitted {
             at: self.at(),
             epoch: CommittedEpoch::from(&entry),

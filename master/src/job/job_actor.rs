@@ -21,11 +21,12 @@ use tokio::sync::mpsc;
 
 use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorActor, EnumeratorConfig, EnumeratorMessage};
+use super::recovery_time::RecoveryTime;
 use super::restart::RestartPolicy;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::config::ConnectorsRef;
 use crate::log_actor::LogMessage;
-use crate::supervisor_actor::SupervisorMessage;
+use crate::supervisor::supervisor_actor::SupervisorMessage;
 
 /// A worker as a job sees it.
 #[derive(Clone, Debug)]
@@ -206,9 +207,7 @@ pub(super) struct Observed {
     /// Why the log cannot be written.
     pub(super) log_trouble: Option<String>,
     pub(super) restart_count: u32,
-    /// When the running recovery began.
-    pub(super) failed_at: Option<Duration>,
-    pub(super) last_recovery: Option<Duration>,
+    pub(super) recovery: RecoveryTime,
     /// When the barrier that is being committed was triggered.
     pub(super) barrier_since: Duration,
     pub(super) rows_per_second: f64,

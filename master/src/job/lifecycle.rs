@@ -20,10 +20,10 @@ use super::claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage};
 use super::job_actor::{Due, JobMessage, JobState, Phase, Recorded, Workers};
 use super::restart::Decision;
-use crate::assign::{Candidate, assign};
+use crate::assign::{Candidate, assign, workers_with_tasks};
 use crate::checkpoint::coordinator::Coordinator;
 use crate::log_actor::LogMessage;
-use crate::supervisor_actor::SupervisorMessage;
+use crate::supervisor::supervisor_actor::SupervisorMessage;
 
 /// How long a stop waits for sinks to hold the last epoch.
 const DELIVERY_WAIT: Duration = Duration::from_secs(30);
@@ -199,7 +199,8 @@ impl JobState {
         self.assignment = assignment;
         self.barrier_count = 0;
         let workers: BTreeSet<WorkerId> = self.sessions.keys().cloned().collect();
-        self.coordinator = Coordinator::new(workers.clone(), self.progress.epoch);
+        let reporters = workers_with_tasks(&self.assignment);
+        self.coordinator = Coordinator::new(reporters, self.progress.epoch);
         info!(
             job = %self.entry.job, generation = %self.generation, epoch = %self.progress.epoch,
             workers = workers.len(), splits = self.assignment.splits.len(), "deploy"
@@ -282,13 +283,16 @@ impl JobState {
         }
     }
 
-    /// Ends the running generation; the next one begins after `delay`.
+    /// Ends the running generation; the next one begins after `delay`. A stop begins none: the last committed epoch is the
+    /// last one, and what sinks do not hold of it yet they get when the job goes on.
     fn recover(&mut self, cause: String, delay: Duration) -> Handled {
+        if self.stop == Some(StopMode::Stop) {
+            warn!(job = %self.entry.job, epoch = %self.progress.epoch, %cause, "stop without another epoch");
+            return self.end(JobEnd::Stopped);
+        }
         warn!(job = %self.entry.job, generation = %self.generation, epoch = %self.progress.epoch, %cause, "recover");
         self.observed.restart_count += 1;
-        self.observed
-            .failed_at
-            .get_or_insert(self.clock.monotonic());
+        self.observed.recovery.lost(self.clock.monotonic());
         self.observed.cause = cause;
         self.tear_down()?;
         self.phase = Phase::Recovering;

@@ -1,7 +1,7 @@
 //! Jobs: one actor each, from submission to its end.
 //!
 //! [`job_actor`] receives, [`lifecycle`] moves the job from phase to phase, [`claims`] knows which splits are
-//! whose, [`restart`] decides about failures, [`deploy`] builds what workers are sent, [`view`] is what people see.
+//! whose, [`restart`] decides about failures, [`recovery_time`] measures them, [`deploy`] builds what workers are sent, [`view`] is what people see.
 
 pub mod claims;
 mod commit;
@@ -9,5 +9,6 @@ mod deploy;
 pub mod enumerator_actor;
 pub mod job_actor;
 mod lifecycle;
+mod recovery_time;
 pub mod restart;
 mod view;

@@ -32,6 +32,8 @@ pub struct RestartPolicy {
     defects: VecDeque<Duration>,
     /// Attempts since the last committed epoch.
     attempts: u32,
+    /// When it failed last.
+    failed_at: Option<Duration>,
 }
 
 impl RestartPolicy {
@@ -42,11 +44,16 @@ impl RestartPolicy {
             window: Duration::from_millis(settings.restart_window_ms),
             defects: VecDeque::new(),
             attempts: 0,
+            failed_at: None,
         }
     }
 
-    /// Takes a failure at monotonic time `now`.
+    /// Takes a failure at monotonic time `now`. After a whole window without one the next is the first again.
     pub fn failed(&mut self, kind: Kind, now: Duration) -> Decision {
+        let failed_at = self.failed_at.replace(now);
+        if failed_at.is_some_and(|at| now.saturating_sub(at) >= self.window) {
+            self.attempts = 0;
+        }
         match kind {
             Kind::User => return Decision::GiveUp,
             Kind::External => {}
@@ -113,6 +120,21 @@ mod tests {
         );
         assert_ne!(policy.failed(Kind::Internal, at(1_501)), Decision::GiveUp);
         assert_eq!(policy.failed(Kind::Internal, at(1_502)), Decision::GiveUp);
+    }
+
+    #[test]
+    fn a_failure_after_a_quiet_window_is_retried_at_once() {
+        let mut policy = policy(9);
+        let at = |millis| Duration::from_millis(millis);
+        policy.failed(Kind::Internal, at(0));
+        assert_eq!(
+            policy.failed(Kind::Internal, at(999)),
+            Decision::RetryAfter(DELAY_MIN)
+        );
+        assert_eq!(
+            policy.failed(Kind::Internal, at(1_999)),
+            Decision::RetryAfter(Duration::ZERO)
+        );
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl JobState {
         reply: RpcReplyPort<T>,
         value: impl FnOnce(&Self) -> T,
     ) -> Handled {
-        crate::supervisor_actor::answer(reply, value(self));
+        crate::supervisor::supervisor_actor::answer(reply, value(self));
         Ok(())
     }
 
@@ -37,7 +37,7 @@ impl JobState {
                 job: self.view(),
                 lagging_sinks: self.lagging_sinks(),
             };
-            crate::supervisor_actor::answer(reply, stopped);
+            crate::supervisor::supervisor_actor::answer(reply, stopped);
         }
         Ok(())
     }
@@ -79,7 +79,8 @@ impl JobState {
             submitted_at_us: self.entry.submitted_at_us,
             last_recovery_ms: self
                 .observed
-                .last_recovery
+                .recovery
+                .last()
                 .map(|took| took.as_millis() as u64),
             checkpoint_interval_ms: self.entry.plan.settings.checkpoint_interval_ms,
         }
@@ -238,6 +239,24 @@ impl JobState {
         self.observed.lag.insert((worker, source), lag);
     }
 
+    /// All tasks have passed a barrier between which and the one before nothing changed.
+    pub(super) fn observe_empty_epoch(&mut self) {
+        let lags_are_known = self
+            .entry
+            .plan
+            .sources
+            .iter()
+            .enumerate()
+            .all(|(index, source)| {
+                let index = SourceIndex(index as u32);
+                let is_told = self.observed.lag.keys().any(|(_, source)| *source == index);
+                is_told || !matches!(source.spec, SourceSpec::Kafka(_))
+            });
+        if lags_are_known && self.lag().unwrap_or_default() == 0 {
+            self.observed.recovery.over(self.clock.monotonic());
+        }
+    }
+
     /// Keeps what is worth showing of a committed epoch.
     pub(super) fn observe_commit(&mut self, entry: &EpochEntry) {
         let now = self.clock.monotonic();
@@ -247,9 +266,6 @@ impl JobState {
             let newest = rows_read as f64 / seconds;
             // Half of the old figure: steady for the eye, and right after a few epochs.
             self.observed.rows_per_second = (self.observed.rows_per_second + newest) / 2.0;
-        }
-        if let Some(failed_at) = self.observed.failed_at.take() {
-            self.observed.last_recovery = Some(now.saturating_sub(failed_at));
         }
         let parts = self.progress.parts.values().flatten();
         let (state_parts, state_bytes) = parts.fold((0, 0), |(count, bytes), part| {

@@ -91,6 +91,7 @@ impl Host {
             store: Arc::new(self.store()),
             storage_url: "simulated://storage".to_owned(),
             clock: self.clock(),
+            blocking: Arc::new(Inline),
             connectors: Arc::new(self.clone()),
             listen: MASTER_ADDRESS.to_owned(),
             name: format!("{MASTER}-{count}"),
@@ -168,7 +169,7 @@ impl Host {
                 }
                 Err(error) => return Err(error),
             }
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::time::sleep(Duration::from_millis(700)).await;
         }
     }
 }

@@ -100,7 +100,7 @@ enum Kind {
 
 /// Nothing new fails after this.
 const FAULTS_END_MS: u64 = 14_000;
-const FAULTS_MAX: usize = 8;
+const FAULTS_MAX: usize = 12;
 
 impl Scenario {
     /// A plan for a job that writes `tables`.
@@ -154,7 +154,7 @@ impl Scenario {
 }
 
 fn any_host(chance: &mut SmallRng) -> &'static str {
-    match chance.random_bool(0.25) {
+    match chance.random_bool(0.3) {
         true => MASTER,
         false => WORKERS.choose(chance).expect("not empty"),
     }
@@ -213,7 +213,7 @@ fn draw_fault(
             let rough = Action::Rough {
                 until: at + long,
                 fail_rate: chance.random_range(0.02..0.4),
-                slow_rate: chance.random_range(0.0..0.2),
+                slow_rate: chance.random_range(0.0..0.5),
             };
             actions.push((at, rough));
         }

@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_millis(10);
 /// Virtual time in which a healed job has to come to its end.
 const PROGRESS_MAX: Duration = Duration::from_secs(150);
 /// Virtual time for late effects to show after the end.
-const AFTERMATH: Duration = Duration::from_secs(4);
+const AFTERMATH: Duration = Duration::from_secs(3);
 /// The person's host.
 const CLIENT: &str = "client";
 

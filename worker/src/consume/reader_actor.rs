@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::reader_task::{ReaderCommand, ReaderTask};
 use crate::pipeline::pipeline_actor::PipelineMessage;
+use millstream_common::task;
 
 /// Commands that wait for the loop: it hears them between two batches. More than a barrier, its commit and a few claims
 /// never wait, for epochs follow one another.
@@ -47,7 +48,10 @@ impl Actor for ReaderActor {
         let pipeline = task.pipeline.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let result = task.run(received).await;
+            let name = task.name.clone();
+            let result = task::caught(task.run(received)).await;
+            let result = result
+                .unwrap_or_else(|panicked| Err(Failure::new(Kind::Internal, name, &panicked)));
             // The actor owns this task and outlives it.
             let _ = myself.cast(ReaderMessage::Ended(result));
         });

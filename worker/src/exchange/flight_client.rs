@@ -33,6 +33,7 @@ use super::message::{BarrierKind, EdgeBarrier, EdgeId, OnLost, PeerLost};
 use super::registry::REGISTER_WAIT;
 use super::sender::{EdgeSender, SendError};
 use super::wire::{self, Answer, BatchEncoder, ENCODED_BATCH_BYTES_MAX, ExchangeHello};
+use millstream_common::task;
 
 /// How long a dialled peer may take to accept an edge: its wait for the edge's registration, and the way there and back.
 pub const ANSWER_WAIT: Duration = REGISTER_WAIT.saturating_add(Duration::from_secs(5));
@@ -289,7 +290,10 @@ struct CreditReader {
 
 impl CreditReader {
     async fn run(mut self) {
-        let lost = self.read().await.err();
+        let lost = match task::caught(self.read()).await {
+            Ok(read) => read.err(),
+            Err(panicked) => Some(panicked.to_string()),
+        };
         self.credits.close();
         if let Some(cause) = lost {
             let (edge, peer) = (self.edge, self.peer);

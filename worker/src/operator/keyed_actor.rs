@@ -24,6 +24,7 @@ use crate::exchange::message::{EdgeBarrier, EdgeBatch, EdgeId, StreamMessage};
 use crate::pipeline::pipeline_actor::PipelineMessage;
 use crate::pipeline::report::TaskReport;
 use crate::snapshot::{LiveParts, PartScope, PendingPart};
+use millstream_common::task;
 
 /// What a keyed task takes.
 pub enum KeyedMessage {
@@ -215,13 +216,18 @@ impl KeyedState {
         let pipeline = self.config.pipeline.clone();
         let name = self.config.name.clone();
         self.tasks.spawn(async move {
-            let stored = match &pending {
-                Some(pending) => pending.store(&store).await,
-                None => Ok(()),
-            };
-            let message = match stored {
-                Ok(()) => PipelineMessage::Reported(report),
-                Err(error) => PipelineMessage::Failed(Failure::new(error.kind(), name, &error)),
+            let stored = task::caught(async {
+                match &pending {
+                    Some(pending) => pending.store(&store).await,
+                    None => Ok(()),
+                }
+            });
+            let message = match stored.await {
+                Ok(Ok(())) => PipelineMessage::Reported(report),
+                Ok(Err(error)) => PipelineMessage::Failed(Failure::new(error.kind(), name, &error)),
+                Err(panicked) => {
+                    PipelineMessage::Failed(Failure::new(Kind::Internal, name, &panicked))
+                }
             };
             // A pipeline that has ended needs no report.
             let _ = pipeline.cast(message);

@@ -233,7 +233,8 @@ impl Builder<'_> {
                 pipeline: self.state.myself.clone(),
             };
             let supervisor = self.state.myself.get_cell();
-            let spawned = Actor::spawn_linked(None, ShipActor, arguments, supervisor).await;
+            let name = config.actor_name(&format!("ship {}", output.relation));
+            let spawned = Actor::spawn_linked(Some(name), ShipActor, arguments, supervisor).await;
             let (actor, _) = spawned.map_err(|error| broken(&output.relation, &error))?;
             self.ships.insert(index, actor);
         }
@@ -270,7 +271,9 @@ impl Builder<'_> {
             name: name.clone(),
         };
         let supervisor = self.state.myself.get_cell();
-        let spawned = Actor::spawn_linked(None, KeyedActor, arguments, supervisor).await;
+        let actor_name = config.actor_name(&name);
+        let spawned =
+            Actor::spawn_linked(Some(actor_name), KeyedActor, arguments, supervisor).await;
         let (actor, _) = spawned.map_err(|error| broken(&name, &error))?;
         let mailbox = &self.mailboxes[&task];
         mailbox.set(actor).map_err(|_| Failure {
@@ -353,7 +356,9 @@ impl Builder<'_> {
             name: source_plan.name.clone(),
         };
         let supervisor = self.state.myself.get_cell();
-        let spawned = Actor::spawn_linked(None, ReaderActor, arguments, supervisor).await;
+        let actor_name = config.actor_name(&name);
+        let spawned =
+            Actor::spawn_linked(Some(actor_name), ReaderActor, arguments, supervisor).await;
         let (actor, _) = spawned.map_err(|error| broken(&name, &error))?;
         Ok(actor)
     }

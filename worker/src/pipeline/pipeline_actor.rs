@@ -69,6 +69,18 @@ pub struct PipelineConfig {
     pub supervisor: ActorRef<SupervisorMessage>,
 }
 
+impl PipelineConfig {
+    /// The name of an actor of this pipeline. Names are global to a process, in which several workers may live: so they
+    /// begin with the worker's, and say whose life of a job it is. For texts only: nobody is looked up by name.
+    pub(crate) fn actor_name(&self, what: &str) -> String {
+        let Deploy {
+            at, incarnation, ..
+        } = self.deploy.as_ref();
+        let worker = &self.worker.name;
+        format!("{worker}/{}/{incarnation}/{}/{what}", at.job, at.generation)
+    }
+}
+
 /// The state of a pipeline.
 pub struct PipelineState {
     pub(super) config: PipelineConfig,
@@ -148,24 +160,16 @@ impl Actor for PipelineActor {
             SupervisionEvent::ActorTerminated(child, _, reason) => {
                 if state.is_sink(&child) {
                     // Only a sink whose newer deliverer is at work ends by itself.
-                    debug!(sink = %child.get_id(), ?reason, "sink actor ended");
+                    debug!(sink = ?child.get_name(), ?reason, "sink actor ended");
                     return Ok(());
                 }
                 let cause = reason.unwrap_or_else(|| "ended by itself".to_owned());
-                state.failed(ended(&child, cause))
+                state.child_ended(&child, cause)
             }
             SupervisionEvent::ActorFailed(child, cause) => {
-                state.failed(ended(&child, cause.to_string()))
+                state.child_ended(&child, cause.to_string())
             }
         }
-    }
-}
-
-fn ended(child: &ractor::ActorCell, cause: String) -> Failure {
-    Failure {
-        kind: Kind::Internal,
-        origin: format!("task {}", child.get_id()),
-        cause,
     }
 }
 
@@ -295,6 +299,16 @@ impl PipelineState {
             return Ok(());
         }
         self.say(ToMaster::PipelineFailed(self.at().clone(), failure))
+    }
+
+    fn child_ended(&mut self, child: &ractor::ActorCell, cause: String) -> Handled {
+        let name = child.get_name().unwrap_or_default();
+        let within = self.config.actor_name("");
+        self.failed(Failure {
+            kind: Kind::Internal,
+            origin: format!("task {}", name.strip_prefix(&within).unwrap_or(&name)),
+            cause,
+        })
     }
 
     fn is_sink(&self, child: &ractor::ActorCell) -> bool {

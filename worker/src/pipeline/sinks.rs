@@ -62,7 +62,8 @@ pub(super) async fn start(
         }),
     };
     let supervisor = state.myself.get_cell();
-    let spawned = Actor::spawn_linked(None, SinkActor, arguments, supervisor).await;
+    let name = config.actor_name(&format!("sink {}", sink_plan.name));
+    let spawned = Actor::spawn_linked(Some(name), SinkActor, arguments, supervisor).await;
     match spawned {
         Ok((actor, _)) => Ok(actor),
         Err(error) => Err(Failure::new(

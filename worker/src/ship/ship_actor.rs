@@ -23,6 +23,7 @@ use crate::exchange::message::{EdgeId, StreamMessage};
 use crate::ipc::{self, ObjectError};
 use crate::pipeline::pipeline_actor::PipelineMessage;
 use crate::pipeline::report::TaskReport;
+use millstream_common::task;
 
 /// A segment is closed when it holds this much.
 pub const SEGMENT_BYTES_MAX: usize = 32 << 20;
@@ -221,15 +222,18 @@ impl ShipState {
         let relation = self.config.relation.clone();
         let output = self.config.output;
         self.finishing.spawn(async move {
-            let message = match uploads.finish(&cache).await {
-                Ok(segments) => PipelineMessage::Reported(TaskReport::Shipped {
+            let origin = format!("ship {relation}");
+            let message = match task::caught(uploads.finish(&cache)).await {
+                Ok(Ok(segments)) => PipelineMessage::Reported(TaskReport::Shipped {
                     output,
                     epoch,
                     segments,
                 }),
-                Err(error) => {
-                    let origin = format!("ship {relation}");
+                Ok(Err(error)) => {
                     PipelineMessage::Failed(Failure::new(error.kind(), origin, &error))
+                }
+                Err(panicked) => {
+                    PipelineMessage::Failed(Failure::new(Kind::Internal, origin, &panicked))
                 }
             };
             // A pipeline that has ended needs no report.

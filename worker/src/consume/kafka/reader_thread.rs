@@ -23,10 +23,9 @@ use millstream_common::secret;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
 
+use super::answers::{Answers, Heard};
 use super::batch_queue::{BatchConsumer, ClientNote, Delivery, Message};
 use super::mailbox::{Command, Mailbox};
 use super::output::{Output, Stop};
@@ -95,8 +94,9 @@ struct ReaderThread {
     records: Vec<RecordRef<'static>>,
     /// Records to ask for, so that a batch has about [`BATCH_BYTES`].
     room: usize,
-    /// When the client last had nothing more.
-    looked: Duration,
+    answers: Answers,
+    /// What was known of the answers when the client last had nothing more.
+    heard: Heard,
     lag_at: Duration,
     in_trouble: bool,
     stopped: bool,
@@ -126,6 +126,7 @@ impl ReaderThread {
         let consumer =
             BatchConsumer::new(&config, BATCH_RECORDS_MAX, mailbox.waker()).map_err(for_user)?;
         let now = context.clock.monotonic();
+        let answers = Answers::new(now);
         Ok(Self {
             topic_text,
             commits_group: spec.group_id.is_some(),
@@ -143,7 +144,8 @@ impl ReaderThread {
             assigned: BTreeSet::new(),
             records: Vec::with_capacity(BATCH_RECORDS_MAX),
             room: BATCH_RECORDS_MAX,
-            looked: now,
+            heard: answers.so_far(),
+            answers,
             lag_at: now,
             in_trouble: false,
             stopped: false,
@@ -181,7 +183,7 @@ impl ReaderThread {
                 decoder.raise_watermark(slot, watermark);
             }
         }
-        let splits = self.splits.cut(self.looked, self.idle_timeout, |slot| {
+        let splits = self.splits.cut(self.heard, self.idle_timeout, |slot| {
             decoder.watermark(slot)
         });
         if request.stop {
@@ -272,13 +274,14 @@ impl ReaderThread {
                 }
                 self.in_trouble = true;
             }
-            ClientNote::Statistics(json) if self.in_trouble => {
-                self.in_trouble = !brokers_answer(&json);
-                if !self.in_trouble {
+            ClientNote::Statistics(json) => {
+                let reading = self.splits.reading().map(|(partition, _, _)| partition);
+                let now = self.context.clock.monotonic();
+                if self.answers.heard(&json, reading, now) && self.in_trouble {
+                    self.in_trouble = false;
                     self.mailbox.set_trouble(None);
                 }
             }
-            ClientNote::Statistics(_) => {}
             ClientNote::Log { level, text } if level <= LOG_LEVEL_SHOWN => {
                 tracing::warn!(reader = %self.context.name, "{text}");
             }
@@ -300,7 +303,7 @@ impl ReaderThread {
         let drained = first == 0 || self.consumer.fill(LINGER, room) < room;
         let now = self.context.clock.monotonic();
         if drained {
-            self.looked = now;
+            self.heard = self.answers.so_far();
         }
         if first > 0 {
             let handed_on = self.hand_on(now);
@@ -434,28 +437,6 @@ fn for_user(error: impl std::fmt::Display) -> (Kind, String) {
     (Kind::User, error.to_string())
 }
 
-/// Whether every broker that leads a partition read here is connected, by the client's statistics.
-fn brokers_answer(statistics: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Statistics {
-        brokers: BTreeMap<String, Broker>,
-    }
-    #[derive(Deserialize)]
-    struct Broker {
-        state: String,
-        toppars: BTreeMap<String, IgnoredAny>,
-    }
-    let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else {
-        return false;
-    };
-    let is_up = |broker: &Broker| broker.state == "UP";
-    statistics
-        .brokers
-        .values()
-        .all(|broker| broker.toppars.is_empty() || is_up(broker))
-        && statistics.brokers.values().any(is_up)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -472,17 +453,5 @@ mod tests {
     fn emptied_records_keep_their_memory() {
         let records: Vec<RecordRef<'static>> = Vec::with_capacity(100);
         assert!(recycle(records).capacity() >= 100);
-    }
-
-    #[test]
-    fn trouble_is_over_when_every_leader_answers() {
-        let text = |state: &str| {
-            format!(
-                r#"{{"brokers":{{"a/1":{{"state":"UP","toppars":{{}}}},"b/2":{{"state":"{state}","toppars":{{"t-0":{{}}}}}}}}}}"#
-            )
-        };
-        assert!(!brokers_answer(text("CONNECT").as_bytes()));
-        assert!(brokers_answer(text("UP").as_bytes()));
-        assert!(!brokers_answer(b"{}"));
     }
 }

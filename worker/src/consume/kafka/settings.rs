@@ -10,7 +10,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
 /// Bounds and waits; a user may set others.
-const TUNING: [(&str, &str); 12] = [
+const TUNING: [(&str, &str); 11] = [
     ("client.id", "millstream"),
     // The default of 1 s halves a consumer that is slower than its broker.
     ("fetch.queue.backoff.ms", "2"),
@@ -26,16 +26,16 @@ const TUNING: [(&str, &str); 12] = [
     ("reconnect.backoff.max.ms", "1000"),
     ("socket.keepalive.enable", "true"),
     ("log.connection.close", "false"),
-    // Says when brokers are reachable again; read only while there is trouble.
-    ("statistics.interval.ms", "2000"),
 ];
 
-/// What exactly-once rests on.
-const FIXED: [(&str, &str); 4] = [
+/// What exactly-once and watermarks rest on.
+const FIXED: [(&str, &str); 5] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "error"),
     ("enable.partition.eof", "true"),
+    // Says which brokers answer: without it, an outage could not be told from silence.
+    ("statistics.interval.ms", "2000"),
 ];
 
 /// The client's settings; the group is named because the client insists, and joined never.

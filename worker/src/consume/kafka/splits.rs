@@ -3,7 +3,7 @@
 //! Pure; owned by `reader_thread.rs`. Keeps INV-5: a record is accepted only at or behind its partition's position and
 //! before its end, and moves the position behind itself; so a record fetched twice counts once. A partition is idle
 //! only if the client has said that there is no more, and nothing has come for the source's timeout, as of
-//! the last look that found nothing: a backlog behind a slow pipeline is not silence.
+//! the last look that found nothing while brokers answered: neither a backlog behind a slow pipeline nor an outage is silence.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use millstream_common::ids::SplitId;
 use millstream_common::report::{SplitProgress, SplitStart, SplitStatus};
 use millstream_common::time::EventTime;
 
+use super::answers::Heard;
 use crate::decode::SplitSlot;
 
 /// A partition being read.
@@ -157,20 +158,20 @@ impl SplitTable {
         finished
     }
 
-    /// Progress of all partitions, those that have ended for the last time. `looked` is when the client last had
-    /// nothing more.
+    /// Progress of all partitions, those that have ended for the last time. `heard` is as of when the client last
+    /// had nothing more.
     pub(super) fn cut(
         &mut self,
-        looked: Duration,
+        heard: Heard,
         idle_timeout: Option<Duration>,
         watermark_of: impl Fn(SplitSlot) -> Option<EventTime>,
     ) -> BTreeMap<SplitId, SplitProgress> {
         let mut splits = std::mem::take(&mut self.ended);
         for split in self.open.iter().flatten() {
+            // `None` is before anything.
+            let silent_since = split.silent_since.max(heard.since);
             let silent = idle_timeout.is_some_and(|timeout| {
-                split
-                    .silent_since
-                    .is_none_or(|since| looked.saturating_sub(since) >= timeout)
+                silent_since.is_none_or(|since| heard.until.saturating_sub(since) >= timeout)
             });
             let status = if split.at_end && silent {
                 SplitStatus::Idle
@@ -226,8 +227,16 @@ mod tests {
         table
     }
 
-    fn progress(table: &mut SplitTable, looked: Duration) -> Option<(i64, SplitStatus)> {
-        let splits = table.cut(looked, TIMEOUT, |_| None);
+    fn progress(table: &mut SplitTable, until: Duration) -> Option<(i64, SplitStatus)> {
+        progress_after(table, None, until)
+    }
+
+    fn progress_after(
+        table: &mut SplitTable,
+        since: Option<Duration>,
+        until: Duration,
+    ) -> Option<(i64, SplitStatus)> {
+        let splits = table.cut(Heard { since, until }, TIMEOUT, |_| None);
         splits
             .values()
             .next()
@@ -284,6 +293,19 @@ mod tests {
         assert_eq!(progress(&mut table, at(0)), Some((3, SplitStatus::Active)));
         table.reach_end(0, 3);
         assert_eq!(progress(&mut table, at(0)), Some((3, SplitStatus::Idle)));
+    }
+
+    #[test]
+    fn an_outage_does_not_make_a_partition_idle_and_silence_behind_it_does() {
+        let mut table = table(3, None, SplitStatus::Active);
+        table.reach_end(0, 3);
+        let mut after = |since: Option<u64>, until| {
+            let progress = progress_after(&mut table, since.map(at), at(until));
+            progress.map(|(_, status)| status)
+        };
+        assert_eq!(after(None, 10), Some(SplitStatus::Active), "down since");
+        assert_eq!(after(Some(100), 129), Some(SplitStatus::Active));
+        assert_eq!(after(Some(100), 130), Some(SplitStatus::Idle));
     }
 
     #[test]

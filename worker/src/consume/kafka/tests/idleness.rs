@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// More than lies between two answers of a broker.
+const ANSWER_AGE: Duration = Duration::from_secs(10);
+
 #[tokio::test]
 async fn a_partition_that_wakes_brings_no_row_older_than_what_owners_act_on() {
     let kafka = Kafka::start(2);
@@ -11,7 +14,7 @@ async fn a_partition_that_wakes_brings_no_row_older_than_what_owners_act_on() {
         .reader
         .add_splits(vec![start_at(0, 0), start_at(1, 0)]);
     reader.read(1).await;
-    kafka.clock.advance(IDLE_TIMEOUT);
+    kafka.clock.advance(IDLE_TIMEOUT + ANSWER_AGE);
     reader.cut_until(1, SplitStatus::Idle).await;
     let owners = EventTime(9 * MINUTE_MS * 1_000);
     reader.cut_with(Some(owners), false).await;
@@ -37,7 +40,7 @@ async fn a_partition_is_not_idle_before_its_timeout() {
             SplitStatus::Active
         );
     }
-    kafka.clock.advance(Duration::from_millis(1));
+    kafka.clock.advance(ANSWER_AGE);
     reader.cut_until(0, SplitStatus::Idle).await;
 }
 

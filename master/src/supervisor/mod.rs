@@ -1,0 +1,12 @@
+//! The master's root actor: [`supervisor_actor`] receives, and hands on to the three files of what it does.
+//!
+//! [`submission`] takes jobs in (decided by [`submit`]), [`jobs`] starts their actors, again where one has failed, [`workers`]
+//! knows who has joined.
+
+pub mod jobs;
+pub mod submission;
+pub mod submit;
+pub mod supervisor_actor;
+#[cfg(test)]
+mod tests;
+pub mod workers;

@@ -1,0 +1,129 @@
+//! Submissions: from a planned job to its entry in the log, and from there to its actor.
+//!
+//! Called by the supervisor's actor; [`super::submit`] decides whether a submission begins a job, resumes one, or is refused.
+//! Nothing runs before its entry is durable. Failure: a refusal is the answer; what the log never takes is never answered.
+
+use millstream_common::control::ControlError;
+use millstream_common::ids::{Epoch, Generation, Incarnation, JobName};
+use millstream_common::log::Entry;
+use millstream_common::log::entry::{JobEntry, JobProgress};
+use millstream_common::plan::JobPlan;
+use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
+
+use super::submit::{self, Decision};
+use super::supervisor_actor::{SupervisorMessage, SupervisorState, answer};
+use crate::job::job_actor::JobMessage;
+use crate::log_actor::LogMessage;
+use crate::replay::ReplayedJob;
+
+/// A planned job to begin or resume.
+#[derive(Debug)]
+pub struct Submission {
+    /// Its name.
+    pub job: JobName,
+    /// As written.
+    pub sql: String,
+    /// As planned.
+    pub plan: JobPlan,
+    /// Begin a new life even if the old one could go on.
+    pub fresh: bool,
+}
+
+/// A job that has been begun or resumed.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// Its actor.
+    pub actor: ActorRef<JobMessage>,
+    /// It goes on from this epoch; 0 is from nothing.
+    pub resumed_from: Epoch,
+}
+
+impl SupervisorState {
+    pub(super) fn submit(
+        &mut self,
+        submission: Submission,
+        reply: RpcReplyPort<Result<Started, ControlError>>,
+    ) -> Result<(), ActorProcessingErr> {
+        let existing = self.jobs.get_mut(&submission.job);
+        let before = existing.as_ref().map(|job| submit::Existing {
+            plan: &job.entry.plan,
+            ended: job
+                .ended
+                .as_ref()
+                .map(|(end, _)| end)
+                .filter(|_| !job.is_starting),
+        });
+        let decision = submit::decide(&submission.job, &submission.plan, submission.fresh, before);
+        let (entry, job) = match (decision, existing) {
+            (Err(refused), _) => {
+                answer(reply, Err(refused));
+                return Ok(());
+            }
+            (Ok(Decision::Resume), Some(job)) => {
+                job.is_starting = true;
+                let progress = job
+                    .ended
+                    .as_ref()
+                    .map(|(_, progress)| progress.clone())
+                    .unwrap_or_default();
+                let resumed = Entry::Resumed {
+                    job: submission.job,
+                    incarnation: job.entry.incarnation,
+                };
+                (resumed, beginning(job.entry.clone(), progress))
+            }
+            (Ok(Decision::Begin | Decision::Resume), existing) => {
+                if let Some(job) = existing {
+                    job.is_starting = true;
+                }
+                let entry = JobEntry {
+                    job: submission.job,
+                    incarnation: Incarnation::fresh(),
+                    sql: submission.sql,
+                    plan: submission.plan,
+                    submitted_at_us: self.clock.unix_micros(),
+                };
+                let job = beginning(entry.clone(), JobProgress::default());
+                (Entry::Job(Box::new(entry)), job)
+            }
+        };
+        let myself = self.myself.clone();
+        let on_written = Box::new(move |_| {
+            let job = Box::new(job);
+            let _ = myself.cast(SupervisorMessage::SubmissionRecorded { job, reply });
+        });
+        self.log.cast(LogMessage::Append {
+            entry: Box::new(entry),
+            on_written,
+        })?;
+        Ok(())
+    }
+
+    pub(super) async fn submission_recorded(
+        &mut self,
+        job: ReplayedJob,
+        reply: RpcReplyPort<Result<Started, ControlError>>,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some(old) = self.jobs.remove(&job.entry.job) {
+            old.actor.stop(None);
+        }
+        let resumed_from = job.progress.epoch;
+        let actor = self.start_job(job, None).await?;
+        let started = Started {
+            actor,
+            resumed_from,
+        };
+        answer(reply, Ok(started));
+        Ok(())
+    }
+}
+
+/// A job that goes on from `progress` and has no assignment yet.
+fn beginning(entry: JobEntry, progress: JobProgress) -> ReplayedJob {
+    ReplayedJob {
+        entry,
+        progress,
+        end: None,
+        generation: Generation::default(),
+    }
+}

@@ -1,0 +1,253 @@
+//! Jobs under the supervisor, with workers that a test speaks for: how a job survives its own actor, how a stop ends without
+//! workers, and who is waited for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use millstream_common::control::{JobState, JobView, StopMode, Stopped};
+use millstream_common::ids::{Incarnation, JobName};
+use millstream_common::log::entry::{EpochEntry, JobEntry, JobProgress};
+use millstream_common::log::{self, Entry};
+use millstream_common::plan::JobPlan;
+use millstream_common::store::StoreRef;
+use ractor::rpc::CallResult;
+use ractor::{ActorRef, call};
+
+use super::supervisor_actor::*;
+use crate::job::job_actor::JobMessage;
+use crate::testing::{ENDLESS, FakeWorker, MemoryStore, memory, plan, soon, supervise};
+
+fn job(name: &str, plan: JobPlan) -> JobEntry {
+    JobEntry {
+        job: name.into(),
+        incarnation: Incarnation::fresh(),
+        sql: String::new(),
+        plan,
+        submitted_at_us: 0,
+    }
+}
+
+async fn find(supervisor: &ActorRef<SupervisorMessage>, name: &str) -> ActorRef<JobMessage> {
+    let name = JobName::from(name);
+    let found = call!(supervisor, |reply| SupervisorMessage::FindJob(
+        name.clone(),
+        reply
+    ));
+    found.expect("call").expect("the job is there")
+}
+
+/// The job once everything said to the supervisor before has reached it.
+async fn view(supervisor: &ActorRef<SupervisorMessage>, job: &ActorRef<JobMessage>) -> JobView {
+    soon(async {
+        call!(supervisor, SupervisorMessage::AllWorkers).expect("call");
+        call!(job, JobMessage::View).expect("view")
+    })
+    .await
+}
+
+async fn epochs(store: &Arc<MemoryStore>) -> Vec<EpochEntry> {
+    let store: StoreRef = store.clone();
+    let objects = log::read_all(&store).await.expect("read");
+    let entries = objects.into_iter().flat_map(|(_, object)| object.entries);
+    let epochs = entries.filter_map(|entry| match entry {
+        Entry::Epoch(epoch) => Some(*epoch),
+        _ => None,
+    });
+    epochs.collect()
+}
+
+/// Stops the job; the answer comes when it has ended.
+fn stop(job: &ActorRef<JobMessage>) -> impl Future<Output = Stopped> + use<> {
+    let job = job.clone();
+    async move {
+        let mode = StopMode::Stop;
+        let stopped = job.call(|reply| JobMessage::Stop { mode, reply }, None);
+        match soon(stopped).await.expect("call") {
+            CallResult::Success(stopped) => stopped,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_started_anew_knows_the_epoch_that_its_predecessor_had_on_its_way() {
+    let store = memory();
+    let supervisor = supervise(&store, vec![job("clicks", plan(ENDLESS))]).await;
+    let mut worker = FakeWorker::join(&supervisor, "alpha").await;
+    worker.deployed().await;
+    let (at, barrier) = worker.barrier().await;
+
+    store.close();
+    let failing = find(&supervisor, "clicks").await;
+    worker.report(&at, barrier.epoch, 5);
+    view(&supervisor, &failing).await;
+    failing.kill();
+    let workers = soon(async { call!(supervisor, SupervisorMessage::AllWorkers) }).await;
+    assert_eq!(workers.expect("call").len(), 1, "nobody waits for storage");
+    store.open();
+
+    let deploy = worker.deployed().await;
+    assert!(deploy.at.generation > at.generation);
+    assert_eq!(deploy.restore.epoch, barrier.epoch);
+    let (at, barrier) = worker.barrier().await;
+    worker.report(&at, barrier.epoch, 5);
+    worker.committed().await;
+    let mut progress = JobProgress::default();
+    for epoch in epochs(&store).await {
+        progress.apply(&epoch).expect("one chain (INV-1)");
+    }
+    assert_eq!(progress.epoch, barrier.epoch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_actors_keep_failing_is_kept_as_failed_with_the_cause() {
+    let store = memory();
+    let sql = format!("SET restart_budget = '2'; {ENDLESS}");
+    let supervisor = supervise(&store, vec![job("clicks", plan(&sql))]).await;
+    for _ in 0..3 {
+        let failing = soon(running(&supervisor, "clicks")).await;
+        failing.kill();
+        soon(async {
+            while find_now(&supervisor, "clicks")
+                .await
+                .is_some_and(|job| job.get_id() == failing.get_id())
+            {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    let kept = soon(running(&supervisor, "clicks")).await;
+    let view = call!(kept, JobMessage::View).expect("view");
+    assert_eq!(view.state, JobState::Failed);
+    assert!(view.cause.is_some_and(|cause| cause.contains("killed")));
+}
+
+async fn find_now(
+    supervisor: &ActorRef<SupervisorMessage>,
+    name: &str,
+) -> Option<ActorRef<JobMessage>> {
+    let name = JobName::from(name);
+    let found = call!(supervisor, |reply| SupervisorMessage::FindJob(
+        name.clone(),
+        reply
+    ));
+    found.expect("call").ok()
+}
+
+/// The job's actor, once there is one.
+async fn running(supervisor: &ActorRef<SupervisorMessage>, name: &str) -> ActorRef<JobMessage> {
+    loop {
+        if let Some(job) = find_now(supervisor, name).await {
+            return job;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_cannot_be_started_is_failed_and_holds_up_no_other() {
+    let unresolved = "\
+        CREATE SOURCE rows (n BIGINT) WITH (connector = 'files', path = '${MILLSTREAM_TEST_NOT_SET}/in', format = 'json');\
+        CREATE SINK nowhere FROM rows WITH (connector = 'blackhole');";
+    let jobs = vec![
+        job("broken", plan(unresolved)),
+        job("clicks", plan(ENDLESS)),
+    ];
+    let supervisor = supervise(&memory(), jobs).await;
+    let broken = find(&supervisor, "broken").await;
+    let view = call!(broken, JobMessage::View).expect("view");
+    assert_eq!(view.state, JobState::Failed);
+    let cause = view.cause.expect("a cause");
+    assert!(cause.contains("MILLSTREAM_TEST_NOT_SET"), "{cause}");
+    let mut worker = FakeWorker::join(&supervisor, "alpha").await;
+    assert_eq!(worker.deployed().await.at.job, JobName::from("clicks"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_although_its_last_worker_goes_before_the_last_barrier() {
+    let supervisor = supervise(&memory(), vec![job("clicks", plan(ENDLESS))]).await;
+    let mut worker = FakeWorker::join(&supervisor, "alpha").await;
+    worker.deployed().await;
+    worker.barrier().await;
+    let clicks = find(&supervisor, "clicks").await;
+    let stopped = stop(&clicks);
+    let (stopped, ()) = tokio::join!(stopped, async {
+        // Behind the stop in the actor's mailbox.
+        call!(clicks, JobMessage::View).expect("view");
+        worker.leave();
+    });
+    assert_eq!(stopped.job.state, JobState::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_although_its_last_worker_goes_before_the_last_epoch_is_delivered() {
+    let supervisor = supervise(&memory(), vec![job("clicks", plan(ENDLESS))]).await;
+    let mut worker = FakeWorker::join(&supervisor, "alpha").await;
+    worker.deployed().await;
+    let (at, first) = worker.barrier().await;
+    let clicks = find(&supervisor, "clicks").await;
+    let stopped = stop(&clicks);
+    let (stopped, last) = tokio::join!(stopped, async {
+        worker.report(&at, first.epoch, 5);
+        let (at, last) = worker.barrier().await;
+        worker.report(&at, last.epoch, 5);
+        while worker.committed().await.1 < last.epoch {}
+        worker.leave();
+        last.epoch
+    });
+    assert_eq!(stopped.job.state, JobState::Stopped);
+    assert_eq!(
+        (stopped.job.epoch, stopped.lagging_sinks),
+        (last, vec!["nowhere".to_owned()])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recovery_is_over_although_nobody_sends_a_row() {
+    let supervisor = supervise(&memory(), vec![job("clicks", plan(ENDLESS))]).await;
+    let mut lost = FakeWorker::join(&supervisor, "alpha").await;
+    lost.deployed().await;
+    lost.leave();
+    let mut worker = FakeWorker::join(&supervisor, "beta").await;
+    worker.deployed().await;
+    let (at, barrier) = worker.barrier().await;
+    let clicks = find(&supervisor, "clicks").await;
+    let before = view(&supervisor, &clicks).await;
+    assert_eq!(before.last_recovery_ms, None, "no barrier has been passed");
+    worker.report(&at, barrier.epoch, 0);
+    let view = view(&supervisor, &clicks).await;
+    assert!(view.last_recovery_ms.is_some());
+    assert_eq!(view.epoch.0, 0, "there was nothing to commit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_does_not_wait_for_workers_that_have_no_task() {
+    let supervisor = supervise(&memory(), vec![job("clicks", plan(ENDLESS))]).await;
+    let mut first = FakeWorker::join(&supervisor, "w000").await;
+    first.deployed().await;
+    let mut workers = BTreeMap::new();
+    for index in 1..257 {
+        let name = format!("w{index:03}");
+        workers.insert(name.clone(), FakeWorker::join(&supervisor, &name).await);
+    }
+    // The first has everything; the others get their share behind its next barrier.
+    let (at, barrier) = first.barrier().await;
+    first.report(&at, barrier.epoch, 1);
+    workers.insert("w000".to_owned(), first);
+    for worker in workers.values_mut() {
+        worker.deployed().await;
+    }
+    let mut barriers = Vec::new();
+    for worker in workers.values_mut() {
+        barriers.push(worker.barrier().await);
+    }
+    let (at, epoch) = (barriers[0].0.clone(), barriers[0].1.epoch);
+    for (name, worker) in &workers {
+        if name != "w256" {
+            worker.report(&at, epoch, 1);
+        }
+    }
+    let worker = workers.get_mut("w000").expect("it has joined");
+    assert_eq!(worker.committed().await, (at.generation, epoch));
+}

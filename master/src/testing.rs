@@ -1,0 +1,294 @@
+//! What tests of the master share: storage in memory that can be held up, and workers that answer as they are told.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use millstream_common::blocking::ThreadPool;
+use millstream_common::ids::{Epoch, Generation, Seq, SourceIndex, Term, WorkerId};
+use millstream_common::link::{
+    BarrierCommand, Deploy, JobGeneration, ToMaster, ToWorker, WorkerHello,
+};
+use millstream_common::log::entry::{JobEntry, JobProgress};
+use millstream_common::log::{self, Entry};
+use millstream_common::plan::JobPlan;
+use millstream_common::report::{PipelineReport, RowCounters};
+use millstream_common::secret;
+use millstream_common::store::{Error, Store, StoreRef};
+use millstream_common::time::{ClockRef, SystemClock};
+use ractor::{Actor, ActorRef, call};
+use tokio::sync::{mpsc, watch};
+
+use crate::cluster::registry::Session;
+use crate::config::RealConnectors;
+use crate::log_actor::{LogActor, LogConfig};
+use crate::replay::ReplayedJob;
+use crate::supervisor::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
+
+/// Ends a test that waits for what does not come; the clock of such tests is paused, and skips what nobody works in.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What `future` comes to.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it comes soon")
+}
+
+/// The plan of `sql`.
+pub(crate) fn plan(sql: &str) -> JobPlan {
+    let planned = crate::plan::plan_job(sql, &secret::Environment);
+    planned.expect("a plan").plan
+}
+
+/// Rows for ever, into nothing.
+pub(crate) const ENDLESS: &str = "\
+    CREATE SOURCE numbers (n BIGINT NOT NULL) WITH (connector = 'datagen', rows_per_second = '10');\
+    CREATE SINK nowhere FROM numbers WITH (connector = 'blackhole');";
+
+/// A supervisor over jobs that the log tells of.
+pub(crate) async fn supervise(
+    store: &Arc<MemoryStore>,
+    entries: Vec<JobEntry>,
+) -> ActorRef<SupervisorMessage> {
+    let store: StoreRef = store.clone();
+    let object = log::LogObject {
+        term: Term(1),
+        nonce: "jobs".to_owned(),
+        entries: entries
+            .iter()
+            .map(|entry| Entry::Job(Box::new(entry.clone())))
+            .collect(),
+    };
+    log::append(&store, Seq(1), &object).await.expect("append");
+    let log = LogConfig {
+        store: store.clone(),
+        term: Term(1),
+        next: Seq(2),
+        on_trouble: Arc::new(|_| {}),
+    };
+    let (log, _) = Actor::spawn(None, LogActor, log).await.expect("spawn");
+    let replayed = entries.into_iter().map(|entry| {
+        let job = ReplayedJob {
+            entry: entry.clone(),
+            progress: JobProgress::default(),
+            end: None,
+            generation: Default::default(),
+        };
+        (entry.job, job)
+    });
+    let clock: ClockRef = Arc::new(SystemClock::new());
+    let connectors = RealConnectors {
+        blocking: Arc::new(ThreadPool),
+        clock: clock.clone(),
+    };
+    let config = SupervisorConfig {
+        store,
+        log,
+        jobs: replayed.collect(),
+        clock,
+        connectors: Arc::new(connectors),
+    };
+    let (supervisor, _) = Actor::spawn(None, SupervisorActor, config)
+        .await
+        .expect("spawn");
+    supervisor
+}
+
+/// Objects in memory. While it is closed, no call is answered.
+pub(crate) struct MemoryStore {
+    objects: Mutex<BTreeMap<String, Bytes>>,
+    is_open: watch::Sender<bool>,
+    panics_at_create: AtomicBool,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self {
+            objects: Mutex::default(),
+            is_open: watch::channel(true).0,
+            panics_at_create: AtomicBool::new(false),
+        }
+    }
+}
+
+impl MemoryStore {
+    pub(crate) fn close(&self) {
+        self.is_open.send_replace(false);
+    }
+
+    pub(crate) fn open(&self) {
+        self.is_open.send_replace(true);
+    }
+
+    pub(crate) fn panic_at_create(&self) {
+        self.panics_at_create.store(true, Ordering::Relaxed);
+    }
+
+    async fn opened(&self) {
+        let mut is_open = self.is_open.subscribe();
+        is_open
+            .wait_for(|is_open| *is_open)
+            .await
+            .expect("the store lives");
+        // Whoever calls at the same moment has its turn before the effect.
+        tokio::task::yield_now().await;
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn create(&self, key: &str, value: Bytes) -> Result<(), Error> {
+        assert!(!self.panics_at_create.load(Ordering::Relaxed), "as told");
+        self.opened().await;
+        let mut objects = self.objects.lock().unwrap();
+        if objects.contains_key(key) {
+            return Err(Error::Exists {
+                key: key.to_owned(),
+            });
+        }
+        objects.insert(key.to_owned(), value);
+        Ok(())
+    }
+
+    async fn put(&self, key: &str, value: Bytes) -> Result<(), Error> {
+        self.opened().await;
+        self.objects.lock().unwrap().insert(key.to_owned(), value);
+        Ok(())
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, Error> {
+        self.opened().await;
+        Ok(self.objects.lock().unwrap().get(key).cloned())
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        self.opened().await;
+        let objects = self.objects.lock().unwrap();
+        let keys = objects.keys().filter(|key| key.starts_with(prefix));
+        Ok(keys.cloned().collect())
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Error> {
+        self.opened().await;
+        self.objects.lock().unwrap().remove(key);
+        Ok(())
+    }
+}
+
+/// A worker that a test speaks for.
+pub(crate) struct FakeWorker {
+    name: WorkerId,
+    frames: mpsc::Receiver<ToWorker>,
+    session: Session,
+    supervisor: ActorRef<SupervisorMessage>,
+}
+
+impl FakeWorker {
+    pub(crate) async fn join(supervisor: &ActorRef<SupervisorMessage>, name: &str) -> Self {
+        let (sender, frames) = mpsc::channel(64);
+        let hello = WorkerHello {
+            worker: name.into(),
+            flight_address: format!("{name}:1"),
+            slots: 1,
+            version: "0".to_owned(),
+        };
+        let session = call!(supervisor, |reply| SupervisorMessage::Joined {
+            hello,
+            frames: sender,
+            reply
+        });
+        Self {
+            name: name.into(),
+            frames,
+            session: session.expect("joined"),
+            supervisor: supervisor.clone(),
+        }
+    }
+
+    pub(crate) fn leave(self) {
+        let left = SupervisorMessage::Left {
+            worker: self.name,
+            session: self.session.number,
+        };
+        self.supervisor.cast(left).expect("the supervisor lives");
+    }
+
+    fn say(&self, frame: ToMaster) {
+        let said = SupervisorMessage::Frame {
+            worker: self.name.clone(),
+            session: self.session.number,
+            frame: Box::new(frame),
+        };
+        self.supervisor.cast(said).expect("the supervisor lives");
+    }
+
+    /// The next frame of which `pick` makes something.
+    pub(crate) async fn frame<T>(&mut self, pick: impl Fn(ToWorker) -> Option<T>) -> T {
+        soon(async {
+            loop {
+                let frame = self.frames.recv().await.expect("the session goes on");
+                if let Some(picked) = pick(frame) {
+                    return picked;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Waits to be deployed, and says that it has built everything.
+    pub(crate) async fn deployed(&mut self) -> Deploy {
+        let deploy = self
+            .frame(|frame| match frame {
+                ToWorker::Deploy(deploy) => Some(*deploy),
+                _ => None,
+            })
+            .await;
+        self.say(ToMaster::Deployed(deploy.at.clone()));
+        deploy
+    }
+
+    /// Waits for the next barrier.
+    pub(crate) async fn barrier(&mut self) -> (JobGeneration, BarrierCommand) {
+        self.frame(|frame| match frame {
+            ToWorker::Barrier(at, barrier) => Some((at, barrier)),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Reports `read` rows up to a barrier, which may be none.
+    pub(crate) fn report(&self, at: &JobGeneration, epoch: Epoch, read: u64) {
+        let counters = RowCounters {
+            read,
+            ..RowCounters::default()
+        };
+        let report = PipelineReport {
+            epoch,
+            worker: self.name.clone(),
+            splits: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            segments: Vec::new(),
+            counters: BTreeMap::from([(SourceIndex(0), counters)]),
+            lag: BTreeMap::new(),
+        };
+        self.say(ToMaster::Snapshotted(at.clone(), Box::new(report)));
+    }
+
+    /// Waits until an epoch is committed.
+    pub(crate) async fn committed(&mut self) -> (Generation, Epoch) {
+        self.frame(|frame| match frame {
+            ToWorker::EpochCommitted { at, epoch, .. } => Some((at.generation, epoch.epoch)),
+            _ => None,
+        })
+        .await
+    }
+}
+
+/// Storage in memory, shared.
+pub(crate) fn memory() -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::default())
+}
