@@ -233,7 +233,8 @@ impl Builder<'_> {
                 pipeline: self.state.myself.clone(),
             };
             let supervisor = self.state.myself.get_cell();
-            let name = config.actor_name(&format!("ship {}", output.relation));
+            // A relation may have several outputs, one for each way of emitting it.
+            let name = config.actor_name(&format!("ship {} {index}", output.relation));
             let spawned = Actor::spawn_linked(Some(name), ShipActor, arguments, supervisor).await;
             let (actor, _) = spawned.map_err(|error| broken(&output.relation, &error))?;
             self.ships.insert(index, actor);
