@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
 use millstream_proto::v1::{self, control_client};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
@@ -25,7 +25,7 @@ const READ_DEADLINE: Duration = Duration::from_secs(10);
 const SUBMIT_DEADLINE: Duration = Duration::from_secs(60);
 /// The master waits thirty seconds for sinks to hold the last epoch, then answers anyway.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
-/// One address has this long to answer before the next one is tried.
+/// An address has this long to answer.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Answers are lists of jobs, workers or epochs: far below this.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -91,41 +91,71 @@ pub struct ControlClient {
 }
 
 impl ControlClient {
-    /// Connects to the first of `addresses` (separated by commas) that answers as an active master.
+    /// Connects to the one of `addresses` (separated by commas) that answers as the active master. All are asked at once, for one
+    /// that hangs must not hide the next; where one that stands by names the active one, that is asked too.
     pub async fn connect(net: NetRef, addresses: &str) -> Result<Self, Error> {
-        let mut causes = Vec::new();
         let named = addresses.split(',').map(str::trim);
+        let mut asked: Vec<String> = Vec::new();
         for address in named.filter(|address| !address.is_empty()) {
-            match Self::try_address(&net, address).await {
-                Ok(client) => return Ok(client),
-                Err(cause) => causes.push(format!("{address} ({cause})")),
+            if !asked.iter().any(|known| known == address) {
+                asked.push(address.to_owned());
             }
         }
-        if causes.is_empty() {
-            causes.push("no address is given".to_owned());
+        let mut tries: FuturesUnordered<_> = asked
+            .iter()
+            .map(|address| Self::try_address(net.clone(), address.clone()))
+            .collect();
+        let mut causes = Vec::new();
+        while let Some(tried) = tries.next().await {
+            let refusal = match tried {
+                Ok(client) => return Ok(client),
+                Err(refusal) => refusal,
+            };
+            if let Some(active) = refusal.active
+                && !asked.contains(&active)
+            {
+                asked.push(active.clone());
+                tries.push(Self::try_address(net.clone(), active));
+            }
+            causes.push((refusal.address, refusal.cause));
         }
-        let causes = causes.join(", ");
+        // In the order of the list, not of the answers.
+        causes.sort_by_key(|(address, _)| asked.iter().position(|known| known == address));
+        let mut told: Vec<String> = causes
+            .into_iter()
+            .map(|(address, cause)| format!("{address} ({cause})"))
+            .collect();
+        if told.is_empty() {
+            told.push("no address is given".to_owned());
+        }
+        let causes = told.join(", ");
         Err(Error::Unreachable { causes })
     }
 
     /// A connection alone proves little: the smallest call shows that an active master is behind it.
-    async fn try_address(net: &NetRef, address: &str) -> Result<Self, String> {
-        let channel = net::channel(net, address).map_err(|error| crate::error::chain(&error))?;
+    async fn try_address(net: NetRef, address: String) -> Result<Self, Refusal> {
+        let refusal = |cause: String, active| Refusal {
+            address: address.clone(),
+            cause,
+            active,
+        };
+        let channel = net::channel(&net, &address)
+            .map_err(|error| refusal(crate::error::chain(&error), None))?;
         let client =
             control_client::ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
-        let found = Self {
-            client,
-            address: address.to_owned(),
-        };
-        let mut probe = found.client.clone();
+        let mut probe = client.clone();
         let answer = probe.list_workers(v1::ListWorkersRequest {});
         match tokio::time::timeout(CONNECT_DEADLINE, answer).await {
-            Ok(Ok(_)) => Ok(found),
-            Ok(Err(status)) => match grpc::from_status(&status) {
-                Some(refusal) => Err(refusal.to_string()),
-                None => Err(transport_cause(&status)),
-            },
-            Err(_) => Err(format!("no answer in {} s", CONNECT_DEADLINE.as_secs())),
+            Ok(Ok(_)) => Ok(Self { client, address }),
+            Ok(Err(status)) => Err(match grpc::from_status(&status) {
+                Some(ControlError::Unavailable { cause, active }) => refusal(cause, active),
+                Some(refused) => refusal(refused.to_string(), None),
+                None => refusal(transport_cause(&status), None),
+            }),
+            Err(_) => {
+                let cause = format!("no answer in {} s", CONNECT_DEADLINE.as_secs());
+                Err(refusal(cause, None))
+            }
         }
     }
 
@@ -257,6 +287,14 @@ impl ControlClient {
             },
         }
     }
+}
+
+/// Why an address is not that of the active master.
+struct Refusal {
+    address: String,
+    cause: String,
+    /// Where one that stands by sends its callers.
+    active: Option<String>,
 }
 
 /// A request that tells the master how long its answer is waited for.

@@ -451,6 +451,7 @@ mod tests {
             segments: Vec::new(),
             counters: BTreeMap::new(),
             lag: BTreeMap::new(),
+            troubles: BTreeMap::new(),
         };
         let frame = ToMaster::Snapshotted(at, Box::new(report));
         let wire = v1::WorkerFrame::try_from(frame.clone()).expect("encode");

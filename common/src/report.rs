@@ -127,6 +127,8 @@ pub struct PipelineReport {
     pub counters: BTreeMap<SourceIndex, RowCounters>,
     /// By source, records between the positions and the ends of its splits, where that is known.
     pub lag: BTreeMap<SourceIndex, u64>,
+    /// By source, what hinders its clients at present and is being retried.
+    pub troubles: BTreeMap<SourceIndex, String>,
 }
 
 /// What the tasks of a generation begin with.

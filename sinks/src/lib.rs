@@ -13,6 +13,7 @@ pub mod sink_actor;
 pub mod blackhole;
 pub mod console;
 pub mod files;
+pub mod kafka;
 pub mod postgres;
 mod row_json;
 mod volatile;

@@ -1,6 +1,6 @@
 //! What every sink is: a place that takes runs of epochs whole, and knows how far it is.
 //!
-//! Implemented by `postgres`, `files`, `console`, `blackhole`; driven by `sink_actor.rs` in one order: fence, read the
+//! Implemented by `postgres`, `files`, `kafka`, `console`, `blackhole`; driven by `sink_actor.rs` in one order: fence, read the
 //! marker, apply what follows it. The truth about a sink is in the sink: its marker is written in the same atomic
 //! unit as the rows (INV-3), so an apply whose answer was lost is found done. After any error the actor fences
 //! anew before it applies again. Every sink passes `conformance.rs`.

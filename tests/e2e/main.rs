@@ -13,6 +13,7 @@ mod control_api;
 mod demo;
 mod generate;
 mod join_and_leave;
+mod kafka_sink;
 mod master_crash;
 mod refused_rows;
 mod run;

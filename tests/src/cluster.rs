@@ -192,6 +192,11 @@ impl Cluster {
         .with_context(|| self.logs())
     }
 
+    /// All that the master said.
+    pub fn master_said(&self) -> String {
+        self.master.said()
+    }
+
     /// The end of what each process said, for the message of a failed test.
     pub fn logs(&self) -> String {
         let mut text = format!("master:\n{}", self.master.last_lines());

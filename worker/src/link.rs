@@ -55,14 +55,15 @@ pub(crate) async fn keep_link(config: LinkConfig) {
                 is_known_lost = false;
                 info!(%address, "attached to the master");
                 let end = carry(&config, sender, frames).await;
-                delay = match &end {
-                    LinkEnd::LetGo => (delay * 2).min(REJOIN_DELAY_MAX),
-                    LinkEnd::Lost(_) => REDIAL_DELAY,
-                };
-                warn!(%address, cause = %end, "detached from the master");
+                // A worker that is ending detaches by itself.
                 if config.supervisor.cast(SupervisorMessage::Detached).is_err() {
                     return;
                 }
+                warn!(%address, cause = %end, "detached from the master");
+                delay = match end {
+                    LinkEnd::LetGo => (delay * 2).min(REJOIN_DELAY_MAX),
+                    LinkEnd::Lost(_) => REDIAL_DELAY,
+                };
             }
             Err(cause) if is_known_lost => debug!(%address, %cause, "attach to the master"),
             Err(cause) => {

@@ -41,6 +41,7 @@ impl From<Submitted> for v1::SubmitJobResponse {
         Self {
             job: Some(submitted.job.into()),
             resumed_from_epoch: submitted.resumed_from.unwrap_or_default().0,
+            warnings: submitted.warnings.iter().map(Into::into).collect(),
         }
     }
 }
@@ -53,6 +54,7 @@ impl TryFrom<v1::SubmitJobResponse> for Submitted {
             job: job(response.job)?,
             resumed_from: Some(Epoch(response.resumed_from_epoch))
                 .filter(|epoch| *epoch != Epoch::default()),
+            warnings: response.warnings.into_iter().map(Into::into).collect(),
         })
     }
 }

@@ -277,6 +277,7 @@ mod tests {
             segments: Vec::new(),
             counters: BTreeMap::new(),
             lag: BTreeMap::new(),
+            troubles: BTreeMap::new(),
         }
     }
 

@@ -57,9 +57,7 @@ impl JobState {
     }
 
     pub(super) fn snapshotted(&mut self, report: PipelineReport) -> Handled {
-        for (source, lag) in &report.lag {
-            self.lag_reported(report.worker.clone(), *source, *lag);
-        }
+        self.observe_report(&report);
         let Some(collected) = self.coordinator.report(report) else {
             return Ok(());
         };

@@ -213,6 +213,10 @@ pub(super) struct Observed {
     pub(super) rows_per_second: f64,
     pub(super) last_commit: Option<Duration>,
     pub(super) lag: BTreeMap<(WorkerId, SourceIndex), u64>,
+    /// Why nobody can look for splits of a source.
+    pub(super) discovery_troubles: BTreeMap<SourceIndex, String>,
+    /// What hinders the readers of a worker.
+    pub(super) reader_troubles: BTreeMap<WorkerId, BTreeMap<SourceIndex, String>>,
     pub(super) sink_causes: BTreeMap<SinkIndex, String>,
     pub(super) sink_rows: BTreeMap<SinkIndex, u64>,
     pub(super) checkpoints: VecDeque<CheckpointView>,

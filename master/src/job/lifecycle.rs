@@ -56,6 +56,7 @@ impl JobState {
         }
         match result {
             Ok(discovery) => {
+                self.observed.discovery_troubles.remove(&source);
                 self.looked[source.index()] = true;
                 self.exhausted[source.index()] = discovery.exhausted;
                 self.claims.add(source, discovery.found, &self.progress);
@@ -67,7 +68,8 @@ impl JobState {
             }
             Err(failure) => {
                 warn!(job = %self.entry.job, %failure, "look for splits");
-                self.observed.cause = failure.to_string();
+                let troubles = &mut self.observed.discovery_troubles;
+                troubles.insert(source, failure.to_string());
                 self.remind(DISCOVERY_RETRY, Due::Discovery(source));
                 Ok(())
             }
@@ -159,6 +161,7 @@ impl JobState {
             &claims::by_source(&self.starts),
         );
         self.observed.lag.clear();
+        self.observed.reader_troubles.clear();
         self.sessions = self
             .workers
             .iter()

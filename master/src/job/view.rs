@@ -10,7 +10,7 @@ use millstream_common::control::{
 use millstream_common::ids::{Epoch, SinkIndex, SourceIndex, StageIndex, TaskId, WorkerId};
 use millstream_common::log::entry::{EpochEntry, JobEnd};
 use millstream_common::plan::{SinkSpec, SourceSpec};
-use millstream_common::report::SplitStatus;
+use millstream_common::report::{PipelineReport, SplitStatus};
 use ractor::RpcReplyPort;
 
 use super::job_actor::{JobState, Phase, Share};
@@ -109,6 +109,9 @@ impl JobState {
         }
         if !self.observed.cause.is_empty() {
             return Some(self.observed.cause.clone());
+        }
+        if let Some(trouble) = self.source_trouble() {
+            return Some(trouble);
         }
         let (waited, missing) = self.coordinator.waiting_for(self.clock.monotonic())?;
         let names: Vec<&str> = missing.iter().map(WorkerId::as_str).collect();
@@ -235,8 +238,25 @@ impl JobState {
             .collect()
     }
 
-    pub(super) fn lag_reported(&mut self, worker: WorkerId, source: SourceIndex, lag: u64) {
-        self.observed.lag.insert((worker, source), lag);
+    /// What readers say beside their progress.
+    pub(super) fn observe_report(&mut self, report: &PipelineReport) {
+        let worker = &report.worker;
+        let lag = report.lag.iter();
+        let lag = lag.map(|(source, lag)| ((worker.clone(), *source), *lag));
+        self.observed.lag.extend(lag);
+        let troubles = report.troubles.clone();
+        self.observed
+            .reader_troubles
+            .insert(worker.clone(), troubles);
+    }
+
+    /// What hinders a source, which is tried again meanwhile.
+    fn source_trouble(&self) -> Option<String> {
+        let observed = &self.observed;
+        let of_readers = observed.reader_troubles.values().flatten();
+        let (source, cause) = of_readers.chain(&observed.discovery_troubles).next()?;
+        let name = &self.entry.plan.sources[source.index()].name;
+        Some(format!("source {name}: {cause}; trying on"))
     }
 
     /// All tasks have passed a barrier between which and the one before nothing changed.
@@ -302,6 +322,7 @@ fn sink_connector(spec: &SinkSpec) -> &'static str {
     match spec {
         SinkSpec::Postgres(_) => "postgres",
         SinkSpec::Files(_) => "files",
+        SinkSpec::Kafka(_) => "kafka",
         SinkSpec::Console(_) => "console",
         SinkSpec::Blackhole => "blackhole",
     }

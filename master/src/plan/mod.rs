@@ -9,6 +9,7 @@ mod catalog;
 pub mod check;
 mod explain;
 mod graph;
+mod intervals;
 mod lower;
 mod options;
 mod parse;
@@ -311,6 +312,8 @@ impl Planner<'_> {
         if self.problems.is_empty() {
             match stages::finish(settings, self.sources, self.graph, self.sinks) {
                 Ok(plan) => {
+                    self.warnings
+                        .extend(intervals::shared(&plan, &self.sink_places));
                     self.warnings.sort_by_key(Problem::place);
                     return Ok(PlannedJob {
                         plan,

@@ -1,4 +1,4 @@
-//! The hosts of a simulation: a real master, real workers, and a person with a client.
+//! The hosts of a simulation: real masters, real workers, and a person with a client.
 //!
 //! Built by `simulation.rs`; each closure is what the machine runs when it starts. A process that ends by itself is started again, as
 //! a service manager would. Failure: told in the trace; only the driver decides that a simulation failed.
@@ -14,14 +14,14 @@ use millstream_common::ids::{JobName, WorkerId};
 use millstream_common::net::NetRef;
 use millstream_common::plan::SourcePlan;
 use millstream_common::plan::connector::{
-    FilesSourceSpec, KafkaSourceSpec, PostgresSinkSpec, SinkSpec,
+    FilesSourceSpec, KafkaTopicSpec, PostgresSinkSpec, SinkSpec,
 };
 use millstream_master::config::{self as master_config, MasterConfig};
 use millstream_master::enumerate::{EnumerateError, Enumerator};
 use millstream_master::plan::check::{
     ExternalProbe, Folder, KafkaTopics, PostgresTable, ProbeError,
 };
-use millstream_master::{Master, MasterError};
+use millstream_master::{Candidacy, Entrance, Master, MasterError};
 use millstream_sinks::factory::SinkSetup;
 use millstream_sinks::sink::{Sink, SinkError};
 use millstream_worker::config::{self as worker_config, WorkerConfig};
@@ -32,13 +32,12 @@ use crate::outside::Outside;
 use crate::outside::kafka::{SimulatedEnumerator, SimulatedReader, Topic};
 use crate::outside::postgres::SimulatedPostgres;
 use crate::outside::store::SimulatedStore;
-use crate::scenario::MASTER;
 use crate::surroundings::{Inline, SimulatedClock, SimulatedNet};
 use crate::trace::event;
 
 /// The job's name.
 const JOB: &str = "clicks";
-const MASTER_ADDRESS: &str = "master:7070";
+const MASTER_ADDRESSES: &str = "master-0:7070,master-1:7070";
 /// A service manager waits this long before it starts a process again.
 const RESTART_DELAY: Duration = Duration::from_millis(300);
 
@@ -93,10 +92,15 @@ impl Host {
             clock: self.clock(),
             blocking: Arc::new(Inline),
             connectors: Arc::new(self.clone()),
-            listen: MASTER_ADDRESS.to_owned(),
-            name: format!("{MASTER}-{count}"),
+            listen: format!("{}:7070", self.name),
+            name: format!("{}-{count}", self.name),
         };
-        let mut master = Master::start(config).await?;
+        let candidacy = Candidacy {
+            entrance: Entrance::WhenVacant,
+            cluster: "simulated".to_owned(),
+            advertise: None,
+        };
+        let mut master = Master::stand(config, candidacy).await?;
         let ended = master.finished().await;
         master.shutdown().await;
         ended
@@ -124,7 +128,7 @@ impl Host {
             connectors: Arc::new(self.clone()),
             clock: self.clock(),
             blocking: Arc::new(Inline),
-            master: MASTER_ADDRESS.to_owned(),
+            master: MASTER_ADDRESSES.to_owned(),
             slots,
             flight_listen: format!("{}:7080", self.name),
             advertise: None,
@@ -149,7 +153,7 @@ impl Host {
 
     async fn client_life(&self, sql: &str) -> Result<(), Error> {
         let name = JobName(JOB.to_owned());
-        let client = ControlClient::connect(self.net(), MASTER_ADDRESS).await?;
+        let client = ControlClient::connect(self.net(), MASTER_ADDRESSES).await?;
         loop {
             match client.job(&name).await {
                 Ok(job) if job.state == JobState::Finished => {
@@ -218,7 +222,7 @@ struct SimulatedProbe;
 
 #[async_trait]
 impl ExternalProbe for SimulatedProbe {
-    async fn kafka_topics(&self, spec: &KafkaSourceSpec) -> Result<KafkaTopics, ProbeError> {
+    async fn kafka_topics(&self, spec: &KafkaTopicSpec) -> Result<KafkaTopics, ProbeError> {
         Ok(KafkaTopics {
             wanted: spec.topic.clone(),
             topics: vec![spec.topic.clone()],

@@ -9,8 +9,8 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 
-/// The one master's host.
-pub(crate) const MASTER: &str = "master";
+/// The masters' hosts; the second one stands by, or is not there at all.
+pub(crate) const MASTERS: [&str; 2] = ["master-0", "master-1"];
 /// The workers' hosts; the last one may join late, or never.
 pub(crate) const WORKERS: [&str; 3] = ["worker-0", "worker-1", "worker-2"];
 
@@ -19,6 +19,8 @@ pub(crate) const WORKERS: [&str; 3] = ["worker-0", "worker-1", "worker-2"];
 pub(crate) struct Scenario {
     /// Longest way of a message between hosts.
     pub(crate) latency_max: Duration,
+    /// A second master stands by.
+    pub(crate) has_standby: bool,
     /// A restarted worker keeps its name.
     pub(crate) keeps_names: bool,
     /// Tasks of a stage that each worker takes.
@@ -126,6 +128,7 @@ impl Scenario {
         let joins = chance.random_range(0..3);
         Self {
             latency_max: Duration::from_millis(chance.random_range(2..30)),
+            has_standby: chance.random_bool(0.5),
             keeps_names: chance.random_bool(0.5),
             slots: [(); 3].map(|()| chance.random_range(1..=2)),
             joins_at: match joins {
@@ -154,10 +157,11 @@ impl Scenario {
 }
 
 fn any_host(chance: &mut SmallRng) -> &'static str {
-    match chance.random_bool(0.3) {
-        true => MASTER,
-        false => WORKERS.choose(chance).expect("not empty"),
-    }
+    let hosts: &[&str] = match chance.random_bool(0.4) {
+        true => &MASTERS,
+        false => &WORKERS,
+    };
+    hosts.choose(chance).expect("not empty")
 }
 
 fn draw_fault(
@@ -231,5 +235,5 @@ fn draw_fault(
 
 /// All hosts of the cluster.
 pub(crate) fn hosts() -> impl Iterator<Item = &'static str> {
-    std::iter::once(MASTER).chain(WORKERS)
+    MASTERS.into_iter().chain(WORKERS)
 }

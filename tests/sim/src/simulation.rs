@@ -20,7 +20,7 @@ use crate::hosts::Host;
 use crate::links::Links;
 use crate::outside::Outside;
 use crate::outside::ledger::Chain;
-use crate::scenario::{Action, MASTER, Scenario, WORKERS, hosts};
+use crate::scenario::{Action, MASTERS, Scenario, WORKERS, hosts};
 use crate::trace::{self, event};
 use crate::workload::Workload;
 
@@ -132,10 +132,21 @@ impl Simulation {
             ahead_us: clocks.get(name).cloned().unwrap_or_default(),
             starts: Arc::new(AtomicU32::new(0)),
         };
-        let master = host(MASTER, &self.clocks);
+        let masters = MASTERS.map(|name| host(name, &self.clocks));
         let client = host(CLIENT, &self.clocks);
         let workers = WORKERS.map(|name| host(name, &self.clocks));
-        self.sim.host(MASTER, move || master.clone().run_master());
+        for (index, master) in masters.into_iter().enumerate() {
+            let is_there = index == 0 || scenario.has_standby;
+            self.sim.host(MASTERS[index], move || {
+                let master = master.clone();
+                async move {
+                    match is_there {
+                        true => master.run_master().await,
+                        false => std::future::pending().await,
+                    }
+                }
+            });
+        }
         for (index, worker) in workers.into_iter().enumerate() {
             let is_last = index + 1 == WORKERS.len();
             let joins_at = match is_last {

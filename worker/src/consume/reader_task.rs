@@ -148,6 +148,7 @@ impl ReaderTask {
             splits: cut.splits,
             counters,
             lag: self.reader.lag_records(),
+            trouble: self.reader.trouble(),
         };
         // A pipeline that has ended needs no report.
         let _ = self.pipeline.cast(PipelineMessage::Reported(report));

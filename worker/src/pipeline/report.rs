@@ -27,6 +27,8 @@ pub enum TaskReport {
         counters: RowCounters,
         /// Records between its positions and the ends, if known.
         lag: Option<u64>,
+        /// What hinders its client.
+        trouble: Option<String>,
     },
     /// An operator's state is durable.
     Snapshotted {
@@ -113,6 +115,7 @@ impl Gathering {
                 segments: Vec::new(),
                 counters: BTreeMap::new(),
                 lag: BTreeMap::new(),
+                troubles: BTreeMap::new(),
             },
         });
         if !open.missing.remove(&said.speaker()) {
@@ -135,6 +138,7 @@ fn add(report: &mut PipelineReport, said: TaskReport) {
             splits,
             counters,
             lag,
+            trouble,
             ..
         } => {
             report.splits.entry(source).or_default().extend(splits);
@@ -142,6 +146,8 @@ fn add(report: &mut PipelineReport, said: TaskReport) {
             if let Some(lag) = lag {
                 *report.lag.entry(source).or_default() += lag;
             }
+            // What hinders one reader of a source hinders the others as well: one reason is enough.
+            report.troubles.extend(trouble.map(|cause| (source, cause)));
         }
         TaskReport::Snapshotted {
             operator, parts, ..
@@ -174,6 +180,7 @@ mod tests {
                 ..RowCounters::default()
             },
             lag: Some(1),
+            trouble: (index == 0).then(|| "no broker".to_owned()),
         }
     }
 
@@ -192,5 +199,6 @@ mod tests {
         assert_eq!(report.epoch, Epoch(1));
         assert_eq!(report.counters[&SourceIndex(0)].read, 20);
         assert_eq!(report.lag[&SourceIndex(0)], 2);
+        assert_eq!(report.troubles[&SourceIndex(0)], "no broker");
     }
 }

@@ -16,6 +16,7 @@ use millstream_common::plan::{OnViolation, OutputPlan, SinkPlan};
 use millstream_common::store::{self, StoreRef};
 use millstream_sinks::console::standard_output;
 use millstream_sinks::factory::SinkSetup;
+use millstream_sinks::kafka::RealCluster;
 use millstream_sinks::sink::{Applied, Deliverer, EpochRun, RejectedRow, Rejects, SinkError};
 use millstream_sinks::sink_actor::{
     SinkActor, SinkArguments, SinkFactory, SinkMessage, SinkObserver, Trouble, TroubleState,
@@ -91,6 +92,7 @@ fn sink_factory(
         deliverer,
         schema,
         on_violation,
+        kafka: Arc::new(RealCluster::new(state.config.worker.blocking.clone())),
         blocking: state.config.worker.blocking.clone(),
         console: standard_output(),
     };

@@ -1,8 +1,10 @@
 //! Every job of the repository plans; what plans are made of; what is refused, where, with which hint.
 
 mod jobs;
+mod kafka_sink;
 mod lowering;
 mod refusals;
+mod source_refusals;
 
 use std::sync::Arc;
 
