@@ -100,9 +100,9 @@ impl Links {
     fn mend_way(&self, sim: &mut Sim<'_>, from: &'static str, to: &'static str) {
         let is_cut = self.cuts.get(&(from, to)).is_some_and(|count| *count > 0);
         let is_dark = self.without_power.contains(&from) || self.without_power.contains(&to);
-        // Where nothing was ever cut, links may be on hold, which a repair would undo.
-        let was_broken = self.frozen.is_empty();
-        if was_broken && !is_cut && !is_dark {
+        // A plan freezes or cuts, never both, and a repair would lose what is held.
+        let may_hold = !self.frozen.is_empty();
+        if !may_hold && !is_cut && !is_dark {
             sim.repair_oneway(from, to);
         }
     }

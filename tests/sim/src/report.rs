@@ -7,6 +7,9 @@ use std::time::Instant;
 
 use crate::simulation::Outcome;
 
+/// A long batch says how far it is after so many seeds.
+const TOLD_EVERY: u64 = 100;
+
 /// The sums of a batch.
 pub(crate) struct Report {
     began: Instant,
@@ -50,6 +53,10 @@ impl Report {
         self.generation_count += outcome.generation_count;
         self.epoch_count += outcome.epoch_count;
         self.hash = self.hash.wrapping_add(outcome.hash);
+        if self.seed_count.is_multiple_of(TOLD_EVERY) {
+            let (count, failed) = (self.seed_count, self.failed.len());
+            println!("{count} seeds, {failed} failed");
+        }
         if let Some(failure) = &outcome.failure {
             self.failed.push(seed);
             println!("seed {seed} FAILED: {failure}");

@@ -286,3 +286,44 @@ fn sql(interval_ms: u64) -> String {
     ]
     .concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clicks(seconds: &[i64]) -> Vec<Click> {
+        let events = seconds.iter().enumerate().map(|(index, second)| {
+            Click::Good(Event {
+                id: index as i64,
+                time_us: second * 1_000_000,
+                url: "/",
+            })
+        });
+        events.collect()
+    }
+
+    #[test]
+    fn a_record_is_late_only_behind_the_greatest_time_less_the_delay_of_its_own_partition() {
+        let expected = expect(&[clicks(&[30, 25, 24]), clicks(&[1])]);
+        assert_eq!(expected["rejected"].len(), 1);
+        assert_eq!(
+            expected["rejected"][0]["position"],
+            Cell::Number(2),
+            "25 is at the watermark, 24 behind it"
+        );
+    }
+
+    #[test]
+    fn an_event_counts_once_wherever_it_comes_again() {
+        let expected = expect(&[clicks(&[5, 6]), clicks(&[5])]);
+        assert_eq!(expected["distinct_clicks"].len(), 2);
+        assert_eq!(expected["counts"][0]["views"], Cell::Number(2));
+    }
+
+    #[test]
+    fn a_row_that_is_there_once_too_often_is_a_difference() {
+        let row = row([("eventid", Cell::Number(1))]);
+        let twice = [row.clone(), row.clone()];
+        assert_eq!(without(&twice, std::slice::from_ref(&row)), vec![row]);
+    }
+}

@@ -229,3 +229,100 @@ impl Chain {
         broken
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use millstream_common::log::entry::Assignment;
+
+    use super::*;
+
+    fn assign(incarnation: Incarnation) -> Entry {
+        Entry::Assign(Box::new(AssignEntry {
+            job: "clicks".into(),
+            incarnation,
+            restore_from: Epoch(0),
+            assignment: Assignment::default(),
+        }))
+    }
+
+    fn epoch(incarnation: Incarnation, epoch: u64, parent: u64, generation: u64) -> Entry {
+        Entry::Epoch(Box::new(EpochEntry {
+            job: "clicks".into(),
+            incarnation,
+            epoch: Epoch(epoch),
+            parent: Epoch(parent),
+            generation: Generation(generation),
+            splits: BTreeMap::new(),
+            watermarks: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            segments: Vec::new(),
+            counters: BTreeMap::new(),
+            sink_markers: BTreeMap::new(),
+            drained: false,
+        }))
+    }
+
+    /// What is found wrong with a log of these objects: terms with their entries.
+    fn read(objects: Vec<(u64, Vec<Entry>)>) -> Option<String> {
+        let mut stored = Objects::new();
+        for (index, (term, entries)) in objects.into_iter().enumerate() {
+            let object = LogObject {
+                term: Term(term),
+                nonce: index.to_string(),
+                entries,
+            };
+            let bytes = serde_json::to_vec(&object).expect("plain data");
+            stored.insert(log::key(Seq(index as u64 + 1)), Bytes::from(bytes));
+        }
+        let mut ledger = Ledger::default();
+        ledger.log_grew(&stored);
+        ledger.violation().map(str::to_owned)
+    }
+
+    fn fence(term: u64) -> (u64, Vec<Entry>) {
+        let fence = Entry::Fence {
+            term: Term(term),
+            master: "one".to_owned(),
+        };
+        (term, vec![fence])
+    }
+
+    #[test]
+    fn a_log_with_one_chain_is_right_and_an_object_of_an_older_term_does_not_count() {
+        let life = Incarnation::fresh();
+        let log = vec![
+            fence(1),
+            (1, vec![assign(life), epoch(life, 1, 0, 2)]),
+            fence(2),
+            (1, vec![epoch(life, 2, 1, 2)]),
+            (2, vec![epoch(life, 2, 1, 2)]),
+        ];
+        assert_eq!(read(log), None);
+    }
+
+    #[test]
+    fn two_epochs_with_one_parent_break_the_chain() {
+        let life = Incarnation::fresh();
+        let entries = vec![assign(life), epoch(life, 1, 0, 2), epoch(life, 2, 0, 2)];
+        let broken = read(vec![fence(1), (1, entries)]).expect("broken");
+        assert!(broken.starts_with("INV-1"), "{broken}");
+    }
+
+    #[test]
+    fn an_epoch_of_an_older_generation_is_found() {
+        let life = Incarnation::fresh();
+        let log = vec![
+            fence(1),
+            (1, vec![assign(life)]),
+            (1, vec![assign(life), epoch(life, 1, 0, 2)]),
+        ];
+        let broken = read(log).expect("broken");
+        assert!(broken.starts_with("INV-4"), "{broken}");
+    }
+
+    #[test]
+    fn a_term_that_two_masters_fence_is_found() {
+        let broken = read(vec![fence(1), fence(1)]).expect("broken");
+        assert!(broken.starts_with("INV-4"), "{broken}");
+    }
+}
