@@ -4,6 +4,8 @@
 //! or a broker. Failure: an actor that does not
 //! answer is `Unavailable`; everything else is the user's and says what to do.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::control::{
@@ -14,8 +16,7 @@ use millstream_common::secret;
 use ractor::{ActorRef, call};
 
 use crate::job::job_actor::JobMessage;
-use crate::plan;
-use crate::probe::RealProbe;
+use crate::plan::{self, check::ExternalProbe};
 use crate::reign::role::Roles;
 use crate::service::ControlBackend;
 use crate::supervisor::submission::Submission;
@@ -25,13 +26,12 @@ use crate::supervisor::supervisor_actor::SupervisorMessage;
 pub struct Backend {
     roles: Roles,
     blocking: BlockingRef,
-    probe: RealProbe,
+    probe: Arc<dyn ExternalProbe>,
 }
 
 impl Backend {
-    /// In front of the actors of a reign; plans and looks at topics, tables and folders in `blocking` work before a job is taken.
-    pub fn new(roles: Roles, blocking: BlockingRef) -> Self {
-        let probe = RealProbe::new(blocking.clone());
+    /// In front of the actors of a reign; plans in `blocking` work; `probe` looks at topics, tables and folders before a job is taken.
+    pub fn new(roles: Roles, blocking: BlockingRef, probe: Arc<dyn ExternalProbe>) -> Self {
         Self {
             roles,
             blocking,
@@ -78,7 +78,7 @@ impl ControlBackend for Backend {
         // Nothing is planned for somebody else.
         self.roles.active()?;
         let (sql, planned) = self.plan(request.sql).await?;
-        let problems = plan::check_external(&planned, &self.probe).await;
+        let problems = plan::check_external(&planned, self.probe.as_ref()).await;
         if !problems.is_empty() {
             return Err(ControlError::Problems(problems));
         }

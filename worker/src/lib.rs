@@ -21,5 +21,5 @@ pub mod supervisor_actor;
 pub mod transform;
 pub mod worker;
 
-pub use config::{RealStores, WorkerConfig};
+pub use config::{RealConnectors, RealStores, WorkerConfig};
 pub use worker::{Worker, WorkerError};

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_common::blocking::BlockingRef;
 use millstream_common::control::{CheckpointView, JobView, StopMode, Stopped};
 use millstream_common::error::Failure;
 use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
@@ -27,7 +26,7 @@ use super::recovery_time::RecoveryTime;
 use super::refused::Refusals;
 use super::restart::RestartPolicy;
 use crate::checkpoint::coordinator::Coordinator;
-use crate::enumerate;
+use crate::config::ConnectorsRef;
 use crate::log_actor::LogMessage;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
@@ -173,7 +172,7 @@ pub struct JobConfig {
     /// Time.
     pub clock: ClockRef,
     /// For enumerators.
-    pub blocking: BlockingRef,
+    pub connectors: ConnectorsRef,
 }
 
 /// The state of a job's actor.
@@ -351,8 +350,7 @@ async fn spawn_enumerators(
 ) -> Result<Vec<ActorRef<EnumeratorMessage>>, ActorProcessingErr> {
     let mut enumerators = Vec::new();
     for (index, source) in config.entry.plan.sources.iter().enumerate() {
-        let enumerator =
-            enumerate::enumerator_for(source, config.blocking.clone(), config.clock.clone())?;
+        let enumerator = config.connectors.enumerator(source)?;
         let arguments = EnumeratorConfig {
             source: SourceIndex(index as u32),
             name: source.name.clone(),
