@@ -1,8 +1,8 @@
 //! The master behind its control API: questions of clients as messages to the supervisor and the jobs.
 //!
-//! Called by `service/control.rs`. A master that stands by answers nothing itself and says who does. Plans submissions itself, in blocking work, so that no actor and no heartbeat waits for a planner
-//! or a broker. Failure: an actor that does not
-//! answer is `Unavailable`; everything else is the user's and says what to do.
+//! Called by `service/control.rs`. A master that stands by answers nothing itself and says who does. Plans submissions itself, in
+//! blocking work, so that no actor and no heartbeat waits for a planner or a broker. Failure: an actor that does not answer is
+//! `Unavailable`; everything else is the user's and says what to do.
 
 use std::sync::Arc;
 
