@@ -10,6 +10,7 @@ use millstream_proto::v1;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::control::SinkCommand;
 use crate::error::Failure;
 use crate::ids::{
     Epoch, Generation, Incarnation, JobName, SinkIndex, SourceIndex, SplitId, Term, WorkerId,
@@ -112,6 +113,8 @@ pub enum ToWorker {
     },
     /// Splits found while the job runs.
     AssignSplits(JobGeneration, Vec<AssignedSplit>),
+    /// A person wants a sink to wait, or to go on.
+    CommandSink(JobGeneration, SinkIndex, SinkCommand),
     /// End everything of the generation.
     Teardown(JobGeneration),
     /// Keeps the stream known to be alive.
@@ -315,6 +318,20 @@ impl TryFrom<ToWorker> for v1::MasterFrame {
                 generation: at.generation.0,
                 splits: json(&splits)?,
             }),
+            ToWorker::CommandSink(at, sink, SinkCommand::Pause) => {
+                Frame::PauseSink(v1::PauseSink {
+                    job: at.job.0,
+                    generation: at.generation.0,
+                    sink: sink.0,
+                })
+            }
+            ToWorker::CommandSink(at, sink, SinkCommand::Resume) => {
+                Frame::ResumeSink(v1::ResumeSink {
+                    job: at.job.0,
+                    generation: at.generation.0,
+                    sink: sink.0,
+                })
+            }
             ToWorker::Teardown(at) => Frame::Teardown(v1::Teardown {
                 job: at.job.0,
                 generation: at.generation.0,
@@ -400,6 +417,16 @@ impl TryFrom<v1::MasterFrame> for ToWorker {
             Frame::AssignSplits(frame) => {
                 Self::AssignSplits(at(frame.job, frame.generation), parse(&frame.splits)?)
             }
+            Frame::PauseSink(frame) => Self::CommandSink(
+                at(frame.job, frame.generation),
+                SinkIndex(frame.sink),
+                SinkCommand::Pause,
+            ),
+            Frame::ResumeSink(frame) => Self::CommandSink(
+                at(frame.job, frame.generation),
+                SinkIndex(frame.sink),
+                SinkCommand::Resume,
+            ),
             Frame::Teardown(frame) => Self::Teardown(at(frame.job, frame.generation)),
             Frame::Ping(_) => Self::Ping,
         })
@@ -439,9 +466,11 @@ mod tests {
             kind: BarrierKind::Stop,
             watermarks: BTreeMap::from([(SourceIndex(0), EventTime(-5))]),
         };
-        let frame = ToWorker::Barrier(at.clone(), barrier);
-        let wire = v1::MasterFrame::try_from(frame.clone()).expect("encode");
-        assert_eq!(ToWorker::try_from(wire).expect("decode"), frame);
+        let pause = ToWorker::CommandSink(at.clone(), SinkIndex(2), SinkCommand::Pause);
+        for frame in [ToWorker::Barrier(at.clone(), barrier), pause] {
+            let wire = v1::MasterFrame::try_from(frame.clone()).expect("encode");
+            assert_eq!(ToWorker::try_from(wire).expect("decode"), frame);
+        }
 
         let report = PipelineReport {
             epoch: Epoch(3),

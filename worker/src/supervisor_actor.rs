@@ -201,6 +201,9 @@ impl SupervisorState {
             ToWorker::AssignSplits(at, splits) => {
                 self.forward(&at, PipelineMessage::AssignSplits(splits))
             }
+            ToWorker::CommandSink(at, sink, command) => {
+                self.forward(&at, PipelineMessage::CommandSink(sink, command));
+            }
             ToWorker::Teardown(at) => self.tear_down(at),
             ToWorker::Welcome { .. } | ToWorker::Ping => {}
         }
