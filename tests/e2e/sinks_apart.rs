@@ -98,7 +98,7 @@ fn sink_of(job: &JobView, name: &str) -> Option<SinkView> {
 async fn a_postgres_that_is_down_delays_its_own_sinks_only_and_is_caught_up() -> anyhow::Result<()>
 {
     let private = PrivateServices::start(&["kafka", "postgres"])?;
-    let apart = Apart::start(&private.services(), "sink_down").await?;
+    let apart = Apart::start(&private.services()?, "sink_down").await?;
     let mut generator = generator::Clicks::new(71, PARTITION_COUNT, 40);
     apart.clicks.topic.send(&generator.take(5_000)).await?;
     apart.wait_for_page_views().await?;
