@@ -9,7 +9,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+    CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest,
+    Submitted, WorkerView,
 };
 use millstream_common::ids::{Epoch, JobName};
 use millstream_common::secret;
@@ -113,6 +114,22 @@ impl ControlBackend for Backend {
             });
         }
         call!(job, |reply| JobMessage::Stop { mode, reply }).map_err(gone)
+    }
+
+    async fn command_sink(
+        &self,
+        name: &JobName,
+        sink: &str,
+        command: SinkCommand,
+    ) -> Result<SinkView, ControlError> {
+        let job = self.job(name).await?;
+        let sink = sink.to_owned();
+        let commanded = call!(job, |reply| JobMessage::CommandSink {
+            sink,
+            command,
+            reply
+        });
+        commanded.map_err(gone)?
     }
 
     async fn get(&self, name: &JobName) -> Result<JobView, ControlError> {
