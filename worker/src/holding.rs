@@ -74,7 +74,9 @@ impl Holding {
                 self.given.extend(given);
                 true
             }
-            ToWorker::Welcome { .. }
+            // Said twice it means the same.
+            ToWorker::CommandSink(..)
+            | ToWorker::Welcome { .. }
             | ToWorker::Deploy(_)
             | ToWorker::Teardown(_)
             | ToWorker::Resume(_)

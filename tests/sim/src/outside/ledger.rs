@@ -256,7 +256,9 @@ mod tests {
             watermarks: BTreeMap::new(),
             parts: BTreeMap::new(),
             segments: Vec::new(),
+            refused: Vec::new(),
             counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
             sink_markers: BTreeMap::new(),
             drained: false,
         }))
