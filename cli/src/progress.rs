@@ -148,6 +148,8 @@ mod tests {
             submitted_at_us: 0,
             last_recovery_ms: None,
             checkpoint_interval_ms: 1000,
+            stages: Vec::new(),
+            rows_unaccounted: 0,
         }
     }
 
@@ -170,7 +172,12 @@ mod tests {
             relation: "page_views".to_owned(),
             marker: Epoch(3),
             lag_epochs: 38,
+            lag_rows: 76,
+            lag_bytes: 4_096,
+            lag_age_ms: Some(38_000),
+            paused: false,
             rows_delivered: 0,
+            rows_refused: 0,
             cause: Some("connection refused".to_owned()),
             worker: None,
         });

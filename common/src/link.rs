@@ -10,13 +10,14 @@ use millstream_proto::v1;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::control::SinkCommand;
 use crate::error::Failure;
 use crate::ids::{
     Epoch, Generation, Incarnation, JobName, SinkIndex, SourceIndex, SplitId, Term, WorkerId,
 };
 use crate::log::entry::{Assignment, CommittedEpoch, SplitPlacement};
 use crate::plan::JobPlan;
-use crate::report::{AssignedSplit, PipelineReport, RestorePoint, SplitProgress};
+use crate::report::{AssignedSplit, PipelineReport, Refusal, RestorePoint, SplitProgress};
 use crate::time::EventTime;
 
 /// A frame that is not what the contract says.
@@ -68,6 +69,8 @@ pub enum ToMaster {
         /// It waits for a person.
         suspended: bool,
     },
+    /// A sink refused rows and waits with its run until the log says so. Said again until it does.
+    SinkRefused(JobGeneration, Box<Refusal>),
     /// Nothing of the generation is left.
     TornDown(JobGeneration),
 }
@@ -82,6 +85,7 @@ impl ToMaster {
             | Self::PipelineFailed(at, _)
             | Self::SinkAdvanced { at, .. }
             | Self::SinkTroubled { at, .. }
+            | Self::SinkRefused(at, _)
             | Self::TornDown(at) => Some(at),
         }
     }
@@ -156,6 +160,8 @@ pub enum ToWorker {
     AssignSplits(JobGeneration, Vec<AssignedSplit>),
     /// Go on with what was kept of the generation, and say again what its last master may not have heard.
     Resume(JobGeneration),
+    /// A person wants a sink to wait, or to go on.
+    CommandSink(JobGeneration, SinkIndex, SinkCommand),
     /// End everything of the generation.
     Teardown(JobGeneration),
     /// Keeps the stream known to be alive.
@@ -296,6 +302,11 @@ impl TryFrom<ToMaster> for v1::WorkerFrame {
                 cause,
                 suspended,
             }),
+            ToMaster::SinkRefused(at, refusal) => Frame::SinkRefused(v1::SinkRefused {
+                job: at.job.0,
+                generation: at.generation.0,
+                refusal: json(&refusal)?,
+            }),
             ToMaster::TornDown(at) => Frame::TornDown(v1::TornDown {
                 job: at.job.0,
                 generation: at.generation.0,
@@ -341,6 +352,9 @@ impl TryFrom<v1::WorkerFrame> for ToMaster {
                 cause: frame.cause,
                 suspended: frame.suspended,
             },
+            Frame::SinkRefused(frame) => {
+                Self::SinkRefused(at(frame.job, frame.generation), parse(&frame.refusal)?)
+            }
             Frame::TornDown(frame) => Self::TornDown(at(frame.job, frame.generation)),
         })
     }
@@ -377,6 +391,20 @@ impl TryFrom<ToWorker> for v1::MasterFrame {
                 generation: at.generation.0,
                 splits: json(&splits)?,
             }),
+            ToWorker::CommandSink(at, sink, SinkCommand::Pause) => {
+                Frame::PauseSink(v1::PauseSink {
+                    job: at.job.0,
+                    generation: at.generation.0,
+                    sink: sink.0,
+                })
+            }
+            ToWorker::CommandSink(at, sink, SinkCommand::Resume) => {
+                Frame::ResumeSink(v1::ResumeSink {
+                    job: at.job.0,
+                    generation: at.generation.0,
+                    sink: sink.0,
+                })
+            }
             ToWorker::Teardown(at) => Frame::Teardown(v1::Teardown {
                 job: at.job.0,
                 generation: at.generation.0,
@@ -466,6 +494,16 @@ impl TryFrom<v1::MasterFrame> for ToWorker {
             Frame::AssignSplits(frame) => {
                 Self::AssignSplits(at(frame.job, frame.generation), parse(&frame.splits)?)
             }
+            Frame::PauseSink(frame) => Self::CommandSink(
+                at(frame.job, frame.generation),
+                SinkIndex(frame.sink),
+                SinkCommand::Pause,
+            ),
+            Frame::ResumeSink(frame) => Self::CommandSink(
+                at(frame.job, frame.generation),
+                SinkIndex(frame.sink),
+                SinkCommand::Resume,
+            ),
             Frame::Teardown(frame) => Self::Teardown(at(frame.job, frame.generation)),
             Frame::Resume(frame) => Self::Resume(at(frame.job, frame.generation)),
             Frame::Ping(_) => Self::Ping,
@@ -506,9 +544,11 @@ mod tests {
             kind: BarrierKind::Stop,
             watermarks: BTreeMap::from([(SourceIndex(0), EventTime(-5))]),
         };
-        let frame = ToWorker::Barrier(at.clone(), barrier.clone());
-        let wire = v1::MasterFrame::try_from(frame.clone()).expect("encode");
-        assert_eq!(ToWorker::try_from(wire).expect("decode"), frame);
+        let pause = ToWorker::CommandSink(at.clone(), SinkIndex(2), SinkCommand::Pause);
+        for frame in [ToWorker::Barrier(at.clone(), barrier.clone()), pause] {
+            let wire = v1::MasterFrame::try_from(frame.clone()).expect("encode");
+            assert_eq!(ToWorker::try_from(wire).expect("decode"), frame);
+        }
 
         let hello = ToMaster::Hello(WorkerHello {
             worker: "w1".into(),
@@ -534,6 +574,7 @@ mod tests {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
             lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
         };

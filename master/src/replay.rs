@@ -161,7 +161,9 @@ mod tests {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
             sink_markers: BTreeMap::new(),
+            refused: Vec::new(),
             drained: false,
         }))
     }

@@ -121,7 +121,9 @@ impl Holding {
             } => {
                 self.troubles.insert(*sink, (cause.clone(), *suspended));
             }
-            ToMaster::Hello(_)
+            // The sink says it again until the log has it.
+            ToMaster::SinkRefused(..)
+            | ToMaster::Hello(_)
             | ToMaster::Heartbeat
             | ToMaster::Deployed(_)
             | ToMaster::PipelineFailed(..)
@@ -232,6 +234,7 @@ mod tests {
                 epoch: Epoch(epoch),
                 parent: Epoch(epoch - 1),
                 segments: Vec::new(),
+                refused: Vec::new(),
                 last: false,
             },
             positions,
@@ -246,6 +249,7 @@ mod tests {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
             lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
         };

@@ -7,7 +7,9 @@ mod error;
 mod view;
 
 pub use error::ControlError;
-pub use view::{CheckpointView, JobState, JobView, SinkView, SourceView, WorkerView};
+pub use view::{
+    BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, WorkerView,
+};
 
 use serde::Serialize;
 
@@ -45,6 +47,15 @@ pub enum StopMode {
     Stop,
     /// Sources end, the watermark goes to the end of time, windows fire, the job is finished.
     Drain,
+}
+
+/// What a person can ask of a sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkCommand {
+    /// Deliver nothing more; what is under way is finished.
+    Pause,
+    /// Deliver again; a try that is due later is due now.
+    Resume,
 }
 
 /// A job that has ended, or whose last epoch is not yet everywhere.

@@ -214,7 +214,8 @@ impl JobState {
         self.phase = Phase::Deploying(workers);
         let starts = std::mem::take(&mut self.starts);
         let deploy = self.deploy(starts);
-        self.send_all(&ToWorker::Deploy(Box::new(deploy)))
+        self.send_all(&ToWorker::Deploy(Box::new(deploy)))?;
+        self.repeat_pauses()
     }
 
     pub(super) fn frame(&mut self, worker: WorkerId, frame: ToMaster) -> Handled {
@@ -238,11 +239,15 @@ impl JobState {
                 self.observed.sink_causes.insert(sink, cause);
                 Ok(())
             }
+            ToMaster::SinkRefused(at, refusal) if at.generation == self.generation => {
+                self.sink_refused(*refusal)
+            }
             ToMaster::Deployed(_)
             | ToMaster::Snapshotted(..)
             | ToMaster::PipelineFailed(..)
             | ToMaster::SinkAdvanced { .. }
             | ToMaster::SinkTroubled { .. }
+            | ToMaster::SinkRefused(..)
             | ToMaster::TornDown(_)
             | ToMaster::Hello(_)
             | ToMaster::Heartbeat => Ok(()),
@@ -316,6 +321,7 @@ impl JobState {
 
     pub(super) fn tear_down(&mut self) -> Handled {
         self.coordinator.abandon();
+        self.refusals.forget();
         self.passed = None;
         let frame = ToWorker::Teardown(self.at());
         self.sessions.retain(|worker, session| {
@@ -357,6 +363,7 @@ impl JobState {
             self.remind(DELIVERY_WAIT, Due::Delivery(self.generation));
         }
         self.phase = Phase::Delivering(end);
+        self.record_refusals()?;
         self.check_delivered()
     }
 

@@ -289,6 +289,11 @@ fn show_sink(text: &mut String, plan: &JobPlan, sink: &SinkPlan) {
         1,
         format!("reads output {} ({relation})", sink.output),
     );
+    for branch in &sink.dead_letters {
+        if let Target::Output(output) = branch.target {
+            line(text, 1, format!("refused rows to output {output}"));
+        }
+    }
 }
 
 pub(super) fn show_millis(millis: u64) -> String {

@@ -230,6 +230,9 @@ impl FilesSink {
         }
         let (written, refused) = self.write(open, run, rows).await?;
         let (rejected, dropped_count) = self.sort_refused(refused)?;
+        if !rejected.is_empty() {
+            rejects.keep(run, &rejected).await?;
+        }
         let plan = RunPlan {
             guard: run.guard,
             last: run.last,
@@ -240,9 +243,6 @@ impl FilesSink {
         // Once more: a newer deliverer may have come and gone on since, and pruned the plan that stood in our way.
         open.journal.check_fence().await?;
         self.publish(open, &written).await?;
-        if !rejected.is_empty() {
-            rejects.keep(run, &rejected).await?;
-        }
         let committed = written.iter().map(WrittenFile::committed).collect();
         open.journal.commit(run, committed).await?;
         self.remove(&written).await;

@@ -1,7 +1,7 @@
 //! Rows into a table of Postgres, each run in one transaction with its marker.
 //!
-//! The order of a run: lock and check the marker row, copy and merge the rows, keep refused rows, move the
-//! marker, commit. A commit whose answer is lost is never repeated: the connection is dropped, and the next
+//! The order of a run: lock and check the marker row, copy and merge the rows, wait until the log names the refused ones,
+//! move the marker, commit. A commit whose answer is lost is never repeated: the connection is dropped, and the next
 //! fence reads from the marker what became of it. Owns one connection, dropped after any error. Failure: see
 //! `error.rs`.
 

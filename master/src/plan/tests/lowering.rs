@@ -41,7 +41,9 @@ fn a_view_read_by_two_sinks_is_computed_once() {
          CREATE SINK c FROM v WITH (connector = 'console', emit = 'changes every 10 seconds');"
     ));
     assert_eq!(planned.plan.stages.len(), 2);
-    assert_eq!(planned.plan.outputs.len(), 3);
+    let of_view = planned.plan.outputs.iter();
+    let of_view = of_view.filter(|output| output.relation == "v");
+    assert_eq!(of_view.count(), 2);
     assert_eq!(planned.plan.sinks[0].output, planned.plan.sinks[1].output);
     assert_eq!(
         planned.plan.outputs[2].emit,
@@ -54,7 +56,7 @@ fn a_view_read_by_two_sinks_is_computed_once() {
         .iter()
         .map(|branch| branch.port)
         .collect();
-    assert_eq!(ports, [Port::Final, Port::Changes]);
+    assert_eq!(ports, [Port::Final, Port::Changes, Port::DeadLetters]);
 }
 
 #[test]
@@ -246,7 +248,9 @@ fn a_common_table_expression_that_is_read_twice_is_computed_once() {
          CREATE SINK s FROM v WITH (connector = 'blackhole');"
     ));
     assert_eq!(planned.plan.stages.len(), 2);
-    assert_eq!(planned.plan.stages[1].branches.len(), 2);
+    let branches = planned.plan.stages[1].branches.iter();
+    let rows = branches.filter(|branch| branch.port == Port::Rows);
+    assert_eq!(rows.count(), 2);
 }
 
 #[test]

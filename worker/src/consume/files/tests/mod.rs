@@ -228,18 +228,21 @@ async fn every_format_and_compression_gives_the_same_rows() {
 }
 
 #[tokio::test]
-async fn empty_files_end_without_records() {
+async fn empty_files_end_without_records_and_csv_says_that_the_header_is_missing() {
     let folder = TempDir::new().expect("folder");
-    for (format, name, content) in [
-        (json(), "a.json", ""),
-        (json(), "b.json", "\n \r\n\n"),
-        (json(), "a.json.gz", ""),
-        (csv(), "a.csv", ""),
-        (csv(), "b.csv", "id,name\n"),
+    for (format, name, content, letters) in [
+        (json(), "a.json", "", 0),
+        (json(), "b.json", "\n \r\n\n", 0),
+        (json(), "a.json.gz", "", 0),
+        (csv(), "a.csv", "", 1),
+        (csv(), "a.csv.gz", "", 1),
+        (csv(), "b.csv", "id,name\n", 0),
     ] {
         let split = write(&folder, name, content);
         let told = read_all(&plan(format), vec![claimed(&split)]).await;
-        assert_eq!((told.read, told.splits[&split].position), (0, 0), "{name}");
+        assert_eq!(told.reasons.len(), letters, "{name}: {:?}", told.reasons);
+        assert!(told.rows.is_empty(), "{name}");
+        assert_eq!(told.splits[&split].position, 0, "{name}");
     }
 }
 
