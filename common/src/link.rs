@@ -178,6 +178,7 @@ impl ToWorker {
             | Self::Barrier(at, _)
             | Self::EpochCommitted { at, .. }
             | Self::AssignSplits(at, _)
+            | Self::CommandSink(at, ..)
             | Self::Resume(at)
             | Self::Teardown(at) => Some(at),
         }
