@@ -66,6 +66,7 @@ const USES: &[(&str, &[&str])] = &[
             "master/src/cluster/link.rs",
             "worker/src/link.rs",
             "cli/src/run/tests.rs",
+            "worker/tests/link.rs",
             "tests/",
         ],
     ),

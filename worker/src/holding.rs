@@ -78,6 +78,7 @@ impl Holding {
             ToWorker::CommandSink(..)
             | ToWorker::Welcome { .. }
             | ToWorker::Deploy(_)
+            | ToWorker::CommandSink(..)
             | ToWorker::Teardown(_)
             | ToWorker::Resume(_)
             | ToWorker::Ping => true,
