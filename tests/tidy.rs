@@ -25,6 +25,8 @@ const PATH: &[&str] = &[
 const UNSAFE: &[&str] = &[
     "worker/src/consume/kafka/batch_queue.rs",
     "tests/bench/raw_consumer.rs",
+    "tests/sim/src/entropy.rs",
+    "tests/sim/src/process.rs",
 ];
 
 /// A crate that only some files may name, and where.

@@ -165,6 +165,10 @@ impl Watch {
             }
             self.retry_count += 1;
             tokio::time::sleep(RETRY_INTERVAL).await;
+            // Another master may reign now; where none answers, the old one is asked again.
+            if let Ok(client) = self.client.reconnect().await {
+                self.client = client;
+            }
         }
         None
     }

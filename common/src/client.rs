@@ -4,6 +4,7 @@
 //! refusal of the master is the same [`ControlError`] that the master made; everything else names
 //! the address and the next step.
 
+use std::fmt;
 use std::time::Duration;
 
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
@@ -12,7 +13,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::control::{
-    CheckpointView, ControlError, JobView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+    CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest,
+    Submitted, WorkerView,
 };
 use crate::error::Kind;
 use crate::grpc::{self, Malformed};
@@ -27,6 +29,8 @@ const SUBMIT_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
 /// An address has this long to answer.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// The others have this long once one has refused.
+const OTHERS_DEADLINE: Duration = Duration::from_secs(1);
 /// Answers are lists of jobs, workers or epochs: far below this.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -84,10 +88,23 @@ impl Error {
 }
 
 /// Talks to one master. Clones share the connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ControlClient {
     client: control_client::ControlClient<Channel>,
     address: String,
+    net: NetRef,
+    /// Where the active master may be.
+    addresses: String,
+}
+
+impl fmt::Debug for ControlClient {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "ControlClient({} of {})",
+            self.address, self.addresses
+        )
+    }
 }
 
 impl ControlClient {
@@ -106,9 +123,22 @@ impl ControlClient {
             .map(|address| Self::try_address(net.clone(), address.clone()))
             .collect();
         let mut causes = Vec::new();
-        while let Some(tried) = tries.next().await {
+        // Once one has answered, one that hangs is not waited for as long as if it were the only one.
+        let patience = |refused: usize| match refused {
+            0 => CONNECT_DEADLINE,
+            _ => OTHERS_DEADLINE,
+        };
+        while let Ok(Some(tried)) = tokio::time::timeout(patience(causes.len()), tries.next()).await
+        {
             let refusal = match tried {
-                Ok(client) => return Ok(client),
+                Ok((client, address)) => {
+                    return Ok(Self {
+                        client,
+                        address,
+                        net,
+                        addresses: asked.join(","),
+                    });
+                }
                 Err(refusal) => refusal,
             };
             if let Some(active) = refusal.active
@@ -119,21 +149,23 @@ impl ControlClient {
             }
             causes.push((refusal.address, refusal.cause));
         }
-        // In the order of the list, not of the answers.
-        causes.sort_by_key(|(address, _)| asked.iter().position(|known| known == address));
-        let mut told: Vec<String> = causes
-            .into_iter()
-            .map(|(address, cause)| format!("{address} ({cause})"))
-            .collect();
-        if told.is_empty() {
-            told.push("no address is given".to_owned());
-        }
-        let causes = told.join(", ");
+        let told = asked.iter().map(|address| {
+            let cause = causes.iter().find(|(refused, _)| refused == address);
+            let cause = cause.map_or("no answer", |(_, cause)| cause);
+            format!("{address} ({cause})")
+        });
+        let causes = match asked.is_empty() {
+            true => "no address is given".to_owned(),
+            false => told.collect::<Vec<_>>().join(", "),
+        };
         Err(Error::Unreachable { causes })
     }
 
     /// A connection alone proves little: the smallest call shows that an active master is behind it.
-    async fn try_address(net: NetRef, address: String) -> Result<Self, Refusal> {
+    async fn try_address(
+        net: NetRef,
+        address: String,
+    ) -> Result<(control_client::ControlClient<Channel>, String), Refusal> {
         let refusal = |cause: String, active| Refusal {
             address: address.clone(),
             cause,
@@ -146,7 +178,7 @@ impl ControlClient {
         let mut probe = client.clone();
         let answer = probe.list_workers(v1::ListWorkersRequest {});
         match tokio::time::timeout(CONNECT_DEADLINE, answer).await {
-            Ok(Ok(_)) => Ok(Self { client, address }),
+            Ok(Ok(_)) => Ok((client, address)),
             Ok(Err(status)) => Err(match grpc::from_status(&status) {
                 Some(ControlError::Unavailable { cause, active }) => refusal(cause, active),
                 Some(refused) => refusal(refused.to_string(), None),
@@ -157,6 +189,11 @@ impl ControlClient {
                 Err(refusal(cause, None))
             }
         }
+    }
+
+    /// A client of the master that is active now.
+    pub async fn reconnect(&self) -> Result<Self, Error> {
+        Self::connect(self.net.clone(), &self.addresses).await
     }
 
     /// The address that answered.
@@ -248,6 +285,32 @@ impl ControlClient {
             .await?;
         let checkpoints = response.checkpoints.into_iter().map(CheckpointView::from);
         Ok(checkpoints.collect())
+    }
+
+    /// Pauses or resumes a sink; the sink as it is then.
+    pub async fn command_sink(
+        &self,
+        name: &JobName,
+        sink: &str,
+        command: SinkCommand,
+    ) -> Result<SinkView, Error> {
+        let (name, sink) = (name.0.clone(), sink.to_owned());
+        let mut client = self.client.clone();
+        let answered = match command {
+            SinkCommand::Pause => {
+                let request = timed(v1::PauseSinkRequest { name, sink }, READ_DEADLINE);
+                let answer = client.pause_sink(request);
+                let answer = self.within("pause sink", READ_DEADLINE, answer).await?;
+                answer.sink
+            }
+            SinkCommand::Resume => {
+                let request = timed(v1::ResumeSinkRequest { name, sink }, READ_DEADLINE);
+                let answer = client.resume_sink(request);
+                let answer = self.within("resume sink", READ_DEADLINE, answer).await?;
+                answer.sink
+            }
+        };
+        Ok(SinkView::from(answered.unwrap_or_default()))
     }
 
     async fn within<T>(

@@ -7,7 +7,11 @@ use std::collections::BTreeMap;
 
 use millstream_common::ids::{Generation, Incarnation, JobName, Seq};
 use millstream_common::log::Entry;
-use millstream_common::log::entry::{BrokenChain, JobEnd, JobEntry, JobProgress, generation_of};
+use millstream_common::log::entry::{
+    Assignment, BrokenChain, JobEnd, JobEntry, JobProgress, generation_of,
+};
+
+use crate::job::reattach::Lasting;
 
 /// A job as the log tells it.
 #[derive(Clone, Debug)]
@@ -18,8 +22,22 @@ pub struct ReplayedJob {
     pub progress: JobProgress,
     /// How it ended, unless it is to go on.
     pub end: Option<JobEnd>,
-    /// Its newest assignment: an epoch of an older one does not count (INV-4).
+    /// Of its newest assignment: an epoch of an older one does not count (INV-4).
     pub generation: Generation,
+    /// Its newest assignment, unless it has ended since.
+    pub assignment: Option<Assignment>,
+}
+
+impl ReplayedJob {
+    /// What workers may have kept of it.
+    pub(crate) fn lasting(&self) -> Option<Lasting> {
+        let assignment = self.assignment.clone()?;
+        Some(Lasting {
+            incarnation: self.entry.incarnation,
+            generation: self.generation,
+            assignment,
+        })
+    }
 }
 
 /// Jobs by name, as far as the log has been read.
@@ -43,6 +61,7 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
         Entry::Assign(assign) => {
             if let Some(job) = living(jobs, &assign.job, assign.incarnation) {
                 job.generation = generation_of(seq);
+                job.assignment = Some(assign.assignment.clone());
             }
         }
         Entry::Job(job) => {
@@ -51,6 +70,7 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
                 progress: JobProgress::default(),
                 end: None,
                 generation: Generation::default(),
+                assignment: None,
             };
             jobs.insert(job.job.clone(), replayed);
         }
@@ -68,6 +88,7 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
         } => {
             if let Some(job) = living(jobs, job, *incarnation) {
                 job.end = Some(end.clone());
+                job.assignment = None;
             }
         }
         Entry::Resumed { job, incarnation } => {
@@ -92,7 +113,7 @@ fn living<'a>(
 #[cfg(test)]
 mod tests {
     use millstream_common::ids::Epoch;
-    use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry};
+    use millstream_common::log::entry::{AssignEntry, EpochEntry};
     use millstream_common::plan::{JobPlan, JobSettings};
 
     use super::*;
@@ -204,5 +225,27 @@ mod tests {
             incarnation: life,
         };
         assert_eq!(replayed(&[job(life), ended, resumed]).end, None);
+    }
+
+    #[test]
+    fn only_the_newest_assignment_of_a_job_that_has_not_ended_may_go_on() {
+        let life = Incarnation::fresh();
+        let ended = Entry::Ended {
+            job: "clicks".into(),
+            incarnation: life,
+            end: JobEnd::Stopped,
+        };
+        let resumed = Entry::Resumed {
+            job: "clicks".into(),
+            incarnation: life,
+        };
+        let lasting = replayed(&[job(life), assign(life), assign(life)]).lasting();
+        let lasting = lasting.expect("an assignment");
+        assert_eq!(
+            (lasting.incarnation, lasting.generation),
+            (life, Generation(3))
+        );
+        let over = replayed(&[job(life), assign(life), ended, resumed]);
+        assert!(over.lasting().is_none());
     }
 }

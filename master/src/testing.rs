@@ -10,7 +10,7 @@ use bytes::Bytes;
 use millstream_common::blocking::ThreadPool;
 use millstream_common::ids::{Epoch, Generation, Seq, SourceIndex, Term, WorkerId};
 use millstream_common::link::{
-    BarrierCommand, Deploy, JobGeneration, ToMaster, ToWorker, WorkerHello,
+    BarrierCommand, Deploy, Held, JobGeneration, ToMaster, ToWorker, WorkerHello,
 };
 use millstream_common::log::entry::{JobEntry, JobProgress};
 use millstream_common::log::{self, Entry};
@@ -18,11 +18,12 @@ use millstream_common::plan::JobPlan;
 use millstream_common::report::{PipelineReport, RowCounters};
 use millstream_common::secret;
 use millstream_common::store::{Error, Store, StoreRef};
-use millstream_common::time::SystemClock;
+use millstream_common::time::{ClockRef, SystemClock};
 use ractor::{Actor, ActorRef, call};
 use tokio::sync::{mpsc, watch};
 
 use crate::cluster::registry::Session;
+use crate::config::RealConnectors;
 use crate::log_actor::{LogActor, LogConfig};
 use crate::reign::role::{Active, Role, Roles};
 use crate::replay::ReplayedJob;
@@ -54,13 +55,28 @@ pub(crate) async fn supervise(
     store: &Arc<MemoryStore>,
     entries: Vec<JobEntry>,
 ) -> ActorRef<SupervisorMessage> {
+    let begun = entries.into_iter().map(|entry| ReplayedJob {
+        entry,
+        progress: JobProgress::default(),
+        end: None,
+        generation: Generation::default(),
+        assignment: None,
+    });
+    supervise_begun(store, begun.collect()).await
+}
+
+/// A supervisor over jobs that the last master has run.
+pub(crate) async fn supervise_begun(
+    store: &Arc<MemoryStore>,
+    jobs: Vec<ReplayedJob>,
+) -> ActorRef<SupervisorMessage> {
     let store: StoreRef = store.clone();
     let object = log::LogObject {
         term: Term(1),
         nonce: "jobs".to_owned(),
-        entries: entries
+        entries: jobs
             .iter()
-            .map(|entry| Entry::Job(Box::new(entry.clone())))
+            .map(|job| Entry::Job(Box::new(job.entry.clone())))
             .collect(),
     };
     log::append(&store, Seq(1), &object).await.expect("append");
@@ -71,21 +87,18 @@ pub(crate) async fn supervise(
         on_trouble: Arc::new(|_| {}),
     };
     let (log, _) = Actor::spawn(None, LogActor, log).await.expect("spawn");
-    let replayed = entries.into_iter().map(|entry| {
-        let job = ReplayedJob {
-            entry: entry.clone(),
-            progress: JobProgress::default(),
-            end: None,
-            generation: Default::default(),
-        };
-        (entry.job, job)
-    });
+    let named = jobs.into_iter().map(|job| (job.entry.job.clone(), job));
+    let clock: ClockRef = Arc::new(SystemClock::new());
+    let connectors = RealConnectors {
+        blocking: Arc::new(ThreadPool),
+        clock: clock.clone(),
+    };
     let config = SupervisorConfig {
         store,
         log,
-        jobs: replayed.collect(),
-        clock: Arc::new(SystemClock::new()),
-        blocking: Arc::new(ThreadPool),
+        jobs: named.collect(),
+        clock,
+        connectors: Arc::new(connectors),
     };
     let (supervisor, _) = Actor::spawn(None, SupervisorActor, config)
         .await
@@ -202,12 +215,22 @@ pub(crate) struct FakeWorker {
 
 impl FakeWorker {
     pub(crate) async fn join(supervisor: &ActorRef<SupervisorMessage>, name: &str) -> Self {
+        Self::join_holding(supervisor, name, Vec::new()).await
+    }
+
+    /// Joins with pipelines that it has kept.
+    pub(crate) async fn join_holding(
+        supervisor: &ActorRef<SupervisorMessage>,
+        name: &str,
+        held: Vec<Held>,
+    ) -> Self {
         let (sender, frames) = mpsc::channel(64);
         let hello = WorkerHello {
             worker: name.into(),
             flight_address: format!("{name}:1"),
             slots: 1,
             version: "0".to_owned(),
+            held,
         };
         let session = call!(supervisor, |reply| SupervisorMessage::Joined {
             hello,

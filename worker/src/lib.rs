@@ -10,6 +10,7 @@ pub mod consume;
 pub mod decode;
 pub mod exchange;
 pub mod failed_rows;
+mod holding;
 pub mod ipc;
 mod link;
 pub mod operator;
@@ -20,5 +21,5 @@ pub mod supervisor_actor;
 pub mod transform;
 pub mod worker;
 
-pub use config::{RealStores, WorkerConfig};
+pub use config::{RealConnectors, RealStores, WorkerConfig};
 pub use worker::{Worker, WorkerError};

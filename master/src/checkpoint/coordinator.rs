@@ -59,6 +59,26 @@ impl Coordinator {
         }
     }
 
+    /// For a generation that goes on under a new master: numbers up to `triggered` have been used, and `open` is under
+    /// way.
+    pub fn resume(
+        workers: BTreeSet<WorkerId>,
+        triggered: Epoch,
+        open: Option<BarrierCommand>,
+        now: Duration,
+    ) -> Self {
+        Self {
+            workers,
+            triggered,
+            in_flight: open.map(|barrier| InFlight {
+                barrier,
+                drains: false,
+                since: now,
+                reports: BTreeMap::new(),
+            }),
+        }
+    }
+
     /// Whether a barrier is under way.
     pub fn is_busy(&self) -> bool {
         self.in_flight.is_some()
@@ -324,6 +344,28 @@ mod tests {
             trigger(&mut coordinator).map(|barrier| barrier.epoch),
             Some(Epoch(6))
         );
+    }
+
+    #[test]
+    fn a_barrier_of_the_last_master_is_collected_and_its_number_is_not_used_again() {
+        let open = BarrierCommand {
+            epoch: Epoch(6),
+            kind: BarrierKind::Checkpoint,
+            watermarks: BTreeMap::new(),
+        };
+        let workers = || BTreeSet::from(["a".into(), "b".into()]);
+        let mut going_on =
+            Coordinator::resume(workers(), Epoch(6), Some(open.clone()), Duration::ZERO);
+        assert!(going_on.is_busy());
+        assert_eq!(going_on.report(report("a", 6)), None);
+        assert_eq!(going_on.report(report("a", 6)), None, "said again");
+        let collected = going_on.report(report("b", 6)).expect("complete");
+        assert_eq!(collected.barrier, open);
+        let next = trigger(&mut going_on).map(|barrier| barrier.epoch);
+        assert_eq!(next, Some(Epoch(7)));
+        let mut quiet = Coordinator::resume(workers(), Epoch(6), None, Duration::ZERO);
+        let next = trigger(&mut quiet).map(|barrier| barrier.epoch);
+        assert_eq!(next, Some(Epoch(7)));
     }
 
     #[test]

@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_common::blocking::BlockingRef;
-use millstream_common::control::{CheckpointView, JobView, StopMode, Stopped};
+use millstream_common::control::{
+    CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped,
+};
 use millstream_common::error::Failure;
 use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
-use millstream_common::link::{BarrierKind, ToMaster, ToWorker};
+use millstream_common::link::{BarrierKind, Held, ToMaster, ToWorker};
 use millstream_common::log::entry::{Assignment, EpochEntry, JobEnd, JobEntry, JobProgress};
 use millstream_common::report::SplitStart;
 use millstream_common::time::ClockRef;
@@ -22,11 +23,12 @@ use tokio::sync::mpsc;
 
 use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorActor, EnumeratorConfig, EnumeratorMessage};
+use super::reattach::Lasting;
 use super::recovery_time::RecoveryTime;
 use super::refused::Refusals;
 use super::restart::RestartPolicy;
 use crate::checkpoint::coordinator::Coordinator;
-use crate::enumerate;
+use crate::config::ConnectorsRef;
 use crate::log_actor::LogMessage;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
@@ -39,6 +41,8 @@ pub struct WorkerHandle {
     pub slots: u32,
     /// Where its Flight server is reached.
     pub flight_address: String,
+    /// The pipelines that it held when it joined.
+    pub held: Arc<[Held]>,
     /// What it is sent; bounded, a full queue is a lost worker.
     pub frames: mpsc::Sender<ToWorker>,
 }
@@ -85,6 +89,8 @@ pub enum Due {
     Discovery(SourceIndex),
     /// Sinks have had their time to hold the last epoch of a stop.
     Delivery(Generation),
+    /// Workers have had their time to come back with what they hold.
+    Reattachment,
 }
 
 /// What a job's actor takes.
@@ -113,6 +119,15 @@ pub enum JobMessage {
         /// Answered when it has ended.
         reply: RpcReplyPort<Stopped>,
     },
+    /// Pause or resume a sink.
+    CommandSink {
+        /// Its name.
+        sink: String,
+        /// What to do.
+        command: SinkCommand,
+        /// The sink as it is then, or why not.
+        reply: RpcReplyPort<Result<SinkView, ControlError>>,
+    },
     /// The job as people see it.
     View(RpcReplyPort<JobView>),
     /// What each worker has of it.
@@ -124,6 +139,13 @@ pub enum JobMessage {
 /// Where a job stands.
 #[derive(Debug)]
 pub(super) enum Phase {
+    /// For the workers that ran it under the last master.
+    Reattaching {
+        /// What they ran.
+        lasting: Lasting,
+        /// One of them is back, and the time of the others runs.
+        is_timed: bool,
+    },
     /// For the first look at its sources, or for a worker.
     Waiting,
     /// The Assign entry is on its way into the log.
@@ -150,6 +172,8 @@ pub struct JobConfig {
     pub progress: JobProgress,
     /// How it ended, if it did.
     pub end: Option<JobEnd>,
+    /// What its workers may hold under a new master; `None` under the one that placed it.
+    pub(crate) lasting: Option<Lasting>,
     /// The one writer of the log.
     pub log: ActorRef<LogMessage>,
     /// Told when the job has ended.
@@ -159,7 +183,7 @@ pub struct JobConfig {
     /// Time.
     pub clock: ClockRef,
     /// For enumerators.
-    pub blocking: BlockingRef,
+    pub connectors: ConnectorsRef,
 }
 
 /// The state of a job's actor.
@@ -195,6 +219,8 @@ pub struct JobState {
     pub(super) barrier_count: u32,
     pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
     pub(super) refusals: Refusals,
+    /// Sinks that a person has paused.
+    pub(super) paused_sinks: BTreeSet<SinkIndex>,
     pub(super) observed: Observed,
     pub(super) log: ActorRef<LogMessage>,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
@@ -222,6 +248,10 @@ pub(super) struct Observed {
     pub(super) reader_troubles: BTreeMap<WorkerId, BTreeMap<SourceIndex, String>>,
     pub(super) sink_causes: BTreeMap<SinkIndex, String>,
     pub(super) sink_rows: BTreeMap<SinkIndex, u64>,
+    /// When this actor began.
+    pub(super) begun: Duration,
+    /// When the epochs that some sink lacks were committed, as far as this actor saw it.
+    pub(super) commit_times: BTreeMap<Epoch, Duration>,
     pub(super) checkpoints: VecDeque<CheckpointView>,
 }
 
@@ -247,7 +277,7 @@ impl Actor for JobActor {
             restarts: RestartPolicy::new(&config.entry.plan.settings),
             sink_markers: config.progress.sink_markers.clone(),
             coordinator: Coordinator::new(BTreeSet::new(), config.progress.epoch),
-            phase: config.end.map_or(Phase::Waiting, Phase::Ended),
+            phase: first_phase(config.end, config.lasting, &config.progress),
             entry: config.entry,
             progress: config.progress,
             generation: Generation(0),
@@ -267,13 +297,18 @@ impl Actor for JobActor {
             rescale: false,
             barrier_count: 0,
             refusals: Refusals::default(),
-            observed: Observed::default(),
+            paused_sinks: BTreeSet::new(),
+            observed: Observed {
+                begun: config.clock.monotonic(),
+                ..Observed::default()
+            },
             log: config.log,
             supervisor: config.supervisor,
             clock: config.clock,
             myself,
         };
         state.discover_all()?;
+        state.begin_reattaching()?;
         Ok(state)
     }
 
@@ -291,6 +326,11 @@ impl Actor for JobActor {
             JobMessage::Due(due) => state.due(due),
             JobMessage::LogTroubled(trouble) => state.log_troubled(trouble),
             JobMessage::Stop { mode, reply } => state.stop(mode, reply),
+            JobMessage::CommandSink {
+                sink,
+                command,
+                reply,
+            } => state.command_sink(&sink, command, reply),
             JobMessage::View(reply) => state.answer(reply, JobState::view),
             JobMessage::Shares(reply) => state.answer(reply, JobState::shares),
             JobMessage::Checkpoints(limit, reply) => {
@@ -318,14 +358,25 @@ impl Actor for JobActor {
     }
 }
 
+/// A job that has read everything has nothing to go on with.
+fn first_phase(end: Option<JobEnd>, lasting: Option<Lasting>, progress: &JobProgress) -> Phase {
+    match (end, lasting) {
+        (Some(end), _) => Phase::Ended(end),
+        (None, Some(lasting)) if !progress.drained => Phase::Reattaching {
+            lasting,
+            is_timed: false,
+        },
+        (None, _) => Phase::Waiting,
+    }
+}
+
 async fn spawn_enumerators(
     config: &JobConfig,
     myself: &ActorRef<JobMessage>,
 ) -> Result<Vec<ActorRef<EnumeratorMessage>>, ActorProcessingErr> {
     let mut enumerators = Vec::new();
     for (index, source) in config.entry.plan.sources.iter().enumerate() {
-        let enumerator =
-            enumerate::enumerator_for(source, config.blocking.clone(), config.clock.clone())?;
+        let enumerator = config.connectors.enumerator(source)?;
         let arguments = EnumeratorConfig {
             source: SourceIndex(index as u32),
             name: source.name.clone(),

@@ -90,13 +90,16 @@ impl JobState {
             }
             Due::Discovery(source) if !self.is_over() => self.discover(source),
             Due::Delivery(generation) if generation == self.generation => self.delivery_due(),
+            Due::Reattachment => self.reattachment_due(),
             Due::Barrier(_) | Due::Retry | Due::Discovery(_) | Due::Delivery(_) => Ok(()),
         }
     }
 
     pub(super) fn workers_changed(&mut self, workers: Workers) -> Handled {
-        self.workers = workers;
+        let known = std::mem::replace(&mut self.workers, workers);
+        self.dismiss_joined(&known);
         match self.phase {
+            Phase::Reattaching { .. } => self.reattach(),
             Phase::Waiting => self.advance(),
             Phase::Recovering | Phase::Ending | Phase::Ended(_) => Ok(()),
             Phase::Assigning | Phase::Deploying(_) | Phase::Running | Phase::Delivering(_) => {
@@ -211,7 +214,8 @@ impl JobState {
         self.phase = Phase::Deploying(workers);
         let starts = std::mem::take(&mut self.starts);
         let deploy = self.deploy(starts);
-        self.send_all(&ToWorker::Deploy(Box::new(deploy)))
+        self.send_all(&ToWorker::Deploy(Box::new(deploy)))?;
+        self.repeat_pauses()
     }
 
     pub(super) fn frame(&mut self, worker: WorkerId, frame: ToMaster) -> Handled {
@@ -270,6 +274,9 @@ impl JobState {
     }
 
     fn failed(&mut self, worker: &WorkerId, failure: &Failure) -> Handled {
+        if matches!(self.phase, Phase::Reattaching { .. }) {
+            return self.rewind(&format!("on {worker}: {failure}"));
+        }
         let is_stale = matches!(
             self.phase,
             Phase::Recovering | Phase::Waiting | Phase::Assigning
@@ -334,6 +341,10 @@ impl JobState {
             }
             (Phase::Delivering(JobEnd::Finished), StopMode::Stop) => self.end(JobEnd::Stopped),
             (Phase::Delivering(_), _) => Ok(()),
+            (Phase::Reattaching { .. }, StopMode::Stop) => {
+                self.dismiss();
+                self.end(JobEnd::Stopped)
+            }
             (_, StopMode::Drain) => {
                 self.stop = Some(mode);
                 Ok(())
