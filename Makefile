@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fmt services install-services clean-services toolchain
+.PHONY: help demo test model lint bench fmt services install-services clean-services toolchain
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
@@ -28,6 +28,10 @@ demo: toolchain ## the first minute: clicks to counts, with a worker killed on t
 test: toolchain ## all tests, against real services that are started and stopped around them
 	python3 -B -m unittest discover -s tests/services -p '*_test.py'
 	$(services) run $(SERVICES) --fresh -- cargo test --workspace --locked --no-fail-fast $(ARGS)
+
+model: toolchain ## check the protocol exhaustively, and that planted mistakes are found
+	cargo build --workspace --locked --bin millstream-model
+	"$(CARGO_TARGET_DIR)/debug/millstream-model" $(ARGS)
 
 lint: toolchain ## formatting and clippy; any warning fails
 	cargo fmt --all --check

@@ -148,6 +148,8 @@ mod tests {
             submitted_at_us: 0,
             last_recovery_ms: None,
             checkpoint_interval_ms: 1000,
+            stages: Vec::new(),
+            rows_unaccounted: 0,
         }
     }
 
@@ -175,6 +177,7 @@ mod tests {
             lag_age_ms: Some(38_000),
             paused: false,
             rows_delivered: 0,
+            rows_refused: 0,
             cause: Some("connection refused".to_owned()),
             worker: None,
         });

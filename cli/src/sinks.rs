@@ -89,6 +89,7 @@ mod tests {
             lag_age_ms: Some(38_000),
             paused: false,
             rows_delivered: 0,
+            rows_refused: 0,
             cause: Some("connection refused".to_owned()),
             worker: None,
         };

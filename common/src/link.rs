@@ -7,17 +7,17 @@
 use std::collections::BTreeMap;
 
 use millstream_proto::v1;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::control::SinkCommand;
 use crate::error::Failure;
 use crate::ids::{
     Epoch, Generation, Incarnation, JobName, SinkIndex, SourceIndex, SplitId, Term, WorkerId,
 };
-use crate::log::entry::{Assignment, CommittedEpoch};
+use crate::log::entry::{Assignment, CommittedEpoch, SplitPlacement};
 use crate::plan::JobPlan;
-use crate::report::{AssignedSplit, PipelineReport, RestorePoint, SplitProgress};
+use crate::report::{AssignedSplit, PipelineReport, Refusal, RestorePoint, SplitProgress};
 use crate::time::EventTime;
 
 /// A frame that is not what the contract says.
@@ -26,7 +26,7 @@ use crate::time::EventTime;
 pub struct FrameError(String);
 
 /// One assignment of one job: what every frame about a job names.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct JobGeneration {
     /// The job.
     pub job: JobName,
@@ -69,8 +69,26 @@ pub enum ToMaster {
         /// It waits for a person.
         suspended: bool,
     },
+    /// A sink refused rows and waits with its run until the log says so. Said again until it does.
+    SinkRefused(JobGeneration, Box<Refusal>),
     /// Nothing of the generation is left.
     TornDown(JobGeneration),
+}
+
+impl ToMaster {
+    /// The generation that the frame is about.
+    pub fn at(&self) -> Option<&JobGeneration> {
+        match self {
+            Self::Hello(_) | Self::Heartbeat => None,
+            Self::Deployed(at)
+            | Self::Snapshotted(at, _)
+            | Self::PipelineFailed(at, _)
+            | Self::SinkAdvanced { at, .. }
+            | Self::SinkTroubled { at, .. }
+            | Self::SinkRefused(at, _)
+            | Self::TornDown(at) => Some(at),
+        }
+    }
 }
 
 /// Who a worker is.
@@ -84,6 +102,33 @@ pub struct WorkerHello {
     pub slots: u32,
     /// Of the program.
     pub version: String,
+    /// The pipelines that it has kept since its last master was lost.
+    pub held: Vec<Held>,
+}
+
+/// A pipeline that runs on without a master, and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Whose.
+    pub at: JobGeneration,
+    /// Which life of the job's state.
+    pub incarnation: Incarnation,
+    /// The epoch behind which it began.
+    pub restored: Epoch,
+    /// The last barrier that it was sent.
+    pub barrier: Option<BarrierCommand>,
+    /// The last epoch that its sinks know to be in the log.
+    pub committed: Epoch,
+    /// Splits that readers were given while it ran, and that have not ended.
+    pub given: Vec<SplitPlacement>,
+}
+
+impl Held {
+    /// The epoch behind which its readers read.
+    pub fn passed(&self) -> Epoch {
+        let barrier = self.barrier.as_ref();
+        barrier.map_or(self.restored, |barrier| barrier.epoch)
+    }
 }
 
 /// What a master says.
@@ -115,10 +160,29 @@ pub enum ToWorker {
     AssignSplits(JobGeneration, Vec<AssignedSplit>),
     /// A person wants a sink to wait, or to go on.
     CommandSink(JobGeneration, SinkIndex, SinkCommand),
+    /// Go on with what was kept of the generation, and say again what its last master may not have heard.
+    Resume(JobGeneration),
     /// End everything of the generation.
     Teardown(JobGeneration),
     /// Keeps the stream known to be alive.
     Ping,
+}
+
+impl ToWorker {
+    /// The generation that the frame is about.
+    pub fn at(&self) -> Option<&JobGeneration> {
+        match self {
+            Self::Welcome { .. } | Self::Ping => None,
+            Self::Deploy(deploy) => Some(&deploy.at),
+            Self::Start(at)
+            | Self::Barrier(at, _)
+            | Self::EpochCommitted { at, .. }
+            | Self::AssignSplits(at, _)
+            | Self::CommandSink(at, ..)
+            | Self::Resume(at)
+            | Self::Teardown(at) => Some(at),
+        }
+    }
 }
 
 /// Positions by source and split.
@@ -142,7 +206,7 @@ pub struct Deploy {
 }
 
 /// A barrier, as readers insert it and every edge carries it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BarrierCommand {
     /// The epoch that ends.
     pub epoch: Epoch,
@@ -153,7 +217,7 @@ pub struct BarrierCommand {
 }
 
 /// What comes after a barrier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BarrierKind {
     /// The next epoch.
@@ -197,6 +261,7 @@ impl TryFrom<ToMaster> for v1::WorkerFrame {
                 flight_address: hello.flight_address,
                 slots: hello.slots,
                 version: hello.version,
+                held: json(&hello.held)?,
             }),
             ToMaster::Heartbeat => Frame::Heartbeat(v1::Heartbeat {}),
             ToMaster::Deployed(at) => Frame::Deployed(v1::Deployed {
@@ -238,6 +303,11 @@ impl TryFrom<ToMaster> for v1::WorkerFrame {
                 cause,
                 suspended,
             }),
+            ToMaster::SinkRefused(at, refusal) => Frame::SinkRefused(v1::SinkRefused {
+                job: at.job.0,
+                generation: at.generation.0,
+                refusal: json(&refusal)?,
+            }),
             ToMaster::TornDown(at) => Frame::TornDown(v1::TornDown {
                 job: at.job.0,
                 generation: at.generation.0,
@@ -261,6 +331,7 @@ impl TryFrom<v1::WorkerFrame> for ToMaster {
                 flight_address: hello.flight_address,
                 slots: hello.slots,
                 version: hello.version,
+                held: parse(&hello.held)?,
             }),
             Frame::Heartbeat(_) => Self::Heartbeat,
             Frame::Deployed(frame) => Self::Deployed(at(frame.job, frame.generation)),
@@ -282,6 +353,9 @@ impl TryFrom<v1::WorkerFrame> for ToMaster {
                 cause: frame.cause,
                 suspended: frame.suspended,
             },
+            Frame::SinkRefused(frame) => {
+                Self::SinkRefused(at(frame.job, frame.generation), parse(&frame.refusal)?)
+            }
             Frame::TornDown(frame) => Self::TornDown(at(frame.job, frame.generation)),
         })
     }
@@ -333,6 +407,10 @@ impl TryFrom<ToWorker> for v1::MasterFrame {
                 })
             }
             ToWorker::Teardown(at) => Frame::Teardown(v1::Teardown {
+                job: at.job.0,
+                generation: at.generation.0,
+            }),
+            ToWorker::Resume(at) => Frame::Resume(v1::Resume {
                 job: at.job.0,
                 generation: at.generation.0,
             }),
@@ -428,6 +506,7 @@ impl TryFrom<v1::MasterFrame> for ToWorker {
                 SinkCommand::Resume,
             ),
             Frame::Teardown(frame) => Self::Teardown(at(frame.job, frame.generation)),
+            Frame::Resume(frame) => Self::Resume(at(frame.job, frame.generation)),
             Frame::Ping(_) => Self::Ping,
         })
     }
@@ -467,10 +546,27 @@ mod tests {
             watermarks: BTreeMap::from([(SourceIndex(0), EventTime(-5))]),
         };
         let pause = ToWorker::CommandSink(at.clone(), SinkIndex(2), SinkCommand::Pause);
-        for frame in [ToWorker::Barrier(at.clone(), barrier), pause] {
+        for frame in [ToWorker::Barrier(at.clone(), barrier.clone()), pause] {
             let wire = v1::MasterFrame::try_from(frame.clone()).expect("encode");
             assert_eq!(ToWorker::try_from(wire).expect("decode"), frame);
         }
+
+        let hello = ToMaster::Hello(WorkerHello {
+            worker: "w1".into(),
+            flight_address: "w1:7080".to_owned(),
+            slots: 2,
+            version: "1".to_owned(),
+            held: vec![Held {
+                at: at.clone(),
+                incarnation: Incarnation::fresh(),
+                restored: Epoch(1),
+                barrier: Some(barrier),
+                committed: Epoch(2),
+                given: Vec::new(),
+            }],
+        });
+        let wire = v1::WorkerFrame::try_from(hello.clone()).expect("encode");
+        assert_eq!(ToMaster::try_from(wire).expect("decode"), hello);
 
         let report = PipelineReport {
             epoch: Epoch(3),
@@ -479,7 +575,9 @@ mod tests {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
             lag: BTreeMap::new(),
+            troubles: BTreeMap::new(),
         };
         let frame = ToMaster::Snapshotted(at, Box::new(report));
         let wire = v1::WorkerFrame::try_from(frame.clone()).expect("encode");

@@ -1,13 +1,17 @@
 //! Folds the log into the jobs it tells of: what a starting master begins with.
 //!
-//! Called by `master.rs` at start and by the supervisor when a job's actor has failed. Pure. Failure: an Epoch entry that breaks its
+//! Called by the trail of a master (`reign/trail.rs`) and by the supervisor when a job's actor has failed. Pure. Failure: an Epoch entry that breaks its
 //! job's chain, which no master of ours can have written.
 
 use std::collections::BTreeMap;
 
-use millstream_common::ids::{Generation, JobName, Seq};
+use millstream_common::ids::{Generation, Incarnation, JobName, Seq};
 use millstream_common::log::Entry;
-use millstream_common::log::entry::{BrokenChain, JobEnd, JobEntry, JobProgress, generation_of};
+use millstream_common::log::entry::{
+    Assignment, BrokenChain, JobEnd, JobEntry, JobProgress, generation_of,
+};
+
+use crate::job::reattach::Lasting;
 
 /// A job as the log tells it.
 #[derive(Clone, Debug)]
@@ -18,70 +22,98 @@ pub struct ReplayedJob {
     pub progress: JobProgress,
     /// How it ended, unless it is to go on.
     pub end: Option<JobEnd>,
-    /// Its newest assignment: an epoch of an older one does not count (INV-4).
+    /// Of its newest assignment: an epoch of an older one does not count (INV-4).
     pub generation: Generation,
+    /// Its newest assignment, unless it has ended since.
+    pub assignment: Option<Assignment>,
 }
+
+impl ReplayedJob {
+    /// What workers may have kept of it.
+    pub(crate) fn lasting(&self) -> Option<Lasting> {
+        let assignment = self.assignment.clone()?;
+        Some(Lasting {
+            incarnation: self.entry.incarnation,
+            generation: self.generation,
+            assignment,
+        })
+    }
+}
+
+/// Jobs by name, as far as the log has been read.
+pub type ReplayedJobs = BTreeMap<JobName, ReplayedJob>;
 
 /// The jobs that canonical `entries` tell of.
 pub fn replay<'a>(
     entries: impl IntoIterator<Item = (Seq, &'a Entry)>,
-) -> Result<BTreeMap<JobName, ReplayedJob>, BrokenChain> {
-    let mut jobs: BTreeMap<JobName, ReplayedJob> = BTreeMap::new();
+) -> Result<ReplayedJobs, BrokenChain> {
+    let mut jobs = ReplayedJobs::new();
     for (seq, entry) in entries {
-        match entry {
-            Entry::Fence { .. } => {}
-            Entry::Assign(assign) => {
-                let job = jobs.get_mut(&assign.job);
-                if let Some(job) = job.filter(|job| job.entry.incarnation == assign.incarnation) {
-                    job.generation = generation_of(seq);
-                }
-            }
-            Entry::Job(job) => {
-                let replayed = ReplayedJob {
-                    entry: job.as_ref().clone(),
-                    progress: JobProgress::default(),
-                    end: None,
-                    generation: Generation::default(),
-                };
-                jobs.insert(job.job.clone(), replayed);
-            }
-            Entry::Epoch(epoch) => {
-                let job = jobs.get_mut(&epoch.job);
-                let counts = |job: &&mut ReplayedJob| {
-                    job.entry.incarnation == epoch.incarnation && job.generation == epoch.generation
-                };
-                if let Some(job) = job.filter(counts) {
-                    job.progress.apply(epoch)?;
-                    job.progress.forget_delivered(job.entry.plan.sinks.len());
-                }
-            }
-            Entry::Ended {
-                job,
-                incarnation,
-                end,
-            } => {
-                let job = jobs.get_mut(job);
-                if let Some(job) = job.filter(|job| job.entry.incarnation == *incarnation) {
-                    job.end = Some(end.clone());
-                }
-            }
-            Entry::Resumed { job, incarnation } => {
-                let job = jobs.get_mut(job);
-                if let Some(job) = job.filter(|job| job.entry.incarnation == *incarnation) {
-                    job.end = None;
-                }
-            }
-        }
+        apply(&mut jobs, seq, entry)?;
     }
     Ok(jobs)
 }
 
+/// Folds the next canonical entry in.
+pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), BrokenChain> {
+    match entry {
+        Entry::Fence { .. } => {}
+        Entry::Assign(assign) => {
+            if let Some(job) = living(jobs, &assign.job, assign.incarnation) {
+                job.generation = generation_of(seq);
+                job.assignment = Some(assign.assignment.clone());
+            }
+        }
+        Entry::Job(job) => {
+            let replayed = ReplayedJob {
+                entry: job.as_ref().clone(),
+                progress: JobProgress::default(),
+                end: None,
+                generation: Generation::default(),
+                assignment: None,
+            };
+            jobs.insert(job.job.clone(), replayed);
+        }
+        Entry::Epoch(epoch) => {
+            let job = living(jobs, &epoch.job, epoch.incarnation);
+            if let Some(job) = job.filter(|job| job.generation == epoch.generation) {
+                job.progress.apply(epoch)?;
+                job.progress.forget_delivered(job.entry.plan.sinks.len());
+            }
+        }
+        Entry::Ended {
+            job,
+            incarnation,
+            end,
+        } => {
+            if let Some(job) = living(jobs, job, *incarnation) {
+                job.end = Some(end.clone());
+                job.assignment = None;
+            }
+        }
+        Entry::Resumed { job, incarnation } => {
+            if let Some(job) = living(jobs, job, *incarnation) {
+                job.end = None;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The job, if this is its newest life.
+fn living<'a>(
+    jobs: &'a mut ReplayedJobs,
+    job: &JobName,
+    incarnation: Incarnation,
+) -> Option<&'a mut ReplayedJob> {
+    let job = jobs.get_mut(job);
+    job.filter(|job| job.entry.incarnation == incarnation)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use millstream_common::ids::{Epoch, Incarnation};
-    use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry};
+    use millstream_common::ids::Epoch;
+    use millstream_common::log::entry::{AssignEntry, EpochEntry};
     use millstream_common::plan::{JobPlan, JobSettings};
 
     use super::*;
@@ -129,7 +161,9 @@ mod tests {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
             sink_markers: BTreeMap::new(),
+            refused: Vec::new(),
             drained: false,
         }))
     }
@@ -191,5 +225,27 @@ mod tests {
             incarnation: life,
         };
         assert_eq!(replayed(&[job(life), ended, resumed]).end, None);
+    }
+
+    #[test]
+    fn only_the_newest_assignment_of_a_job_that_has_not_ended_may_go_on() {
+        let life = Incarnation::fresh();
+        let ended = Entry::Ended {
+            job: "clicks".into(),
+            incarnation: life,
+            end: JobEnd::Stopped,
+        };
+        let resumed = Entry::Resumed {
+            job: "clicks".into(),
+            incarnation: life,
+        };
+        let lasting = replayed(&[job(life), assign(life), assign(life)]).lasting();
+        let lasting = lasting.expect("an assignment");
+        assert_eq!(
+            (lasting.incarnation, lasting.generation),
+            (life, Generation(3))
+        );
+        let over = replayed(&[job(life), assign(life), ended, resumed]);
+        assert!(over.lasting().is_none());
     }
 }

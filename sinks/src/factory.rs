@@ -48,6 +48,7 @@ pub fn build(setup: &SinkSetup) -> Result<Box<dyn Sink>, SinkError> {
             deliverer,
             schema,
             setup.on_violation,
+            blocking,
         )),
         SinkSpec::Files(spec) => Box::new(FilesSink::new(
             spec.clone(),

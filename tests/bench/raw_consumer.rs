@@ -46,9 +46,9 @@ pub(crate) fn consume(
         .set("enable.auto.offset.store", "false")
         .set("fetch.queue.backoff.ms", "2")
         .set("queued.max.messages.kbytes", "32768")
-        .set("queued.min.messages", "1000000")
-        .set("fetch.message.max.bytes", "4194304")
-        .set("fetch.max.bytes", "16777216")
+        .set("queued.min.messages", "65536")
+        .set("fetch.message.max.bytes", "1048576")
+        .set("fetch.max.bytes", "4194304")
         .set("fetch.wait.max.ms", "100")
         .create()
         .context("start raw consumer")?;

@@ -1,17 +1,21 @@
 //! The worker's end of the link: dials a master, says Hello, carries frames both ways, dials again.
 //!
-//! Run as one task of the worker's supervisor actor, which gets every frame as a message and answers through the sender that comes
-//! with [`SupervisorMessage::Attached`]. Sends a heartbeat every 300 ms. Failure: the end of the stream, a broken frame or
-//! silence is told as `Detached`; the next dial follows after a short pause, at the next address of the list.
+//! Run as one task of the worker's supervisor actor, which says the Hello of each dial, gets every frame as a message and answers
+//! through the sender that comes with [`SupervisorMessage::Attached`]. Sends a heartbeat every 300 ms. Failure: the end of the
+//! stream, a broken frame or silence is told as `Detached`; the next dial follows after a short pause. All masters are dialled at
+//! once, for one that hangs must not hide the one that reigns now; one whose term is below the highest that was seen is left
+//! again (INV-4).
 
 use std::time::Duration;
 
+use futures::stream::FuturesUnordered;
 use millstream_common::error::chain;
+use millstream_common::ids::Term;
 use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
 use millstream_common::net::{NetRef, channel};
 use millstream_proto::v1;
 use millstream_proto::v1::worker_link_client::WorkerLinkClient;
-use ractor::ActorRef;
+use ractor::{ActorRef, call};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_stream::StreamExt;
@@ -39,51 +43,69 @@ pub(crate) struct LinkConfig {
     pub(crate) net: NetRef,
     /// The masters' addresses.
     pub(crate) addresses: Vec<String>,
-    /// Who we are.
-    pub(crate) hello: WorkerHello,
-    /// Who gets the frames.
+    /// Who says Hello and gets the frames.
     pub(crate) supervisor: ActorRef<SupervisorMessage>,
 }
 
 /// Keeps a link open until its actor is gone.
 pub(crate) async fn keep_link(config: LinkConfig) {
-    let mut is_known_lost = false;
     let mut delay = REDIAL_DELAY;
-    for address in config.addresses.iter().cycle() {
-        match attach(&config, address).await {
-            Ok((sender, frames)) => {
-                is_known_lost = false;
-                info!(%address, "attached to the master");
-                let end = carry(&config, sender, frames).await;
-                delay = match &end {
-                    LinkEnd::LetGo => (delay * 2).min(REJOIN_DELAY_MAX),
-                    LinkEnd::Lost(_) => REDIAL_DELAY,
-                };
-                warn!(%address, cause = %end, "detached from the master");
-                if config.supervisor.cast(SupervisorMessage::Detached).is_err() {
-                    return;
-                }
-            }
-            Err(cause) if is_known_lost => debug!(%address, %cause, "attach to the master"),
+    let mut newest = Term::default();
+    // Without an actor there is nobody to say Hello.
+    while let Some((address, (sender, frames))) = dial_all(&config).await {
+        info!(%address, "attached to the master");
+        let end = carry(&config, sender, frames, &mut newest).await;
+        // A worker that is ending detaches by itself.
+        if config.supervisor.cast(SupervisorMessage::Detached).is_err() {
+            return;
+        }
+        warn!(%address, cause = %end, "detached from the master");
+        delay = match end {
+            LinkEnd::LetGo => (delay * 2).min(REJOIN_DELAY_MAX),
+            LinkEnd::Lost(_) => REDIAL_DELAY,
+        };
+        tokio::time::sleep(delay).await;
+    }
+}
+
+/// Dials every address again and again; the first that says Welcome is taken. `None`: the worker has ended.
+async fn dial_all(config: &LinkConfig) -> Option<(&str, Attached)> {
+    let addresses = config.addresses.iter();
+    let mut dials: FuturesUnordered<_> = addresses.map(|address| dial(config, address)).collect();
+    dials.next().await.flatten()
+}
+
+async fn dial<'a>(config: &LinkConfig, address: &'a str) -> Option<(&'a str, Attached)> {
+    let mut is_known = false;
+    loop {
+        // What the worker holds is asked anew for each dial, behind all frames of the last link.
+        let hello = call!(config.supervisor, SupervisorMessage::Hello).ok()?;
+        match attach(config, address, hello).await {
+            Ok(attached) => return Some((address, attached)),
+            Err(cause) if is_known => debug!(%address, %cause, "attach to the master"),
             Err(cause) => {
-                is_known_lost = true;
+                is_known = true;
                 warn!(%address, %cause, "cannot attach to the master; trying on");
             }
         }
-        tokio::time::sleep(delay).await;
+        tokio::time::sleep(REDIAL_DELAY).await;
     }
 }
 
 type Attached = (mpsc::Sender<ToMaster>, Streaming<v1::MasterFrame>);
 
-async fn attach(config: &LinkConfig, address: &str) -> Result<Attached, String> {
+async fn attach(
+    config: &LinkConfig,
+    address: &str,
+    hello: WorkerHello,
+) -> Result<Attached, String> {
     let channel = channel(&config.net, address).map_err(|error| chain(&error))?;
     let mut client = WorkerLinkClient::new(channel)
         .max_decoding_message_size(FRAME_BYTES_MAX)
         .max_encoding_message_size(FRAME_BYTES_MAX);
     let (sender, receiver) = mpsc::channel(FRAMES_WAITING_MAX);
     sender
-        .try_send(ToMaster::Hello(config.hello.clone()))
+        .try_send(ToMaster::Hello(hello))
         .map_err(|error| error.to_string())?;
     let outgoing =
         ReceiverStream::new(receiver).map_while(|frame| match v1::WorkerFrame::try_from(frame) {
@@ -120,6 +142,7 @@ async fn carry(
     config: &LinkConfig,
     sender: mpsc::Sender<ToMaster>,
     mut frames: Streaming<v1::MasterFrame>,
+    newest: &mut Term,
 ) -> LinkEnd {
     let lost = |cause: &str| LinkEnd::Lost(cause.to_owned());
     let held = sender.downgrade();
@@ -144,8 +167,14 @@ async fn carry(
                     Err(status) => return lost(status.message()),
                 };
                 let message = match frame {
-                    ToWorker::Welcome { storage_url, .. } => match unwelcomed.take() {
-                        Some(frames) => SupervisorMessage::Attached { frames, storage_url },
+                    ToWorker::Welcome { term, .. } if term < *newest => {
+                        return LinkEnd::Lost(format!("its reign {term} is over: {newest} has begun"));
+                    }
+                    ToWorker::Welcome { term, storage_url } => match unwelcomed.take() {
+                        Some(frames) => {
+                            *newest = term;
+                            SupervisorMessage::Attached { frames, term, storage_url }
+                        }
                         None => return lost("the master said Welcome twice"),
                     },
                     frame => SupervisorMessage::Frame(Box::new(frame)),

@@ -2,40 +2,56 @@
 //!
 //! Supervision tree: 1. one pipeline actor a job (and generation), which supervises its tasks and sinks. Receives the master's frames
 //! from `link.rs`, forwards those of a running generation to its pipeline, and says back what pipelines report. Keeps INV-4: frames of another
-//! generation than the pipeline's are dropped; a new generation ends the old one first.
-//! Failure: a pipeline that ends by itself is reported to the master, which rewinds the job. A lost master ends all pipelines:
-//! it will deploy anew from the last epoch in its log.
+//! generation than the pipeline's are dropped; a new generation ends the old one first; a master of an older term is let go.
+//! Failure: a pipeline that ends by itself is reported to the master, which rewinds the job. Without a master, pipelines that
+//! have begun run on for [`HOLD_MAX`]: what they say is kept (`holding.rs`) for the next master, which goes on with them or
+//! deploys anew from the last epoch in its log.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use millstream_common::error::{Failure, Kind};
-use millstream_common::ids::JobName;
-use millstream_common::link::{Deploy, JobGeneration, ToMaster, ToWorker};
+use millstream_common::ids::{JobName, Term};
+use millstream_common::link::{Deploy, JobGeneration, ToMaster, ToWorker, WorkerHello};
 use millstream_common::plan::expression::Functions;
 use millstream_common::store::StoreRef;
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::config::WorkerConfig;
 use crate::exchange::registry::EdgeRegistry;
+use crate::holding::Holding;
 use crate::link::{LinkConfig, keep_link};
 use crate::pipeline::pipeline_actor::{PipelineActor, PipelineConfig, PipelineMessage};
 use millstream_common::task;
 
+/// How long pipelines run on while no master has confirmed them. They read on and fold, but nothing of it can be
+/// recorded; after this, a rewind costs less than what they hold.
+pub const HOLD_MAX: Duration = Duration::from_secs(30);
+
 /// What the supervisor takes.
 pub enum SupervisorMessage {
+    /// Who the worker is and what it holds, for a dial.
+    Hello(RpcReplyPort<WorkerHello>),
     /// A master has said Welcome.
     Attached {
         /// Where frames for it go.
         frames: mpsc::Sender<ToMaster>,
+        /// The master's reign.
+        term: Term,
         /// The storage to use.
         storage_url: String,
     },
     /// The link is lost.
     Detached,
+    /// Pipelines that no master has confirmed since this loss end.
+    GiveUp {
+        /// Which loss.
+        loss: u64,
+    },
     /// The master says something.
     Frame(Box<ToWorker>),
     /// A pipeline says something to the master.
@@ -58,15 +74,23 @@ pub struct SupervisorState {
     functions: Functions,
     /// The master and its storage, while attached.
     attached: Option<(mpsc::Sender<ToMaster>, StoreRef)>,
+    /// The newest reign heard of.
+    term: Term,
     storage: Option<(String, StoreRef)>,
     pipelines: BTreeMap<JobName, Pipeline>,
+    /// The last failure of each job that no master could be told of.
+    untold: BTreeMap<JobName, (JobGeneration, Failure)>,
+    /// Counts how often a master was lost.
+    losses: u64,
     myself: ActorRef<SupervisorMessage>,
     _tasks: JoinSet<()>,
 }
 
 struct Pipeline {
-    at: JobGeneration,
+    holding: Holding,
     actor: ActorRef<PipelineMessage>,
+    /// Its master was lost, and no other has taken it over.
+    is_orphan: bool,
 }
 
 /// The actor.
@@ -90,12 +114,6 @@ impl Actor for SupervisorActor {
                 .split(',')
                 .map(|address| address.trim().to_owned())
                 .collect(),
-            hello: millstream_common::link::WorkerHello {
-                worker: config.worker.name.clone(),
-                flight_address: config.flight_address.clone(),
-                slots: config.worker.slots,
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            },
             supervisor: myself.clone(),
         };
         let mut tasks = JoinSet::new();
@@ -110,8 +128,11 @@ impl Actor for SupervisorActor {
             config,
             functions: Functions::new(),
             attached: None,
+            term: Term::default(),
             storage: None,
             pipelines: BTreeMap::new(),
+            untold: BTreeMap::new(),
+            losses: 0,
             myself,
             _tasks: tasks,
         })
@@ -124,11 +145,14 @@ impl Actor for SupervisorActor {
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
+            SupervisorMessage::Hello(reply) => state.hello(reply),
             SupervisorMessage::Attached {
                 frames,
+                term,
                 storage_url,
-            } => state.attached(frames, storage_url).await,
+            } => state.attached(frames, term, storage_url).await,
             SupervisorMessage::Detached => state.detached(),
+            SupervisorMessage::GiveUp { loss } => state.give_up(loss),
             SupervisorMessage::Frame(frame) => state.frame(*frame).await?,
             SupervisorMessage::Report(frame) => state.report(frame),
         }
@@ -155,12 +179,39 @@ impl Actor for SupervisorActor {
 }
 
 impl SupervisorState {
-    async fn attached(&mut self, frames: mpsc::Sender<ToMaster>, storage_url: String) {
-        self.detached();
-        match self.open_storage(&storage_url).await {
-            Ok(store) => self.attached = Some((frames, store)),
-            // Without storage nothing can run; dropping the sender ends the link, and the next dial tries again.
-            Err(error) => warn!(url = %storage_url, %error, "open storage"),
+    fn hello(&self, reply: RpcReplyPort<WorkerHello>) {
+        let pipelines = self.pipelines.values();
+        let hello = WorkerHello {
+            worker: self.config.worker.name.clone(),
+            flight_address: self.config.flight_address.clone(),
+            slots: self.config.worker.slots,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            held: pipelines
+                .filter_map(|pipeline| pipeline.holding.held())
+                .collect(),
+        };
+        // A link that does not wait any more asks again.
+        let _ = reply.send(hello);
+    }
+
+    /// Whoever is not attached is let go: dropping `frames` ends the link, and the next dial tries again.
+    async fn attached(&mut self, frames: mpsc::Sender<ToMaster>, term: Term, url: String) {
+        if term < self.term {
+            warn!(%term, newest = %self.term, "a master of an older reign is let go");
+            return;
+        }
+        self.term = term;
+        let store = match self.open_storage(&url).await {
+            Ok(store) => store,
+            Err(error) => {
+                // Without storage nothing can run.
+                warn!(%url, %error, "open storage");
+                return;
+            }
+        };
+        self.attached = Some((frames, store));
+        for (at, failure) in std::mem::take(&mut self.untold).into_values() {
+            self.send(ToMaster::PipelineFailed(at, failure));
         }
     }
 
@@ -174,19 +225,91 @@ impl SupervisorState {
             return Ok(store.clone());
         }
         let store = self.config.worker.stores.open(url).await?;
-        self.storage = Some((url.to_owned(), store.clone()));
+        let known = self.storage.replace((url.to_owned(), store.clone()));
+        if known.is_some() {
+            let pipelines = self.pipelines.values();
+            let running = pipelines.map(|pipeline| pipeline.holding.at().clone());
+            for at in running.collect::<Vec<_>>() {
+                let failure = Failure {
+                    kind: Kind::External,
+                    origin: "storage".to_owned(),
+                    cause: format!("the master's storage is {url} now"),
+                };
+                self.report(ToMaster::PipelineFailed(at, failure));
+            }
+        }
         Ok(store)
     }
 
+    /// Told at the end of every link, also of one that was let go.
     fn detached(&mut self) {
+        if self.attached.is_some() {
+            self.lose_master();
+        }
+    }
+
+    /// Pipelines that have begun run on for a while; the others have nothing that would be lost.
+    fn lose_master(&mut self) {
         self.attached = None;
-        let jobs: Vec<JobName> = self.pipelines.keys().cloned().collect();
-        for job in jobs {
+        let fresh = self.pipelines.values();
+        let fresh = fresh.filter(|pipeline| !pipeline.holding.is_started());
+        let fresh: Vec<JobName> = fresh.map(|fresh| fresh.holding.at().job.clone()).collect();
+        for job in fresh {
             self.end_pipeline(&job);
+        }
+        for pipeline in self.pipelines.values_mut() {
+            pipeline.is_orphan = true;
+        }
+        self.losses += 1;
+        let loss = self.losses;
+        let give_up = move || SupervisorMessage::GiveUp { loss };
+        // The timer ends with the actor, which is the only one that waits for it.
+        drop(self.myself.send_after(HOLD_MAX, give_up));
+    }
+
+    fn give_up(&mut self, loss: u64) {
+        if loss != self.losses {
+            return;
+        }
+        let pipelines = self.pipelines.values();
+        let orphans = pipelines.filter(|pipeline| pipeline.is_orphan);
+        let orphans: Vec<JobGeneration> =
+            orphans.map(|orphan| orphan.holding.at().clone()).collect();
+        if self.attached.is_none() {
+            // Whoever reigns now, perhaps over new storage: there is nothing left that another could spoil.
+            self.term = Term::default();
+        }
+        for at in orphans {
+            warn!(job = %at.job, generation = %at.generation, "no master goes on with the pipeline");
+            self.end_pipeline(&at.job);
+        }
+    }
+
+    /// A master goes on with a pipeline.
+    fn resume(&mut self, at: &JobGeneration) {
+        let pipeline = self.pipelines.get_mut(&at.job);
+        let Some(pipeline) = pipeline.filter(|pipeline| pipeline.holding.at() == at) else {
+            // It has ended since the worker said Hello: whoever goes on with it would wait for ever.
+            let failure = Failure {
+                kind: Kind::External,
+                origin: "pipeline".to_owned(),
+                cause: "ended before a master went on with it".to_owned(),
+            };
+            return self.send(ToMaster::PipelineFailed(at.clone(), failure));
+        };
+        pipeline.is_orphan = false;
+        info!(job = %at.job, generation = %at.generation, "the master goes on with the pipeline");
+        for frame in pipeline.holding.unheard() {
+            self.send(frame);
         }
     }
 
     async fn frame(&mut self, frame: ToWorker) -> Result<(), ActorProcessingErr> {
+        if let Some(pipeline) = frame.at().and_then(|at| self.running(at))
+            && !pipeline.holding.heard(&frame)
+        {
+            return Ok(());
+        }
         match frame {
             ToWorker::Deploy(deploy) => self.deploy(*deploy).await?,
             ToWorker::Start(at) => self.forward(&at, PipelineMessage::Start),
@@ -204,6 +327,7 @@ impl SupervisorState {
             ToWorker::CommandSink(at, sink, command) => {
                 self.forward(&at, PipelineMessage::CommandSink(sink, command));
             }
+            ToWorker::Resume(at) => self.resume(&at),
             ToWorker::Teardown(at) => self.tear_down(at),
             ToWorker::Welcome { .. } | ToWorker::Ping => {}
         }
@@ -220,11 +344,12 @@ impl SupervisorState {
         if self
             .pipelines
             .get(&job)
-            .is_some_and(|old| old.at.generation >= at.generation)
+            .is_some_and(|old| old.holding.at().generation >= at.generation)
         {
             return Ok(());
         }
         self.end_pipeline(&job);
+        let holding = Holding::new(&deploy);
         info!(%job, generation = %at.generation, epoch = %deploy.restore.epoch, "deploy");
         let config = PipelineConfig {
             deploy: Box::new(deploy),
@@ -237,29 +362,33 @@ impl SupervisorState {
         let name = config.actor_name("pipeline");
         let supervisor = self.myself.get_cell();
         let (actor, _) = Actor::spawn_linked(Some(name), PipelineActor, config, supervisor).await?;
-        self.pipelines.insert(job, Pipeline { at, actor });
+        let pipeline = Pipeline {
+            holding,
+            actor,
+            is_orphan: false,
+        };
+        self.pipelines.insert(job, pipeline);
         Ok(())
     }
 
-    fn forward(&self, at: &JobGeneration, message: PipelineMessage) {
-        if let Some(pipeline) = self.pipelines.get(&at.job)
-            && pipeline.at == *at
-        {
+    /// The pipeline of exactly this generation.
+    fn running(&mut self, at: &JobGeneration) -> Option<&mut Pipeline> {
+        let pipeline = self.pipelines.get_mut(&at.job)?;
+        (pipeline.holding.at() == at).then_some(pipeline)
+    }
+
+    fn forward(&mut self, at: &JobGeneration, message: PipelineMessage) {
+        if let Some(pipeline) = self.running(at) {
             // A pipeline that has just ended is reported by its supervision event.
             let _ = pipeline.actor.cast(message);
         }
     }
 
     fn tear_down(&mut self, at: JobGeneration) {
-        if self.is_running(&at) {
+        if self.running(&at).is_some() {
             self.end_pipeline(&at.job);
         }
-        self.report(ToMaster::TornDown(at));
-    }
-
-    fn is_running(&self, at: &JobGeneration) -> bool {
-        let pipeline = self.pipelines.get(&at.job);
-        pipeline.is_some_and(|pipeline| pipeline.at == *at)
+        self.send(ToMaster::TornDown(at));
     }
 
     /// Kill, not stop: a handler that waits for credit cannot answer a stop.
@@ -284,24 +413,41 @@ impl SupervisorState {
                 origin: "pipeline".to_owned(),
                 cause,
             };
-            self.report(ToMaster::PipelineFailed(pipeline.at, failure));
+            let at = pipeline.holding.at().clone();
+            self.report(ToMaster::PipelineFailed(at, failure));
         }
     }
 
-    /// A full queue means that the master does not take frames: the link is as good as lost.
     fn report(&mut self, frame: ToMaster) {
+        if let Some(pipeline) = frame.at().and_then(|at| self.running(at)) {
+            pipeline.holding.said(&frame);
+        }
         if let ToMaster::PipelineFailed(at, failure) = &frame {
             warn!(job = %at.job, generation = %at.generation, %failure, "pipeline failed");
             // What a pipeline of before said last must not end the one that took its place (INV-4).
-            if self.is_running(at) {
+            if self.running(at).is_some() {
                 self.end_pipeline(&at.job.clone());
             }
         }
-        if let Some((frames, _)) = &self.attached
-            && let Err(error) = frames.try_send(frame)
-        {
-            warn!(%error, "report to the master");
-            self.detached();
+        self.send(frame);
+    }
+
+    /// A full queue means that the master does not take frames: the link is as good as lost. What is said while there is
+    /// none is kept: by `holding.rs` for a pipeline that runs on, here for one that does not.
+    fn send(&mut self, frame: ToMaster) {
+        let unsent = match &self.attached {
+            None => Some(frame),
+            Some((frames, _)) => match frames.try_send(frame) {
+                Ok(()) => None,
+                Err(error) => {
+                    warn!(%error, "report to the master");
+                    self.lose_master();
+                    Some(error.into_inner())
+                }
+            },
+        };
+        if let Some(ToMaster::PipelineFailed(at, failure)) = unsent {
+            self.untold.insert(at.job.clone(), (at, failure));
         }
     }
 }

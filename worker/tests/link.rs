@@ -19,7 +19,7 @@ use millstream_common::ids::{
     Epoch, Generation, Incarnation, SourceIndex, StageIndex, TaskId, Term,
 };
 use millstream_common::link::{
-    BarrierCommand, BarrierKind, Deploy, JobGeneration, ToMaster, ToWorker,
+    BarrierCommand, BarrierKind, Deploy, Held, JobGeneration, ToMaster, ToWorker, WorkerHello,
 };
 use millstream_common::log::entry::{Assignment, TaskPlacement};
 use millstream_common::net::{MemoryNet, NetRef};
@@ -37,7 +37,7 @@ use millstream_worker::config::OpenStore;
 use millstream_worker::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
 use millstream_worker::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 use millstream_worker::{RealStores, Worker, WorkerConfig};
-use ractor::{Actor, ActorRef};
+use ractor::{Actor, ActorRef, call};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -167,20 +167,88 @@ async fn a_worker_that_cannot_open_the_storage_is_no_member_and_joins_anew() {
     };
     let worker = Worker::start(config(WORKER, net, address, Arc::new(stores))).await;
     let worker = worker.expect("a worker");
-    let welcome = || ToWorker::Welcome {
-        term: Term(1),
-        storage_url: storage_url(&folder),
-    };
-    let mut first = soon(links.recv()).await.expect("a link");
-    assert!(matches!(first.next().await, Some(ToMaster::Hello(_))));
-    first.say(welcome()).await;
+    let (mut first, _) = joined(&mut links).await;
+    first.say(welcome(1, &folder)).await;
     assert_eq!(first.next().await, None, "the worker lets go");
-    let mut second = soon(links.recv()).await.expect("another link");
-    assert!(matches!(second.next().await, Some(ToMaster::Hello(_))));
-    second.say(welcome()).await;
+    let (mut second, _) = joined(&mut links).await;
+    second.say(welcome(1, &folder)).await;
     second.say(ToWorker::Teardown(generation(1))).await;
     let answer = second.next().await;
     assert_eq!(answer, Some(ToMaster::TornDown(generation(1))));
+    worker.shutdown().await;
+}
+
+/// The next link, whose worker has said Hello.
+async fn joined(links: &mut mpsc::Receiver<Link>) -> (Link, WorkerHello) {
+    let mut link = soon(links.recv()).await.expect("a link");
+    match link.next().await {
+        Some(ToMaster::Hello(hello)) => (link, hello),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn welcome(term: u64, folder: &tempfile::TempDir) -> ToWorker {
+    ToWorker::Welcome {
+        term: Term(term),
+        storage_url: storage_url(folder),
+    }
+}
+
+#[tokio::test]
+async fn pipelines_go_on_without_a_master_and_the_next_one_hears_what_the_last_may_not_have() {
+    let folder = tempfile::tempdir().expect("folder");
+    let net: NetRef = Arc::new(MemoryNet::default());
+    let mut tasks = JoinSet::new();
+    let (address, mut links) = serve_master(&net, &mut tasks).await;
+    let worker = Worker::start(config(WORKER, net, address, Arc::new(real_stores()))).await;
+    let worker = worker.expect("a worker");
+    let (mut first, hello) = joined(&mut links).await;
+    assert_eq!(hello.held, []);
+    first.say(welcome(1, &folder)).await;
+    let incarnation = Incarnation::fresh();
+    first.say(deploy(WORKER, 1, incarnation)).await;
+    let deployed = first.next().await;
+    assert_eq!(deployed, Some(ToMaster::Deployed(generation(1))));
+    first.say(ToWorker::Start(generation(1))).await;
+    first.say(barrier(1, 1)).await;
+    let snapshotted = first.next().await;
+    assert!(matches!(snapshotted, Some(ToMaster::Snapshotted(..))));
+    drop(first);
+    let (mut second, hello) = joined(&mut links).await;
+    let [held] = hello.held.as_slice() else {
+        panic!("{hello:?}");
+    };
+    assert_eq!((&held.at, held.incarnation), (&generation(1), incarnation));
+    assert_eq!(held.passed(), Epoch(1));
+    second.say(welcome(2, &folder)).await;
+    second.say(ToWorker::Resume(generation(1))).await;
+    assert_eq!(second.next().await, snapshotted);
+    second.say(barrier(1, 1)).await;
+    second.say(barrier(1, 2)).await;
+    match second.next().await {
+        Some(ToMaster::Snapshotted(_, report)) => assert_eq!(report.epoch, Epoch(2)),
+        other => panic!("{other:?}"),
+    }
+    worker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_master_of_an_older_reign_is_let_go() {
+    let folder = tempfile::tempdir().expect("folder");
+    let net: NetRef = Arc::new(MemoryNet::default());
+    let mut tasks = JoinSet::new();
+    let (address, mut links) = serve_master(&net, &mut tasks).await;
+    let worker = Worker::start(config(WORKER, net, address, Arc::new(real_stores()))).await;
+    let worker = worker.expect("a worker");
+    let (mut newest, _) = joined(&mut links).await;
+    newest.say(welcome(2, &folder)).await;
+    newest.say(ToWorker::Teardown(generation(1))).await;
+    let answer = newest.next().await;
+    assert_eq!(answer, Some(ToMaster::TornDown(generation(1))));
+    drop(newest);
+    let (mut stale, _) = joined(&mut links).await;
+    stale.say(welcome(1, &folder)).await;
+    assert_eq!(stale.next().await, None);
     worker.shutdown().await;
 }
 
@@ -265,7 +333,7 @@ fn barrier(number: u64, epoch: u64) -> ToWorker {
 struct Supervisor {
     actor: ActorRef<SupervisorMessage>,
     frames: mpsc::Receiver<ToMaster>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Supervisor {
@@ -280,22 +348,37 @@ impl Supervisor {
         let (actor, _) = Actor::spawn(None, SupervisorActor, config)
             .await
             .expect("an actor");
-        let (sender, frames) = mpsc::channel(100);
-        let attached = SupervisorMessage::Attached {
-            frames: sender,
-            storage_url: storage_url(&folder),
-        };
-        actor.cast(attached).expect("it runs");
-        Self {
+        let (_, frames) = mpsc::channel(1);
+        let mut supervisor = Self {
             actor,
             frames,
-            _folder: folder,
-        }
+            folder,
+        };
+        supervisor.attach(1);
+        supervisor
+    }
+
+    fn attach(&mut self, term: u64) {
+        let (sender, frames) = mpsc::channel(100);
+        self.frames = frames;
+        self.tell(SupervisorMessage::Attached {
+            frames: sender,
+            term: Term(term),
+            storage_url: storage_url(&self.folder),
+        });
+    }
+
+    fn tell(&self, message: SupervisorMessage) {
+        self.actor.cast(message).expect("it runs");
+    }
+
+    async fn held(&self) -> Vec<Held> {
+        let hello = call!(self.actor, SupervisorMessage::Hello);
+        hello.expect("it runs").held
     }
 
     fn say(&self, frame: ToWorker) {
-        let message = SupervisorMessage::Frame(Box::new(frame));
-        self.actor.cast(message).expect("it runs");
+        self.tell(SupervisorMessage::Frame(Box::new(frame)));
     }
 
     async fn next(&mut self) -> ToMaster {
@@ -317,8 +400,7 @@ async fn a_late_failure_of_an_older_generation_does_not_end_the_newer_one() {
         cause: "late".to_owned(),
     };
     let late = ToMaster::PipelineFailed(generation(1), failure);
-    let report = SupervisorMessage::Report(late);
-    supervisor.actor.cast(report).expect("it runs");
+    supervisor.tell(SupervisorMessage::Report(late));
     supervisor.say(barrier(2, 1));
     loop {
         match supervisor.next().await {
@@ -330,6 +412,51 @@ async fn a_late_failure_of_an_older_generation_does_not_end_the_newer_one() {
             other => panic!("{other:?}"),
         }
     }
+    supervisor.actor.kill();
+}
+
+#[tokio::test]
+async fn a_pipeline_that_no_master_goes_on_with_ends_and_is_not_waited_for() {
+    let mut supervisor = Supervisor::start(WORKER).await;
+    for number in [1, 2] {
+        supervisor.say(deploy(WORKER, number, Incarnation::fresh()));
+        let deployed = supervisor.next().await;
+        assert_eq!(deployed, ToMaster::Deployed(generation(number)));
+    }
+    assert_eq!(supervisor.held().await, [], "it has not begun");
+    supervisor.say(ToWorker::Start(generation(2)));
+    supervisor.tell(SupervisorMessage::Detached);
+    supervisor.tell(SupervisorMessage::GiveUp { loss: 0 });
+    assert_eq!(supervisor.held().await.len(), 1);
+    supervisor.tell(SupervisorMessage::GiveUp { loss: 1 });
+    assert_eq!(supervisor.held().await, []);
+    supervisor.attach(0);
+    supervisor.say(ToWorker::Resume(generation(2)));
+    match supervisor.next().await {
+        ToMaster::PipelineFailed(at, _) => assert_eq!(at, generation(2)),
+        other => panic!("{other:?}"),
+    }
+    supervisor.actor.kill();
+}
+
+#[tokio::test]
+async fn a_failure_without_a_master_is_told_to_the_next_one() {
+    let mut supervisor = Supervisor::start(WORKER).await;
+    supervisor.say(deploy(WORKER, 1, Incarnation::fresh()));
+    let deployed = supervisor.next().await;
+    assert_eq!(deployed, ToMaster::Deployed(generation(1)));
+    supervisor.say(ToWorker::Start(generation(1)));
+    supervisor.tell(SupervisorMessage::Detached);
+    let failure = Failure {
+        kind: Kind::External,
+        origin: "task".to_owned(),
+        cause: "a broker is gone".to_owned(),
+    };
+    let failed = ToMaster::PipelineFailed(generation(1), failure);
+    supervisor.tell(SupervisorMessage::Report(failed.clone()));
+    assert_eq!(supervisor.held().await, []);
+    supervisor.attach(2);
+    assert_eq!(supervisor.next().await, failed);
     supervisor.actor.kill();
 }
 

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use millstream_common::ids::{
-    Epoch, Generation, OperatorId, SinkIndex, SourceIndex, SplitId, WorkerId,
+    Epoch, Generation, OperatorId, SinkIndex, SourceIndex, SplitId, StageIndex, WorkerId,
 };
 use millstream_common::link::{BarrierCommand, BarrierKind};
 use millstream_common::log::entry::{EpochEntry, JobEntry, JobProgress};
 use millstream_common::plan::JobPlan;
-use millstream_common::report::{PipelineReport, RowCounters, SplitProgress, StatePart};
+use millstream_common::report::{
+    PipelineReport, Refusal, RowCounters, Segment, SplitProgress, StageFlow, StatePart,
+};
 use millstream_common::time::EventTime;
 
 use super::watermark::source_watermark;
@@ -57,6 +59,26 @@ impl Coordinator {
         }
     }
 
+    /// For a generation that goes on under a new master: numbers up to `triggered` have been used, and `open` is under
+    /// way.
+    pub fn resume(
+        workers: BTreeSet<WorkerId>,
+        triggered: Epoch,
+        open: Option<BarrierCommand>,
+        now: Duration,
+    ) -> Self {
+        Self {
+            workers,
+            triggered,
+            in_flight: open.map(|barrier| InFlight {
+                barrier,
+                drains: false,
+                since: now,
+                reports: BTreeMap::new(),
+            }),
+        }
+    }
+
     /// Whether a barrier is under way.
     pub fn is_busy(&self) -> bool {
         self.in_flight.is_some()
@@ -93,6 +115,13 @@ impl Coordinator {
             reports: BTreeMap::new(),
         });
         Some(barrier)
+    }
+
+    /// The number of an epoch that is committed without a barrier: no task has anything more to say.
+    pub fn skip_barrier(&mut self) -> Epoch {
+        debug_assert!(!self.is_busy(), "INV-9: one epoch in flight");
+        self.triggered = self.triggered.next();
+        self.triggered
     }
 
     /// Takes a worker's report; the epoch is collected with the last one. A report of another epoch or worker
@@ -146,6 +175,7 @@ impl Collected {
         generation: Generation,
         progress: &JobProgress,
         sink_markers: &BTreeMap<SinkIndex, Epoch>,
+        refusals: Vec<Refusal>,
     ) -> Option<EpochEntry> {
         let splits = changed_splits(&self.reports, progress);
         let watermarks = changed_watermarks(&job.plan, &splits, progress);
@@ -156,11 +186,22 @@ impl Collected {
                 counters.entry(*source).or_default().add(count);
             }
         }
-        let segments = self
+        let mut flows: BTreeMap<StageIndex, StageFlow> = BTreeMap::new();
+        for (stage, flow) in self.reports.iter().flat_map(|report| &report.flows) {
+            if !flow.is_empty() {
+                flows.entry(*stage).or_default().add(flow);
+            }
+        }
+        let mut segments: Vec<Segment> = self
             .reports
             .into_iter()
             .flat_map(|report| report.segments)
             .collect();
+        let mut refused = Vec::new();
+        for refusal in refusals {
+            segments.extend(refusal.segments);
+            refused.push(refusal.refused);
+        }
         let entry = EpochEntry {
             job: job.job.clone(),
             incarnation: job.incarnation,
@@ -172,13 +213,16 @@ impl Collected {
             parts,
             segments,
             counters,
+            flows,
             sink_markers: sink_markers.clone(),
+            refused,
             drained: self.drains,
         };
         let changed = !entry.splits.is_empty()
             || !entry.watermarks.is_empty()
             || !entry.parts.is_empty()
             || !entry.segments.is_empty()
+            || !entry.refused.is_empty()
             || !entry.counters.is_empty();
         (changed || self.drains).then_some(entry)
     }
@@ -276,7 +320,9 @@ mod tests {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
             lag: BTreeMap::new(),
+            troubles: BTreeMap::new(),
         }
     }
 
@@ -298,6 +344,28 @@ mod tests {
             trigger(&mut coordinator).map(|barrier| barrier.epoch),
             Some(Epoch(6))
         );
+    }
+
+    #[test]
+    fn a_barrier_of_the_last_master_is_collected_and_its_number_is_not_used_again() {
+        let open = BarrierCommand {
+            epoch: Epoch(6),
+            kind: BarrierKind::Checkpoint,
+            watermarks: BTreeMap::new(),
+        };
+        let workers = || BTreeSet::from(["a".into(), "b".into()]);
+        let mut going_on =
+            Coordinator::resume(workers(), Epoch(6), Some(open.clone()), Duration::ZERO);
+        assert!(going_on.is_busy());
+        assert_eq!(going_on.report(report("a", 6)), None);
+        assert_eq!(going_on.report(report("a", 6)), None, "said again");
+        let collected = going_on.report(report("b", 6)).expect("complete");
+        assert_eq!(collected.barrier, open);
+        let next = trigger(&mut going_on).map(|barrier| barrier.epoch);
+        assert_eq!(next, Some(Epoch(7)));
+        let mut quiet = Coordinator::resume(workers(), Epoch(6), None, Duration::ZERO);
+        let next = trigger(&mut quiet).map(|barrier| barrier.epoch);
+        assert_eq!(next, Some(Epoch(7)));
     }
 
     #[test]

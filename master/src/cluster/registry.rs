@@ -67,6 +67,7 @@ impl Registry {
                 session: self.sessions_opened,
                 slots: hello.slots.max(1),
                 flight_address: hello.flight_address,
+                held: hello.held.into(),
                 frames,
             },
             version: hello.version,
@@ -153,6 +154,7 @@ mod tests {
             flight_address: "127.0.0.1:1".to_owned(),
             slots: 0,
             version: "0".to_owned(),
+            held: Vec::new(),
         }
     }
 

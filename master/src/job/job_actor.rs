@@ -15,7 +15,7 @@ use millstream_common::control::{
 };
 use millstream_common::error::Failure;
 use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
-use millstream_common::link::{BarrierKind, ToMaster, ToWorker};
+use millstream_common::link::{BarrierKind, Held, ToMaster, ToWorker};
 use millstream_common::log::entry::{Assignment, EpochEntry, JobEnd, JobEntry, JobProgress};
 use millstream_common::report::SplitStart;
 use millstream_common::time::ClockRef;
@@ -24,7 +24,9 @@ use tokio::sync::mpsc;
 
 use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorActor, EnumeratorConfig, EnumeratorMessage};
+use super::reattach::Lasting;
 use super::recovery_time::RecoveryTime;
+use super::refused::Refusals;
 use super::restart::RestartPolicy;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::enumerate;
@@ -40,6 +42,8 @@ pub struct WorkerHandle {
     pub slots: u32,
     /// Where its Flight server is reached.
     pub flight_address: String,
+    /// The pipelines that it held when it joined.
+    pub held: Arc<[Held]>,
     /// What it is sent; bounded, a full queue is a lost worker.
     pub frames: mpsc::Sender<ToWorker>,
 }
@@ -86,6 +90,8 @@ pub enum Due {
     Discovery(SourceIndex),
     /// Sinks have had their time to hold the last epoch of a stop.
     Delivery(Generation),
+    /// Workers have had their time to come back with what they hold.
+    Reattachment,
 }
 
 /// What a job's actor takes.
@@ -134,6 +140,13 @@ pub enum JobMessage {
 /// Where a job stands.
 #[derive(Debug)]
 pub(super) enum Phase {
+    /// For the workers that ran it under the last master.
+    Reattaching {
+        /// What they ran.
+        lasting: Lasting,
+        /// One of them is back, and the time of the others runs.
+        is_timed: bool,
+    },
     /// For the first look at its sources, or for a worker.
     Waiting,
     /// The Assign entry is on its way into the log.
@@ -160,6 +173,8 @@ pub struct JobConfig {
     pub progress: JobProgress,
     /// How it ended, if it did.
     pub end: Option<JobEnd>,
+    /// What its workers may hold under a new master; `None` under the one that placed it.
+    pub(crate) lasting: Option<Lasting>,
     /// The one writer of the log.
     pub log: ActorRef<LogMessage>,
     /// Told when the job has ended.
@@ -206,6 +221,7 @@ pub struct JobState {
     pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
     /// Sinks that a person has paused.
     pub(super) paused_sinks: BTreeSet<SinkIndex>,
+    pub(super) refusals: Refusals,
     pub(super) observed: Observed,
     pub(super) log: ActorRef<LogMessage>,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
@@ -227,6 +243,10 @@ pub(super) struct Observed {
     pub(super) rows_per_second: f64,
     pub(super) last_commit: Option<Duration>,
     pub(super) lag: BTreeMap<(WorkerId, SourceIndex), u64>,
+    /// Why nobody can look for splits of a source.
+    pub(super) discovery_troubles: BTreeMap<SourceIndex, String>,
+    /// What hinders the readers of a worker.
+    pub(super) reader_troubles: BTreeMap<WorkerId, BTreeMap<SourceIndex, String>>,
     pub(super) sink_causes: BTreeMap<SinkIndex, String>,
     pub(super) sink_rows: BTreeMap<SinkIndex, u64>,
     /// When this actor began.
@@ -258,7 +278,7 @@ impl Actor for JobActor {
             restarts: RestartPolicy::new(&config.entry.plan.settings),
             sink_markers: config.progress.sink_markers.clone(),
             coordinator: Coordinator::new(BTreeSet::new(), config.progress.epoch),
-            phase: config.end.map_or(Phase::Waiting, Phase::Ended),
+            phase: first_phase(config.end, config.lasting, &config.progress),
             entry: config.entry,
             progress: config.progress,
             generation: Generation(0),
@@ -277,6 +297,7 @@ impl Actor for JobActor {
             stop_replies: Vec::new(),
             rescale: false,
             barrier_count: 0,
+            refusals: Refusals::default(),
             paused_sinks: BTreeSet::new(),
             observed: Observed {
                 begun: config.clock.monotonic(),
@@ -288,6 +309,7 @@ impl Actor for JobActor {
             myself,
         };
         state.discover_all()?;
+        state.begin_reattaching()?;
         Ok(state)
     }
 
@@ -334,6 +356,18 @@ impl Actor for JobActor {
                 Err(format!("enumerator {} failed: {cause}", child.get_id()).into())
             }
         }
+    }
+}
+
+/// A job that has read everything has nothing to go on with.
+fn first_phase(end: Option<JobEnd>, lasting: Option<Lasting>, progress: &JobProgress) -> Phase {
+    match (end, lasting) {
+        (Some(end), _) => Phase::Ended(end),
+        (None, Some(lasting)) if !progress.drained => Phase::Reattaching {
+            lasting,
+            is_timed: false,
+        },
+        (None, _) => Phase::Waiting,
     }
 }
 

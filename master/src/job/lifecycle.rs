@@ -56,6 +56,7 @@ impl JobState {
         }
         match result {
             Ok(discovery) => {
+                self.observed.discovery_troubles.remove(&source);
                 self.looked[source.index()] = true;
                 self.exhausted[source.index()] = discovery.exhausted;
                 self.claims.add(source, discovery.found, &self.progress);
@@ -67,7 +68,8 @@ impl JobState {
             }
             Err(failure) => {
                 warn!(job = %self.entry.job, %failure, "look for splits");
-                self.observed.cause = failure.to_string();
+                let troubles = &mut self.observed.discovery_troubles;
+                troubles.insert(source, failure.to_string());
                 self.remind(DISCOVERY_RETRY, Due::Discovery(source));
                 Ok(())
             }
@@ -88,13 +90,16 @@ impl JobState {
             }
             Due::Discovery(source) if !self.is_over() => self.discover(source),
             Due::Delivery(generation) if generation == self.generation => self.delivery_due(),
+            Due::Reattachment => self.reattachment_due(),
             Due::Barrier(_) | Due::Retry | Due::Discovery(_) | Due::Delivery(_) => Ok(()),
         }
     }
 
     pub(super) fn workers_changed(&mut self, workers: Workers) -> Handled {
-        self.workers = workers;
+        let known = std::mem::replace(&mut self.workers, workers);
+        self.dismiss_joined(&known);
         match self.phase {
+            Phase::Reattaching { .. } => self.reattach(),
             Phase::Waiting => self.advance(),
             Phase::Recovering | Phase::Ending | Phase::Ended(_) => Ok(()),
             Phase::Assigning | Phase::Deploying(_) | Phase::Running | Phase::Delivering(_) => {
@@ -159,6 +164,7 @@ impl JobState {
             &claims::by_source(&self.starts),
         );
         self.observed.lag.clear();
+        self.observed.reader_troubles.clear();
         self.sessions = self
             .workers
             .iter()
@@ -233,11 +239,15 @@ impl JobState {
                 self.observed.sink_causes.insert(sink, cause);
                 Ok(())
             }
+            ToMaster::SinkRefused(at, refusal) if at.generation == self.generation => {
+                self.sink_refused(*refusal)
+            }
             ToMaster::Deployed(_)
             | ToMaster::Snapshotted(..)
             | ToMaster::PipelineFailed(..)
             | ToMaster::SinkAdvanced { .. }
             | ToMaster::SinkTroubled { .. }
+            | ToMaster::SinkRefused(..)
             | ToMaster::TornDown(_)
             | ToMaster::Hello(_)
             | ToMaster::Heartbeat => Ok(()),
@@ -264,6 +274,9 @@ impl JobState {
     }
 
     fn failed(&mut self, worker: &WorkerId, failure: &Failure) -> Handled {
+        if matches!(self.phase, Phase::Reattaching { .. }) {
+            return self.rewind(&format!("on {worker}: {failure}"));
+        }
         let is_stale = matches!(
             self.phase,
             Phase::Recovering | Phase::Waiting | Phase::Assigning
@@ -308,6 +321,7 @@ impl JobState {
 
     pub(super) fn tear_down(&mut self) -> Handled {
         self.coordinator.abandon();
+        self.refusals.forget();
         self.passed = None;
         let frame = ToWorker::Teardown(self.at());
         self.sessions.retain(|worker, session| {
@@ -327,6 +341,10 @@ impl JobState {
             }
             (Phase::Delivering(JobEnd::Finished), StopMode::Stop) => self.end(JobEnd::Stopped),
             (Phase::Delivering(_), _) => Ok(()),
+            (Phase::Reattaching { .. }, StopMode::Stop) => {
+                self.dismiss();
+                self.end(JobEnd::Stopped)
+            }
             (_, StopMode::Drain) => {
                 self.stop = Some(mode);
                 Ok(())
@@ -345,6 +363,7 @@ impl JobState {
             self.remind(DELIVERY_WAIT, Due::Delivery(self.generation));
         }
         self.phase = Phase::Delivering(end);
+        self.record_refusals()?;
         self.check_delivered()
     }
 

@@ -1,8 +1,10 @@
 //! Jobs: one actor each, from submission to its end.
 //!
 //! [`job_actor`] receives, [`lifecycle`] moves the job from phase to phase, [`claims`] knows which splits are
-//! whose, [`restart`] decides about failures, [`recovery_time`] measures them, [`deploy`] builds what workers are sent, [`sinks`] knows how far behind
-//! each sink is, [`view`] is what people see.
+//! whose, `refused` brings rows that sinks refused into the log, [`restart`] decides about failures, [`reattach`] about going on under a
+//! new master, [`recovery_time`] measures what both take, [`deploy`] builds what workers are sent, `sinks` knows how far
+//! behind each sink is, [`view`] is what people see, with the
+//! sum of the rows from `row_sum`.
 
 pub mod claims;
 mod commit;
@@ -10,7 +12,11 @@ mod deploy;
 pub mod enumerator_actor;
 pub mod job_actor;
 mod lifecycle;
+pub(crate) mod reattach;
 mod recovery_time;
+mod refused;
 pub mod restart;
+mod row_sum;
 mod sinks;
+mod takeover;
 mod view;

@@ -71,6 +71,12 @@ impl JobState {
             lag_age_ms: waiting.first().map(|first| self.age_ms(first.epoch)),
             paused: self.paused_sinks.contains(&index),
             rows_delivered: delivered.unwrap_or_default(),
+            rows_refused: self
+                .progress
+                .refused
+                .get(&index)
+                .copied()
+                .unwrap_or_default(),
             cause: cause.filter(|cause| !cause.is_empty()).cloned(),
             worker: placement.map(|placement| placement.worker.clone()),
         }
@@ -112,6 +118,15 @@ impl JobState {
         self.answer(reply, |state| {
             Ok(state.sink_view(sink, &state.entry.plan.sinks[index]))
         })
+    }
+
+    /// Of the pauses under an earlier master this one knows nothing: what it shows must be true.
+    pub(super) fn resume_every_sink(&mut self) -> Handled {
+        for sink in 0..self.entry.plan.sinks.len() {
+            let sink = SinkIndex(sink as u32);
+            self.send_all(&ToWorker::CommandSink(self.at(), sink, SinkCommand::Resume))?;
+        }
+        Ok(())
     }
 
     /// A new generation knows nothing of pauses.

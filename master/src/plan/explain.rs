@@ -289,9 +289,14 @@ fn show_sink(text: &mut String, plan: &JobPlan, sink: &SinkPlan) {
         1,
         format!("reads output {} ({relation})", sink.output),
     );
+    for branch in &sink.dead_letters {
+        if let Target::Output(output) = branch.target {
+            line(text, 1, format!("refused rows to output {output}"));
+        }
+    }
 }
 
-fn show_millis(millis: u64) -> String {
+pub(super) fn show_millis(millis: u64) -> String {
     show_micros(
         i64::try_from(millis)
             .unwrap_or(i64::MAX / 1_000)

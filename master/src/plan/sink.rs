@@ -55,12 +55,16 @@ pub(super) fn read(
     if !checker.problems.is_empty() {
         return Err(checker.problems);
     }
+    let mut ports = relation.streams.iter().map(|stream| stream.port);
+    let reads_dead_letters = ports.any(|port| port == StreamPort::DeadLetters);
     let output = output_of(&name.text, relation, emit, graph);
     Ok(SinkPlan {
         name: statement.name.text.clone(),
         output: OutputIndex(output as u32),
         spec: spec.clone(),
         on_violation: options.on_violation,
+        reads_dead_letters,
+        dead_letters: Vec::new(),
     })
 }
 

@@ -34,7 +34,7 @@ impl ExternalProbe for RealProbe {
     }
 
     async fn postgres_table(&self, spec: &PostgresSinkSpec) -> Result<PostgresTable, ProbeError> {
-        postgres::table(&spec.url, &spec.table).await
+        postgres::table(&spec.url, &spec.table, &self.blocking).await
     }
 
     async fn folder(&self, spec: &FilesSourceSpec) -> Result<Folder, ProbeError> {

@@ -96,6 +96,7 @@ impl SupervisorState {
         let ended = job.end.clone().map(|end| (end, job.progress.clone()));
         let entry = job.entry.clone();
         let config = JobConfig {
+            lasting: job.lasting(),
             entry: job.entry,
             progress: job.progress,
             end: job.end,
@@ -176,7 +177,11 @@ impl SupervisorState {
             return Ok(());
         };
         match (replayed, reread.given_up) {
-            (Some(job), None) => drop(self.start_job(job, Some(old.restarts)).await?),
+            (Some(mut job), None) => {
+                // What workers held when they joined says nothing about what they run now.
+                job.assignment = None;
+                drop(self.start_job(job, Some(old.restarts)).await?);
+            }
             (Some(job), Some(failure)) => drop(self.keep_failed(job, failure).await?),
             (None, _) => warn!(job = %reread.job, "the log does not tell of this job any more"),
         }

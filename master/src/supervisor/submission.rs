@@ -125,5 +125,6 @@ fn beginning(entry: JobEntry, progress: JobProgress) -> ReplayedJob {
         progress,
         end: None,
         generation: Generation::default(),
+        assignment: None,
     }
 }

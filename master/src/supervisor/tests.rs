@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use millstream_common::control::{JobState, JobView, StopMode, Stopped};
-use millstream_common::ids::{Incarnation, JobName};
+use millstream_common::ids::{Epoch, Generation, Incarnation, JobName};
+use millstream_common::link::{BarrierCommand, BarrierKind, Held, JobGeneration, ToWorker};
 use millstream_common::log::entry::{EpochEntry, JobEntry, JobProgress};
 use millstream_common::log::{self, Entry};
 use millstream_common::plan::JobPlan;
@@ -15,7 +17,10 @@ use ractor::{ActorRef, call};
 
 use super::supervisor_actor::*;
 use crate::job::job_actor::JobMessage;
-use crate::testing::{ENDLESS, FakeWorker, MemoryStore, memory, plan, soon, supervise};
+use crate::replay::ReplayedJob;
+use crate::testing::{
+    Answers, ENDLESS, FakeWorker, MemoryStore, memory, plan, soon, supervise, supervise_begun,
+};
 
 fn job(name: &str, plan: JobPlan) -> JobEntry {
     JobEntry {
@@ -77,14 +82,14 @@ async fn an_actor_started_anew_knows_the_epoch_that_its_predecessor_had_on_its_w
     worker.deployed().await;
     let (at, barrier) = worker.barrier().await;
 
-    store.close();
+    store.answer(Answers::Reads);
     let failing = find(&supervisor, "clicks").await;
     worker.report(&at, barrier.epoch, 5);
     view(&supervisor, &failing).await;
     failing.kill();
-    let workers = soon(async { call!(supervisor, SupervisorMessage::AllWorkers) }).await;
-    assert_eq!(workers.expect("call").len(), 1, "nobody waits for storage");
-    store.open();
+    // Time enough for one that read the log at once.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    store.answer(Answers::All);
 
     let deploy = worker.deployed().await;
     assert!(deploy.at.generation > at.generation);
@@ -97,6 +102,21 @@ async fn an_actor_started_anew_knows_the_epoch_that_its_predecessor_had_on_its_w
         progress.apply(&epoch).expect("one chain (INV-1)");
     }
     assert_eq!(progress.epoch, barrier.epoch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_go_on_while_storage_does_not_answer_and_a_job_is_started_anew() {
+    let store = memory();
+    let supervisor = supervise(&store, vec![job("clicks", plan(ENDLESS))]).await;
+    let mut worker = FakeWorker::join(&supervisor, "alpha").await;
+    worker.deployed().await;
+    store.answer(Answers::None);
+    find(&supervisor, "clicks").await.kill();
+    soon(async { while find_now(&supervisor, "clicks").await.is_some() {} }).await;
+    let workers = soon(async { call!(supervisor, SupervisorMessage::AllWorkers) }).await;
+    assert_eq!(workers.expect("call").len(), 1);
+    store.answer(Answers::All);
+    worker.deployed().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,7 +161,7 @@ async fn running(supervisor: &ActorRef<SupervisorMessage>, name: &str) -> ActorR
         if let Some(job) = find_now(supervisor, name).await {
             return job;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -250,4 +270,106 @@ async fn an_epoch_does_not_wait_for_workers_that_have_no_task() {
     }
     let worker = workers.get_mut("w000").expect("it has joined");
     assert_eq!(worker.committed().await, (at.generation, epoch));
+}
+
+/// A job that alpha and beta ran as generation 7 up to epoch 5, under a master that is lost.
+fn begun() -> ReplayedJob {
+    let entry = job("clicks", plan(ENDLESS));
+    let workers = ["alpha", "beta"].map(|worker| crate::assign::Candidate {
+        worker: worker.into(),
+        slots: 1,
+    });
+    let assignment = crate::assign::assign(&entry.plan, &workers, &BTreeMap::new());
+    ReplayedJob {
+        entry,
+        progress: JobProgress {
+            epoch: Epoch(5),
+            ..JobProgress::default()
+        },
+        end: None,
+        generation: Generation(7),
+        assignment: Some(assignment),
+    }
+}
+
+/// What a worker holds of it that has passed the barrier of `epoch`.
+fn held(job: &ReplayedJob, generation: u64, epoch: u64) -> Vec<Held> {
+    vec![Held {
+        at: JobGeneration {
+            job: job.entry.job.clone(),
+            generation: Generation(generation),
+        },
+        incarnation: job.entry.incarnation,
+        restored: Epoch(0),
+        barrier: Some(BarrierCommand {
+            epoch: Epoch(epoch),
+            kind: BarrierKind::Checkpoint,
+            watermarks: BTreeMap::new(),
+        }),
+        committed: Epoch(5),
+        given: Vec::new(),
+    }]
+}
+
+fn is<T: PartialEq>(expected: T) -> impl Fn(T) -> Option<()> {
+    move |found| (found == expected).then_some(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_master_goes_on_with_what_all_workers_hold_and_collects_the_open_barrier() {
+    let store = memory();
+    let job = begun();
+    let supervisor = supervise_begun(&store, vec![job.clone()]).await;
+    let mut alpha = FakeWorker::join_holding(&supervisor, "alpha", held(&job, 7, 5)).await;
+    let mut beta = FakeWorker::join_holding(&supervisor, "beta", held(&job, 7, 6)).await;
+    let at = held(&job, 7, 5)[0].at.clone();
+    for worker in [&mut alpha, &mut beta] {
+        worker.frame(is(ToWorker::Resume(at.clone()))).await;
+        let (at, barrier) = worker.barrier().await;
+        assert_eq!((at.generation, barrier.epoch), (Generation(7), Epoch(6)));
+        worker.report(&at, barrier.epoch, 5);
+    }
+    for worker in [&mut alpha, &mut beta] {
+        assert_eq!(worker.committed().await, (Generation(7), Epoch(6)));
+        let (at, barrier) = worker.barrier().await;
+        assert_eq!((at.generation, barrier.epoch), (Generation(7), Epoch(7)));
+    }
+    let committed = epochs(&store).await;
+    let [epoch] = committed.as_slice() else {
+        panic!("{committed:?}");
+    };
+    assert_eq!((epoch.parent, epoch.generation), (Epoch(5), Generation(7)));
+    assert_eq!(
+        epoch.counters[&millstream_common::ids::SourceIndex(0)].read,
+        10
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_is_rewound_where_a_worker_has_lost_what_it_held_and_the_others_end_theirs() {
+    let store = memory();
+    let job = begun();
+    let supervisor = supervise_begun(&store, vec![job.clone()]).await;
+    let mut alpha = FakeWorker::join_holding(&supervisor, "alpha", held(&job, 7, 5)).await;
+    let mut beta = FakeWorker::join_holding(&supervisor, "beta", Vec::new()).await;
+    let at = held(&job, 7, 5)[0].at.clone();
+    alpha.frame(is(ToWorker::Teardown(at))).await;
+    for worker in [&mut alpha, &mut beta] {
+        let deploy = worker.deployed().await;
+        assert!(deploy.at.generation != Generation(7));
+        assert_eq!(deploy.restore.epoch, Epoch(5));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_is_rewound_where_a_worker_does_not_come_back_in_time_and_late_ones_end_theirs() {
+    let store = memory();
+    let job = begun();
+    let supervisor = supervise_begun(&store, vec![job.clone()]).await;
+    let mut alpha = FakeWorker::join_holding(&supervisor, "alpha", held(&job, 7, 5)).await;
+    let deploy = alpha.deployed().await;
+    assert!(deploy.at.generation != Generation(7));
+    let at = held(&job, 7, 5)[0].at.clone();
+    let mut beta = FakeWorker::join_holding(&supervisor, "beta", held(&job, 7, 5)).await;
+    beta.frame(is(ToWorker::Teardown(at))).await;
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use millstream_common::ids::WorkerId;
-use millstream_common::link::{JobGeneration, ToMaster, ToWorker, WorkerHello};
+use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
 use ractor::RpcReplyPort;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -51,7 +51,7 @@ impl SupervisorState {
         {
             return;
         }
-        if let Some(at) = job_of(&frame)
+        if let Some(at) = frame.at()
             && let Some(job) = self.jobs.get(&at.job)
         {
             // A job whose actor is gone is being started anew and waits for no frame of before.
@@ -108,17 +108,5 @@ impl SupervisorState {
                 heartbeat_age: now.saturating_sub(member.heard_at),
             })
             .collect()
-    }
-}
-
-fn job_of(frame: &ToMaster) -> Option<&JobGeneration> {
-    match frame {
-        ToMaster::Hello(_) | ToMaster::Heartbeat => None,
-        ToMaster::Deployed(at)
-        | ToMaster::Snapshotted(at, _)
-        | ToMaster::PipelineFailed(at, _)
-        | ToMaster::SinkAdvanced { at, .. }
-        | ToMaster::SinkTroubled { at, .. }
-        | ToMaster::TornDown(at) => Some(at),
     }
 }

@@ -91,9 +91,10 @@ impl Target {
         }
         let records = self.layout.encode(&open.names.topic, batch);
         let records = records.map_err(|error| SinkError::refused(self.what("write to"), error))?;
+        let first = written.row_count;
         written.row_count += records.count() as u64;
         for row in open.producer.send(records).await? {
-            self.refuse(open.message_bytes_max, batch, row, written)?;
+            self.refuse(open.message_bytes_max, batch, (first, row), written)?;
         }
         Ok(())
     }
@@ -102,7 +103,7 @@ impl Target {
         &self,
         message_bytes_max: usize,
         batch: &RecordBatch,
-        row: usize,
+        (first, row): (u64, usize),
         written: &mut Written,
     ) -> Result<(), SinkError> {
         let reason = format!(
@@ -123,7 +124,11 @@ impl Target {
             let own: Vec<usize> = (0..self.schema.fields().len()).collect();
             let rows = batch.project(&own).unwrap_or_else(|_| batch.clone());
             let payload = row_json(&rows, row);
-            written.rejected.push(RejectedRow { payload, reason });
+            written.rejected.push(RejectedRow {
+                row: first + row as u64,
+                payload,
+                reason,
+            });
         }
         Ok(())
     }

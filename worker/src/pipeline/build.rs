@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{OutputIndex, SinkIndex, StageIndex, TaskId, Vnode};
-use millstream_common::plan::{Branch, Emit, JobPlan, KeyedPlan, StageHead, Target};
+use millstream_common::plan::{Branch, Emit, JobPlan, KeyedKind, KeyedPlan, StageHead, Target};
 use millstream_common::report::StatePart;
 use millstream_common::time::EventTime;
 use millstream_sinks::sink_actor::SinkMessage;
@@ -65,12 +65,14 @@ pub(super) async fn build(state: &mut PipelineState) -> Result<Built, Failure> {
     let assignment = deploy.assignment.clone();
     let worker = state.config.worker.name.clone();
     let wiring = Wiring::new(&plan, &assignment, &worker);
+    let sinks_here = wiring.local_sinks().into_iter();
+    let read_here = sinks_here.map(|sink| plan.sinks[sink.index()].output);
     let mut builder = Builder {
         mailboxes: mailboxes(&plan, &wiring),
         plan: plan.clone(),
         ships: BTreeMap::new(),
         remote: BTreeMap::new(),
-        cache: Arc::new(SegmentCache::default()),
+        cache: Arc::new(SegmentCache::new(read_here)),
         state,
     };
     let edges = builder.register(&wiring)?;
@@ -254,6 +256,7 @@ impl Builder<'_> {
         let arguments = KeyedConfig {
             task,
             operator,
+            keeps_first_rows: matches!(keyed.kind, KeyedKind::Distinct { .. }),
             parts,
             scope: PartScope {
                 incarnation: config.deploy.incarnation,

@@ -1,9 +1,10 @@
 //! Segments: their names, and reading them back for sinks.
 //!
-//! Sinks read through [`SegmentReader`]: from memory if the segment was shipped here and is still kept, else from storage. What is kept
+//! Sinks read through [`SegmentReader`]: from memory if the segment was shipped here and is still kept, else from storage. A segment is
+//! kept until as many reads have taken it as sinks of this worker read its output. What is kept
 //! is bounded ([`KEPT_BYTES_MAX`]); the oldest goes first, for storage has it (INV-9).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
@@ -16,7 +17,7 @@ use millstream_sinks::sink::SinkError;
 
 use crate::ipc;
 
-/// Memory for segments that sinks have not read yet, for all jobs of a worker.
+/// Memory for segments that sinks have not read yet, of one pipeline.
 pub const KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// The storage key of a segment: its place in the log's order, then who wrote it.
@@ -35,38 +36,74 @@ pub fn path(
 }
 
 /// Segments of this process that are still in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SegmentCache {
+    /// Sinks of this worker by the output that they read.
+    readers: BTreeMap<OutputIndex, usize>,
     kept: Mutex<Kept>,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
-    segments: VecDeque<(String, Arc<Vec<RecordBatch>>)>,
+    segments: VecDeque<KeptSegment>,
     bytes: usize,
 }
 
+#[derive(Debug)]
+struct KeptSegment {
+    path: String,
+    batches: Vec<RecordBatch>,
+    bytes: usize,
+    reads_left: usize,
+}
+
 impl SegmentCache {
-    /// Keeps a segment for a while.
-    pub fn keep(&self, path: String, batches: Vec<RecordBatch>) {
-        let bytes_of = |batches: &[RecordBatch]| -> usize {
-            batches.iter().map(RecordBatch::get_array_memory_size).sum()
-        };
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.bytes += bytes_of(&batches);
-        kept.segments.push_back((path, Arc::new(batches)));
-        while kept.bytes > KEPT_BYTES_MAX {
-            let Some((_, oldest)) = kept.segments.pop_front() else {
-                break;
-            };
-            kept.bytes -= bytes_of(&oldest);
+    /// For a worker whose sinks read the outputs in `read`, an output once for each sink.
+    pub fn new(read: impl IntoIterator<Item = OutputIndex>) -> Self {
+        let mut readers = BTreeMap::new();
+        for output in read {
+            *readers.entry(output).or_default() += 1;
+        }
+        Self {
+            readers,
+            kept: Mutex::default(),
         }
     }
 
-    fn find(&self, path: &str) -> Option<Arc<Vec<RecordBatch>>> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.segments.iter().rev().find(|(known, _)| known == path);
-        found.map(|(_, batches)| batches.clone())
+    /// Keeps a segment for a while, if somebody here is to read it.
+    pub fn keep(&self, segment: &Segment, batches: Vec<RecordBatch>) {
+        let Some(&reads_left) = self.readers.get(&segment.output) else {
+            return;
+        };
+        let bytes = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.bytes += bytes;
+        kept.segments.push_back(KeptSegment {
+            path: segment.path.clone(),
+            batches,
+            bytes,
+            reads_left,
+        });
+        while kept.bytes > KEPT_BYTES_MAX {
+            let Some(oldest) = kept.segments.pop_front() else {
+                break;
+            };
+            kept.bytes -= oldest.bytes;
+        }
+    }
+
+    /// The rows of a segment that is kept; its last read takes it out. Whoever reads it once more gets it from storage.
+    fn read(&self, path: &str) -> Option<Vec<RecordBatch>> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = kept.segments.iter().position(|known| known.path == path)?;
+        let found = &mut kept.segments[index];
+        found.reads_left -= 1;
+        if found.reads_left > 0 {
+            return Some(found.batches.clone());
+        }
+        let read = kept.segments.remove(index)?;
+        kept.bytes -= read.bytes;
+        Some(read.batches)
     }
 }
 
@@ -81,8 +118,8 @@ pub struct SegmentReader {
 #[async_trait]
 impl SegmentSource for SegmentReader {
     async fn read(&self, segment: &Segment) -> Result<Vec<RecordBatch>, SinkError> {
-        if let Some(batches) = self.cache.find(&segment.path) {
-            return Ok(batches.as_ref().clone());
+        if let Some(batches) = self.cache.read(&segment.path) {
+            return Ok(batches);
         }
         let loaded = ipc::load(&self.store, &segment.path, segment.checksum).await;
         loaded.map_err(|error| {
@@ -112,14 +149,41 @@ mod tests {
         .expect("batch")
     }
 
+    fn segment(path: &str, output: u32) -> Segment {
+        Segment {
+            output: OutputIndex(output),
+            path: path.to_owned(),
+            bytes: 0,
+            checksum: 0,
+            row_count: 0,
+        }
+    }
+
+    fn kept_bytes(cache: &SegmentCache) -> usize {
+        cache.kept.lock().expect("no panic").bytes
+    }
+
     #[test]
     fn the_oldest_segments_leave_memory_when_the_bound_is_reached() {
-        let cache = SegmentCache::default();
+        let cache = SegmentCache::new([OutputIndex(0)]);
         let rows = (KEPT_BYTES_MAX / 8 / 3) as i64;
         for name in ["a", "b", "c", "d"] {
-            cache.keep(name.to_owned(), vec![batch(rows)]);
+            cache.keep(&segment(name, 0), vec![batch(rows)]);
         }
-        assert!(cache.find("a").is_none());
-        assert!(cache.find("d").is_some());
+        assert!(cache.read("a").is_none());
+        assert!(cache.read("d").is_some());
+    }
+
+    #[test]
+    fn a_segment_leaves_memory_once_every_sink_here_has_read_it() {
+        let cache = SegmentCache::new([OutputIndex(1), OutputIndex(1)]);
+        cache.keep(&segment("nobody reads it", 0), vec![batch(10)]);
+        assert_eq!(kept_bytes(&cache), 0);
+        cache.keep(&segment("two read it", 1), vec![batch(10)]);
+        assert!(kept_bytes(&cache) > 0);
+        assert_eq!(cache.read("two read it"), Some(vec![batch(10)]));
+        assert_eq!(cache.read("two read it"), Some(vec![batch(10)]));
+        assert_eq!(cache.read("two read it"), None);
+        assert_eq!(kept_bytes(&cache), 0);
     }
 }

@@ -258,7 +258,7 @@ impl EpochUploads {
         self.wait_below(1).await?;
         self.done.sort_by_key(|uploaded| uploaded.index);
         let segments = self.done.into_iter().map(|uploaded| {
-            cache.keep(uploaded.segment.path.clone(), uploaded.batches);
+            cache.keep(&uploaded.segment, uploaded.batches);
             uploaded.segment
         });
         Ok(segments.collect())

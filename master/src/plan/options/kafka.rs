@@ -73,6 +73,9 @@ const SECRET_PROPERTIES: [&str; 3] = [
     "ssl.key.password",
     "sasl.oauthbearer.client.secret",
 ];
+/// Whether librdkafka was built with OpenSSL.
+const HAS_TLS: bool = cfg!(feature = "kafka-tls");
+const BUILD: &str = "cargo build --workspace --release --features millstream-cli/kafka-tls";
 const DISCOVERY_INTERVAL_MS: u64 = 30_000;
 /// It spans one delivery, not the time between two epochs.
 const TRANSACTION_TIMEOUT_MS: u64 = 60_000;
@@ -193,7 +196,48 @@ fn properties(options: &mut Options<'_>, own: &[&str]) -> BTreeMap<String, Strin
             ));
             continue;
         }
+        if needs_tls(property, &option.value) && !HAS_TLS {
+            let message = format!(
+                "this millstream was built without TLS to Kafka, which {property} = '{}' needs",
+                option.value
+            );
+            options.refuse(&option.name, message).hint =
+                Some(format!("build one that has it: {BUILD}"));
+            continue;
+        }
         properties.insert(option.rest, option.value);
     }
     properties
+}
+
+/// Whether the client can do this only with OpenSSL. What a reference stands for is not known yet: then the client
+/// itself refuses, when it is made.
+fn needs_tls(property: &str, value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    match property {
+        "security.protocol" => value == "ssl" || value == "sasl_ssl",
+        "sasl.mechanism" | "sasl.mechanisms" => {
+            value.starts_with("scram-") || value == "oauthbearer"
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encryption_and_salted_logins_need_a_client_with_tls() {
+        for (property, value) in [
+            ("security.protocol", "SASL_SSL"),
+            ("security.protocol", "ssl"),
+            ("sasl.mechanisms", "SCRAM-SHA-512"),
+        ] {
+            assert!(needs_tls(property, value), "{property} = {value}");
+        }
+        assert!(!needs_tls("security.protocol", "SASL_PLAINTEXT"));
+        assert!(!needs_tls("sasl.mechanism", "PLAIN"));
+        assert!(!needs_tls("client.id", "ssl"));
+    }
 }

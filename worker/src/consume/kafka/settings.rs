@@ -14,11 +14,12 @@ const TUNING: [(&str, &str); 11] = [
     ("client.id", "millstream"),
     // The default of 1 s halves a consumer that is slower than its broker.
     ("fetch.queue.backoff.ms", "2"),
-    // What is fetched ahead, for all partitions of the reader (INV-9).
+    // What is fetched ahead, for all partitions of the reader (INV-9). The client counts payloads only, and keeps about
+    // 400 bytes beside each: small records are bounded by their number. A fetch may come on top of either.
     ("queued.max.messages.kbytes", "32768"),
-    ("queued.min.messages", "1000000"),
-    ("fetch.message.max.bytes", "4194304"),
-    ("fetch.max.bytes", "16777216"),
+    ("queued.min.messages", "65536"),
+    ("fetch.message.max.bytes", "1048576"),
+    ("fetch.max.bytes", "4194304"),
     // A broker answers at once when it has a byte; this is how often it says that it has none.
     ("fetch.wait.max.ms", "100"),
     ("fetch.error.backoff.ms", "100"),
@@ -104,5 +105,20 @@ mod tests {
         assert_eq!(config.get("enable.auto.commit"), Some("false"));
         assert_eq!(config.get("fetch.max.bytes"), Some("5000000"));
         assert_eq!(config.get("bootstrap.servers"), Some("one:9092"));
+    }
+
+    #[test]
+    fn what_is_fetched_ahead_is_bounded_for_small_records_too() {
+        /// What the client keeps beside a payload, about.
+        const MESSAGE_BYTES: u64 = 400;
+        let setting = |name: &str| -> u64 {
+            let found = TUNING.iter().find(|(known, _)| *known == name);
+            found.map_or(0, |(_, value)| value.parse().expect("a number"))
+        };
+        let queue_bytes = setting("queued.max.messages.kbytes") << 10;
+        assert_eq!(queue_bytes, 32 << 20);
+        assert!(setting("queued.min.messages") * MESSAGE_BYTES <= queue_bytes);
+        assert!(setting("fetch.max.bytes") <= queue_bytes / 8);
+        assert!(setting("fetch.message.max.bytes") <= setting("fetch.max.bytes"));
     }
 }
