@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test model lint bench fmt services install-services clean-services toolchain
+.PHONY: help demo test model sim lint bench fmt services install-services clean-services toolchain
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
@@ -17,6 +17,11 @@ bench_services := tests/services/services --dir $(services_dir)-bench --offset a
 # What the tests talk to; give ARGS to `make test` for a filter.
 SERVICES ?= kafka postgres s3
 ARGS ?=
+
+# Which seeds `make sim` runs, and how many at a time.
+SEEDS ?= 2000
+FIRST_SEED ?= 1
+SIM_JOBS ?= 2
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -32,6 +37,10 @@ test: toolchain ## all tests, against real services that are started and stopped
 model: toolchain ## check the protocol exhaustively, and that planted mistakes are found
 	cargo build --workspace --locked --bin millstream-model
 	"$(CARGO_TARGET_DIR)/debug/millstream-model" $(ARGS)
+
+sim: toolchain ## the real cluster on simulated hosts; SEEDS=2000 FIRST_SEED=1 chooses
+	cargo build --workspace --locked --bin millstream-sim
+	"$(CARGO_TARGET_DIR)/debug/millstream-sim" --seeds $(SEEDS) --first-seed $(FIRST_SEED) --jobs $(SIM_JOBS)
 
 lint: toolchain ## formatting and clippy; any warning fails
 	cargo fmt --all --check

@@ -25,6 +25,8 @@ const PATH: &[&str] = &[
 const UNSAFE: &[&str] = &[
     "worker/src/consume/kafka/batch_queue.rs",
     "tests/bench/raw_consumer.rs",
+    "tests/sim/src/entropy.rs",
+    "tests/sim/src/process.rs",
 ];
 
 /// A crate that only some files may name, and where.
@@ -64,6 +66,7 @@ const USES: &[(&str, &[&str])] = &[
             "master/src/cluster/link.rs",
             "worker/src/link.rs",
             "cli/src/run/tests.rs",
+            "worker/tests/link.rs",
             "tests/",
         ],
     ),

@@ -21,6 +21,8 @@ mod process;
 mod progress;
 mod reading;
 mod run;
+mod sink;
+mod sinks;
 mod stop;
 mod submit;
 mod table;
@@ -73,6 +75,10 @@ enum Verb {
     Stop(stop::Arguments),
     /// List the workers that have joined.
     Workers(workers::Arguments),
+    /// Show how far behind each sink of a job is.
+    Sinks(sinks::Arguments),
+    /// Pause or resume a sink of a job.
+    Sink(sink::Arguments),
     /// List the newest epochs of a job.
     Checkpoints(checkpoints::Arguments),
     /// Ask a master whether it serves; for containers and load balancers.
@@ -120,6 +126,8 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Job(arguments) => job::run(arguments).await,
         Verb::Stop(arguments) => stop::run(arguments).await,
         Verb::Workers(arguments) => workers::run(arguments).await,
+        Verb::Sinks(arguments) => sinks::run(arguments).await,
+        Verb::Sink(arguments) => sink::run(arguments).await,
         Verb::Checkpoints(arguments) => checkpoints::run(arguments).await,
         Verb::Healthcheck(arguments) => healthcheck::run(arguments).await,
     }

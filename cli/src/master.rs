@@ -11,7 +11,7 @@ use futures::StreamExt;
 use millstream_common::blocking::{BlockingRef, ThreadPool};
 use millstream_common::net::TcpNet;
 use millstream_common::store;
-use millstream_common::time::SystemClock;
+use millstream_common::time::{ClockRef, SystemClock};
 use millstream_master::config::MasterConfig;
 use millstream_master::{Candidacy, Entrance};
 
@@ -66,12 +66,14 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut interrupts = interrupts::listen()?;
     let blocking: BlockingRef = Arc::new(ThreadPool);
     let storage_url = storage_url(&arguments.storage)?;
+    let clock: ClockRef = Arc::new(SystemClock::new());
     let config = MasterConfig {
         net: Arc::new(TcpNet),
         store: store::open(&storage_url, blocking.clone()).await?,
         storage_url,
-        clock: Arc::new(SystemClock::new()),
+        connectors: process::master_connectors(&blocking, &clock),
         blocking,
+        clock,
         listen: arguments.listen,
         name: arguments.name,
     };

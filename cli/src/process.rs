@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use millstream_common::blocking::ThreadPool;
+use millstream_common::blocking::{BlockingRef, ThreadPool};
 use millstream_common::plan::JobPlan;
 use millstream_common::problem::Problem;
 use millstream_common::secret;
+use millstream_common::time::ClockRef;
 use millstream_master::Candidacy;
 pub(crate) use millstream_master::Master;
-use millstream_master::config::MasterConfig;
+use millstream_master::config::{ConnectorsRef, MasterConfig, RealConnectors};
 use millstream_master::plan::{self, PlannedJob};
 use millstream_master::probe::RealProbe;
 pub(crate) use millstream_worker::Worker;
@@ -40,6 +41,14 @@ pub(crate) struct Explained {
     pub(crate) text: String,
     /// For programs.
     pub(crate) plan: JobPlan,
+}
+
+/// A master's ways to real services.
+pub(crate) fn master_connectors(blocking: &BlockingRef, clock: &ClockRef) -> ConnectorsRef {
+    Arc::new(RealConnectors {
+        blocking: blocking.clone(),
+        clock: clock.clone(),
+    })
 }
 
 /// What a check came to.

@@ -9,7 +9,7 @@ use millstream_common::blocking::{BlockingRef, ThreadPool};
 use millstream_common::ids::WorkerId;
 use millstream_common::net::TcpNet;
 use millstream_common::time::SystemClock;
-use millstream_worker::config::{RealStores, WorkerConfig};
+use millstream_worker::config::{RealConnectors, RealStores, WorkerConfig};
 
 use crate::arguments::MasterAddress;
 use crate::master::Parent;
@@ -49,6 +49,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = WorkerConfig {
         net: Arc::new(TcpNet),
         stores: Arc::new(stores),
+        connectors: Arc::new(RealConnectors),
         clock: Arc::new(SystemClock::new()),
         blocking,
         master: arguments.master.master,

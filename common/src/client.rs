@@ -13,7 +13,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::control::{
-    CheckpointView, ControlError, JobView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+    CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest,
+    Submitted, WorkerView,
 };
 use crate::error::Kind;
 use crate::grpc::{self, Malformed};
@@ -284,6 +285,32 @@ impl ControlClient {
             .await?;
         let checkpoints = response.checkpoints.into_iter().map(CheckpointView::from);
         Ok(checkpoints.collect())
+    }
+
+    /// Pauses or resumes a sink; the sink as it is then.
+    pub async fn command_sink(
+        &self,
+        name: &JobName,
+        sink: &str,
+        command: SinkCommand,
+    ) -> Result<SinkView, Error> {
+        let (name, sink) = (name.0.clone(), sink.to_owned());
+        let mut client = self.client.clone();
+        let answered = match command {
+            SinkCommand::Pause => {
+                let request = timed(v1::PauseSinkRequest { name, sink }, READ_DEADLINE);
+                let answer = client.pause_sink(request);
+                let answer = self.within("pause sink", READ_DEADLINE, answer).await?;
+                answer.sink
+            }
+            SinkCommand::Resume => {
+                let request = timed(v1::ResumeSinkRequest { name, sink }, READ_DEADLINE);
+                let answer = client.resume_sink(request);
+                let answer = self.within("resume sink", READ_DEADLINE, answer).await?;
+                answer.sink
+            }
+        };
+        Ok(SinkView::from(answered.unwrap_or_default()))
     }
 
     async fn within<T>(

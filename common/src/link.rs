@@ -10,6 +10,7 @@ use millstream_proto::v1;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::control::SinkCommand;
 use crate::error::Failure;
 use crate::ids::{
     Epoch, Generation, Incarnation, JobName, SinkIndex, SourceIndex, SplitId, Term, WorkerId,
@@ -159,6 +160,8 @@ pub enum ToWorker {
     AssignSplits(JobGeneration, Vec<AssignedSplit>),
     /// Go on with what was kept of the generation, and say again what its last master may not have heard.
     Resume(JobGeneration),
+    /// A person wants a sink to wait, or to go on.
+    CommandSink(JobGeneration, SinkIndex, SinkCommand),
     /// End everything of the generation.
     Teardown(JobGeneration),
     /// Keeps the stream known to be alive.
@@ -175,6 +178,7 @@ impl ToWorker {
             | Self::Barrier(at, _)
             | Self::EpochCommitted { at, .. }
             | Self::AssignSplits(at, _)
+            | Self::CommandSink(at, ..)
             | Self::Resume(at)
             | Self::Teardown(at) => Some(at),
         }
@@ -388,6 +392,20 @@ impl TryFrom<ToWorker> for v1::MasterFrame {
                 generation: at.generation.0,
                 splits: json(&splits)?,
             }),
+            ToWorker::CommandSink(at, sink, SinkCommand::Pause) => {
+                Frame::PauseSink(v1::PauseSink {
+                    job: at.job.0,
+                    generation: at.generation.0,
+                    sink: sink.0,
+                })
+            }
+            ToWorker::CommandSink(at, sink, SinkCommand::Resume) => {
+                Frame::ResumeSink(v1::ResumeSink {
+                    job: at.job.0,
+                    generation: at.generation.0,
+                    sink: sink.0,
+                })
+            }
             ToWorker::Teardown(at) => Frame::Teardown(v1::Teardown {
                 job: at.job.0,
                 generation: at.generation.0,
@@ -477,6 +495,16 @@ impl TryFrom<v1::MasterFrame> for ToWorker {
             Frame::AssignSplits(frame) => {
                 Self::AssignSplits(at(frame.job, frame.generation), parse(&frame.splits)?)
             }
+            Frame::PauseSink(frame) => Self::CommandSink(
+                at(frame.job, frame.generation),
+                SinkIndex(frame.sink),
+                SinkCommand::Pause,
+            ),
+            Frame::ResumeSink(frame) => Self::CommandSink(
+                at(frame.job, frame.generation),
+                SinkIndex(frame.sink),
+                SinkCommand::Resume,
+            ),
             Frame::Teardown(frame) => Self::Teardown(at(frame.job, frame.generation)),
             Frame::Resume(frame) => Self::Resume(at(frame.job, frame.generation)),
             Frame::Ping(_) => Self::Ping,
@@ -517,9 +545,11 @@ mod tests {
             kind: BarrierKind::Stop,
             watermarks: BTreeMap::from([(SourceIndex(0), EventTime(-5))]),
         };
-        let frame = ToWorker::Barrier(at.clone(), barrier.clone());
-        let wire = v1::MasterFrame::try_from(frame.clone()).expect("encode");
-        assert_eq!(ToWorker::try_from(wire).expect("decode"), frame);
+        let pause = ToWorker::CommandSink(at.clone(), SinkIndex(2), SinkCommand::Pause);
+        for frame in [ToWorker::Barrier(at.clone(), barrier.clone()), pause] {
+            let wire = v1::MasterFrame::try_from(frame.clone()).expect("encode");
+            assert_eq!(ToWorker::try_from(wire).expect("decode"), frame);
+        }
 
         let hello = ToMaster::Hello(WorkerHello {
             worker: "w1".into(),

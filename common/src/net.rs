@@ -127,10 +127,7 @@ fn accept(stream: TcpStream) -> io::Result<Connection> {
         .peer_addr()
         .ok()
         .map(|address| address.ip().to_string());
-    Ok(Connection {
-        stream: Box::new(stream),
-        peer: Peer { host },
-    })
+    Ok(Connection::new(stream, Peer { host }))
 }
 
 /// Connections that never leave the process: for `run` and for tests.
@@ -171,10 +168,7 @@ impl Net for MemoryNet {
                 .ok_or_else(refused)?
         };
         let (near, far) = tokio::io::duplex(MEMORY_CONNECTION_BYTES);
-        let wrap = |stream| Connection {
-            stream: Box::new(stream),
-            peer: Peer { host: None },
-        };
+        let wrap = |stream| Connection::new(stream, Peer { host: None });
         listener.send(wrap(far)).await.map_err(|_| refused())?;
         Ok(wrap(near))
     }
@@ -196,6 +190,16 @@ impl Net for MemoryNet {
             address: taken,
             incoming: incoming.boxed(),
         })
+    }
+}
+
+impl Connection {
+    /// A connection over any byte stream: for networks beside those of this module.
+    pub fn new(stream: impl Duplex + 'static, peer: Peer) -> Self {
+        Self {
+            stream: Box::new(stream),
+            peer,
+        }
     }
 }
 

@@ -4,18 +4,20 @@
 //! blocking work, so that no actor and no heartbeat waits for a planner or a broker. Failure: an actor that does not answer is
 //! `Unavailable`; everything else is the user's and says what to do.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+    CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest,
+    Submitted, WorkerView,
 };
 use millstream_common::ids::{Epoch, JobName};
 use millstream_common::secret;
 use ractor::{ActorRef, call};
 
 use crate::job::job_actor::JobMessage;
-use crate::plan;
-use crate::probe::RealProbe;
+use crate::plan::{self, check::ExternalProbe};
 use crate::reign::role::Roles;
 use crate::service::ControlBackend;
 use crate::supervisor::submission::Submission;
@@ -25,13 +27,12 @@ use crate::supervisor::supervisor_actor::SupervisorMessage;
 pub struct Backend {
     roles: Roles,
     blocking: BlockingRef,
-    probe: RealProbe,
+    probe: Arc<dyn ExternalProbe>,
 }
 
 impl Backend {
-    /// In front of the actors of a reign; plans and looks at topics, tables and folders in `blocking` work before a job is taken.
-    pub fn new(roles: Roles, blocking: BlockingRef) -> Self {
-        let probe = RealProbe::new(blocking.clone());
+    /// In front of the actors of a reign; plans in `blocking` work; `probe` looks at topics, tables and folders before a job is taken.
+    pub fn new(roles: Roles, blocking: BlockingRef, probe: Arc<dyn ExternalProbe>) -> Self {
         Self {
             roles,
             blocking,
@@ -78,7 +79,7 @@ impl ControlBackend for Backend {
         // Nothing is planned for somebody else.
         self.roles.active()?;
         let (sql, planned) = self.plan(request.sql).await?;
-        let problems = plan::check_external(&planned, &self.probe).await;
+        let problems = plan::check_external(&planned, self.probe.as_ref()).await;
         if !problems.is_empty() {
             return Err(ControlError::Problems(problems));
         }
@@ -113,6 +114,22 @@ impl ControlBackend for Backend {
             });
         }
         call!(job, |reply| JobMessage::Stop { mode, reply }).map_err(gone)
+    }
+
+    async fn command_sink(
+        &self,
+        name: &JobName,
+        sink: &str,
+        command: SinkCommand,
+    ) -> Result<SinkView, ControlError> {
+        let job = self.job(name).await?;
+        let sink = sink.to_owned();
+        let commanded = call!(job, |reply| JobMessage::CommandSink {
+            sink,
+            command,
+            reply
+        });
+        commanded.map_err(gone)?
     }
 
     async fn get(&self, name: &JobName) -> Result<JobView, ControlError> {

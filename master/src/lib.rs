@@ -22,5 +22,5 @@ pub mod supervisor;
 #[cfg(test)]
 mod testing;
 
-pub use config::MasterConfig;
+pub use config::{MasterConfig, RealConnectors};
 pub use master::{Candidacy, Entrance, Master, MasterError};

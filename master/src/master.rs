@@ -90,14 +90,14 @@ impl Master {
         let listener = config.net.listen(&config.listen).await?;
         let address = listener.address.clone();
         let advertised = candidacy.advertise.unwrap_or_else(|| address.clone());
-        let blocking = config.blocking.clone();
+        let (blocking, probe) = (config.blocking.clone(), config.connectors.probe());
         let storage_url = config.storage_url.clone();
         let (office, roles) = Office::open(config, advertised, candidacy.entrance).await?;
         let link = LinkService {
             roles: roles.clone(),
             storage_url,
         };
-        let backend = Backend::new(roles, blocking);
+        let backend = Backend::new(roles, blocking, probe);
         let (stop_serving, stopped) = oneshot::channel();
         let (leave_office, told) = oneshot::channel();
         let mut server = JoinSet::new();

@@ -18,11 +18,12 @@ use millstream_common::plan::JobPlan;
 use millstream_common::report::{PipelineReport, RowCounters};
 use millstream_common::secret;
 use millstream_common::store::{Error, Store, StoreRef};
-use millstream_common::time::SystemClock;
+use millstream_common::time::{ClockRef, SystemClock};
 use ractor::{Actor, ActorRef, call};
 use tokio::sync::{mpsc, watch};
 
 use crate::cluster::registry::Session;
+use crate::config::RealConnectors;
 use crate::log_actor::{LogActor, LogConfig};
 use crate::reign::role::{Active, Role, Roles};
 use crate::replay::ReplayedJob;
@@ -87,12 +88,17 @@ pub(crate) async fn supervise_begun(
     };
     let (log, _) = Actor::spawn(None, LogActor, log).await.expect("spawn");
     let named = jobs.into_iter().map(|job| (job.entry.job.clone(), job));
+    let clock: ClockRef = Arc::new(SystemClock::new());
+    let connectors = RealConnectors {
+        blocking: Arc::new(ThreadPool),
+        clock: clock.clone(),
+    };
     let config = SupervisorConfig {
         store,
         log,
         jobs: named.collect(),
-        clock: Arc::new(SystemClock::new()),
-        blocking: Arc::new(ThreadPool),
+        clock,
+        connectors: Arc::new(connectors),
     };
     let (supervisor, _) = Actor::spawn(None, SupervisorActor, config)
         .await

@@ -58,6 +58,12 @@ fn is_malformed(id: i64) -> bool {
     id % 1_000 == 999
 }
 
+/// How many rows the table refuses.
+fn refused_count() -> i64 {
+    let below_zero = (0..EVENT_COUNT).filter(|id| id % REFUSED_EVERY == 0);
+    below_zero.filter(|id| !is_malformed(*id)).count() as i64
+}
+
 /// How often each id is in the table.
 async fn counted(clicks: &Clicks, sql: &str) -> anyhow::Result<BTreeMap<i64, i64>> {
     let rows = clicks.database.query(sql).await?;
@@ -77,23 +83,17 @@ async fn differences(clicks: &Clicks) -> anyhow::Result<()> {
             .collect::<BTreeMap<_, _>>()
     };
     crate::clicks::equal(&once(others), &accepted).context("accepted")?;
-    let refused_count = below_zero.len() as i64;
     crate::clicks::equal(&once(below_zero), &refused).context("refused")?;
+    let all = refused_count();
     let reasons = clicks
         .database
         .query("SELECT count(*) FROM reasons")
         .await?;
     let reasons: i64 = reasons[0].get(0);
-    ensure!(
-        reasons == refused_count,
-        "{reasons} reasons of {refused_count}"
-    );
+    ensure!(reasons == all, "{reasons} reasons of {all}");
     let places = "SELECT count(DISTINCT (origin, position)) FROM refused";
     let places: i64 = clicks.database.query(places).await?[0].get(0);
-    ensure!(
-        places == refused_count,
-        "{places} places of {refused_count}"
-    );
+    ensure!(places == all, "{places} places of {all}");
     Ok(())
 }
 
@@ -136,9 +136,8 @@ fn every_row_is_somewhere(job: &JobView) -> anyhow::Result<()> {
         .find(|branch| branch.to == "events");
     let sent = to_sink.context("a branch to the sink's output")?.sent;
     ensure!(sent == source.rows_accepted, "{job:?}");
-    let below_zero = (0..EVENT_COUNT).filter(|id| id % REFUSED_EVERY == 0);
-    let refused = below_zero.filter(|id| !is_malformed(*id)).count() as u64;
-    ensure!(job.sinks[0].rows_refused == refused, "{:?}", job.sinks[0]);
+    let refused = job.sinks[0].rows_refused;
+    ensure!(refused == refused_count() as u64, "{:?}", job.sinks[0]);
     Ok(())
 }
 
@@ -179,15 +178,18 @@ async fn every_click_that_was_read_is_accounted_for_although_a_worker_is_killed(
     clicks.differences(&oracle).await
 }
 
-/// Kills the workers in turn, each time when more rows were refused than before.
+/// Kills the workers in turn, each time when more rows were refused than before, or all of them.
 async fn kill_while_rows_are_refused(cluster: &mut Cluster, clicks: &Clicks) -> anyhow::Result<()> {
     let mut seen = 0;
     for index in 0..KILL_COUNT {
         seen = wait::until("more rows are refused", DEADLINE, || async {
             let counted = clicks.database.query("SELECT count(*) FROM refused").await;
             match counted {
-                Ok(rows) if rows[0].get::<_, i64>(0) > seen => Ok(rows[0].get(0)),
-                other => Err(format!("{other:?}")),
+                Ok(rows) => match rows[0].get::<_, i64>(0) {
+                    count if count > seen || count == refused_count() => Ok(count),
+                    count => Err(format!("{count} of {}", refused_count())),
+                },
+                Err(error) => Err(format!("{error:#}")),
             }
         })
         .await

@@ -19,6 +19,7 @@ mod master_crash;
 mod refused_rows;
 mod run;
 mod services_down;
+mod sinks_apart;
 mod standby;
 mod storage_down;
 mod user_activity;

@@ -79,6 +79,10 @@ impl Cluster {
             storage_url,
             clock: clock.clone(),
             blocking: blocking.clone(),
+            connectors: Arc::new(millstream_master::RealConnectors {
+                blocking: blocking.clone(),
+                clock: clock.clone(),
+            }),
             listen: "master:0".to_owned(),
             name: "test".to_owned(),
         })
@@ -214,6 +218,7 @@ async fn start_worker(
     let config = WorkerConfig {
         net: net.clone(),
         stores: Arc::new(stores),
+        connectors: Arc::new(millstream_worker::RealConnectors),
         clock: clock.clone(),
         blocking: blocking.clone(),
         master: master.to_owned(),

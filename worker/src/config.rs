@@ -1,6 +1,6 @@
 //! What a worker is started with.
 //!
-//! Filled by the CLI, by `run`, and by tests with their own network, storage and clock.
+//! Filled by the CLI, by `run`, and by tests with their own network, storage, clock and connectors.
 
 use std::sync::Arc;
 
@@ -8,8 +8,13 @@ use async_trait::async_trait;
 use millstream_common::blocking::BlockingRef;
 use millstream_common::ids::WorkerId;
 use millstream_common::net::NetRef;
+use millstream_common::plan::SourcePlan;
 use millstream_common::store::{self, StoreRef};
 use millstream_common::time::ClockRef;
+use millstream_sinks::factory::{self, SinkSetup};
+use millstream_sinks::sink::{Sink, SinkError};
+
+use crate::consume::{self, ConsumeError, ReaderContext, SourceReader};
 
 /// Opens the storage that the master names.
 #[async_trait]
@@ -31,6 +36,35 @@ impl OpenStore for RealStores {
     }
 }
 
+/// Opens the ends of a pipeline: what rows come from, and what they go to.
+pub trait Connectors: Send + Sync {
+    /// The reader of a source task; nothing is read before its first splits.
+    fn open_reader(
+        &self,
+        plan: &SourcePlan,
+        context: ReaderContext,
+    ) -> Result<Box<dyn SourceReader>, ConsumeError>;
+    /// A sink that nothing is connected to yet.
+    fn build_sink(&self, setup: &SinkSetup) -> Result<Box<dyn Sink>, SinkError>;
+}
+
+/// The connectors to real services.
+pub struct RealConnectors;
+
+impl Connectors for RealConnectors {
+    fn open_reader(
+        &self,
+        plan: &SourcePlan,
+        context: ReaderContext,
+    ) -> Result<Box<dyn SourceReader>, ConsumeError> {
+        consume::open(plan, context)
+    }
+
+    fn build_sink(&self, setup: &SinkSetup) -> Result<Box<dyn Sink>, SinkError> {
+        factory::build(setup)
+    }
+}
+
 /// A worker's surroundings.
 #[derive(Clone)]
 pub struct WorkerConfig {
@@ -38,6 +72,8 @@ pub struct WorkerConfig {
     pub net: NetRef,
     /// Opens the storage that the master names.
     pub stores: Arc<dyn OpenStore>,
+    /// Sources and sinks.
+    pub connectors: Arc<dyn Connectors>,
     /// Time.
     pub clock: ClockRef,
     /// For clients that block.

@@ -74,8 +74,11 @@ impl Holding {
                 self.given.extend(given);
                 true
             }
-            ToWorker::Welcome { .. }
+            // Said twice it means the same.
+            ToWorker::CommandSink(..)
+            | ToWorker::Welcome { .. }
             | ToWorker::Deploy(_)
+            | ToWorker::CommandSink(..)
             | ToWorker::Teardown(_)
             | ToWorker::Resume(_)
             | ToWorker::Ping => true,

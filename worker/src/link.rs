@@ -3,14 +3,12 @@
 //! Run as one task of the worker's supervisor actor, which says the Hello of each dial, gets every frame as a message and answers
 //! through the sender that comes with [`SupervisorMessage::Attached`]. Sends a heartbeat every 300 ms. Failure: the end of the
 //! stream, a broken frame or silence is told as `Detached`; the next dial follows after a short pause. All masters are dialled at
-//! once, for one that hangs must not hide the one that reigns now; one whose term is below the highest that was seen is left
-//! again (INV-4).
+//! once, for one that hangs must not hide the one that reigns now.
 
 use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use millstream_common::error::chain;
-use millstream_common::ids::Term;
 use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
 use millstream_common::net::{NetRef, channel};
 use millstream_proto::v1;
@@ -50,11 +48,10 @@ pub(crate) struct LinkConfig {
 /// Keeps a link open until its actor is gone.
 pub(crate) async fn keep_link(config: LinkConfig) {
     let mut delay = REDIAL_DELAY;
-    let mut newest = Term::default();
     // Without an actor there is nobody to say Hello.
     while let Some((address, (sender, frames))) = dial_all(&config).await {
         info!(%address, "attached to the master");
-        let end = carry(&config, sender, frames, &mut newest).await;
+        let end = carry(&config, sender, frames).await;
         // A worker that is ending detaches by itself.
         if config.supervisor.cast(SupervisorMessage::Detached).is_err() {
             return;
@@ -142,7 +139,6 @@ async fn carry(
     config: &LinkConfig,
     sender: mpsc::Sender<ToMaster>,
     mut frames: Streaming<v1::MasterFrame>,
-    newest: &mut Term,
 ) -> LinkEnd {
     let lost = |cause: &str| LinkEnd::Lost(cause.to_owned());
     let held = sender.downgrade();
@@ -167,14 +163,8 @@ async fn carry(
                     Err(status) => return lost(status.message()),
                 };
                 let message = match frame {
-                    ToWorker::Welcome { term, .. } if term < *newest => {
-                        return LinkEnd::Lost(format!("its reign {term} is over: {newest} has begun"));
-                    }
                     ToWorker::Welcome { term, storage_url } => match unwelcomed.take() {
-                        Some(frames) => {
-                            *newest = term;
-                            SupervisorMessage::Attached { frames, term, storage_url }
-                        }
+                        Some(frames) => SupervisorMessage::Attached { frames, term, storage_url },
                         None => return lost("the master said Welcome twice"),
                     },
                     frame => SupervisorMessage::Frame(Box::new(frame)),

@@ -325,6 +325,9 @@ impl SupervisorState {
                 self.forward(&at, PipelineMessage::AssignSplits(splits))
             }
             ToWorker::Resume(at) => self.resume(&at),
+            ToWorker::CommandSink(at, sink, command) => {
+                self.forward(&at, PipelineMessage::CommandSink(sink, command));
+            }
             ToWorker::Teardown(at) => self.tear_down(at),
             ToWorker::Welcome { .. } | ToWorker::Ping => {}
         }

@@ -36,7 +36,7 @@ use millstream_proto::v1::worker_link_server::{WorkerLink, WorkerLinkServer};
 use millstream_worker::config::OpenStore;
 use millstream_worker::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
 use millstream_worker::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
-use millstream_worker::{RealStores, Worker, WorkerConfig};
+use millstream_worker::{RealConnectors, RealStores, Worker, WorkerConfig};
 use ractor::{Actor, ActorRef, call};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -135,6 +135,7 @@ fn config(name: &str, net: NetRef, master: String, stores: Arc<dyn OpenStore>) -
     WorkerConfig {
         net,
         stores,
+        connectors: Arc::new(RealConnectors),
         clock: Arc::new(SystemClock::default()),
         blocking: Arc::new(ThreadPool),
         master,

@@ -21,7 +21,7 @@ use millstream_common::net::{MemoryNet, NetRef};
 use millstream_common::store;
 use millstream_common::time::{ClockRef, SystemClock};
 use millstream_master::config::MasterConfig;
-use millstream_worker::config::{RealStores, WorkerConfig};
+use millstream_worker::config::{RealConnectors, RealStores, WorkerConfig};
 
 use crate::arguments::{JobFile, JobText, storage_url};
 use crate::follow::{End, OnInterrupt, follow};
@@ -105,6 +105,7 @@ impl Here {
             store: store::open(&storage_url, blocking.clone()).await?,
             storage_url,
             clock: clock.clone(),
+            connectors: process::master_connectors(&blocking, &clock),
             blocking: blocking.clone(),
             listen: "master:0".to_owned(),
             name: "run".to_owned(),
@@ -116,6 +117,7 @@ impl Here {
         let worker = process::start_worker(WorkerConfig {
             net: net.clone(),
             stores: Arc::new(stores),
+            connectors: Arc::new(RealConnectors),
             clock,
             blocking,
             master: master.address().to_owned(),

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use millstream_common::control::{
-    CheckpointView, JobState, JobView, Stopped, SubmitRequest, WorkerView,
+    CheckpointView, JobState, JobView, SinkCommand, SinkView, Stopped, SubmitRequest, WorkerView,
 };
 use millstream_common::ids::{Epoch, Generation};
 use millstream_common::problem::Problem;
@@ -109,6 +109,15 @@ impl ControlBackend for Script {
             job: self.view(),
             lagging_sinks: Vec::new(),
         })
+    }
+
+    async fn command_sink(
+        &self,
+        _: &JobName,
+        sink: &str,
+        _: SinkCommand,
+    ) -> Result<SinkView, ControlError> {
+        Err(ControlError::Invalid(format!("no sink {sink}")))
     }
 
     async fn get(&self, _: &JobName) -> Result<JobView, ControlError> {

@@ -49,6 +49,15 @@ pub enum StopMode {
     Drain,
 }
 
+/// What a person can ask of a sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkCommand {
+    /// Deliver nothing more; what is under way is finished.
+    Pause,
+    /// Deliver again; a try that is due later is due now.
+    Resume,
+}
+
 /// A job that has ended, or whose last epoch is not yet everywhere.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stopped {

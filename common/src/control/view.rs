@@ -165,7 +165,7 @@ pub struct SourceView {
 pub struct SinkView {
     /// Its name in the file.
     pub name: String,
-    /// `postgres`, `files`, `console`, `blackhole`.
+    /// `postgres`, `kafka`, `files`, `console`, `blackhole`.
     pub connector: String,
     /// The relation it delivers.
     pub relation: String,
@@ -173,6 +173,14 @@ pub struct SinkView {
     pub marker: Epoch,
     /// Epochs committed but not delivered.
     pub lag_epochs: u64,
+    /// Rows committed but not delivered.
+    pub lag_rows: u64,
+    /// The size of their segments.
+    pub lag_bytes: u64,
+    /// Since the oldest of them was committed, or since this master began, if that is later.
+    pub lag_age_ms: Option<u64>,
+    /// A person has paused it.
+    pub paused: bool,
     /// Rows it was given since the life began.
     pub rows_delivered: u64,
     /// Rows it refused since the life began; they are in its dead letters.

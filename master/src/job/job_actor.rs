@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_common::blocking::BlockingRef;
-use millstream_common::control::{CheckpointView, JobView, StopMode, Stopped};
+use millstream_common::control::{
+    CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped,
+};
 use millstream_common::error::Failure;
 use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
 use millstream_common::link::{BarrierKind, Held, ToMaster, ToWorker};
@@ -27,7 +28,7 @@ use super::recovery_time::RecoveryTime;
 use super::refused::Refusals;
 use super::restart::RestartPolicy;
 use crate::checkpoint::coordinator::Coordinator;
-use crate::enumerate;
+use crate::config::ConnectorsRef;
 use crate::log_actor::LogMessage;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
@@ -118,6 +119,15 @@ pub enum JobMessage {
         /// Answered when it has ended.
         reply: RpcReplyPort<Stopped>,
     },
+    /// Pause or resume a sink.
+    CommandSink {
+        /// Its name.
+        sink: String,
+        /// What to do.
+        command: SinkCommand,
+        /// The sink as it is then, or why not.
+        reply: RpcReplyPort<Result<SinkView, ControlError>>,
+    },
     /// The job as people see it.
     View(RpcReplyPort<JobView>),
     /// What each worker has of it.
@@ -173,7 +183,7 @@ pub struct JobConfig {
     /// Time.
     pub clock: ClockRef,
     /// For enumerators.
-    pub blocking: BlockingRef,
+    pub connectors: ConnectorsRef,
 }
 
 /// The state of a job's actor.
@@ -209,6 +219,8 @@ pub struct JobState {
     pub(super) barrier_count: u32,
     pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
     pub(super) refusals: Refusals,
+    /// Sinks that a person has paused.
+    pub(super) paused_sinks: BTreeSet<SinkIndex>,
     pub(super) observed: Observed,
     pub(super) log: ActorRef<LogMessage>,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
@@ -236,6 +248,10 @@ pub(super) struct Observed {
     pub(super) reader_troubles: BTreeMap<WorkerId, BTreeMap<SourceIndex, String>>,
     pub(super) sink_causes: BTreeMap<SinkIndex, String>,
     pub(super) sink_rows: BTreeMap<SinkIndex, u64>,
+    /// When this actor began.
+    pub(super) begun: Duration,
+    /// When the epochs that some sink lacks were committed, as far as this actor saw it.
+    pub(super) commit_times: BTreeMap<Epoch, Duration>,
     pub(super) checkpoints: VecDeque<CheckpointView>,
 }
 
@@ -281,7 +297,11 @@ impl Actor for JobActor {
             rescale: false,
             barrier_count: 0,
             refusals: Refusals::default(),
-            observed: Observed::default(),
+            paused_sinks: BTreeSet::new(),
+            observed: Observed {
+                begun: config.clock.monotonic(),
+                ..Observed::default()
+            },
             log: config.log,
             supervisor: config.supervisor,
             clock: config.clock,
@@ -306,6 +326,11 @@ impl Actor for JobActor {
             JobMessage::Due(due) => state.due(due),
             JobMessage::LogTroubled(trouble) => state.log_troubled(trouble),
             JobMessage::Stop { mode, reply } => state.stop(mode, reply),
+            JobMessage::CommandSink {
+                sink,
+                command,
+                reply,
+            } => state.command_sink(&sink, command, reply),
             JobMessage::View(reply) => state.answer(reply, JobState::view),
             JobMessage::Shares(reply) => state.answer(reply, JobState::shares),
             JobMessage::Checkpoints(limit, reply) => {
@@ -351,8 +376,7 @@ async fn spawn_enumerators(
 ) -> Result<Vec<ActorRef<EnumeratorMessage>>, ActorProcessingErr> {
     let mut enumerators = Vec::new();
     for (index, source) in config.entry.plan.sources.iter().enumerate() {
-        let enumerator =
-            enumerate::enumerator_for(source, config.blocking.clone(), config.clock.clone())?;
+        let enumerator = config.connectors.enumerator(source)?;
         let arguments = EnumeratorConfig {
             source: SourceIndex(index as u32),
             name: source.name.clone(),

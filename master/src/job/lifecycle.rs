@@ -214,7 +214,8 @@ impl JobState {
         self.phase = Phase::Deploying(workers);
         let starts = std::mem::take(&mut self.starts);
         let deploy = self.deploy(starts);
-        self.send_all(&ToWorker::Deploy(Box::new(deploy)))
+        self.send_all(&ToWorker::Deploy(Box::new(deploy)))?;
+        self.repeat_pauses()
     }
 
     pub(super) fn frame(&mut self, worker: WorkerId, frame: ToMaster) -> Handled {

@@ -2,8 +2,8 @@
 //!
 //! [`job_actor`] receives, [`lifecycle`] moves the job from phase to phase, [`claims`] knows which splits are
 //! whose, `refused` brings rows that sinks refused into the log, [`restart`] decides about failures, [`reattach`] about going on under a
-//! new master, [`recovery_time`] measures what both take, [`deploy`] builds what workers are sent, [`view`] is what people see, with the
-//! sum of the rows from `row_sum`.
+//! new master, [`recovery_time`] measures what both take, [`deploy`] builds what workers are sent, [`sinks`] knows how far behind each sink
+//! is, [`view`] is what people see, with the sum of the rows from `row_sum`.
 
 pub mod claims;
 mod commit;
@@ -16,5 +16,6 @@ mod recovery_time;
 mod refused;
 pub mod restart;
 mod row_sum;
+mod sinks;
 mod takeover;
 mod view;

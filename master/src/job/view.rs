@@ -4,12 +4,10 @@
 
 use std::time::Duration;
 
-use millstream_common::control::{
-    CheckpointView, JobState as State, JobView, SinkView, SourceView, Stopped,
-};
-use millstream_common::ids::{Epoch, SinkIndex, SourceIndex, StageIndex, TaskId, WorkerId};
+use millstream_common::control::{CheckpointView, JobState as State, JobView, SourceView, Stopped};
+use millstream_common::ids::{SourceIndex, StageIndex, TaskId, WorkerId};
 use millstream_common::log::entry::{EpochEntry, JobEnd};
-use millstream_common::plan::{SinkSpec, SourceSpec};
+use millstream_common::plan::SourceSpec;
 use millstream_common::report::{PipelineReport, SplitStatus};
 use ractor::RpcReplyPort;
 
@@ -41,20 +39,6 @@ impl JobState {
             crate::supervisor::supervisor_actor::answer(reply, stopped);
         }
         Ok(())
-    }
-
-    /// The sinks that do not hold the last committed epoch.
-    pub(super) fn lagging_sinks(&self) -> Vec<String> {
-        let sinks = self.entry.plan.sinks.iter().enumerate();
-        let lagging = sinks.filter(|(index, _)| self.marker(*index) < self.progress.epoch);
-        lagging.map(|(_, sink)| sink.name.clone()).collect()
-    }
-
-    fn marker(&self, sink: usize) -> Epoch {
-        self.sink_markers
-            .get(&SinkIndex(sink as u32))
-            .copied()
-            .unwrap_or_default()
     }
 
     pub(super) fn view(&self) -> JobView {
@@ -163,49 +147,6 @@ impl JobState {
         views.collect()
     }
 
-    fn sink_views(&self) -> Vec<SinkView> {
-        let sinks = self.entry.plan.sinks.iter().enumerate();
-        let views = sinks.map(|(index, sink)| {
-            let marker = self.marker(index);
-            let index = SinkIndex(index as u32);
-            let waiting = self
-                .progress
-                .undelivered
-                .iter()
-                .filter(|epoch| epoch.epoch > marker);
-            let placement = self
-                .assignment
-                .sinks
-                .iter()
-                .find(|placement| placement.sink == index);
-            let cause = self.observed.sink_causes.get(&index);
-            SinkView {
-                name: sink.name.clone(),
-                connector: sink_connector(&sink.spec).to_owned(),
-                relation: self.entry.plan.outputs[sink.output.index()]
-                    .relation
-                    .clone(),
-                marker,
-                lag_epochs: waiting.count() as u64,
-                rows_delivered: self
-                    .observed
-                    .sink_rows
-                    .get(&index)
-                    .copied()
-                    .unwrap_or_default(),
-                rows_refused: self
-                    .progress
-                    .refused
-                    .get(&index)
-                    .copied()
-                    .unwrap_or_default(),
-                cause: cause.filter(|cause| !cause.is_empty()).cloned(),
-                worker: placement.map(|placement| placement.worker.clone()),
-            }
-        });
-        views.collect()
-    }
-
     /// What each worker of the assignment has.
     pub(super) fn shares(&self) -> Vec<Share> {
         let is_on = |stage, index| {
@@ -298,6 +239,7 @@ impl JobState {
             // Half of the old figure: steady for the eye, and right after a few epochs.
             self.observed.rows_per_second = (self.observed.rows_per_second + newest) / 2.0;
         }
+        self.observe_commit_time(entry.epoch, now);
         let parts = self.progress.parts.values().flatten();
         let (state_parts, state_bytes) = parts.fold((0, 0), |(count, bytes), part| {
             (count + 1, bytes + part.bytes)
@@ -326,15 +268,5 @@ fn source_connector(spec: &SourceSpec) -> &'static str {
         SourceSpec::Kafka(_) => "kafka",
         SourceSpec::Files(_) => "files",
         SourceSpec::Datagen(_) => "datagen",
-    }
-}
-
-fn sink_connector(spec: &SinkSpec) -> &'static str {
-    match spec {
-        SinkSpec::Postgres(_) => "postgres",
-        SinkSpec::Files(_) => "files",
-        SinkSpec::Kafka(_) => "kafka",
-        SinkSpec::Console(_) => "console",
-        SinkSpec::Blackhole => "blackhole",
     }
 }

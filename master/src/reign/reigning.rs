@@ -72,7 +72,7 @@ impl Reign {
             log,
             jobs,
             clock: config.clock.clone(),
-            blocking: config.blocking.clone(),
+            connectors: config.connectors.clone(),
         };
         let (supervisor, root) = Actor::spawn(None, SupervisorActor, supervisor_config).await?;
         let mut reign = Self {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::office::Office;
 use super::role::{Active, Roles};
-use crate::config::MasterConfig;
+use crate::config::{MasterConfig, RealConnectors};
 use crate::master::{Entrance, MasterError};
 use crate::testing::{Answers, MemoryStore, memory, soon};
 
@@ -38,8 +38,12 @@ fn config(store: &Arc<MemoryStore>, name: &str) -> MasterConfig {
         net: Arc::new(MemoryNet::default()),
         store: store.clone() as StoreRef,
         storage_url: "memory://".to_owned(),
-        clock,
+        clock: clock.clone(),
         blocking: Arc::new(ThreadPool),
+        connectors: Arc::new(RealConnectors {
+            blocking: Arc::new(ThreadPool),
+            clock,
+        }),
         listen: format!("{name}:0"),
         name: name.to_owned(),
     }

@@ -5,7 +5,8 @@
 
 use async_trait::async_trait;
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+    CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest,
+    Submitted, WorkerView,
 };
 use millstream_common::ids::JobName;
 
@@ -19,6 +20,13 @@ pub trait ControlBackend: Send + Sync + 'static {
     async fn stop(&self, name: &JobName, mode: StopMode) -> Result<Stopped, ControlError>;
     /// One job as it is now.
     async fn get(&self, name: &JobName) -> Result<JobView, ControlError>;
+    /// Pauses or resumes a sink of a job; the sink as it is then.
+    async fn command_sink(
+        &self,
+        name: &JobName,
+        sink: &str,
+        command: SinkCommand,
+    ) -> Result<SinkView, ControlError>;
     /// All jobs, by name.
     async fn list(&self) -> Result<Vec<JobView>, ControlError>;
     /// The workers that have joined, by name.

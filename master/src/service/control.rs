@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use millstream_common::control::ControlError;
+use millstream_common::control::{ControlError, SinkCommand};
 use millstream_common::grpc;
 use millstream_common::ids::JobName;
 use millstream_proto::v1::{self, control_server};
@@ -59,6 +59,32 @@ impl control_server::Control for ControlService {
         let mode = request.mode().into();
         let name = job_name(request.name)?;
         answer(self.backend.stop(&name, mode).await)
+    }
+
+    async fn pause_sink(
+        &self,
+        request: Request<v1::PauseSinkRequest>,
+    ) -> Result<Response<v1::PauseSinkResponse>, Status> {
+        let request = request.into_inner();
+        let name = job_name(request.name)?;
+        let command = SinkCommand::Pause;
+        let sink = self.backend.command_sink(&name, &request.sink, command);
+        answer(sink.await.map(|sink| v1::PauseSinkResponse {
+            sink: Some(sink.into()),
+        }))
+    }
+
+    async fn resume_sink(
+        &self,
+        request: Request<v1::ResumeSinkRequest>,
+    ) -> Result<Response<v1::ResumeSinkResponse>, Status> {
+        let request = request.into_inner();
+        let name = job_name(request.name)?;
+        let command = SinkCommand::Resume;
+        let sink = self.backend.command_sink(&name, &request.sink, command);
+        answer(sink.await.map(|sink| v1::ResumeSinkResponse {
+            sink: Some(sink.into()),
+        }))
     }
 
     async fn get_job(

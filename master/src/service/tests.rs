@@ -9,8 +9,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use millstream_common::client::{self, ControlClient};
 use millstream_common::control::{
-    CheckpointView, ControlError, JobState, JobView, StopMode, Stopped, SubmitRequest, Submitted,
-    WorkerView,
+    CheckpointView, ControlError, JobState, JobView, SinkCommand, SinkView, StopMode, Stopped,
+    SubmitRequest, Submitted, WorkerView,
 };
 use millstream_common::ids::{Epoch, Generation, JobName};
 use millstream_common::net::{self, MemoryNet, NetRef};
@@ -76,6 +76,32 @@ impl ControlBackend for Script {
         Ok(Stopped {
             job: view(JobState::Stopped),
             lagging_sinks: vec!["warehouse".to_owned()],
+        })
+    }
+
+    async fn command_sink(
+        &self,
+        name: &JobName,
+        sink: &str,
+        command: SinkCommand,
+    ) -> Result<SinkView, ControlError> {
+        if sink != "warehouse" {
+            let cause = format!("job {name} has no sink {sink}");
+            return Err(ControlError::Invalid(cause));
+        }
+        Ok(SinkView {
+            name: sink.to_owned(),
+            connector: "postgres".to_owned(),
+            relation: "page_views".to_owned(),
+            marker: Epoch(3),
+            lag_epochs: 2,
+            lag_rows: 20,
+            lag_bytes: 400,
+            lag_age_ms: Some(1_500),
+            paused: command == SinkCommand::Pause,
+            rows_delivered: 7,
+            cause: None,
+            worker: None,
         })
     }
 

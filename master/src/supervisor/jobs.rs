@@ -104,7 +104,7 @@ impl SupervisorState {
             supervisor: self.myself.clone(),
             workers: self.registry.workers(),
             clock: self.clock.clone(),
-            blocking: self.blocking.clone(),
+            connectors: self.connectors.clone(),
         };
         let (actor, _) =
             Actor::spawn_linked(None, JobActor, config, self.myself.get_cell()).await?;

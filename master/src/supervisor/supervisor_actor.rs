@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millstream_common::blocking::BlockingRef;
 use millstream_common::control::ControlError;
 use millstream_common::ids::{JobName, WorkerId};
 use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
@@ -24,6 +23,7 @@ use super::jobs::{Reread, RunningJob};
 use super::submission::{Started, Submission};
 use super::workers::WorkerStatus;
 use crate::cluster::registry::{Registry, Session};
+use crate::config::ConnectorsRef;
 use crate::job::job_actor::JobMessage;
 use crate::log_actor::LogMessage;
 use crate::replay::ReplayedJob;
@@ -106,7 +106,7 @@ pub struct SupervisorConfig {
     /// Time.
     pub clock: ClockRef,
     /// For enumerators.
-    pub blocking: BlockingRef,
+    pub connectors: ConnectorsRef,
 }
 
 /// The state of the supervisor.
@@ -114,7 +114,7 @@ pub struct SupervisorState {
     pub(super) store: StoreRef,
     pub(super) log: ActorRef<LogMessage>,
     pub(super) clock: ClockRef,
-    pub(super) blocking: BlockingRef,
+    pub(super) connectors: ConnectorsRef,
     pub(super) registry: Registry,
     pub(super) jobs: BTreeMap<JobName, RunningJob>,
     pub(super) myself: ActorRef<SupervisorMessage>,
@@ -143,7 +143,7 @@ impl Actor for SupervisorActor {
             store: config.store,
             log: config.log,
             clock: config.clock,
-            blocking: config.blocking,
+            connectors: config.connectors,
             registry: Registry::default(),
             jobs: BTreeMap::new(),
             myself: myself.clone(),

@@ -1,2 +1,138 @@
-//! To be written.
-fn main() {}
+//! `millstream-sim`: the real master, workers and sinks on simulated hosts, repeatable from a seed.
+//!
+//! Run by `make sim` and by the tests of this crate. Each seed draws a job, its input and what fails, runs in a child process with
+//! virtual time and seeded chance, and ends healed and compared with what the input says. Exit code 1 if a seed failed; each
+//! failure comes with the command that repeats it.
+
+mod entropy;
+mod hosts;
+mod links;
+mod outside;
+mod pool;
+mod process;
+mod report;
+mod scenario;
+mod simulation;
+mod surroundings;
+mod trace;
+mod workload;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::report::Report;
+
+/// Seeds that once found something; they are run before all others.
+const FOUND: &str = include_str!("../found.txt");
+
+#[derive(Parser)]
+#[command(
+    name = "millstream-sim",
+    about = "Deterministic simulation of a cluster"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// How many seeds to run, beside those that once found something.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    first_seed: u64,
+    /// Seeds at a time.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Runs one seed again.
+    Replay {
+        /// The seed.
+        seed: u64,
+        /// Print every event.
+        #[arg(long)]
+        dump: bool,
+        /// Print what the processes log, as RUST_LOG says.
+        #[arg(long)]
+        logs: bool,
+    },
+    /// Runs seeds twice, the second time in the other order: the traces must be equal.
+    Twice {
+        /// How many seeds to run.
+        #[arg(long, default_value_t = 50)]
+        seeds: u64,
+        /// The first of them.
+        #[arg(long, default_value_t = 1)]
+        first_seed: u64,
+        /// Seeds at a time.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    process::fix_addresses()?;
+    let arguments = Arguments::parse();
+    simulation::warm_up();
+    let succeeded = match arguments.verb {
+        None => run(arguments.first_seed, arguments.seeds, arguments.jobs)?,
+        Some(Verb::Replay { seed, dump, logs }) => replay(seed, dump, logs)?,
+        Some(Verb::Twice {
+            seeds,
+            first_seed,
+            jobs,
+        }) => twice(first_seed, seeds, jobs)?,
+    };
+    Ok(ExitCode::from(u8::from(!succeeded)))
+}
+
+/// The seeds of `found.txt`: one a line, then what it found.
+fn found() -> impl Iterator<Item = u64> {
+    let lines = FOUND.lines().map(str::trim);
+    lines.filter_map(|line| line.split_whitespace().next()?.parse().ok())
+}
+
+fn run(first_seed: u64, seed_count: u64, jobs: usize) -> anyhow::Result<bool> {
+    let mut report = Report::begin();
+    let seeds = found().chain(first_seed..first_seed + seed_count);
+    pool::run(seeds, jobs, |seed, outcome| report.add(seed, &outcome))?;
+    println!("{report}");
+    Ok(report.has_succeeded())
+}
+
+fn replay(seed: u64, is_dumped: bool, logs: bool) -> anyhow::Result<bool> {
+    if logs {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_writer(std::io::stderr)
+            .init();
+    }
+    let outcome = pool::replay(seed, is_dumped)?;
+    let mut report = Report::begin();
+    report.add(seed, &outcome);
+    println!("{report}");
+    Ok(report.has_succeeded())
+}
+
+fn twice(first_seed: u64, seed_count: u64, jobs: usize) -> anyhow::Result<bool> {
+    let seeds = first_seed..first_seed + seed_count;
+    let mut hashes: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+    let order = seeds.clone().chain(seeds.rev());
+    pool::run(order, jobs, |seed, outcome| {
+        let trace = (outcome.hash, outcome.event_count);
+        hashes.entry(seed).or_default().push(trace);
+    })?;
+    let unequal: Vec<u64> = hashes
+        .iter()
+        .filter(|(_, traces)| traces[0] != traces[1] || traces[0].1 == 0)
+        .map(|(seed, _)| *seed)
+        .collect();
+    println!(
+        "{seed_count} seeds twice, the second time in the other order: {} unequal {unequal:?}",
+        unequal.len()
+    );
+    Ok(unequal.is_empty())
+}

@@ -20,9 +20,9 @@ use super::pipeline_actor::{PipelineMessage, PipelineState};
 use super::sinks;
 use super::wiring::{Wiring, ship_edge};
 use crate::branch::{BranchRunner, BranchTarget, Branches};
+use crate::consume::ReaderContext;
 use crate::consume::reader_actor::{ReaderActor, ReaderMessage};
 use crate::consume::reader_task::ReaderTask;
-use crate::consume::{self, ReaderContext};
 use crate::exchange::credit::{EDGE_BUDGET_BYTES, edge_budget_bytes};
 use crate::exchange::flight_client::{ANSWER_WAIT, ExchangeDialer, OutgoingEdge};
 use crate::exchange::message::{Closed, Deliver, EdgeId, OnLost};
@@ -235,7 +235,8 @@ impl Builder<'_> {
                 pipeline: self.state.myself.clone(),
             };
             let supervisor = self.state.myself.get_cell();
-            let name = config.actor_name(&format!("ship {}", output.relation));
+            // A relation may have several outputs, one for each way of emitting it.
+            let name = config.actor_name(&format!("ship {} {index}", output.relation));
             let spawned = Actor::spawn_linked(Some(name), ShipActor, arguments, supervisor).await;
             let (actor, _) = spawned.map_err(|error| broken(&output.relation, &error))?;
             self.ships.insert(index, actor);
@@ -344,7 +345,9 @@ impl Builder<'_> {
             blocking: config.worker.blocking.clone(),
             late_rows_needed: wiring.late_rows_needed(task.stage),
         };
-        let reader = consume::open(source_plan, context)
+        let connectors = &config.worker.connectors;
+        let reader = connectors
+            .open_reader(source_plan, context)
             .map_err(|error| Failure::new(error.kind, &name, &error))?;
         let arguments = ReaderTask {
             task,

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use millstream_common::control::SinkCommand;
 use millstream_common::error::{Failure, Kind};
-use millstream_common::ids::{SourceIndex, StageIndex, TaskId};
+use millstream_common::ids::{SinkIndex, SourceIndex, StageIndex, TaskId};
 use millstream_common::link::{BarrierCommand, Deploy, JobGeneration, SplitPositions, ToMaster};
 use millstream_common::log::entry::CommittedEpoch;
 use millstream_common::plan::StageHead;
@@ -45,6 +46,8 @@ pub enum PipelineMessage {
     },
     /// Read more splits.
     AssignSplits(Vec<AssignedSplit>),
+    /// A person wants a sink to wait, or to go on.
+    CommandSink(SinkIndex, SinkCommand),
     /// A task has finished its part of an epoch.
     Reported(TaskReport),
     /// A sink says something to the master.
@@ -143,6 +146,7 @@ impl Actor for PipelineActor {
                 state.committed(&epoch, positions)
             }
             PipelineMessage::AssignSplits(splits) => state.assign_splits(splits),
+            PipelineMessage::CommandSink(sink, command) => state.command_sink(sink, command),
             PipelineMessage::Reported(report) => state.reported(report),
             PipelineMessage::SinkSays(frame) => state.say(frame),
             PipelineMessage::Failed(failure) => state.failed(failure),
@@ -249,6 +253,18 @@ impl PipelineState {
             // A sink that has ended was fenced: another one delivers.
             let _ = sink.cast(SinkMessage::Flush);
         }
+    }
+
+    fn command_sink(&self, sink: SinkIndex, command: SinkCommand) -> Handled {
+        let message = match command {
+            SinkCommand::Pause => SinkMessage::Pause,
+            SinkCommand::Resume => SinkMessage::Resume,
+        };
+        if let Some(sink) = self.built.as_ref().and_then(|built| built.sinks.get(&sink)) {
+            // A sink that has ended was fenced: another one delivers.
+            let _ = sink.cast(message);
+        }
+        Ok(())
     }
 
     fn barrier(&mut self, barrier: &BarrierCommand) -> Handled {

@@ -15,7 +15,7 @@ use millstream_common::plan::{OnViolation, SinkPlan};
 use millstream_common::report::Refusal;
 use millstream_common::time::ClockRef;
 use millstream_sinks::console::standard_output;
-use millstream_sinks::factory::{self, SinkSetup};
+use millstream_sinks::factory::SinkSetup;
 use millstream_sinks::kafka::RealCluster;
 use millstream_sinks::refused_rows::PlacedRow;
 use millstream_sinks::sink::{Applied, Deliverer, SinkError};
@@ -106,7 +106,8 @@ fn sink_factory(
         blocking: state.config.worker.blocking.clone(),
         console: standard_output(),
     };
-    Arc::new(move || factory::build(&setup))
+    let connectors = state.config.worker.connectors.clone();
+    Arc::new(move || connectors.build_sink(&setup))
 }
 
 /// Carries what a sink does to the master.

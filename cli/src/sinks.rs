@@ -1,0 +1,106 @@
+//! `millstream sinks`: how far behind each sink of a job is, in epochs, rows, bytes and time.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use millstream_common::control::SinkView;
+
+use crate::arguments::{Form, MasterAddress};
+use crate::table::{self, Align, Column};
+use crate::{output, text};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    master: MasterAddress,
+    #[command(flatten)]
+    form: Form,
+    /// The job's name.
+    name: String,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let client = arguments.master.connect().await?;
+    let job = client.job(&arguments.name.as_str().into()).await?;
+    match arguments.form.json {
+        true => output::print_json(&job.sinks)?,
+        false => output::print(&render(&job.sinks))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+const COLUMNS: [Column; 9] = [
+    ("SINK", Align::Left),
+    ("CONNECTOR", Align::Left),
+    ("STATE", Align::Left),
+    ("EPOCH", Align::Right),
+    ("BEHIND", Align::Right),
+    ("ROWS", Align::Right),
+    ("BYTES", Align::Right),
+    ("AGE", Align::Right),
+    ("CAUSE", Align::Left),
+];
+
+/// A line for each sink.
+pub(crate) fn render(sinks: &[SinkView]) -> String {
+    let rows: Vec<Vec<String>> = sinks.iter().map(row).collect();
+    table::render(&COLUMNS, &rows)
+}
+
+fn row(sink: &SinkView) -> Vec<String> {
+    vec![
+        sink.name.clone(),
+        sink.connector.clone(),
+        state(sink).to_owned(),
+        sink.marker.to_string(),
+        text::count(sink.lag_epochs),
+        text::count(sink.lag_rows),
+        text::bytes(sink.lag_bytes),
+        sink.lag_age_ms.map(text::duration).unwrap_or_default(),
+        sink.cause.clone().unwrap_or_default(),
+    ]
+}
+
+fn state(sink: &SinkView) -> &'static str {
+    match (sink.paused, &sink.cause, sink.lag_epochs) {
+        (true, _, _) => "paused",
+        (false, Some(_), _) => "troubled",
+        (false, None, 0) => "current",
+        (false, None, _) => "behind",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_common::ids::Epoch;
+
+    use super::*;
+
+    #[test]
+    fn a_sink_that_is_behind_shows_by_how_much_and_why() {
+        let sink = SinkView {
+            name: "warehouse".to_owned(),
+            connector: "postgres".to_owned(),
+            relation: "page_views".to_owned(),
+            marker: Epoch(3),
+            lag_epochs: 38,
+            lag_rows: 1_900,
+            lag_bytes: 65_536,
+            lag_age_ms: Some(38_000),
+            paused: false,
+            rows_delivered: 0,
+            rows_refused: 0,
+            cause: Some("connection refused".to_owned()),
+            worker: None,
+        };
+        let shown = render(std::slice::from_ref(&sink));
+        for part in ["warehouse", "troubled", "38", "connection refused"] {
+            assert!(shown.contains(part), "{shown}");
+        }
+        let paused = SinkView {
+            paused: true,
+            ..sink
+        };
+        assert!(render(&[paused]).contains("paused"));
+    }
+}

@@ -1,0 +1,149 @@
+//! The sinks of a job: how far behind each is, and what a person asks of them.
+//!
+//! Called by `job_actor.rs` and `view.rs`. A pause is kept here and told to every generation, so it outlives workers; it is not in
+//! the log and ends with this actor. Failure: a name that no sink has is refused with the nearest.
+
+use std::time::Duration;
+
+use millstream_common::control::{ControlError, SinkCommand, SinkView};
+use millstream_common::ids::{Epoch, SinkIndex};
+use millstream_common::link::ToWorker;
+use millstream_common::log::entry::CommittedEpoch;
+use millstream_common::plan::{SinkPlan, SinkSpec};
+use ractor::RpcReplyPort;
+use tracing::info;
+
+use super::job_actor::JobState;
+use super::lifecycle::Handled;
+
+impl JobState {
+    /// The sinks that do not hold the last committed epoch.
+    pub(super) fn lagging_sinks(&self) -> Vec<String> {
+        let sinks = self.entry.plan.sinks.iter().enumerate();
+        let lagging = sinks.filter(|(index, _)| self.marker(*index) < self.progress.epoch);
+        lagging.map(|(_, sink)| sink.name.clone()).collect()
+    }
+
+    pub(super) fn marker(&self, sink: usize) -> Epoch {
+        self.sink_markers
+            .get(&SinkIndex(sink as u32))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    pub(super) fn sink_views(&self) -> Vec<SinkView> {
+        let sinks = self.entry.plan.sinks.iter().enumerate();
+        sinks
+            .map(|(index, sink)| self.sink_view(SinkIndex(index as u32), sink))
+            .collect()
+    }
+
+    fn sink_view(&self, index: SinkIndex, sink: &SinkPlan) -> SinkView {
+        let marker = self.marker(index.index());
+        let waiting: Vec<&CommittedEpoch> = self
+            .progress
+            .undelivered
+            .iter()
+            .filter(|epoch| epoch.epoch > marker)
+            .collect();
+        let segments = waiting.iter().flat_map(|epoch| &epoch.segments);
+        let own = segments.filter(|segment| segment.output == sink.output);
+        let (lag_rows, lag_bytes) = own.fold((0, 0), |(rows, bytes), segment| {
+            (rows + segment.row_count, bytes + segment.bytes)
+        });
+        let placement = self
+            .assignment
+            .sinks
+            .iter()
+            .find(|placement| placement.sink == index);
+        let cause = self.observed.sink_causes.get(&index);
+        let delivered = self.observed.sink_rows.get(&index).copied();
+        SinkView {
+            name: sink.name.clone(),
+            connector: sink_connector(&sink.spec).to_owned(),
+            relation: self.entry.plan.outputs[sink.output.index()]
+                .relation
+                .clone(),
+            marker,
+            lag_epochs: waiting.len() as u64,
+            lag_rows,
+            lag_bytes,
+            lag_age_ms: waiting.first().map(|first| self.age_ms(first.epoch)),
+            paused: self.paused_sinks.contains(&index),
+            rows_delivered: delivered.unwrap_or_default(),
+            rows_refused: self
+                .progress
+                .refused
+                .get(&index)
+                .copied()
+                .unwrap_or_default(),
+            cause: cause.filter(|cause| !cause.is_empty()).cloned(),
+            worker: placement.map(|placement| placement.worker.clone()),
+        }
+    }
+
+    fn age_ms(&self, epoch: Epoch) -> u64 {
+        let times = &self.observed.commit_times;
+        let since = times.get(&epoch).unwrap_or(&self.observed.begun);
+        self.clock.monotonic().saturating_sub(*since).as_millis() as u64
+    }
+
+    /// Keeps the times of epochs that some sink lacks.
+    pub(super) fn observe_commit_time(&mut self, epoch: Epoch, now: Duration) {
+        let markers = (0..self.entry.plan.sinks.len()).map(|sink| self.marker(sink));
+        let held = markers.min().unwrap_or(epoch);
+        let times = &mut self.observed.commit_times;
+        times.insert(epoch, now);
+        times.retain(|epoch, _| *epoch > held);
+    }
+
+    pub(super) fn command_sink(
+        &mut self,
+        name: &str,
+        command: SinkCommand,
+        reply: RpcReplyPort<Result<SinkView, ControlError>>,
+    ) -> Handled {
+        let sinks = &self.entry.plan.sinks;
+        let Some(index) = sinks.iter().position(|sink| sink.name == name) else {
+            let names: Vec<String> = sinks.iter().map(|sink| sink.name.clone()).collect();
+            return self.answer(reply, |state| Err(unknown(state, name, &names)));
+        };
+        let sink = SinkIndex(index as u32);
+        match command {
+            SinkCommand::Pause => self.paused_sinks.insert(sink),
+            SinkCommand::Resume => self.paused_sinks.remove(&sink),
+        };
+        info!(job = %self.entry.job, sink = name, ?command, "command sink");
+        self.send_all(&ToWorker::CommandSink(self.at(), sink, command))?;
+        self.answer(reply, |state| {
+            Ok(state.sink_view(sink, &state.entry.plan.sinks[index]))
+        })
+    }
+
+    /// A new generation knows nothing of pauses.
+    pub(super) fn repeat_pauses(&mut self) -> Handled {
+        for sink in self.paused_sinks.clone() {
+            self.send_all(&ToWorker::CommandSink(self.at(), sink, SinkCommand::Pause))?;
+        }
+        Ok(())
+    }
+}
+
+fn unknown(state: &JobState, name: &str, names: &[String]) -> ControlError {
+    let job = &state.entry.job;
+    let known = names.iter().map(String::as_str);
+    ControlError::Invalid(match millstream_common::suggest::nearest(name, known) {
+        Some(nearest) => format!("job {job} has no sink {name}, did you mean {nearest}?"),
+        None => format!("job {job} has no sink {name}; it has {}", names.join(", ")),
+    })
+}
+
+fn sink_connector(spec: &SinkSpec) -> &'static str {
+    match spec {
+        SinkSpec::Postgres(_) => "postgres",
+        SinkSpec::Files(_) => "files",
+        SinkSpec::Kafka(_) => "kafka",
+        SinkSpec::Console(_) => "console",
+        SinkSpec::Blackhole => "blackhole",
+    }
+}

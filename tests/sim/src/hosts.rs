@@ -1,0 +1,239 @@
+//! The hosts of a simulation: real masters, real workers, and a person with a client.
+//!
+//! Built by `simulation.rs`; each closure is what the machine runs when it starts. A process that ends by itself is started again, as
+//! a service manager would. Failure: told in the trace; only the driver decides that a simulation failed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use millstream_common::client::{ControlClient, Error};
+use millstream_common::control::{ControlError, JobState, SubmitRequest};
+use millstream_common::ids::{JobName, WorkerId};
+use millstream_common::net::NetRef;
+use millstream_common::plan::SourcePlan;
+use millstream_common::plan::connector::{
+    FilesSourceSpec, KafkaTopicSpec, PostgresSinkSpec, SinkSpec,
+};
+use millstream_master::config::{self as master_config, MasterConfig};
+use millstream_master::enumerate::{EnumerateError, Enumerator};
+use millstream_master::plan::check::{
+    ExternalProbe, Folder, KafkaTopics, PostgresTable, ProbeError,
+};
+use millstream_master::{Candidacy, Entrance, Master, MasterError};
+use millstream_sinks::factory::SinkSetup;
+use millstream_sinks::sink::{Sink, SinkError};
+use millstream_worker::config::{self as worker_config, WorkerConfig};
+use millstream_worker::consume::{ConsumeError, ReaderContext, SourceReader};
+use millstream_worker::{Worker, WorkerError};
+
+use crate::outside::Outside;
+use crate::outside::kafka::{SimulatedEnumerator, SimulatedReader, Topic};
+use crate::outside::postgres::SimulatedPostgres;
+use crate::outside::store::SimulatedStore;
+use crate::surroundings::{Inline, SimulatedClock, SimulatedNet};
+use crate::trace::event;
+
+/// The job's name.
+const JOB: &str = "clicks";
+const MASTER_ADDRESSES: &str = "master-0:7070,master-1:7070";
+/// A service manager waits this long before it starts a process again.
+const RESTART_DELAY: Duration = Duration::from_millis(300);
+
+/// What a host is made from.
+#[derive(Clone)]
+pub(crate) struct Host {
+    pub(crate) name: &'static str,
+    pub(crate) outside: Arc<Outside>,
+    pub(crate) topic: Arc<Topic>,
+    /// Microseconds by which its wall clock is ahead.
+    pub(crate) ahead_us: Arc<AtomicI64>,
+    /// How often a process was started on it.
+    pub(crate) starts: Arc<AtomicU32>,
+}
+
+impl Host {
+    fn net(&self) -> NetRef {
+        Arc::new(SimulatedNet {
+            host: self.name.to_owned(),
+        })
+    }
+
+    fn clock(&self) -> Arc<SimulatedClock> {
+        Arc::new(SimulatedClock {
+            ahead_us: self.ahead_us.clone(),
+        })
+    }
+
+    fn store(&self) -> SimulatedStore {
+        SimulatedStore {
+            host: self.name.to_owned(),
+            outside: self.outside.clone(),
+        }
+    }
+
+    /// Runs a master, again and again.
+    pub(crate) async fn run_master(self) -> turmoil::Result {
+        loop {
+            event!("{} starts", self.name);
+            let ended = self.master_life().await;
+            event!("{} ended: {ended:?}", self.name);
+            tokio::time::sleep(RESTART_DELAY).await;
+        }
+    }
+
+    async fn master_life(&self) -> Result<(), MasterError> {
+        let count = self.starts.fetch_add(1, Ordering::Relaxed);
+        let config = MasterConfig {
+            net: self.net(),
+            store: Arc::new(self.store()),
+            storage_url: "simulated://storage".to_owned(),
+            clock: self.clock(),
+            blocking: Arc::new(Inline),
+            connectors: Arc::new(self.clone()),
+            listen: format!("{}:7070", self.name),
+            name: format!("{}-{count}", self.name),
+        };
+        let candidacy = Candidacy {
+            entrance: Entrance::WhenVacant,
+            cluster: "simulated".to_owned(),
+            advertise: None,
+        };
+        let mut master = Master::stand(config, candidacy).await?;
+        let ended = master.finished().await;
+        master.shutdown().await;
+        ended
+    }
+
+    /// Runs a worker, again and again.
+    pub(crate) async fn run_worker(self, slots: u32, keeps_name: bool) -> turmoil::Result {
+        loop {
+            event!("{} starts", self.name);
+            let ended = self.worker_life(slots, keeps_name).await;
+            event!("{} ended: {ended:?}", self.name);
+            tokio::time::sleep(RESTART_DELAY).await;
+        }
+    }
+
+    async fn worker_life(&self, slots: u32, keeps_name: bool) -> Result<(), WorkerError> {
+        let count = self.starts.fetch_add(1, Ordering::Relaxed);
+        let name = match keeps_name {
+            true => self.name.to_owned(),
+            false => format!("{}-{count}", self.name),
+        };
+        let config = WorkerConfig {
+            net: self.net(),
+            stores: Arc::new(self.store()),
+            connectors: Arc::new(self.clone()),
+            clock: self.clock(),
+            blocking: Arc::new(Inline),
+            master: MASTER_ADDRESSES.to_owned(),
+            slots,
+            flight_listen: format!("{}:7080", self.name),
+            advertise: None,
+            name: WorkerId(name),
+        };
+        let mut worker = Worker::start(config).await?;
+        let ended = worker.finished().await;
+        worker.shutdown().await;
+        ended
+    }
+
+    /// Submits the job and watches it to its end; goes on about whatever fails.
+    pub(crate) async fn run_client(self, sql: String) {
+        loop {
+            match self.client_life(&sql).await {
+                Ok(()) => return,
+                Err(error) => event!("client: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn client_life(&self, sql: &str) -> Result<(), Error> {
+        let name = JobName(JOB.to_owned());
+        let client = ControlClient::connect(self.net(), MASTER_ADDRESSES).await?;
+        loop {
+            match client.job(&name).await {
+                Ok(job) if job.state == JobState::Finished => {
+                    event!("job finished at epoch {}", job.epoch);
+                    return Ok(());
+                }
+                Ok(job) if job.state != JobState::Failed => {}
+                Ok(_) | Err(Error::Refused(ControlError::NotFound { .. })) => {
+                    let request = SubmitRequest {
+                        name: name.clone(),
+                        sql: sql.to_owned(),
+                        file: "clicks.sql".to_owned(),
+                        fresh: false,
+                    };
+                    let submitted = client.submit(request).await?;
+                    event!("job submitted, goes on from {:?}", submitted.resumed_from);
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
+    }
+}
+
+impl master_config::Connectors for Host {
+    fn enumerator(&self, _: &SourcePlan) -> Result<Box<dyn Enumerator>, EnumerateError> {
+        Ok(Box::new(SimulatedEnumerator {
+            topic: self.topic.clone(),
+            outside: self.outside.clone(),
+            host: self.name.to_owned(),
+        }))
+    }
+
+    fn probe(&self) -> Arc<dyn ExternalProbe> {
+        Arc::new(SimulatedProbe)
+    }
+}
+
+impl worker_config::Connectors for Host {
+    fn open_reader(
+        &self,
+        plan: &SourcePlan,
+        context: ReaderContext,
+    ) -> Result<Box<dyn SourceReader>, ConsumeError> {
+        let (topic, outside) = (self.topic.clone(), self.outside.clone());
+        let reader = SimulatedReader::new(self.name, topic, outside, plan, &context)?;
+        Ok(Box::new(reader))
+    }
+
+    fn build_sink(&self, setup: &SinkSetup) -> Result<Box<dyn Sink>, SinkError> {
+        let SinkSpec::Postgres(spec) = &setup.spec else {
+            let cause = "only postgres is simulated";
+            return Err(SinkError::refused("build sink", cause));
+        };
+        Ok(Box::new(SimulatedPostgres {
+            host: self.name.to_owned(),
+            outside: self.outside.clone(),
+            spec: spec.clone(),
+            deliverer: setup.deliverer.clone(),
+        }))
+    }
+}
+
+/// Everything that the job names is there.
+struct SimulatedProbe;
+
+#[async_trait]
+impl ExternalProbe for SimulatedProbe {
+    async fn kafka_topics(&self, spec: &KafkaTopicSpec) -> Result<KafkaTopics, ProbeError> {
+        Ok(KafkaTopics {
+            wanted: spec.topic.clone(),
+            topics: vec![spec.topic.clone()],
+        })
+    }
+
+    async fn postgres_table(&self, _: &PostgresSinkSpec) -> Result<PostgresTable, ProbeError> {
+        Ok(PostgresTable::Missing { tables: Vec::new() })
+    }
+
+    async fn folder(&self, _: &FilesSourceSpec) -> Result<Folder, ProbeError> {
+        Ok(Folder::There)
+    }
+}

@@ -1,0 +1,231 @@
+//! Postgres in memory: tables with a marker and a fence beside the rows, changed in one atomic unit.
+//!
+//! Behind the trait of all sinks, in the place of `sinks/src/postgres`. What a real transaction does at COMMIT happens at once at
+//! the server: the token and the guard are compared, the rows change, the marker moves. Keeps INV-3 and INV-4 as a server keeps them,
+//! and tells the ledger of each move. Failure: as the weather says; an ambiguous commit is an error whose rows are there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Array, AsArray, Int8Array, RecordBatch};
+use arrow::datatypes::{DataType, Int8Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::util::display::array_value_to_string;
+use async_trait::async_trait;
+use futures::StreamExt;
+use millstream_common::ids::{Epoch, Token};
+use millstream_common::plan::connector::PostgresSinkSpec;
+use millstream_sinks::sink::{
+    Applied, Cadence, Deliverer, EpochRun, Held, Rejects, RunRows, Sink, SinkError,
+};
+
+use super::weather::Failure;
+use super::{Outside, World};
+use crate::trace::event;
+
+/// A value of a row, in an order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cell {
+    Null,
+    /// Whole numbers, and times as microseconds since 1970.
+    Number(i64),
+    Text(String),
+}
+
+/// A row by the names of its columns.
+pub(crate) type Row = BTreeMap<String, Cell>;
+
+/// All tables by name.
+pub(crate) type Tables = BTreeMap<String, Table>;
+
+/// One table with what stands beside it.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    /// The newest deliverer.
+    token: Token,
+    /// By incarnation.
+    markers: BTreeMap<String, Epoch>,
+    /// By primary key.
+    keyed: BTreeMap<Vec<Cell>, Row>,
+    /// Where there is none.
+    appended: Vec<Row>,
+}
+
+impl Table {
+    /// All rows, sorted.
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        let mut rows: Vec<Row> = self.keyed.values().chain(&self.appended).cloned().collect();
+        rows.sort();
+        rows
+    }
+
+    fn change(&mut self, primary_key: &[String], changes: Vec<(Row, bool)>) {
+        for (row, is_delete) in changes {
+            if primary_key.is_empty() {
+                self.appended.push(row);
+                continue;
+            }
+            let key = primary_key.iter().map(|column| row[column].clone());
+            let key: Vec<Cell> = key.collect();
+            match is_delete {
+                true => self.keyed.remove(&key),
+                false => self.keyed.insert(key, row),
+            };
+        }
+    }
+}
+
+/// A sink into one table.
+pub(crate) struct SimulatedPostgres {
+    pub(crate) host: String,
+    pub(crate) outside: Arc<Outside>,
+    pub(crate) spec: PostgresSinkSpec,
+    pub(crate) deliverer: Deliverer,
+}
+
+fn refuse_connection() -> SinkError {
+    SinkError::unavailable("connect to postgres", "connection refused")
+}
+
+#[async_trait]
+impl Sink for SimulatedPostgres {
+    fn cadence(&self) -> Cadence {
+        Cadence {
+            run_bytes_max: 1 << 20,
+            run_epochs_max: 8,
+            gather: Duration::ZERO,
+        }
+    }
+
+    async fn fence(&mut self) -> Result<Held, SinkError> {
+        let fate = self.outside.fate(Some(&self.spec.table));
+        let (name, deliverer) = (self.spec.table.clone(), self.deliverer.clone());
+        let effect = move |world: &mut World| {
+            if fate.failure == Some(Failure::Before) {
+                return Err(refuse_connection());
+            }
+            let table = world.tables.entry(name.clone()).or_default();
+            if table.token > deliverer.token {
+                let newer = table.token;
+                event!("sink {name} refuses token {}", deliverer.token);
+                return Err(SinkError::Fenced { newer });
+            }
+            table.token = deliverer.token;
+            let marker = table.markers.get(&deliverer.incarnation.to_string());
+            let marker = marker.copied().unwrap_or_default();
+            event!("sink {name} fenced by {} at {marker}", deliverer.token);
+            match fate.failure {
+                None => Ok(Held {
+                    marker: Some(marker),
+                    begun: None,
+                }),
+                Some(_) => Err(SinkError::unavailable("fence", "connection reset")),
+            }
+        };
+        self.outside.call(&self.host, fate.delay, effect).await
+    }
+
+    async fn apply(
+        &mut self,
+        run: &EpochRun,
+        rows: &dyn RunRows,
+        _: &dyn Rejects,
+    ) -> Result<Applied, SinkError> {
+        let mut changes = Vec::new();
+        let mut batches = rows.batches();
+        while let Some(batch) = batches.next().await {
+            changes.extend(changes_of(&batch?));
+        }
+        let fate = self.outside.fate(Some(&self.spec.table));
+        let commit = Commit {
+            spec: self.spec.clone(),
+            deliverer: self.deliverer.clone(),
+            run: *run,
+            changes,
+        };
+        let effect = move |world: &mut World| match fate.failure {
+            Some(Failure::Before | Failure::Full) => Err(refuse_connection()),
+            None => commit.make(world),
+            Some(Failure::After | Failure::AfterExists) => commit
+                .make(world)
+                .and(Err(SinkError::unavailable("commit", "connection reset"))),
+        };
+        self.outside.call(&self.host, fate.delay, effect).await
+    }
+}
+
+/// A transaction at its COMMIT.
+struct Commit {
+    spec: PostgresSinkSpec,
+    deliverer: Deliverer,
+    run: EpochRun,
+    changes: Vec<(Row, bool)>,
+}
+
+impl Commit {
+    fn make(self, world: &mut World) -> Result<Applied, SinkError> {
+        let name = self.spec.table.clone();
+        let incarnation = self.deliverer.incarnation;
+        let table = world.tables.entry(name.clone()).or_default();
+        if table.token != self.deliverer.token {
+            event!("sink {name} stops token {}", self.deliverer.token);
+            return Err(SinkError::Fenced { newer: table.token });
+        }
+        let marker = table.markers.entry(incarnation.to_string()).or_default();
+        if *marker == self.run.last {
+            return Ok(Applied::default());
+        }
+        if *marker != self.run.guard {
+            return Err(SinkError::MarkerMismatch {
+                found: *marker,
+                expected: self.run.guard,
+                advice: "none in a simulation".to_owned(),
+            });
+        }
+        *marker = self.run.last;
+        let row_count = self.changes.len() as u64;
+        event!("sink {name} holds {} with {row_count} rows", self.run.last);
+        if row_count != self.run.row_count {
+            let said = self.run.row_count;
+            let what = format!("sink {name}: {row_count} rows where the log says {said}");
+            world.ledger.violated("INV-2", what);
+        }
+        world
+            .ledger
+            .delivered(&name, &self.deliverer.job, incarnation, &self.run);
+        table.change(&self.spec.primary_key, self.changes);
+        Ok(Applied {
+            row_count,
+            ..Applied::default()
+        })
+    }
+}
+
+/// The rows of a batch, each with whether it is a delete.
+fn changes_of(batch: &RecordBatch) -> Vec<(Row, bool)> {
+    let schema = batch.schema();
+    let ops: Option<&Int8Array> = batch
+        .column_by_name("_op")
+        .and_then(|column| column.as_primitive_opt::<Int8Type>());
+    let row_of = |index: usize| {
+        let cells = schema.fields().iter().zip(batch.columns());
+        let cells = cells.filter(|(field, _)| field.name() != "_op");
+        let row = cells.map(|(field, column)| (field.name().clone(), cell(column, index)));
+        (row.collect(), ops.is_some_and(|ops| ops.value(index) == 1))
+    };
+    (0..batch.num_rows()).map(row_of).collect()
+}
+
+fn cell(column: &dyn Array, index: usize) -> Cell {
+    if column.is_null(index) {
+        return Cell::Null;
+    }
+    match column.data_type() {
+        DataType::Int64 => Cell::Number(column.as_primitive::<Int64Type>().value(index)),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            let times = column.as_primitive::<TimestampMicrosecondType>();
+            Cell::Number(times.value(index))
+        }
+        _ => Cell::Text(array_value_to_string(column, index).unwrap_or_default()),
+    }
+}

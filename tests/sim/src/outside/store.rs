@@ -1,0 +1,131 @@
+//! Object storage in memory, with the semantics of S3: create-only, whole objects, answers that may be lost.
+//!
+//! One [`SimulatedStore`] a host, all over the same objects. Log objects go through the ledger as they are created. Failure: as the
+//! weather says; an applied create may be answered with an error, or with "exists", as a retrying client sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use millstream_common::store::{self, Error, Store, StoreRef};
+use millstream_worker::config::OpenStore;
+
+use super::weather::Failure;
+use super::{Outside, World};
+use crate::trace::{self, event};
+
+/// The storage as one host reaches it.
+#[derive(Clone)]
+pub(crate) struct SimulatedStore {
+    pub(crate) host: String,
+    pub(crate) outside: Arc<Outside>,
+}
+
+fn unavailable(key: &str, cause: &str) -> Error {
+    Error::Unavailable {
+        key: key.to_owned(),
+        cause: cause.to_owned(),
+    }
+}
+
+impl SimulatedStore {
+    /// One call: `effect` on the objects, between the failures that the weather brings.
+    async fn call<T: Send + 'static>(
+        &self,
+        verb: &'static str,
+        key: &str,
+        effect: impl FnOnce(&mut World) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let fate = self.outside.fate(None);
+        let (host, name) = (self.host.clone(), key.to_owned());
+        let is_write = matches!(verb, "create" | "put");
+        let effect = move |world: &mut World| {
+            let result = match fate.failure {
+                Some(Failure::Before) => Err(unavailable(&name, "503 slow down")),
+                Some(Failure::Full) if is_write => Err(unavailable(&name, "no space left")),
+                None | Some(Failure::Full) => effect(world),
+                Some(Failure::After) if verb == "get" => {
+                    Err(unavailable(&name, "the body ended early"))
+                }
+                Some(Failure::AfterExists) if verb == "create" => {
+                    effect(world).and(Err(Error::Exists { key: name.clone() }))
+                }
+                Some(Failure::After | Failure::AfterExists) => {
+                    effect(world).and(Err(unavailable(&name, "connection reset")))
+                }
+            };
+            let outcome = match &result {
+                Ok(_) => "done".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            event!("store {host} {verb} {name}: {outcome}");
+            result
+        };
+        self.outside.call(&self.host, fate.delay, effect).await
+    }
+}
+
+#[async_trait]
+impl Store for SimulatedStore {
+    async fn create(&self, key: &str, value: Bytes) -> Result<(), Error> {
+        let name = key.to_owned();
+        let create = move |world: &mut World| {
+            if world.objects.contains_key(&name) {
+                return Err(Error::Exists { key: name });
+            }
+            event!("object {name} {:08x}", trace::digest(&value));
+            world.objects.insert(name.clone(), value);
+            if name.starts_with("log/") {
+                world.ledger.log_grew(&world.objects);
+            }
+            Ok(())
+        };
+        self.call("create", key, create).await
+    }
+
+    async fn put(&self, key: &str, value: Bytes) -> Result<(), Error> {
+        let name = key.to_owned();
+        let put = move |world: &mut World| {
+            world.objects.insert(name, value);
+            Ok(())
+        };
+        self.call("put", key, put).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, Error> {
+        let name = key.to_owned();
+        let get = move |world: &mut World| Ok(world.objects.get(&name).cloned());
+        self.call("get", key, get).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let prefix_owned = prefix.to_owned();
+        let list = move |world: &mut World| {
+            let from = world.objects.range(prefix_owned.clone()..);
+            let keys = from.map(|(key, _)| key.clone());
+            Ok(keys
+                .take_while(|key| key.starts_with(&prefix_owned))
+                .collect())
+        };
+        self.call("list", prefix, list).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Error> {
+        let name = key.to_owned();
+        let delete = move |world: &mut World| {
+            world.objects.remove(&name);
+            Ok(())
+        };
+        self.call("delete", key, delete).await
+    }
+}
+
+/// Opening it takes a moment and cannot fail.
+#[async_trait]
+impl OpenStore for SimulatedStore {
+    async fn open(&self, _: &str) -> Result<StoreRef, store::Error> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        Ok(Arc::new(self.clone()))
+    }
+}

@@ -1,0 +1,129 @@
+//! Processes: one forked child a seed, so that every global counter and every lazily made key starts alike.
+//!
+//! Called by `pool.rs` from the one thread of the parent. A child runs its seed on a fresh thread (thread-locals hold hash keys
+//! too), writes its answer into a pipe and ends. Failure: a panic anywhere in a child, also in a task that nobody joins, ends
+//! it with the panic's text as the answer; a child that takes too much real time is ended by the kernel's alarm.
+
+#![allow(
+    unsafe_code,
+    reason = "fork, pipe, waitpid and personality have no safe form in std"
+)]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+
+/// Real seconds that one seed may take: far above the slowest, so that only a livelock meets it.
+const CHILD_SECONDS_MAX: u32 = 120;
+
+/// A running child.
+pub(crate) struct Child {
+    process: libc::pid_t,
+    pipe: File,
+}
+
+/// Starts this program anew without address randomisation, unless it runs so: hash maps of some crates take part of
+/// their keys from addresses. Where the kernel forbids it, a batch is still equal in itself, but perhaps not its replay.
+pub(crate) fn fix_addresses() -> std::io::Result<()> {
+    const ASK: libc::c_ulong = 0xffff_ffff;
+    // SAFETY: the argument asks for the present value and changes nothing.
+    let now = unsafe { libc::personality(ASK) };
+    if now < 0 || now & libc::ADDR_NO_RANDOMIZE != 0 {
+        return Ok(());
+    }
+    let wanted = (now | libc::ADDR_NO_RANDOMIZE) as libc::c_ulong;
+    // SAFETY: changes only where the kernel places the next program.
+    if unsafe { libc::personality(wanted) } < 0 {
+        return Ok(());
+    }
+    let program = std::env::current_exe()?;
+    let arguments = std::env::args_os().skip(1);
+    Err(std::process::Command::new(program).args(arguments).exec())
+}
+
+/// Runs `work` in a child; its answer, or the text of its panic, comes out of the pipe.
+pub(crate) fn fork(work: impl FnOnce() -> Vec<u8> + Send + 'static) -> std::io::Result<Child> {
+    let mut ends: [RawFd; 2] = [0; 2];
+    // SAFETY: `ends` has room for the two descriptors.
+    if unsafe { libc::pipe(ends.as_mut_ptr()) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: both descriptors were made above and belong to nobody else.
+    let (read, write) = unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
+    // SAFETY: the parent has one thread, so the child inherits no lock that another thread held.
+    let process = unsafe { libc::fork() };
+    match process {
+        0 => {
+            drop(read);
+            be_child(File::from(write), work)
+        }
+        failed if failed < 0 => Err(std::io::Error::last_os_error()),
+        process => {
+            drop(write);
+            Ok(Child {
+                process,
+                pipe: File::from(read),
+            })
+        }
+    }
+}
+
+fn be_child(mut pipe: File, work: impl FnOnce() -> Vec<u8> + Send + 'static) -> ! {
+    // SAFETY: without a handler the alarm ends this process, which is what it is for.
+    unsafe { libc::alarm(CHILD_SECONDS_MAX) };
+    if let Ok(copy) = pipe.try_clone() {
+        let copy = std::sync::Mutex::new(copy);
+        std::panic::set_hook(Box::new(move |panic| {
+            if let Ok(mut pipe) = copy.lock() {
+                // Nobody is left to be told that the answer could not be written.
+                let _ = write!(pipe, "panic: {panic}");
+            }
+            end(1)
+        }));
+    }
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a fresh thread has fresh thread-locals"
+    )]
+    let answer = std::thread::spawn(work).join();
+    // A panic has ended the process in the hook.
+    let written = pipe.write_all(&answer.unwrap_or_default());
+    end(i32::from(written.is_err()))
+}
+
+/// Ends at once: the destructors of globals would run against the virtual clock.
+fn end(code: i32) -> ! {
+    // SAFETY: ends the process; nothing of it is needed any more.
+    unsafe { libc::_exit(code) }
+}
+
+/// Waits until one of `children` has ended; takes it out and tells its place among them and its answer.
+pub(crate) fn wait(children: &mut Vec<Child>) -> std::io::Result<(usize, Result<Vec<u8>, String>)> {
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is a place for the answer.
+        let ended = unsafe { libc::waitpid(-1, &mut status, 0) };
+        if ended < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        let Some(place) = children.iter().position(|child| child.process == ended) else {
+            continue;
+        };
+        let mut answer = Vec::new();
+        children.swap_remove(place).pipe.read_to_end(&mut answer)?;
+        let result = match () {
+            () if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGALRM => {
+                Err(format!("took more than {CHILD_SECONDS_MAX} real seconds"))
+            }
+            () if libc::WIFSIGNALED(status) => {
+                Err(format!("ended by signal {}", libc::WTERMSIG(status)))
+            }
+            () if libc::WEXITSTATUS(status) != 0 => {
+                Err(String::from_utf8_lossy(&answer).into_owned())
+            }
+            () => Ok(answer),
+        };
+        return Ok((place, result));
+    }
+}
