@@ -100,6 +100,7 @@ impl ControlBackend for Script {
             lag_age_ms: Some(1_500),
             paused: command == SinkCommand::Pause,
             rows_delivered: 7,
+            rows_refused: 1,
             cause: None,
             worker: None,
         })
