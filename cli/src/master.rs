@@ -15,6 +15,7 @@ use millstream_common::time::SystemClock;
 use millstream_master::config::MasterConfig;
 
 use crate::arguments::storage_url;
+use crate::retention::RetentionArguments;
 use crate::{interrupts, output, process};
 
 /// What stands in front of the address on stdout.
@@ -31,6 +32,8 @@ pub(crate) struct Arguments {
     /// Its name in the log, for people.
     #[arg(long, default_value = "master")]
     name: String,
+    #[command(flatten)]
+    retention: RetentionArguments,
     #[command(flatten)]
     parent: Parent,
 }
@@ -67,6 +70,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         blocking,
         listen: arguments.listen,
         name: arguments.name,
+        retention: arguments.retention.into(),
     };
     let mut master = process::start_master(config).await?;
     output::print(&format!("{LISTENING}{}\n", master.address()))?;

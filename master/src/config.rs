@@ -7,6 +7,8 @@ use millstream_common::net::NetRef;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
 
+use crate::retention::Retention;
+
 /// A master's surroundings.
 #[derive(Clone)]
 pub struct MasterConfig {
@@ -24,4 +26,6 @@ pub struct MasterConfig {
     pub listen: String,
     /// Its name in the log, for people.
     pub name: String,
+    /// How long what is not needed any more is kept.
+    pub retention: Retention,
 }

@@ -1,7 +1,7 @@
 //! The control plane: plans jobs, assigns their tasks and splits to workers, commits their epochs. Sees no row.
 //!
 //! In reading order: a submission is planned ([`plan`]), its splits are found (`enumerate`), placed ([`assign`]), run by
-//! a [`job`], committed epoch by epoch ([`checkpoint`]) in the log ([`log_actor`]).
+//! a [`job`], committed epoch by epoch ([`checkpoint`]) in the log ([`log_actor`]). What nothing needs any more is collected ([`retention`]).
 
 pub mod assign;
 pub mod backend;
@@ -15,6 +15,7 @@ pub mod master;
 pub mod plan;
 pub mod probe;
 pub mod replay;
+pub mod retention;
 pub mod service;
 pub mod supervisor;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use millstream_common::error::chain;
 use millstream_common::ids::{Seq, Term, nonce};
-use millstream_common::log::{self, Entry, LogObject};
+use millstream_common::log::{Entry, LogObject};
 use millstream_common::store::StoreRef;
 use ractor::{Actor, ActorRef};
 use tokio::sync::oneshot;
@@ -20,22 +20,20 @@ use crate::backend::Backend;
 use crate::cluster::link::LinkService;
 use crate::config::MasterConfig;
 use crate::log_actor::{LogActor, LogConfig, OnTrouble, append_until_settled};
-use crate::replay::replay;
+use crate::retention::collector_actor::{CollectorActor, CollectorConfig};
+use crate::retention::history::{HistoryError, read_history};
 use crate::service;
 use crate::supervisor::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 
 /// Why a master could not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum MasterError {
-    /// The log cannot be read.
+    /// The log cannot be read, or holds epochs that do not form a chain.
     #[error("read the log: {0}")]
-    Log(#[from] log::Error),
+    Log(#[from] HistoryError),
     /// This master may not write the log.
     #[error("{0}")]
     Fenced(#[from] crate::log_actor::Stopped),
-    /// The log holds epochs that do not form a chain.
-    #[error("read the log: {0}")]
-    Chain(#[from] log::entry::BrokenChain),
     /// Its address is taken or wrong.
     #[error("{0}; choose another with --listen")]
     Listen(#[from] std::io::Error),
@@ -56,8 +54,7 @@ impl Master {
     /// Takes the reign and serves.
     pub async fn start(config: MasterConfig) -> Result<Self, MasterError> {
         let (term, next) = take_reign(&config.store, &config.name).await?;
-        let objects = log::read_all(&config.store).await?;
-        let jobs = replay(log::canonical(&objects))?;
+        let jobs = read_history(&config.store).await?.jobs;
         info!(%term, log = next.0 - 1, jobs = jobs.len(), "master starts");
 
         let listener = config.net.listen(&config.listen).await?;
@@ -148,6 +145,15 @@ async fn start_actors(
     };
     let spawned = Actor::spawn(None, SupervisorActor, supervisor_config).await;
     let (supervisor, handle) = spawned.map_err(failed)?;
+    let collector = CollectorConfig {
+        store: config.store.clone(),
+        clock: config.clock.clone(),
+        retention: config.retention,
+        supervisor: supervisor.clone(),
+    };
+    let parent = supervisor.get_cell();
+    let spawned = Actor::spawn_linked(None, CollectorActor, collector, parent).await;
+    spawned.map_err(failed)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let ended = handle.await;
@@ -180,14 +186,8 @@ async fn tell_trouble(
 /// Appends the Fence entry; returns the new term and the first free position behind it. Of two masters that want the same
 /// term one gets it, and the other is fenced (INV-4).
 async fn take_reign(store: &StoreRef, name: &str) -> Result<(Term, Seq), MasterError> {
-    let objects = log::read_all(store).await?;
-    let newest = objects
-        .iter()
-        .map(|(_, object)| object.term)
-        .max()
-        .unwrap_or_default();
-    let end = objects.last().map(|(seq, _)| *seq).unwrap_or_default();
-    let term = newest.next();
+    let history = read_history(store).await?;
+    let term = history.term.next();
     let object = LogObject {
         term,
         nonce: nonce(),
@@ -197,7 +197,7 @@ async fn take_reign(store: &StoreRef, name: &str) -> Result<(Term, Seq), MasterE
         }],
     };
     let quiet: OnTrouble = Arc::new(|_| {});
-    let landed = append_until_settled(store, end.next(), &object, &quiet).await?;
+    let landed = append_until_settled(store, history.through.next(), &object, &quiet).await?;
     Ok((term, landed.seq().next()))
 }
 

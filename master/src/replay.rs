@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use millstream_common::ids::{Generation, JobName, Seq};
-use millstream_common::log::Entry;
+use millstream_common::ids::{Generation, Incarnation, JobName, Seq, Term};
 use millstream_common::log::entry::{BrokenChain, JobEnd, JobEntry, JobProgress, generation_of};
+use millstream_common::log::{Entry, LogObject};
+use serde::{Deserialize, Serialize};
 
 /// A job as the log tells it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReplayedJob {
     /// As submitted, in its newest life.
     pub entry: JobEntry,
@@ -22,65 +23,104 @@ pub struct ReplayedJob {
     pub generation: Generation,
 }
 
+/// What the log comes to, folded object by object.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Replay {
+    /// The last position folded.
+    pub through: Seq,
+    /// The newest term; an object of an older one does not count (INV-4).
+    pub term: Term,
+    /// The jobs.
+    pub jobs: BTreeMap<JobName, ReplayedJob>,
+}
+
+impl Replay {
+    /// Folds the object at the next position.
+    pub fn take(&mut self, seq: Seq, object: &LogObject) -> Result<(), BrokenChain> {
+        self.through = seq;
+        if object.term < self.term {
+            return Ok(());
+        }
+        self.term = object.term;
+        object
+            .entries
+            .iter()
+            .try_for_each(|entry| fold(&mut self.jobs, seq, entry))
+    }
+}
+
 /// The jobs that canonical `entries` tell of.
 pub fn replay<'a>(
     entries: impl IntoIterator<Item = (Seq, &'a Entry)>,
 ) -> Result<BTreeMap<JobName, ReplayedJob>, BrokenChain> {
-    let mut jobs: BTreeMap<JobName, ReplayedJob> = BTreeMap::new();
+    let mut jobs = BTreeMap::new();
     for (seq, entry) in entries {
-        match entry {
-            Entry::Fence { .. } => {}
-            Entry::Assign(assign) => {
-                let job = jobs.get_mut(&assign.job);
-                if let Some(job) = job.filter(|job| job.entry.incarnation == assign.incarnation) {
-                    job.generation = generation_of(seq);
-                }
+        fold(&mut jobs, seq, entry)?;
+    }
+    Ok(jobs)
+}
+
+fn fold(
+    jobs: &mut BTreeMap<JobName, ReplayedJob>,
+    seq: Seq,
+    entry: &Entry,
+) -> Result<(), BrokenChain> {
+    match entry {
+        Entry::Fence { .. } => {}
+        Entry::Assign(assign) => {
+            if let Some(job) = life_of(jobs, &assign.job, assign.incarnation) {
+                job.generation = generation_of(seq);
             }
-            Entry::Job(job) => {
-                let replayed = ReplayedJob {
-                    entry: job.as_ref().clone(),
-                    progress: JobProgress::default(),
-                    end: None,
-                    generation: Generation::default(),
-                };
-                jobs.insert(job.job.clone(), replayed);
+        }
+        Entry::Job(job) => {
+            let replayed = ReplayedJob {
+                entry: job.as_ref().clone(),
+                progress: JobProgress::default(),
+                end: None,
+                generation: Generation::default(),
+            };
+            jobs.insert(job.job.clone(), replayed);
+        }
+        Entry::Epoch(epoch) => {
+            let job = life_of(jobs, &epoch.job, epoch.incarnation);
+            if let Some(job) = job.filter(|job| job.generation == epoch.generation) {
+                job.progress.apply(epoch)?;
+                job.progress.forget_delivered(job.entry.plan.sinks.len());
             }
-            Entry::Epoch(epoch) => {
-                let job = jobs.get_mut(&epoch.job);
-                let counts = |job: &&mut ReplayedJob| {
-                    job.entry.incarnation == epoch.incarnation && job.generation == epoch.generation
-                };
-                if let Some(job) = job.filter(counts) {
-                    job.progress.apply(epoch)?;
-                    job.progress.forget_delivered(job.entry.plan.sinks.len());
-                }
+        }
+        Entry::Ended {
+            job,
+            incarnation,
+            end,
+        } => {
+            if let Some(job) = life_of(jobs, job, *incarnation) {
+                job.end = Some(end.clone());
             }
-            Entry::Ended {
-                job,
-                incarnation,
-                end,
-            } => {
-                let job = jobs.get_mut(job);
-                if let Some(job) = job.filter(|job| job.entry.incarnation == *incarnation) {
-                    job.end = Some(end.clone());
-                }
-            }
-            Entry::Resumed { job, incarnation } => {
-                let job = jobs.get_mut(job);
-                if let Some(job) = job.filter(|job| job.entry.incarnation == *incarnation) {
-                    job.end = None;
-                }
+        }
+        Entry::Resumed { job, incarnation } => {
+            if let Some(job) = life_of(jobs, job, *incarnation) {
+                job.end = None;
             }
         }
     }
-    Ok(jobs)
+    Ok(())
+}
+
+/// The job of that name, if this is its life.
+fn life_of<'a>(
+    jobs: &'a mut BTreeMap<JobName, ReplayedJob>,
+    name: &JobName,
+    incarnation: Incarnation,
+) -> Option<&'a mut ReplayedJob> {
+    let job = jobs.get_mut(name);
+    job.filter(|job| job.entry.incarnation == incarnation)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use millstream_common::ids::{Epoch, Incarnation};
+    use millstream_common::ids::Epoch;
     use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry};
     use millstream_common::plan::{JobPlan, JobSettings};
 

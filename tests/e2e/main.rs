@@ -15,6 +15,7 @@ mod generate;
 mod join_and_leave;
 mod master_crash;
 mod refused_rows;
+mod retention;
 mod run;
 mod services_down;
 mod storage_down;

@@ -62,6 +62,7 @@ impl Script {
             submitted_at_us: 0,
             last_recovery_ms: None,
             checkpoint_interval_ms: 1000,
+            storage: None,
         }
     }
 }

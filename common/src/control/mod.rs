@@ -7,7 +7,7 @@ mod error;
 mod view;
 
 pub use error::ControlError;
-pub use view::{CheckpointView, JobState, JobView, SinkView, SourceView, WorkerView};
+pub use view::{CheckpointView, JobState, JobView, SinkView, SourceView, StorageUse, WorkerView};
 
 use serde::Serialize;
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_common::blocking::BlockingRef;
-use millstream_common::control::{CheckpointView, JobView, StopMode, Stopped};
+use millstream_common::control::{CheckpointView, JobView, StopMode, Stopped, StorageUse};
 use millstream_common::error::Failure;
 use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
 use millstream_common::link::{BarrierKind, ToMaster, ToWorker};
@@ -105,6 +105,8 @@ pub enum JobMessage {
     Due(Due),
     /// The log cannot be written, or can again.
     LogTroubled(Option<String>),
+    /// The collector has looked at what storage holds for the job.
+    StorageUsed(StorageUse),
     /// End the job.
     Stop {
         /// How.
@@ -217,6 +219,8 @@ pub(super) struct Observed {
     pub(super) sink_causes: BTreeMap<SinkIndex, String>,
     pub(super) sink_rows: BTreeMap<SinkIndex, u64>,
     pub(super) checkpoints: VecDeque<CheckpointView>,
+    /// As of the collector's last look.
+    pub(super) storage: Option<StorageUse>,
 }
 
 /// The actor.
@@ -283,6 +287,10 @@ impl Actor for JobActor {
             JobMessage::Discovered { source, result } => state.discovered(source, result),
             JobMessage::Due(due) => state.due(due),
             JobMessage::LogTroubled(trouble) => state.log_troubled(trouble),
+            JobMessage::StorageUsed(used) => {
+                state.observed.storage = Some(used);
+                Ok(())
+            }
             JobMessage::Stop { mode, reply } => state.stop(mode, reply),
             JobMessage::View(reply) => state.answer(reply, JobState::view),
             JobMessage::Shares(reply) => state.answer(reply, JobState::shares),

@@ -83,6 +83,7 @@ impl JobState {
                 .last()
                 .map(|took| took.as_millis() as u64),
             checkpoint_interval_ms: self.entry.plan.settings.checkpoint_interval_ms,
+            storage: self.observed.storage,
         }
     }
 
