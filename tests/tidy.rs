@@ -35,6 +35,8 @@ const USES: &[(&str, &[&str])] = &[
             "master/src/enumerate/",
             "master/src/probe/",
             "worker/src/consume/kafka/",
+            "sinks/src/kafka/",
+            "sinks/tests/",
             "cli/src/demo/",
             "cli/src/logs.rs",
             "tests/",
@@ -67,14 +69,20 @@ const USES: &[(&str, &[&str])] = &[
     ),
     ("millstream_master", &["master/", "cli/", "tests/"]),
     ("millstream_worker", &["worker/", "cli/", "tests/"]),
-    ("millstream_sinks", &["sinks/", "worker/", "tests/"]),
+    (
+        "millstream_sinks",
+        &["sinks/", "worker/", "master/src/probe/", "tests/"],
+    ),
 ];
 
 /// The crates of the workspace that each manifest may name.
 const MANIFESTS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("common", &["millstream-proto"]),
-    ("master", &["millstream-common", "millstream-proto"]),
+    (
+        "master",
+        &["millstream-common", "millstream-proto", "millstream-sinks"],
+    ),
     ("sinks", &["millstream-common"]),
     (
         "worker",

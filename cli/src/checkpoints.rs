@@ -3,18 +3,17 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use millstream_common::client::ControlClient;
 use millstream_common::control::CheckpointView;
 
-use crate::arguments::{Form, MasterAddress};
+use crate::reading::Reading;
 use crate::table::{self, Align, Column};
-use crate::{output, text};
+use crate::text;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    master: MasterAddress,
-    #[command(flatten)]
-    form: Form,
+    reading: Reading,
     /// The job's name.
     name: String,
     /// How many to list.
@@ -23,14 +22,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let client = arguments.master.connect().await?;
     let name = arguments.name.as_str().into();
-    let checkpoints = client.checkpoints(&name, arguments.limit).await?;
-    match arguments.form.json {
-        true => output::print_json(&checkpoints)?,
-        false => output::print(&render(&checkpoints))?,
-    }
-    Ok(ExitCode::SUCCESS)
+    let ask = async |client: ControlClient| client.checkpoints(&name, arguments.limit).await;
+    let reading = &arguments.reading;
+    reading.print(ask, |checkpoints| render(checkpoints)).await
 }
 
 const COLUMNS: [Column; 8] = [

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use futures::future::{BoxFuture, FutureExt};
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
 use millstream_common::client::{self, ControlClient};
 use millstream_common::control::{JobView, StopMode, Stopped};
 use millstream_common::ids::JobName;
@@ -49,7 +49,7 @@ pub(crate) async fn follow(
     client: &ControlClient,
     name: &JobName,
     on_interrupt: OnInterrupt,
-    interrupts: &mut BoxStream<'static, ()>,
+    interrupts: &mut (impl Stream<Item = ()> + Unpin),
     progress: &mut Progress,
 ) -> anyhow::Result<End> {
     let mut jobs = watch(client, name);
@@ -165,6 +165,10 @@ impl Watch {
             }
             self.retry_count += 1;
             tokio::time::sleep(RETRY_INTERVAL).await;
+            // Another master may reign now; where none answers, the old one is asked again.
+            if let Ok(client) = self.client.reconnect().await {
+                self.client = client;
+            }
         }
         None
     }

@@ -3,30 +3,25 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use millstream_common::client::ControlClient;
 use millstream_common::control::{JobView, SinkView, SourceView};
 
-use crate::arguments::{Form, MasterAddress};
+use crate::reading::Reading;
 use crate::table::{self, Align, Column};
-use crate::{output, text};
+use crate::text;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    master: MasterAddress,
-    #[command(flatten)]
-    form: Form,
+    reading: Reading,
     /// The job's name.
     name: String,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let client = arguments.master.connect().await?;
-    let job = client.job(&arguments.name.as_str().into()).await?;
-    match arguments.form.json {
-        true => output::print_json(&job)?,
-        false => output::print(&render(&job))?,
-    }
-    Ok(ExitCode::SUCCESS)
+    let name = arguments.name.as_str().into();
+    let ask = async |client: ControlClient| client.job(&name).await;
+    arguments.reading.print(ask, render).await
 }
 
 /// The job, then a table of its sources and one of its sinks.

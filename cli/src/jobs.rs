@@ -3,27 +3,23 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use millstream_common::client::ControlClient;
 use millstream_common::control::JobView;
 
-use crate::arguments::{Form, MasterAddress};
+use crate::reading::Reading;
 use crate::table::{self, Align, Column};
-use crate::{output, text};
+use crate::text;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    master: MasterAddress,
-    #[command(flatten)]
-    form: Form,
+    reading: Reading,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let jobs = arguments.master.connect().await?.jobs().await?;
-    match arguments.form.json {
-        true => output::print_json(&jobs)?,
-        false => output::print(&render(&jobs))?,
-    }
-    Ok(ExitCode::SUCCESS)
+    let ask = async |client: ControlClient| client.jobs().await;
+    let reading = &arguments.reading;
+    reading.print(ask, |jobs| render(jobs)).await
 }
 
 const COLUMNS: [Column; 8] = [

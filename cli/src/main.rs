@@ -19,6 +19,7 @@ mod output;
 mod parameters;
 mod process;
 mod progress;
+mod reading;
 mod retention;
 mod run;
 mod stop;

@@ -1,7 +1,7 @@
 //! `millstream master`: the control plane as a process.
 //!
-//! Prints its address on stdout, so that whoever started it on a free port learns which. Ctrl-C and
-//! SIGTERM end it; jobs go on with the next master on the same storage.
+//! Prints its address on stdout, so that whoever started it on a free port learns which. Of several on one storage one
+//! reigns, the others stand by. Ctrl-C and SIGTERM end it; jobs go on with the next master on the same storage.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use millstream_common::net::TcpNet;
 use millstream_common::store;
 use millstream_common::time::SystemClock;
 use millstream_master::config::MasterConfig;
+use millstream_master::{Candidacy, Entrance};
 
 use crate::arguments::storage_url;
 use crate::retention::RetentionArguments;
@@ -26,9 +27,15 @@ pub(crate) struct Arguments {
     /// Where to serve clients and workers; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
     listen: String,
-    /// The log, state and segments: a folder, file:// or s3://; nothing else is durable.
+    /// The log, state and segments: a folder, file:// or s3://; nothing else is durable. A second master on it stands by.
     #[arg(long, env = "MILLSTREAM_STORAGE", value_name = "URL")]
     storage: String,
+    /// The cluster's name; a storage that belongs to another one is refused.
+    #[arg(long, env = "MILLSTREAM_CLUSTER", default_value = "default", value_parser = cluster_name)]
+    cluster: String,
+    /// How clients and workers reach it, where that is not where it listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
     /// Its name in the log, for people.
     #[arg(long, default_value = "master")]
     name: String,
@@ -72,7 +79,12 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         name: arguments.name,
         retention: arguments.retention.into(),
     };
-    let mut master = process::start_master(config).await?;
+    let candidacy = Candidacy {
+        entrance: Entrance::WhenVacant,
+        cluster: arguments.cluster,
+        advertise: arguments.advertise,
+    };
+    let mut master = process::stand_as_master(config, candidacy).await?;
     output::print(&format!("{LISTENING}{}\n", master.address()))?;
     tokio::select! {
         ended = master.finished() => {
@@ -84,4 +96,13 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     interrupts::unless_again(&mut interrupts, master.shutdown()).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A name is shown to people and compared byte by byte.
+fn cluster_name(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    match !text.is_empty() && text.bytes().all(is_plain) {
+        true => Ok(text.to_owned()),
+        false => Err("write letters, digits, '-' and '_'".to_owned()),
+    }
 }

@@ -27,13 +27,8 @@ pub(crate) fn print_problems(problems: &[Problem], file: &str, sql: &str) {
 
 /// Prints what is allowed but may not be meant, on stderr.
 pub(crate) fn print_warnings(warnings: &[Problem], file: &str, sql: &str) {
-    let marked: Vec<Problem> = warnings
-        .iter()
-        .cloned()
-        .map(|warning| Problem {
-            message: format!("warning: {}", warning.message),
-            ..warning
-        })
-        .collect();
-    eprint!("{}", problem::render(&marked, file, sql));
+    for warning in warnings {
+        let shown = problem::render(std::slice::from_ref(warning), file, sql);
+        eprint!("warning: {shown}");
+    }
 }

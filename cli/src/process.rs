@@ -7,6 +7,7 @@ use millstream_common::blocking::ThreadPool;
 use millstream_common::plan::JobPlan;
 use millstream_common::problem::Problem;
 use millstream_common::secret;
+use millstream_master::Candidacy;
 pub(crate) use millstream_master::Master;
 use millstream_master::config::MasterConfig;
 use millstream_master::plan::{self, PlannedJob};
@@ -15,7 +16,15 @@ pub(crate) use millstream_worker::Worker;
 use millstream_worker::config::WorkerConfig;
 use serde::Serialize;
 
-/// Starts a master.
+/// Starts a master that reigns when no other does.
+pub(crate) async fn stand_as_master(
+    config: MasterConfig,
+    candidacy: Candidacy,
+) -> anyhow::Result<Master> {
+    Ok(Master::stand(config, candidacy).await?)
+}
+
+/// Starts a master that reigns at once.
 pub(crate) async fn start_master(config: MasterConfig) -> anyhow::Result<Master> {
     Ok(Master::start(config).await?)
 }

@@ -149,6 +149,8 @@ mod tests {
             last_recovery_ms: None,
             checkpoint_interval_ms: 1000,
             storage: None,
+            stages: Vec::new(),
+            rows_unaccounted: 0,
         }
     }
 
@@ -172,6 +174,7 @@ mod tests {
             marker: Epoch(3),
             lag_epochs: 38,
             rows_delivered: 0,
+            rows_refused: 0,
             cause: Some("connection refused".to_owned()),
             worker: None,
         });

@@ -65,7 +65,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Submits; problems of the SQL are printed, `None` then.
+/// Submits; warnings and problems of the SQL are printed, `None` if there are problems.
 pub(crate) async fn submit(
     client: &ControlClient,
     name: &JobName,
@@ -79,7 +79,10 @@ pub(crate) async fn submit(
         fresh,
     };
     match client.submit(request).await {
-        Ok(submitted) => Ok(Some(submitted)),
+        Ok(submitted) => {
+            output::print_warnings(&submitted.warnings, &text.file, &text.sql);
+            Ok(Some(submitted))
+        }
         Err(client::Error::Refused(ControlError::Problems(problems))) => {
             output::print_problems(&problems, &text.file, &text.sql);
             Ok(None)

@@ -3,27 +3,23 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use millstream_common::client::ControlClient;
 use millstream_common::control::WorkerView;
 
-use crate::arguments::{Form, MasterAddress};
+use crate::reading::Reading;
 use crate::table::{self, Align, Column};
-use crate::{output, text};
+use crate::text;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    master: MasterAddress,
-    #[command(flatten)]
-    form: Form,
+    reading: Reading,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let workers = arguments.master.connect().await?.workers().await?;
-    match arguments.form.json {
-        true => output::print_json(&workers)?,
-        false => output::print(&render(&workers))?,
-    }
-    Ok(ExitCode::SUCCESS)
+    let ask = async |client: ControlClient| client.workers().await;
+    let reading = &arguments.reading;
+    reading.print(ask, |workers| render(workers)).await
 }
 
 const COLUMNS: [Column; 9] = [

@@ -4,9 +4,10 @@
 //! refusal of the master is the same [`ControlError`] that the master made; everything else names
 //! the address and the next step.
 
+use std::fmt;
 use std::time::Duration;
 
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
 use millstream_proto::v1::{self, control_client};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
@@ -25,8 +26,10 @@ const READ_DEADLINE: Duration = Duration::from_secs(10);
 const SUBMIT_DEADLINE: Duration = Duration::from_secs(60);
 /// The master waits thirty seconds for sinks to hold the last epoch, then answers anyway.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
-/// One address has this long to answer before the next one is tried.
+/// An address has this long to answer.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// The others have this long once one has refused.
+const OTHERS_DEADLINE: Duration = Duration::from_secs(1);
 /// Answers are lists of jobs, workers or epochs: far below this.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -84,49 +87,112 @@ impl Error {
 }
 
 /// Talks to one master. Clones share the connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ControlClient {
     client: control_client::ControlClient<Channel>,
     address: String,
+    net: NetRef,
+    /// Where the active master may be.
+    addresses: String,
+}
+
+impl fmt::Debug for ControlClient {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "ControlClient({} of {})",
+            self.address, self.addresses
+        )
+    }
 }
 
 impl ControlClient {
-    /// Connects to the first of `addresses` (separated by commas) that answers as an active master.
+    /// Connects to the one of `addresses` (separated by commas) that answers as the active master. All are asked at once, for one
+    /// that hangs must not hide the next; where one that stands by names the active one, that is asked too.
     pub async fn connect(net: NetRef, addresses: &str) -> Result<Self, Error> {
-        let mut causes = Vec::new();
         let named = addresses.split(',').map(str::trim);
+        let mut asked: Vec<String> = Vec::new();
         for address in named.filter(|address| !address.is_empty()) {
-            match Self::try_address(&net, address).await {
-                Ok(client) => return Ok(client),
-                Err(cause) => causes.push(format!("{address} ({cause})")),
+            if !asked.iter().any(|known| known == address) {
+                asked.push(address.to_owned());
             }
         }
-        if causes.is_empty() {
-            causes.push("no address is given".to_owned());
+        let mut tries: FuturesUnordered<_> = asked
+            .iter()
+            .map(|address| Self::try_address(net.clone(), address.clone()))
+            .collect();
+        let mut causes = Vec::new();
+        // Once one has answered, one that hangs is not waited for as long as if it were the only one.
+        let patience = |refused: usize| match refused {
+            0 => CONNECT_DEADLINE,
+            _ => OTHERS_DEADLINE,
+        };
+        while let Ok(Some(tried)) = tokio::time::timeout(patience(causes.len()), tries.next()).await
+        {
+            let refusal = match tried {
+                Ok((client, address)) => {
+                    return Ok(Self {
+                        client,
+                        address,
+                        net,
+                        addresses: asked.join(","),
+                    });
+                }
+                Err(refusal) => refusal,
+            };
+            if let Some(active) = refusal.active
+                && !asked.contains(&active)
+            {
+                asked.push(active.clone());
+                tries.push(Self::try_address(net.clone(), active));
+            }
+            causes.push((refusal.address, refusal.cause));
         }
-        let causes = causes.join(", ");
+        let told = asked.iter().map(|address| {
+            let cause = causes.iter().find(|(refused, _)| refused == address);
+            let cause = cause.map_or("no answer", |(_, cause)| cause);
+            format!("{address} ({cause})")
+        });
+        let causes = match asked.is_empty() {
+            true => "no address is given".to_owned(),
+            false => told.collect::<Vec<_>>().join(", "),
+        };
         Err(Error::Unreachable { causes })
     }
 
     /// A connection alone proves little: the smallest call shows that an active master is behind it.
-    async fn try_address(net: &NetRef, address: &str) -> Result<Self, String> {
-        let channel = net::channel(net, address).map_err(|error| crate::error::chain(&error))?;
+    async fn try_address(
+        net: NetRef,
+        address: String,
+    ) -> Result<(control_client::ControlClient<Channel>, String), Refusal> {
+        let refusal = |cause: String, active| Refusal {
+            address: address.clone(),
+            cause,
+            active,
+        };
+        let channel = net::channel(&net, &address)
+            .map_err(|error| refusal(crate::error::chain(&error), None))?;
         let client =
             control_client::ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
-        let found = Self {
-            client,
-            address: address.to_owned(),
-        };
-        let mut probe = found.client.clone();
+        let mut probe = client.clone();
         let answer = probe.list_workers(v1::ListWorkersRequest {});
         match tokio::time::timeout(CONNECT_DEADLINE, answer).await {
-            Ok(Ok(_)) => Ok(found),
-            Ok(Err(status)) => match grpc::from_status(&status) {
-                Some(refusal) => Err(refusal.to_string()),
-                None => Err(transport_cause(&status)),
-            },
-            Err(_) => Err(format!("no answer in {} s", CONNECT_DEADLINE.as_secs())),
+            Ok(Ok(_)) => Ok((client, address)),
+            Ok(Err(status)) => Err(match grpc::from_status(&status) {
+                Some(ControlError::Unavailable { cause, active }) => refusal(cause, active),
+                Some(refused) => refusal(refused.to_string(), None),
+                None => refusal(transport_cause(&status), None),
+            }),
+            Err(_) => {
+                let cause = format!("no answer in {} s", CONNECT_DEADLINE.as_secs());
+                Err(refusal(cause, None))
+            }
         }
+    }
+
+    /// A client of the master that is active now.
+    pub async fn reconnect(&self) -> Result<Self, Error> {
+        Self::connect(self.net.clone(), &self.addresses).await
     }
 
     /// The address that answered.
@@ -257,6 +323,14 @@ impl ControlClient {
             },
         }
     }
+}
+
+/// Why an address is not that of the active master.
+struct Refusal {
+    address: String,
+    cause: String,
+    /// Where one that stands by sends its callers.
+    active: Option<String>,
 }
 
 /// A request that tells the master how long its answer is waited for.

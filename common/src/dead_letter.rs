@@ -1,6 +1,7 @@
-//! The shape of dead letters: the relation that every source and sink has beside its rows.
+//! The shape of dead letters: the relation that sources, sinks and views with a keyed operator have beside their rows.
 //!
-//! Filled by `worker/src/decode` and by sinks that refuse rows; read by users as `<source>.dead_letters`.
+//! Filled by `worker/src/decode`, by tasks on whose rows an expression fails, and by sinks that refuse rows; read by users as
+//! `<source>.dead_letters`, `<view>.dead_letters`, `<sink>.dead_letters`.
 //! One row a record, the first failure by column order. Columns: see [`schema`].
 
 use std::fmt;

@@ -16,7 +16,7 @@ use crate::ids::{
 };
 use crate::log::entry::{Assignment, CommittedEpoch};
 use crate::plan::JobPlan;
-use crate::report::{AssignedSplit, PipelineReport, RestorePoint, SplitProgress};
+use crate::report::{AssignedSplit, PipelineReport, Refusal, RestorePoint, SplitProgress};
 use crate::time::EventTime;
 
 /// A frame that is not what the contract says.
@@ -68,6 +68,8 @@ pub enum ToMaster {
         /// It waits for a person.
         suspended: bool,
     },
+    /// A sink refused rows and waits with its run until the log says so. Said again until it does.
+    SinkRefused(JobGeneration, Box<Refusal>),
     /// Nothing of the generation is left.
     TornDown(JobGeneration),
 }
@@ -235,6 +237,11 @@ impl TryFrom<ToMaster> for v1::WorkerFrame {
                 cause,
                 suspended,
             }),
+            ToMaster::SinkRefused(at, refusal) => Frame::SinkRefused(v1::SinkRefused {
+                job: at.job.0,
+                generation: at.generation.0,
+                refusal: json(&refusal)?,
+            }),
             ToMaster::TornDown(at) => Frame::TornDown(v1::TornDown {
                 job: at.job.0,
                 generation: at.generation.0,
@@ -279,6 +286,9 @@ impl TryFrom<v1::WorkerFrame> for ToMaster {
                 cause: frame.cause,
                 suspended: frame.suspended,
             },
+            Frame::SinkRefused(frame) => {
+                Self::SinkRefused(at(frame.job, frame.generation), parse(&frame.refusal)?)
+            }
             Frame::TornDown(frame) => Self::TornDown(at(frame.job, frame.generation)),
         })
     }
@@ -450,7 +460,9 @@ mod tests {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
             lag: BTreeMap::new(),
+            troubles: BTreeMap::new(),
         };
         let frame = ToMaster::Snapshotted(at, Box::new(report));
         let wire = v1::WorkerFrame::try_from(frame.clone()).expect("encode");

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Epoch, OperatorId, OutputIndex, SourceIndex, SplitId, WorkerId};
+use crate::ids::{
+    Epoch, OperatorId, OutputIndex, SinkIndex, SourceIndex, SplitId, StageIndex, WorkerId,
+};
 use crate::time::EventTime;
 
 /// How far a split has been read. Positions are half-open: everything before `position` is inside
@@ -84,6 +86,34 @@ pub struct Segment {
     pub row_count: u64,
 }
 
+/// Rows that a sink refused. From the Epoch that names them on they are left out of every run of the sink, whoever delivers
+/// it, and are dead letters of that Epoch: each row is in the sink or in the dead letters, never in both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedRows {
+    /// The sink.
+    pub sink: SinkIndex,
+    /// Unique to the try that found them.
+    pub attempt: String,
+    /// By epoch, their places among the epoch's rows of the sink's output: from 0, ascending.
+    pub rows: BTreeMap<Epoch, Vec<u64>>,
+}
+
+impl RefusedRows {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.rows.values().map(|rows| rows.len() as u64).sum()
+    }
+}
+
+/// What a deliverer says of rows that its sink refused, before anything is visible of the run that leaves them out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The rows.
+    pub refused: RefusedRows,
+    /// They as dead letters, in storage: one for each output that reads them.
+    pub segments: Vec<Segment>,
+}
+
 /// What became of the rows of one source within an epoch; the counters close the sum (INV-10).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowCounters {
@@ -110,6 +140,67 @@ impl RowCounters {
     }
 }
 
+/// What became of the rows of one stage within an epoch; with [`RowCounters`] these close the sum (INV-10).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageFlow {
+    /// Rows its head took: decoded and handed on, or received from other stages.
+    pub received: u64,
+    /// Of them, the late ones that some path wants nevertheless; they are dead letters too.
+    pub late: u64,
+    /// Rows whose key had been seen (DISTINCT).
+    pub duplicates: u64,
+    /// Rows that are part of a group's state.
+    pub folded: u64,
+    /// Rows on which an expression failed and that are dead letters.
+    pub failed: u64,
+    /// Rows on which an expression failed, dropped by `on_violation = 'drop'`.
+    pub dropped: u64,
+    /// By branch, in the order of the plan.
+    pub branches: Vec<BranchFlow>,
+}
+
+/// What became of the rows of one branch: `given` is the sum of the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BranchFlow {
+    /// Rows of its port.
+    pub given: u64,
+    /// Left out because they are late.
+    pub late: u64,
+    /// Dropped by a filter.
+    pub filtered: u64,
+    /// An expression failed on them.
+    pub failed: u64,
+    /// Handed to the branch's target.
+    pub sent: u64,
+}
+
+impl StageFlow {
+    /// Adds another count to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.late += other.late;
+        self.duplicates += other.duplicates;
+        self.folded += other.folded;
+        self.failed += other.failed;
+        self.dropped += other.dropped;
+        let missing = other.branches.len().max(self.branches.len());
+        self.branches.resize(missing, BranchFlow::default());
+        for (own, other) in self.branches.iter_mut().zip(&other.branches) {
+            own.given += other.given;
+            own.late += other.late;
+            own.filtered += other.filtered;
+            own.failed += other.failed;
+            own.sent += other.sent;
+        }
+    }
+
+    /// Whether no row has moved.
+    pub fn is_empty(&self) -> bool {
+        let idle = BranchFlow::default();
+        self.received == 0 && self.branches.iter().all(|branch| *branch == idle)
+    }
+}
+
 /// Everything one worker did for one epoch, once all of it is durable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PipelineReport {
@@ -125,8 +216,13 @@ pub struct PipelineReport {
     pub segments: Vec<Segment>,
     /// By source, what became of the rows since the last barrier.
     pub counters: BTreeMap<SourceIndex, RowCounters>,
+    /// By stage, what became of the rows since the last barrier.
+    #[serde(default)]
+    pub flows: BTreeMap<StageIndex, StageFlow>,
     /// By source, records between the positions and the ends of its splits, where that is known.
     pub lag: BTreeMap<SourceIndex, u64>,
+    /// By source, what hinders its clients at present and is being retried.
+    pub troubles: BTreeMap<SourceIndex, String>,
 }
 
 /// What the tasks of a generation begin with.

@@ -1,6 +1,6 @@
 //! The master behind its control API: questions of clients as messages to the supervisor and the jobs.
 //!
-//! Called by `service/control.rs`. Plans submissions itself, in blocking work, so that no actor and no heartbeat waits for a planner
+//! Called by `service/control.rs`. A master that stands by answers nothing itself and says who does. Plans submissions itself, in blocking work, so that no actor and no heartbeat waits for a planner
 //! or a broker. Failure: an actor that does not
 //! answer is `Unavailable`; everything else is the user's and says what to do.
 
@@ -16,23 +16,24 @@ use ractor::{ActorRef, call};
 use crate::job::job_actor::JobMessage;
 use crate::plan;
 use crate::probe::RealProbe;
+use crate::reign::role::Roles;
 use crate::service::ControlBackend;
 use crate::supervisor::submission::Submission;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
 /// The handle of a running master.
 pub struct Backend {
-    supervisor: ActorRef<SupervisorMessage>,
+    roles: Roles,
     blocking: BlockingRef,
     probe: RealProbe,
 }
 
 impl Backend {
-    /// In front of `supervisor`; plans and looks at topics, tables and folders in `blocking` work before a job is taken.
-    pub fn new(supervisor: ActorRef<SupervisorMessage>, blocking: BlockingRef) -> Self {
+    /// In front of the actors of a reign; plans and looks at topics, tables and folders in `blocking` work before a job is taken.
+    pub fn new(roles: Roles, blocking: BlockingRef) -> Self {
         let probe = RealProbe::new(blocking.clone());
         Self {
-            supervisor,
+            roles,
             blocking,
             probe,
         }
@@ -50,8 +51,12 @@ impl Backend {
         }
     }
 
+    fn supervisor(&self) -> Result<ActorRef<SupervisorMessage>, ControlError> {
+        Ok(self.roles.active()?.supervisor)
+    }
+
     async fn job(&self, name: &JobName) -> Result<ActorRef<JobMessage>, ControlError> {
-        let found = call!(self.supervisor, |reply| SupervisorMessage::FindJob(
+        let found = call!(self.supervisor()?, |reply| SupervisorMessage::FindJob(
             name.clone(),
             reply
         ));
@@ -70,6 +75,8 @@ fn gone<T>(error: ractor::RactorErr<T>) -> ControlError {
 #[async_trait]
 impl ControlBackend for Backend {
     async fn submit(&self, request: SubmitRequest) -> Result<Submitted, ControlError> {
+        // Nothing is planned for somebody else.
+        self.roles.active()?;
         let (sql, planned) = self.plan(request.sql).await?;
         let problems = plan::check_external(&planned, &self.probe).await;
         if !problems.is_empty() {
@@ -82,14 +89,18 @@ impl ControlBackend for Backend {
             fresh: request.fresh,
         };
         let submission = Box::new(submission);
-        let started = call!(self.supervisor, |reply| SupervisorMessage::Submit {
+        let started = call!(self.supervisor()?, |reply| SupervisorMessage::Submit {
             submission,
             reply
         });
         let started = started.map_err(gone)??;
         let job = call!(started.actor, JobMessage::View).map_err(gone)?;
         let resumed_from = (started.resumed_from > Epoch(0)).then_some(started.resumed_from);
-        Ok(Submitted { job, resumed_from })
+        Ok(Submitted {
+            job,
+            resumed_from,
+            warnings: planned.warnings,
+        })
     }
 
     async fn stop(&self, name: &JobName, mode: StopMode) -> Result<Stopped, ControlError> {
@@ -110,7 +121,7 @@ impl ControlBackend for Backend {
     }
 
     async fn list(&self) -> Result<Vec<JobView>, ControlError> {
-        let jobs = call!(self.supervisor, SupervisorMessage::AllJobs).map_err(gone)?;
+        let jobs = call!(self.supervisor()?, SupervisorMessage::AllJobs).map_err(gone)?;
         let mut views = Vec::with_capacity(jobs.len());
         for job in jobs {
             // A job that ends between the two questions is left out; the next list has it again.
@@ -122,8 +133,8 @@ impl ControlBackend for Backend {
     }
 
     async fn workers(&self) -> Result<Vec<WorkerView>, ControlError> {
-        let statuses = call!(self.supervisor, SupervisorMessage::AllWorkers).map_err(gone)?;
-        let jobs = call!(self.supervisor, SupervisorMessage::AllJobs).map_err(gone)?;
+        let statuses = call!(self.supervisor()?, SupervisorMessage::AllWorkers).map_err(gone)?;
+        let jobs = call!(self.supervisor()?, SupervisorMessage::AllJobs).map_err(gone)?;
         let mut shares = Vec::new();
         for job in jobs {
             if let Ok(of_job) = call!(job, JobMessage::Shares) {
@@ -169,7 +180,7 @@ mod tests {
     use millstream_common::blocking::{Blocking, Panicked};
 
     use super::*;
-    use crate::testing::{memory, supervise};
+    use crate::testing::{memory, reigning, supervise};
 
     /// Runs everything at once, and counts.
     #[derive(Default)]
@@ -192,7 +203,7 @@ mod tests {
     async fn a_job_is_planned_in_blocking_work_so_that_heartbeats_go_on() {
         let supervisor = supervise(&memory(), Vec::new()).await;
         let counted = Arc::new(Counted::default());
-        let backend = Backend::new(supervisor, counted.clone());
+        let backend = Backend::new(reigning(supervisor), counted.clone());
         let request = SubmitRequest {
             name: "clicks".into(),
             sql: "SELEC".to_owned(),

@@ -1,7 +1,8 @@
 //! The control plane: plans jobs, assigns their tasks and splits to workers, commits their epochs. Sees no row.
 //!
 //! In reading order: a submission is planned ([`plan`]), its splits are found (`enumerate`), placed ([`assign`]), run by
-//! a [`job`], committed epoch by epoch ([`checkpoint`]) in the log ([`log_actor`]). What nothing needs any more is collected ([`retention`]).
+//! a [`job`], committed epoch by epoch ([`checkpoint`]) in the log ([`log_actor`]), while this master is the one
+//! that reigns ([`reign`]). What nothing needs any more is collected ([`retention`]).
 
 pub mod assign;
 pub mod backend;
@@ -14,6 +15,7 @@ pub mod log_actor;
 pub mod master;
 pub mod plan;
 pub mod probe;
+pub mod reign;
 pub mod replay;
 pub mod retention;
 pub mod service;
@@ -22,4 +24,4 @@ pub mod supervisor;
 mod testing;
 
 pub use config::MasterConfig;
-pub use master::{Master, MasterError};
+pub use master::{Candidacy, Entrance, Master, MasterError};

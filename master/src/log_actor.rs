@@ -266,7 +266,7 @@ mod tests {
     use ractor::ActorStatus;
 
     use super::*;
-    use crate::testing::{MemoryStore, soon};
+    use crate::testing::{Answers, MemoryStore, soon};
 
     fn config(store: Arc<MemoryStore>) -> LogConfig {
         LogConfig {
@@ -319,7 +319,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_flush_is_answered_when_what_was_taken_before_it_is_durable() {
         let store = Arc::new(MemoryStore::default());
-        store.close();
+        store.answer(Answers::None);
         let (log, _) = Actor::spawn(None, LogActor, config(store.clone()))
             .await
             .expect("spawn");
@@ -336,7 +336,7 @@ mod tests {
             early.is_err(),
             "nothing is durable while storage does not answer"
         );
-        store.open();
+        store.answer(Answers::All);
         soon(flush).await.expect("call").unwrap();
         assert!(is_durable.load(Ordering::Relaxed));
         soon(log.call(LogMessage::Flush, None))

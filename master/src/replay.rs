@@ -1,6 +1,6 @@
 //! Folds the log into the jobs it tells of: what a starting master begins with.
 //!
-//! Called by `master.rs` at start and by the supervisor when a job's actor has failed. Pure. Failure: an Epoch entry that breaks its
+//! Called by the trail of a master (`reign/trail.rs`) and by the supervisor when a job's actor has failed. Pure. Failure: an Epoch entry that breaks its
 //! job's chain, which no master of ours can have written.
 
 use std::collections::BTreeMap;
@@ -23,6 +23,9 @@ pub struct ReplayedJob {
     pub generation: Generation,
 }
 
+/// Jobs by name, as far as the log has been read.
+pub type ReplayedJobs = BTreeMap<JobName, ReplayedJob>;
+
 /// What the log comes to, folded object by object.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Replay {
@@ -31,7 +34,7 @@ pub struct Replay {
     /// The newest term; an object of an older one does not count (INV-4).
     pub term: Term,
     /// The jobs.
-    pub jobs: BTreeMap<JobName, ReplayedJob>,
+    pub jobs: ReplayedJobs,
 }
 
 impl Replay {
@@ -42,33 +45,28 @@ impl Replay {
             return Ok(());
         }
         self.term = object.term;
-        object
-            .entries
-            .iter()
-            .try_for_each(|entry| fold(&mut self.jobs, seq, entry))
+        let mut entries = object.entries.iter();
+        entries.try_for_each(|entry| apply(&mut self.jobs, seq, entry))
     }
 }
 
 /// The jobs that canonical `entries` tell of.
 pub fn replay<'a>(
     entries: impl IntoIterator<Item = (Seq, &'a Entry)>,
-) -> Result<BTreeMap<JobName, ReplayedJob>, BrokenChain> {
-    let mut jobs = BTreeMap::new();
+) -> Result<ReplayedJobs, BrokenChain> {
+    let mut jobs = ReplayedJobs::new();
     for (seq, entry) in entries {
-        fold(&mut jobs, seq, entry)?;
+        apply(&mut jobs, seq, entry)?;
     }
     Ok(jobs)
 }
 
-fn fold(
-    jobs: &mut BTreeMap<JobName, ReplayedJob>,
-    seq: Seq,
-    entry: &Entry,
-) -> Result<(), BrokenChain> {
+/// Folds the next canonical entry in.
+pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), BrokenChain> {
     match entry {
         Entry::Fence { .. } => {}
         Entry::Assign(assign) => {
-            if let Some(job) = life_of(jobs, &assign.job, assign.incarnation) {
+            if let Some(job) = living(jobs, &assign.job, assign.incarnation) {
                 job.generation = generation_of(seq);
             }
         }
@@ -82,7 +80,7 @@ fn fold(
             jobs.insert(job.job.clone(), replayed);
         }
         Entry::Epoch(epoch) => {
-            let job = life_of(jobs, &epoch.job, epoch.incarnation);
+            let job = living(jobs, &epoch.job, epoch.incarnation);
             if let Some(job) = job.filter(|job| job.generation == epoch.generation) {
                 job.progress.apply(epoch)?;
                 job.progress.forget_delivered(job.entry.plan.sinks.len());
@@ -93,12 +91,12 @@ fn fold(
             incarnation,
             end,
         } => {
-            if let Some(job) = life_of(jobs, job, *incarnation) {
+            if let Some(job) = living(jobs, job, *incarnation) {
                 job.end = Some(end.clone());
             }
         }
         Entry::Resumed { job, incarnation } => {
-            if let Some(job) = life_of(jobs, job, *incarnation) {
+            if let Some(job) = living(jobs, job, *incarnation) {
                 job.end = None;
             }
         }
@@ -106,20 +104,18 @@ fn fold(
     Ok(())
 }
 
-/// The job of that name, if this is its life.
-fn life_of<'a>(
-    jobs: &'a mut BTreeMap<JobName, ReplayedJob>,
-    name: &JobName,
+/// The job, if this is its newest life.
+fn living<'a>(
+    jobs: &'a mut ReplayedJobs,
+    job: &JobName,
     incarnation: Incarnation,
 ) -> Option<&'a mut ReplayedJob> {
-    let job = jobs.get_mut(name);
+    let job = jobs.get_mut(job);
     job.filter(|job| job.entry.incarnation == incarnation)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use millstream_common::ids::Epoch;
     use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry};
     use millstream_common::plan::{JobPlan, JobSettings};
@@ -169,7 +165,9 @@ mod tests {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
             sink_markers: BTreeMap::new(),
+            refused: Vec::new(),
             drained: false,
         }))
     }

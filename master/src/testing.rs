@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cluster::registry::Session;
 use crate::log_actor::{LogActor, LogConfig};
+use crate::reign::role::{Active, Role, Roles};
 use crate::replay::ReplayedJob;
 use crate::supervisor::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 
@@ -92,10 +93,24 @@ pub(crate) async fn supervise(
     supervisor
 }
 
-/// Objects in memory. While it is closed, no call is answered.
+/// The role of a master that reigns with `supervisor`.
+pub(crate) fn reigning(supervisor: ActorRef<SupervisorMessage>) -> Roles {
+    let term = Term(1);
+    Roles(watch::channel(Role::Active(Active { term, supervisor })).1)
+}
+
+/// Which calls of a [`MemoryStore`] are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answers {
+    All,
+    Reads,
+    None,
+}
+
+/// Objects in memory. A call that is not answered waits until it is.
 pub(crate) struct MemoryStore {
     objects: Mutex<BTreeMap<String, Bytes>>,
-    is_open: watch::Sender<bool>,
+    answers: watch::Sender<Answers>,
     panics_at_create: AtomicBool,
 }
 
@@ -103,33 +118,37 @@ impl Default for MemoryStore {
     fn default() -> Self {
         Self {
             objects: Mutex::default(),
-            is_open: watch::channel(true).0,
+            answers: watch::channel(Answers::All).0,
             panics_at_create: AtomicBool::new(false),
         }
     }
 }
 
 impl MemoryStore {
-    pub(crate) fn close(&self) {
-        self.is_open.send_replace(false);
-    }
-
-    pub(crate) fn open(&self) {
-        self.is_open.send_replace(true);
+    pub(crate) fn answer(&self, answers: Answers) {
+        self.answers.send_replace(answers);
     }
 
     pub(crate) fn panic_at_create(&self) {
         self.panics_at_create.store(true, Ordering::Relaxed);
     }
 
-    async fn opened(&self) {
-        let mut is_open = self.is_open.subscribe();
-        is_open
-            .wait_for(|is_open| *is_open)
+    async fn wait(&self, needed: &[Answers]) {
+        let mut answers = self.answers.subscribe();
+        answers
+            .wait_for(|answers| needed.contains(answers))
             .await
             .expect("the store lives");
         // Whoever calls at the same moment has its turn before the effect.
         tokio::task::yield_now().await;
+    }
+
+    async fn may_write(&self) {
+        self.wait(&[Answers::All]).await;
+    }
+
+    async fn may_read(&self) {
+        self.wait(&[Answers::All, Answers::Reads]).await;
     }
 }
 
@@ -137,7 +156,7 @@ impl MemoryStore {
 impl Store for MemoryStore {
     async fn create(&self, key: &str, value: Bytes) -> Result<(), Error> {
         assert!(!self.panics_at_create.load(Ordering::Relaxed), "as told");
-        self.opened().await;
+        self.may_write().await;
         let mut objects = self.objects.lock().unwrap();
         if objects.contains_key(key) {
             return Err(Error::Exists {
@@ -149,25 +168,25 @@ impl Store for MemoryStore {
     }
 
     async fn put(&self, key: &str, value: Bytes) -> Result<(), Error> {
-        self.opened().await;
+        self.may_write().await;
         self.objects.lock().unwrap().insert(key.to_owned(), value);
         Ok(())
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>, Error> {
-        self.opened().await;
+        self.may_read().await;
         Ok(self.objects.lock().unwrap().get(key).cloned())
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
-        self.opened().await;
+        self.may_read().await;
         let objects = self.objects.lock().unwrap();
         let keys = objects.keys().filter(|key| key.starts_with(prefix));
         Ok(keys.cloned().collect())
     }
 
     async fn delete(&self, key: &str) -> Result<(), Error> {
-        self.opened().await;
+        self.may_write().await;
         self.objects.lock().unwrap().remove(key);
         Ok(())
     }
@@ -267,7 +286,9 @@ impl FakeWorker {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             counters: BTreeMap::from([(SourceIndex(0), counters)]),
+            flows: BTreeMap::new(),
             lag: BTreeMap::new(),
+            troubles: BTreeMap::new(),
         };
         self.say(ToMaster::Snapshotted(at.clone(), Box::new(report)));
     }

@@ -8,15 +8,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use millstream_common::ids::{Epoch, OutputIndex};
+use millstream_common::ids::{Epoch, OutputIndex, SinkIndex};
 use millstream_common::log::entry::{BrokenChain, CommittedEpoch};
-use millstream_common::report::Segment;
+use millstream_common::report::{RefusedRows, Segment};
 
+use crate::left_out::{RunSegment, run_segments};
 use crate::sink::{Cadence, EpochRun, Held, SinkError};
 
 /// The epochs that one sink has yet to take.
 #[derive(Debug)]
 pub struct Delivery {
+    sink: SinkIndex,
     output: OutputIndex,
     /// The parent of the first pending epoch, or the end of the chain.
     base: Epoch,
@@ -31,6 +33,8 @@ pub struct Delivery {
 struct PendingEpoch {
     epoch: Epoch,
     segments: Vec<Segment>,
+    /// Places of the rows that the sink refused, ascending: they are dead letters.
+    left_out: Vec<u64>,
     last: bool,
     /// Monotonic time at which this process learned of it.
     arrived: Duration,
@@ -52,18 +56,20 @@ pub enum Next {
     /// Nothing until this much time has passed, or another epoch is committed.
     Wait(Duration),
     /// Apply this run.
-    Apply(EpochRun, Vec<Segment>),
+    Apply(EpochRun, Vec<RunSegment>),
 }
 
 impl Delivery {
-    /// For the sink of `output`: `undelivered` in order, the chain ending at `head`.
+    /// For `sink`, which reads `output`: `undelivered` in order, the chain ending at `head`.
     pub fn new(
+        sink: SinkIndex,
         output: OutputIndex,
         undelivered: Vec<CommittedEpoch>,
         head: Epoch,
         now: Duration,
     ) -> Result<Self, BrokenChain> {
         let mut delivery = Self {
+            sink,
             output,
             base: undelivered.first().map_or(head, |first| first.parent),
             pending: VecDeque::new(),
@@ -93,15 +99,33 @@ impl Delivery {
                 head,
             });
         }
+        for refused in &committed.refused {
+            if refused.sink == self.sink {
+                self.leave_out(refused);
+            }
+        }
         let mut segments = committed.segments;
         segments.retain(|segment| segment.output == self.output);
         self.pending.push_back(PendingEpoch {
             epoch: committed.epoch,
             segments,
+            left_out: Vec::new(),
             last: committed.last,
             arrived: now,
         });
         Ok(())
+    }
+
+    /// The log names rows that the sink refused; those of epochs that the sink holds are left out already.
+    fn leave_out(&mut self, refused: &RefusedRows) {
+        for (epoch, rows) in &refused.rows {
+            let pending = self.pending.iter_mut().find(|next| next.epoch == *epoch);
+            if let Some(pending) = pending {
+                pending.left_out.extend(rows);
+                pending.left_out.sort_unstable();
+                pending.left_out.dedup();
+            }
+        }
     }
 
     /// The newest committed epoch.
@@ -191,13 +215,13 @@ impl Delivery {
 
     fn run_of(&self, count: usize) -> Next {
         let epochs = self.pending.iter().take(count);
-        let segments: Vec<Segment> = epochs
-            .flat_map(|pending| pending.segments.iter().cloned())
+        let segments: Vec<RunSegment> = epochs
+            .flat_map(|next| run_segments(next.epoch, &next.segments, &next.left_out))
             .collect();
         let run = EpochRun {
             guard: self.base,
             last: self.pending[count - 1].epoch,
-            row_count: segments.iter().map(|segment| segment.row_count).sum(),
+            row_count: segments.iter().map(RunSegment::row_count).sum(),
         };
         Next::Apply(run, segments)
     }
@@ -246,6 +270,7 @@ pub fn backoff(attempt: u32, seed: u64) -> Duration {
 mod tests {
     use super::*;
 
+    const OUT: SinkIndex = SinkIndex(3);
     const MINE: OutputIndex = OutputIndex(1);
     const AT_ONCE: Cadence = Cadence {
         run_bytes_max: 100,
@@ -272,12 +297,13 @@ mod tests {
             epoch: Epoch(epoch),
             parent: Epoch(parent),
             segments: vec![segment(MINE, bytes), segment(OutputIndex(0), 5)],
+            refused: Vec::new(),
             last: false,
         }
     }
 
     fn delivery(undelivered: Vec<CommittedEpoch>, head: u64) -> Delivery {
-        Delivery::new(MINE, undelivered, Epoch(head), Duration::ZERO).expect("a chain")
+        Delivery::new(OUT, MINE, undelivered, Epoch(head), Duration::ZERO).expect("a chain")
     }
 
     fn held(marker: u64) -> Held {
@@ -423,6 +449,31 @@ mod tests {
             .committed(committed(0, 1, 1), Duration::ZERO)
             .expect("known");
         assert_eq!(delivery.head(), Epoch(1));
+    }
+
+    #[test]
+    fn rows_that_the_log_names_as_refused_are_left_out_of_every_run() {
+        let refused = |sink, epoch, rows: &[u64]| RefusedRows {
+            sink,
+            attempt: "a".to_owned(),
+            rows: [(Epoch(epoch), rows.to_vec())].into(),
+        };
+        let naming = CommittedEpoch {
+            refused: vec![refused(OUT, 1, &[2, 0]), refused(SinkIndex(0), 1, &[1])],
+            ..committed(1, 2, 10)
+        };
+        let epochs = vec![committed(0, 1, 30), naming.clone()];
+        for mut delivery in [delivery(epochs, 2), delivery(vec![committed(0, 1, 30)], 1)] {
+            delivery
+                .committed(naming.clone(), Duration::ZERO)
+                .expect("next");
+            delivery.fenced(held(0)).expect("in the chain");
+            let Next::Apply(run, segments) = delivery.next(AT_ONCE, Duration::ZERO) else {
+                panic!("a run is due");
+            };
+            assert_eq!(run.row_count, 2);
+            assert_eq!(segments[0].left_out, [0, 2]);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use millstream_common::plan::connector::SinkSpec;
 use crate::blackhole::BlackholeSink;
 use crate::console::{ConsoleOutput, ConsoleSink};
 use crate::files::FilesSink;
+use crate::kafka::{ClusterRef, KafkaSink};
 use crate::postgres::PostgresSink;
 use crate::sink::{Deliverer, Sink, SinkError};
 use crate::sink_actor::SinkFactory;
@@ -30,6 +31,8 @@ pub struct SinkSetup {
     pub on_violation: OnViolation,
     /// Runs what blocks.
     pub blocking: BlockingRef,
+    /// The clusters that Kafka sinks write to.
+    pub kafka: ClusterRef,
     /// Where a console sink writes.
     pub console: ConsoleOutput,
 }
@@ -45,6 +48,7 @@ pub fn build(setup: &SinkSetup) -> Result<Box<dyn Sink>, SinkError> {
             deliverer,
             schema,
             setup.on_violation,
+            blocking,
         )),
         SinkSpec::Files(spec) => Box::new(FilesSink::new(
             spec.clone(),
@@ -52,6 +56,13 @@ pub fn build(setup: &SinkSetup) -> Result<Box<dyn Sink>, SinkError> {
             schema,
             setup.on_violation,
             blocking,
+        )?),
+        SinkSpec::Kafka(spec) => Box::new(KafkaSink::new(
+            spec.clone(),
+            deliverer,
+            schema,
+            setup.on_violation,
+            setup.kafka.clone(),
         )?),
         SinkSpec::Console(spec) => {
             Box::new(ConsoleSink::new(spec, setup.console.clone(), blocking))

@@ -1,18 +1,22 @@
 //! Sinks: deliver committed epochs, each sink at its own pace.
 //!
 //! In the order of the path: [`sink_actor`] is told of committed epochs, [`delivery`] decides what run is due,
-//! [`segment_rows`] reads its rows, a [`sink::Sink`] applies it together with its marker. [`factory`] makes sinks from
+//! [`segment_rows`] reads its rows, a [`sink::Sink`] applies it together with its marker. What it refuses goes through
+//! [`refused_rows`] into the log, and is [`left_out`] from then on. [`factory`] makes sinks from
 //! their specs; [`conformance`] is what each of them must pass.
 
 pub mod sink;
 
 pub mod delivery;
+pub mod left_out;
+pub mod refused_rows;
 pub mod segment_rows;
 pub mod sink_actor;
 
 pub mod blackhole;
 pub mod console;
 pub mod files;
+pub mod kafka;
 pub mod postgres;
 mod row_json;
 mod volatile;

@@ -1,4 +1,4 @@
-//! The rows of a run, read from its segments one after another.
+//! The rows of a run, read from its segments one after another, without those that the sink refused before.
 //!
 //! Made by `sink_actor.rs` for each run, handed to the sink as [`RunRows`]. Segments that still are in
 //! memory come from there, others from storage: the worker's [`SegmentSource`] decides. Holds one segment at a
@@ -13,6 +13,7 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use millstream_common::report::Segment;
 
+use crate::left_out::RunSegment;
 use crate::sink::{RunRows, SinkError};
 
 /// Where segments are read: the worker's memory, or storage.
@@ -25,7 +26,7 @@ pub trait SegmentSource: Send + Sync {
 /// The rows of some segments.
 pub struct SegmentRows {
     schema: SchemaRef,
-    segments: Vec<Segment>,
+    segments: Vec<RunSegment>,
     source: Arc<dyn SegmentSource>,
 }
 
@@ -33,15 +34,23 @@ impl SegmentRows {
     /// The rows of `segments` in their order; `schema` ends in `_op`.
     pub fn new(
         schema: SchemaRef,
-        mut segments: Vec<Segment>,
+        mut segments: Vec<RunSegment>,
         source: Arc<dyn SegmentSource>,
     ) -> Self {
-        segments.retain(|segment| segment.row_count > 0);
+        segments.retain(|segment| segment.row_count() > 0);
         Self {
             schema,
             segments,
             source,
         }
+    }
+}
+
+impl SegmentRows {
+    async fn read(&self, part: &RunSegment) -> Result<Vec<RecordBatch>, SinkError> {
+        let batches = self.source.read(&part.segment).await?;
+        part.without_left_out(batches)
+            .map_err(|error| SinkError::refused("leave out refused rows", error))
     }
 }
 
@@ -52,7 +61,7 @@ impl RunRows for SegmentRows {
 
     fn batches(&self) -> BoxStream<'_, Result<RecordBatch, SinkError>> {
         stream::iter(&self.segments)
-            .map(|segment| self.source.read(segment))
+            .map(|part| self.read(part))
             .buffered(2)
             .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
             .try_flatten()

@@ -1,6 +1,6 @@
 //! What every sink is: a place that takes runs of epochs whole, and knows how far it is.
 //!
-//! Implemented by `postgres`, `files`, `console`, `blackhole`; driven by `sink_actor.rs` in one order: fence, read the
+//! Implemented by `postgres`, `files`, `kafka`, `console`, `blackhole`; driven by `sink_actor.rs` in one order: fence, read the
 //! marker, apply what follows it. The truth about a sink is in the sink: its marker is written in the same atomic
 //! unit as the rows (INV-3), so an apply whose answer was lost is found done. After any error the actor fences
 //! anew before it applies again. Every sink passes `conformance.rs`.
@@ -110,18 +110,21 @@ pub trait RunRows: Send + Sync {
     fn batches(&self) -> BoxStream<'_, Result<RecordBatch, SinkError>>;
 }
 
-/// Where refused rows are made durable before the unit that leaves them out commits (INV-10).
+/// Where refused rows become dead letters before the unit that leaves them out commits (INV-10).
 #[async_trait]
 pub trait Rejects: Send + Sync {
-    /// Keeps the refused rows of the run, durably, under its last epoch. A sink calls it at most
-    /// once an apply, just before it commits; a retry of the same run brings the same rows, so
-    /// what is there already may stay. They count only once the marker has reached `run.last`.
+    /// Returns when an Epoch in the log names the refused rows of the run. From then on they are dead letters, and left out
+    /// of what any deliverer is given to apply, so the sink may commit without them, or fail and be given the rest again.
+    /// A sink calls it at most once an apply, after it has found all of them and before anything of the run can be seen.
+    /// An error ends the apply: nothing of the run may be kept.
     async fn keep(&self, run: &EpochRun, rejected: &[RejectedRow]) -> Result<(), SinkError>;
 }
 
 /// A row that a sink refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedRow {
+    /// Its number among the rows of the run as they were given, from 0.
+    pub row: u64,
     /// The row as JSON.
     pub payload: String,
     /// What the sink said, naming the column or constraint.

@@ -11,21 +11,25 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::FutureExt;
 use millstream_common::error::Kind;
-use millstream_common::ids::{Epoch, OutputIndex};
+use millstream_common::ids::{Epoch, OutputIndex, SinkIndex};
 use millstream_common::log::entry::CommittedEpoch;
-use millstream_common::report::Segment;
+use millstream_common::report::Refusal;
 use millstream_common::time::ClockRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{Instrument, info, info_span, warn};
 
 use arrow::datatypes::SchemaRef;
 
 use crate::delivery::{Delivery, Next, backoff};
+use crate::left_out::RunSegment;
+use crate::refused_rows::{PlacedRow, RefusedRun};
 use crate::segment_rows::{SegmentRows, SegmentSource};
-use crate::sink::{Applied, Deliverer, EpochRun, Held, Rejects, Sink, SinkError};
+use crate::sink::{Applied, Deliverer, EpochRun, Held, Sink, SinkError};
 
 /// How often a suspended sink is tried again: a table that was put right heals by itself.
 pub const SUSPENDED_RETRY: Duration = Duration::from_secs(30);
@@ -33,13 +37,18 @@ pub const SUSPENDED_RETRY: Duration = Duration::from_secs(30);
 /// Makes the sink; connects to nothing.
 pub type SinkFactory = Arc<dyn Fn() -> Result<Box<dyn Sink>, SinkError> + Send + Sync>;
 
-/// Told how a sink fares; the worker's way to the master, metrics and dead letters. Calls return at once.
-pub trait SinkObserver: Rejects {
+/// Told how a sink fares; the worker's way to the master, metrics and dead letters.
+#[async_trait]
+pub trait SinkObserver: Send + Sync {
     /// The sink durably holds `marker`; `applied` is what the last run did (nothing, right after
     /// fencing). Ends a trouble.
     fn advanced(&self, marker: Epoch, applied: &Applied);
     /// Delivery does not go on for now.
     fn troubled(&self, trouble: &Trouble);
+    /// Stores refused rows of the run that ends with `last` as dead letters.
+    async fn keep(&self, last: Epoch, rows: &[PlacedRow]) -> Result<Refusal, SinkError>;
+    /// The rows of `refusal` are to be named by the next Epoch. Said again until one does.
+    fn refused(&self, refusal: &Refusal);
 }
 
 /// Why delivery does not go on.
@@ -66,6 +75,8 @@ pub enum TroubleState {
 pub struct SinkArguments {
     /// Whose deliverer it is.
     pub deliverer: Deliverer,
+    /// Its number in the plan.
+    pub sink: SinkIndex,
     /// The output it reads.
     pub output: OutputIndex,
     /// The output's columns, then `_op`.
@@ -141,11 +152,14 @@ pub struct SinkState {
     /// The marker that the observer knows. A sink that is fenced again and holds what it held is not
     /// news while epochs wait: the trouble may go on.
     reported: Option<Epoch>,
+    /// The attempt that the newest Epoch with refused rows of this sink names.
+    recorded: watch::Sender<Option<String>>,
 }
 
 /// The parts of [`SinkArguments`] that last.
 struct SharedArguments {
     deliverer: Deliverer,
+    index: SinkIndex,
     schema: SchemaRef,
     factory: SinkFactory,
     segments: Arc<dyn SegmentSource>,
@@ -174,11 +188,18 @@ impl Actor for SinkActor {
         arguments: SinkArguments,
     ) -> Result<SinkState, ActorProcessingErr> {
         let now = arguments.clock.monotonic();
-        let delivery = Delivery::new(arguments.output, arguments.undelivered, arguments.head, now)?;
+        let delivery = Delivery::new(
+            arguments.sink,
+            arguments.output,
+            arguments.undelivered,
+            arguments.head,
+            now,
+        )?;
         myself.cast(SinkMessage::Deliver)?;
         Ok(SinkState {
             arguments: SharedArguments {
                 deliverer: arguments.deliverer,
+                index: arguments.sink,
                 schema: arguments.schema,
                 factory: arguments.factory,
                 segments: arguments.segments,
@@ -193,6 +214,7 @@ impl Actor for SinkActor {
             is_paused: false,
             attempt: 0,
             reported: None,
+            recorded: watch::Sender::new(None),
         })
     }
 
@@ -203,10 +225,7 @@ impl Actor for SinkActor {
         state: &mut SinkState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            SinkMessage::EpochCommitted(committed) => {
-                let now = state.arguments.clock.monotonic();
-                state.delivery.committed(committed, now)?;
-            }
+            SinkMessage::EpochCommitted(committed) => state.committed(committed)?,
             SinkMessage::Pause => state.is_paused = true,
             SinkMessage::Resume => state.resume(),
             SinkMessage::Flush => state.delivery.hurry(),
@@ -219,6 +238,18 @@ impl Actor for SinkActor {
 }
 
 impl SinkState {
+    fn committed(&mut self, committed: CommittedEpoch) -> Result<(), ActorProcessingErr> {
+        let mut refused = committed.refused.iter();
+        let own = refused.find(|refused| refused.sink == self.arguments.index);
+        let attempt = own.map(|refused| refused.attempt.clone());
+        let now = self.arguments.clock.monotonic();
+        self.delivery.committed(committed, now)?;
+        if attempt.is_some() {
+            self.recorded.send_replace(attempt);
+        }
+        Ok(())
+    }
+
     /// Starts whatever is due, if nothing is under way.
     fn go_on(&mut self, myself: &ActorRef<SinkMessage>) {
         while self.tasks.try_join_next().is_some() {}
@@ -260,22 +291,25 @@ impl SinkState {
         &mut self,
         myself: &ActorRef<SinkMessage>,
         run: EpochRun,
-        segments: Vec<Segment>,
+        segments: Vec<RunSegment>,
     ) {
         let Some(mut sink) = self.sink.take() else {
             return;
         };
         let rows = SegmentRows::new(
             self.arguments.schema.clone(),
-            segments,
+            segments.clone(),
             self.arguments.segments.clone(),
         );
-        let observer = self.arguments.observer.clone();
+        let rejects = RefusedRun {
+            segments,
+            observer: self.arguments.observer.clone(),
+            recorded: self.recorded.subscribe(),
+        };
         let name = &self.arguments.deliverer.sink;
         let span = info_span!("sinks", sink = %name, epoch = %run.last, rows = run.row_count);
         let work = async move {
-            let rejects: &dyn Rejects = observer.as_ref();
-            let outcome = match sink.apply(&run, &rows, rejects).await {
+            let outcome = match sink.apply(&run, &rows, &rejects).await {
                 Ok(applied) => Outcome::Applied(run, applied),
                 Err(error) => Outcome::Failed(error),
             };

@@ -5,13 +5,15 @@
 use std::any::Any;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millstream_common::blocking::{Blocking, BlockingRef, Panicked, ThreadPool};
 use millstream_common::ids::Epoch;
 use millstream_common::plan::OnViolation;
@@ -226,7 +228,11 @@ async fn a_death_before_or_after_any_step_on_disk_neither_loses_nor_doubles() {
 #[tokio::test]
 async fn csv_files_have_a_header_and_one_line_a_row() {
     let folder = Folder::new(FileFormat::Csv, &[]);
-    let rows = [Change::Put(1, "a,\"b\""), Change::PutNull(2)];
+    let rows = [
+        Change::Put(1, "a,\"b\""),
+        Change::PutNull(2),
+        Change::Put(3, ""),
+    ];
     deliver(&folder, 1, 0, 3, &rows).await;
     let files = folder.files();
     assert_eq!(files.len(), 1);
@@ -235,7 +241,7 @@ async fn csv_files_have_a_header_and_one_line_a_row() {
         .map(|name| name.to_string_lossy().into_owned());
     assert!(name.is_some_and(|name| name.starts_with("part-000000000003-0000-")));
     let text = fs::read_to_string(&files[0]).expect("read");
-    assert_eq!(text, "id,name\n1,\"a,\"\"b\"\"\"\n2,\n");
+    assert_eq!(text, "id,name\n1,\"a,\"\"b\"\"\"\n2,\n3,\"\"\n");
 }
 
 #[tokio::test]
@@ -315,6 +321,117 @@ async fn a_name_that_somebody_else_took_is_never_overwritten() {
         "{refused:?}"
     );
     assert_eq!(fs::read_to_string(&file).expect("read"), "mine");
+}
+
+/// Blocking work before whose call number `left` another deliverer does all of its own.
+struct Overtaken {
+    left: AtomicI64,
+    other: Mutex<Option<BoxFuture<'static, ()>>>,
+}
+
+#[async_trait]
+impl Blocking for Overtaken {
+    async fn run_boxed(
+        &self,
+        work: Box<dyn FnOnce() -> Box<dyn Any + Send> + Send>,
+    ) -> Result<Box<dyn Any + Send>, Panicked> {
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            let other = self.other.lock().expect("a lock").take();
+            if let Some(other) = other {
+                other.await;
+            }
+        }
+        Ok(work())
+    }
+
+    fn start_thread(&self, _: String, _: Box<dyn FnOnce() + Send>) {}
+}
+
+/// Takes over and delivers three epochs of a row each, in runs of its own where none was begun.
+async fn take_over(mut sink: Box<dyn Sink>) {
+    let rows: [&[Change]; 3] = [
+        &[Change::Put(1, "a")],
+        &[Change::Put(2, "b")],
+        &[Change::Put(3, "c")],
+    ];
+    let held = sink.fence().await.expect("fence");
+    let mut marker = held.marker.expect("a marker").0;
+    if marker == 0 {
+        let last = held.begun.map_or(2, |begun| begun.0);
+        conformance::apply(&mut *sink, 0, last, &rows[..last as usize])
+            .await
+            .expect("applied");
+        marker = last;
+    }
+    conformance::apply(&mut *sink, marker, 3, &rows[marker as usize..])
+        .await
+        .expect("applied");
+}
+
+#[tokio::test]
+async fn a_deliverer_that_is_overtaken_at_any_step_doubles_nothing() {
+    for step in 0_i64.. {
+        assert!(step < 100, "apply never ends");
+        let folder = Folder::new(FileFormat::Json, &[]);
+        let overtaken = Arc::new(Overtaken {
+            left: AtomicI64::new(i64::MAX),
+            other: Mutex::new(None),
+        });
+        let mut first = folder.sink_with(deliverer(1), overtaken.clone());
+        assert_eq!(conformance::fence(&mut *first).await, Epoch(0));
+        let other = take_over(folder.sink(deliverer(2))).boxed();
+        *overtaken.other.lock().expect("a lock") = Some(other);
+        overtaken.left.store(step, Ordering::SeqCst);
+        let rows: &[Change] = &[Change::Put(1, "a")];
+        // Whether it succeeds or learns that it is fenced is its own affair.
+        let _ = conformance::apply(&mut *first, 0, 1, &[rows]).await;
+        let other = overtaken.other.lock().expect("a lock").take();
+        if other.is_some() {
+            assert!(step > 10, "every step was tried");
+            break;
+        }
+        let mut found: Vec<i64> = folder.read().await.iter().map(|row| row.0).collect();
+        found.sort_unstable();
+        assert_eq!(found, [1, 2, 3], "overtaken at step {step}");
+    }
+}
+
+#[tokio::test]
+async fn the_journal_of_an_endless_job_stays_small() {
+    let folder = Folder::new(FileFormat::Json, &[]);
+    for token in 1..=3 {
+        let mut sink = folder.sink(deliverer(token));
+        let from = conformance::fence(&mut *sink).await.0;
+        for guard in from..from + 40 {
+            let rows: &[Change] = &[Change::Put(guard as i64, "a")];
+            conformance::apply(&mut *sink, guard, guard + 1, &[rows])
+                .await
+                .expect("applied");
+        }
+    }
+    let journal = format!("out/_millstream/{}/out", deliverer(1).incarnation);
+    let count = |kind: &str| {
+        let kept = fs::read_dir(folder.folder.path().join(&journal).join(kind));
+        kept.expect(kind).count()
+    };
+    let counts = (count("fences"), count("plans"), count("commits"));
+    assert_eq!(counts, (1, 1, 100));
+    assert_eq!(folder.read().await.len(), 120);
+    let mut sink = folder.sink(deliverer(4));
+    assert_eq!(conformance::fence(&mut *sink).await, Epoch(120));
+}
+
+#[tokio::test]
+async fn a_file_in_place_of_the_folder_waits_for_a_person_and_says_what_to_do() {
+    let folder = Folder::new(FileFormat::Json, &[]);
+    fs::write(folder.folder.path().join("out"), "a file").expect("write");
+    let mut sink = folder.sink(deliverer(1));
+    let refused = sink.fence().await.expect_err("no folder");
+    assert!(matches!(refused, SinkError::Refused { .. }), "{refused:?}");
+    let text = refused.to_string();
+    assert!(text.contains("name another folder in path"), "{text}");
+    fs::remove_file(folder.folder.path().join("out")).expect("moved away");
+    conformance::fence(&mut *sink).await;
 }
 
 #[tokio::test]

@@ -11,11 +11,12 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use futures::StreamExt;
-use millstream_common::ids::{Epoch, OutputIndex, Token};
+use millstream_common::ids::{Epoch, OutputIndex, SinkIndex, Token};
 use millstream_common::log::entry::CommittedEpoch;
-use millstream_common::report::Segment;
+use millstream_common::report::{Refusal, RefusedRows, Segment};
 use millstream_common::time::SystemClock;
 use millstream_sinks::conformance::{Change, MemoryRows, deliverer};
+use millstream_sinks::refused_rows::{PlacedRow, places};
 use millstream_sinks::segment_rows::SegmentSource;
 use millstream_sinks::sink::{
     Applied, Cadence, EpochRun, Held, RejectedRow, Rejects, RunRows, Sink, SinkError,
@@ -27,6 +28,7 @@ use ractor::{Actor, ActorRef, ActorStatus};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
+const SINK: SinkIndex = SinkIndex(1);
 const OUTPUT: OutputIndex = OutputIndex(2);
 
 #[derive(Default)]
@@ -35,6 +37,8 @@ struct Script {
     fence_errors: VecDeque<SinkError>,
     apply_errors: VecDeque<SinkError>,
     panics: bool,
+    /// Row numbers that the next applies refuse.
+    refuses: VecDeque<Vec<u64>>,
     gather: Duration,
     /// Each apply waits for a permit of this first.
     gate: Option<Arc<Notify>>,
@@ -71,7 +75,7 @@ impl Sink for ScriptedSink {
         &mut self,
         run: &EpochRun,
         rows: &dyn RunRows,
-        _: &dyn Rejects,
+        rejects: &dyn Rejects,
     ) -> Result<Applied, SinkError> {
         let gate = lock(&self.0).gate.clone();
         if let Some(gate) = gate {
@@ -82,6 +86,16 @@ impl Sink for ScriptedSink {
         while let Some(batch) = batches.next().await {
             row_count += batch?.num_rows() as u64;
         }
+        let refused = lock(&self.0).refuses.pop_front();
+        let rejected = refused.into_iter().flatten().map(|row| RejectedRow {
+            row,
+            payload: "{}".to_owned(),
+            reason: "no".to_owned(),
+        });
+        let rejected: Vec<RejectedRow> = rejected.collect();
+        if !rejected.is_empty() {
+            rejects.keep(run, &rejected).await?;
+        }
         let mut script = lock(&self.0);
         assert!(!script.panics, "as the script says");
         if let Some(error) = script.apply_errors.pop_front() {
@@ -90,9 +104,11 @@ impl Sink for ScriptedSink {
         assert_eq!((script.marker, row_count), (run.guard.0, run.row_count));
         script.marker = run.last.0;
         script.runs.push((run.guard.0, run.last.0));
-        script.rows += row_count;
+        let rejected_count = rejected.len() as u64;
+        script.rows += row_count - rejected_count;
         Ok(Applied {
-            row_count,
+            row_count: row_count - rejected_count,
+            rejected_count,
             ..Applied::default()
         })
     }
@@ -124,18 +140,28 @@ impl SegmentSource for TwoRows {
 enum Told {
     Advanced(u64),
     Troubled(TroubleState, String),
+    Refused(RefusedRows),
 }
 
 struct Observer(mpsc::UnboundedSender<Told>);
 
 #[async_trait]
-impl Rejects for Observer {
-    async fn keep(&self, _: &EpochRun, _: &[RejectedRow]) -> Result<(), SinkError> {
-        Ok(())
-    }
-}
-
 impl SinkObserver for Observer {
+    async fn keep(&self, last: Epoch, rows: &[PlacedRow]) -> Result<Refusal, SinkError> {
+        Ok(Refusal {
+            refused: RefusedRows {
+                sink: SINK,
+                attempt: format!("{last}-{}", rows.len()),
+                rows: places(rows),
+            },
+            segments: Vec::new(),
+        })
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        let _ = self.0.send(Told::Refused(refusal.refused.clone()));
+    }
+
     fn advanced(&self, marker: Epoch, _: &Applied) {
         let _ = self.0.send(Told::Advanced(marker.0));
     }
@@ -158,6 +184,7 @@ fn committed(parent: u64, epoch: u64) -> CommittedEpoch {
         epoch: Epoch(epoch),
         parent: Epoch(parent),
         segments: vec![segment(OUTPUT, 2), segment(OutputIndex(0), 77)],
+        refused: Vec::new(),
         last: false,
     }
 }
@@ -179,6 +206,7 @@ async fn start(script: Script, undelivered: Vec<CommittedEpoch>, head: u64) -> S
     let made = script.clone();
     let arguments = SinkArguments {
         deliverer: deliverer(1),
+        sink: SINK,
         output: OUTPUT,
         schema: two_rows().schema(),
         factory: Arc::new(move || Ok(Box::new(ScriptedSink(made.clone())))),
@@ -360,6 +388,79 @@ async fn a_gathering_sink_is_handed_a_run_when_its_time_has_come() {
     let mut sink = start(script, vec![committed(0, 1)], 1).await;
     assert_eq!(sink.next().await, Told::Advanced(0));
     assert_eq!(sink.next().await, Told::Advanced(1));
+}
+
+fn naming(parent: u64, epoch: u64, refused: RefusedRows) -> CommittedEpoch {
+    CommittedEpoch {
+        refused: vec![refused],
+        ..committed(parent, epoch)
+    }
+}
+
+async fn refused_of(sink: &mut Started) -> RefusedRows {
+    match sink.next().await {
+        Told::Refused(refused) => refused,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_run_with_refused_rows_is_applied_when_the_log_names_them_and_not_before() {
+    let script = Script {
+        refuses: [vec![1]].into(),
+        ..Script::default()
+    };
+    let mut sink = start(script, vec![committed(0, 1), committed(1, 2)], 2).await;
+    assert_eq!(sink.next().await, Told::Advanced(0));
+    let refused = refused_of(&mut sink).await;
+    assert_eq!(refused.rows, [(Epoch(1), vec![1])].into());
+    sink.send(SinkMessage::EpochCommitted(committed(2, 3)));
+    assert_eq!(refused_of(&mut sink).await, refused, "said again");
+    assert_eq!(lock(&sink.script).runs, []);
+    sink.send(SinkMessage::EpochCommitted(naming(3, 4, refused)));
+    assert_eq!(sink.next().await, Told::Advanced(2));
+    assert_eq!(sink.next().await, Told::Advanced(4));
+    assert_eq!(lock(&sink.script).rows, 7);
+}
+
+#[tokio::test]
+async fn a_retry_that_refuses_another_row_adds_it_to_those_of_the_first() {
+    let script = Script {
+        refuses: [vec![0], vec![0]].into(),
+        apply_errors: [unavailable()].into(),
+        ..Script::default()
+    };
+    let mut sink = start(script, vec![committed(0, 1)], 1).await;
+    assert_eq!(sink.next().await, Told::Advanced(0));
+    let first = refused_of(&mut sink).await;
+    assert_eq!(first.rows, [(Epoch(1), vec![0])].into());
+    sink.send(SinkMessage::EpochCommitted(naming(1, 2, first)));
+    assert!(matches!(sink.next().await, Told::Troubled(..)));
+    let second = refused_of(&mut sink).await;
+    let other_row = [(Epoch(1), vec![1])].into();
+    assert_eq!(second.rows, other_row, "the first is left out already");
+    sink.send(SinkMessage::EpochCommitted(naming(2, 3, second)));
+    assert_eq!(sink.next().await, Told::Advanced(2));
+    assert_eq!(sink.next().await, Told::Advanced(3));
+    assert_eq!(
+        lock(&sink.script).rows,
+        4,
+        "two rows of epoch 1 are left out"
+    );
+}
+
+#[tokio::test]
+async fn the_next_deliverer_leaves_out_what_the_log_names() {
+    let refused = RefusedRows {
+        sink: SINK,
+        attempt: "a".to_owned(),
+        rows: [(Epoch(1), vec![0, 1])].into(),
+    };
+    let undelivered = vec![committed(0, 1), naming(1, 2, refused)];
+    let mut sink = start(Script::default(), undelivered, 2).await;
+    assert_eq!(sink.next().await, Told::Advanced(0));
+    assert_eq!(sink.next().await, Told::Advanced(2));
+    assert_eq!(lock(&sink.script).rows, 2);
 }
 
 #[tokio::test]

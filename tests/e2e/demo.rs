@@ -1,6 +1,7 @@
 //! `millstream demo`, and whether every job of the project passes `check` and `explain`.
 
 use anyhow::{Context, ensure};
+use futures::future::join_all;
 use millstream_tests::process::run_to_end;
 use millstream_tests::services::project_folder;
 use tempfile::TempDir;
@@ -60,7 +61,7 @@ async fn every_job_of_the_project_passes_check_and_is_explained() -> anyhow::Res
         }
     }
     ensure!(files.len() >= 9, "{files:?}");
-    for file in &files {
+    let checks = files.iter().map(async |file| {
         for verb in ["check", "explain"] {
             let (code, stdout, stderr) = run_to_end(&[verb, file], &environment).await?;
             ensure!(code == 0, "{verb} {file}: {stdout}{stderr}");
@@ -69,6 +70,10 @@ async fn every_job_of_the_project_passes_check_and_is_explained() -> anyhow::Res
                 "{file}: {stdout}"
             );
         }
+        anyhow::Ok(())
+    });
+    for checked in join_all(checks).await {
+        checked?;
     }
     Ok(())
 }

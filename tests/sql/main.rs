@@ -88,6 +88,7 @@ cases! {
     tumble_count,
     union_all,
     unwindowed,
+    view_dead_letters,
     windows,
 }
 

@@ -1,6 +1,6 @@
-//! A master and workers as processes, which a test kills and starts again.
+//! Masters and workers as processes, which a test kills and starts again.
 //!
-//! Called by the end-to-end tests. Owns the processes and the storage folder; all end with it. The
+//! Called by the end-to-end tests. Owns the processes and the storage folder; all end with it. A
 //! master takes a free port when it first starts and keeps it, so that workers find the next one.
 
 use std::path::PathBuf;
@@ -24,14 +24,20 @@ const STORAGE: &str = "storage";
 
 /// Running processes.
 pub struct Cluster {
-    /// `host:port` of the master.
+    /// `host:port` of each master, separated by commas.
     pub address: String,
     environment: Vec<(&'static str, String)>,
     /// Of the log, state and segments.
     storage: String,
     folder: TempDir,
-    master: Process,
+    masters: Vec<Master>,
     workers: Vec<Process>,
+}
+
+/// One of the masters, all on the same storage.
+struct Master {
+    process: Process,
+    address: String,
 }
 
 impl Cluster {
@@ -43,23 +49,42 @@ impl Cluster {
         Self::start_on(STORAGE, environment, worker_count).await
     }
 
+    /// As [`Self::start`], with a second master that stands by.
+    pub async fn start_with_standby(worker_count: usize) -> anyhow::Result<Self> {
+        Self::start_all(STORAGE, Vec::new(), 2, worker_count).await
+    }
+
     /// As [`Self::start`], with the log, state and segments at `storage`: a URL, or a folder.
     pub async fn start_on(
         storage: &str,
         environment: Vec<(&'static str, String)>,
         worker_count: usize,
     ) -> anyhow::Result<Self> {
+        Self::start_all(storage, environment, 1, worker_count).await
+    }
+
+    async fn start_all(
+        storage: &str,
+        environment: Vec<(&'static str, String)>,
+        master_count: usize,
+        worker_count: usize,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("millstream-e2e-")
             .tempdir()
             .context("create folder of a cluster")?;
-        let (master, address) = start_master(&folder, storage, &environment, "127.0.0.1:0").await?;
+        let mut masters = Vec::new();
+        for index in 0..master_count {
+            let listen = "127.0.0.1:0";
+            masters.push(start_master(&folder, storage, &environment, index, listen).await?);
+        }
+        let addresses: Vec<&str> = masters.iter().map(|each| each.address.as_str()).collect();
         let mut cluster = Self {
-            address,
+            address: addresses.join(","),
             environment,
             storage: storage.to_owned(),
             folder,
-            master,
+            masters,
             workers: Vec::new(),
         };
         for _ in 0..worker_count {
@@ -123,18 +148,52 @@ impl Cluster {
         Ok(())
     }
 
-    /// SIGKILL of the master, which is then started again on the same storage and port.
+    /// SIGKILL of the first master, which is then started again on the same storage and port.
     pub async fn kill_master(&mut self) -> anyhow::Result<()> {
-        self.master.kill().await?;
+        self.end_master(0).await?;
+        self.start_master_again(0).await
+    }
+
+    /// SIGKILL of a master.
+    pub async fn end_master(&mut self, index: usize) -> anyhow::Result<()> {
+        self.masters[index].process.kill().await
+    }
+
+    /// Starts a master again on the same storage and port.
+    pub async fn start_master_again(&mut self, index: usize) -> anyhow::Result<()> {
+        let listen = self.masters[index].address.clone();
         let started = start_master(
             &self.folder,
             &self.storage,
             &self.environment,
-            &self.address,
-        )
-        .await;
-        self.master = started?.0;
+            index,
+            &listen,
+        );
+        self.masters[index] = started.await?;
         Ok(())
+    }
+
+    /// SIGSTOP of a master: it stands still, and its connections stay open.
+    pub async fn pause_master(&self, index: usize) -> anyhow::Result<()> {
+        self.masters[index].process.pause().await
+    }
+
+    /// SIGCONT of a master.
+    pub async fn resume_master(&self, index: usize) -> anyhow::Result<()> {
+        self.masters[index].process.resume().await
+    }
+
+    /// `host:port` of a master.
+    pub fn master_address(&self, index: usize) -> &str {
+        &self.masters[index].address
+    }
+
+    /// The master that reigns.
+    pub async fn active_master(&self) -> anyhow::Result<usize> {
+        let client = self.client().await?;
+        let mut masters = self.masters.iter();
+        let active = masters.position(|master| master.address == client.address());
+        active.with_context(|| format!("{client:?} is none of {}", self.address))
     }
 
     /// Submits a job.
@@ -192,9 +251,21 @@ impl Cluster {
         .with_context(|| self.logs())
     }
 
+    /// All that the masters said.
+    pub fn master_said(&self) -> String {
+        let masters = self.masters.iter();
+        masters.map(|master| master.process.said()).collect()
+    }
+
     /// The end of what each process said, for the message of a failed test.
     pub fn logs(&self) -> String {
-        let mut text = format!("master:\n{}", self.master.last_lines());
+        let mut text = String::new();
+        for (index, master) in self.masters.iter().enumerate() {
+            text.push_str(&format!(
+                "\nmaster {index}:\n{}",
+                master.process.last_lines()
+            ));
+        }
         for (index, worker) in self.workers.iter().enumerate() {
             text.push_str(&format!("\nworker {index}:\n{}", worker.last_lines()));
         }
@@ -211,14 +282,27 @@ async fn start_master(
     folder: &TempDir,
     storage: &str,
     environment: &[(&'static str, String)],
+    index: usize,
     listen: &str,
-) -> anyhow::Result<(Process, String)> {
-    let arguments = ["master", "--listen", listen, "--storage", storage];
-    let mut master = start(folder, environment, "master", &arguments)?;
-    let line = master.first_line().await?;
+) -> anyhow::Result<Master> {
+    let name = format!("master-{index}");
+    let arguments = [
+        "master",
+        "--listen",
+        listen,
+        "--storage",
+        storage,
+        "--name",
+        &name,
+    ];
+    let mut process = start(folder, environment, &name, &arguments)?;
+    let line = process.first_line().await?;
     let address = line.strip_prefix("master listening at ");
     let address = address.with_context(|| format!("read address of the master from {line:?}"))?;
-    Ok((master, address.to_owned()))
+    Ok(Master {
+        process,
+        address: address.to_owned(),
+    })
 }
 
 fn start(

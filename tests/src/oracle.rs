@@ -99,6 +99,17 @@ impl Oracle {
     }
 }
 
+/// How often each event stands among the clicks that break no rule; late ones count too.
+pub fn events(records: &[Stored]) -> BTreeMap<String, u64> {
+    let mut events = BTreeMap::new();
+    for record in records {
+        if let Ok(click) = decode(record.payload.as_deref()) {
+            *events.entry(click.event).or_default() += 1;
+        }
+    }
+    events
+}
+
 /// The click in a payload, or the code of the first column that is wrong.
 fn decode(payload: Option<&[u8]>) -> Result<Click, &'static str> {
     let payload = payload.ok_or("null_payload")?;
@@ -143,6 +154,7 @@ mod tests {
         Stored {
             partition,
             offset,
+            key: None,
             payload: Some(payload.into_bytes()),
         }
     }
@@ -178,6 +190,7 @@ mod tests {
             .map(|(record, offset)| Stored {
                 partition: record.partition,
                 offset,
+                key: None,
                 payload: record.payload.map(String::into_bytes),
             })
             .collect();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 /// A debug build on a busy machine needs its time.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -48,6 +48,8 @@ pub struct Start<'a> {
 pub struct Process {
     name: String,
     child: Child,
+    /// Kept open: to wait for a child would close it, and that asks some children to end.
+    _stdin: Option<ChildStdin>,
     log: PathBuf,
 }
 
@@ -55,7 +57,7 @@ impl Process {
     /// Starts the child. A log from an earlier start of the same name is added to.
     pub fn start(start: Start<'_>) -> anyhow::Result<Self> {
         let log = start.folder.join(format!("{}.log", start.name));
-        let child = Command::new(binary()?)
+        let mut child = Command::new(binary()?)
             .args(&start.arguments)
             .envs(start.environment)
             .current_dir(start.folder)
@@ -69,6 +71,7 @@ impl Process {
             .with_context(|| format!("start {}", start.name))?;
         Ok(Self {
             name: start.name.to_owned(),
+            _stdin: child.stdin.take(),
             child,
             log,
         })
@@ -101,6 +104,16 @@ impl Process {
     /// SIGTERM, as a service manager ends a process.
     pub async fn terminate(&self) -> anyhow::Result<()> {
         self.signal("TERM").await
+    }
+
+    /// SIGSTOP: it stands still, and its sockets stay open.
+    pub async fn pause(&self) -> anyhow::Result<()> {
+        self.signal("STOP").await
+    }
+
+    /// SIGCONT: it goes on as if nothing had been.
+    pub async fn resume(&self) -> anyhow::Result<()> {
+        self.signal("CONT").await
     }
 
     async fn signal(&self, signal: &str) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -29,6 +29,8 @@ pub struct Stored {
     pub partition: i32,
     /// Offset in it.
     pub offset: i64,
+    /// Key; `None` where there is none.
+    pub key: Option<Vec<u8>>,
     /// Value; `None` where there is none.
     pub payload: Option<Vec<u8>>,
 }
@@ -136,17 +138,50 @@ impl Topic {
                     self.name
                 ),
             };
-            records.push(Stored {
-                partition: message.partition(),
-                offset: message.offset(),
-                payload: message.payload().map(<[u8]>::to_vec),
-            });
+            records.push(stored(&message));
         }
         ensure!(
             records.len() == expected,
             "records came while the topic was read"
         );
         Ok(records)
+    }
+
+    /// What a reader of committed records sees now, in the order of each partition.
+    pub fn committed(&self) -> anyhow::Result<Vec<Stored>> {
+        let consumer: BaseConsumer = config(&self.brokers)
+            .set("group.id", "reader")
+            .set("enable.auto.commit", "false")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .create()
+            .context("make consumer")?;
+        let mut assignment = TopicPartitionList::new();
+        for partition in 0..self.partition_count {
+            assignment.add_partition_offset(&self.name, partition, Offset::Beginning)?;
+        }
+        consumer.assign(&assignment).context("assign partitions")?;
+        let mut records = Vec::new();
+        let mut open = self.partition_count;
+        while open > 0 {
+            match consumer.poll(DEADLINE) {
+                Some(Ok(message)) => records.push(stored(&message)),
+                Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+                Some(Err(error)) if is_passing(&error) => continue,
+                Some(Err(error)) => return Err(error).context("read committed records"),
+                None => bail!("no end of {} came", self.name),
+            }
+        }
+        Ok(records)
+    }
+}
+
+fn stored(message: &BorrowedMessage<'_>) -> Stored {
+    Stored {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().map(<[u8]>::to_vec),
+        payload: message.payload().map(<[u8]>::to_vec),
     }
 }
 

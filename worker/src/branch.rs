@@ -10,6 +10,7 @@ use millstream_common::dead_letter;
 use millstream_common::error::{Failure, Kind};
 use millstream_common::link::BarrierCommand;
 use millstream_common::plan::{Branch, JobPlan, KeyedKind, Port, StageHead, StagePlan};
+use millstream_common::report::BranchFlow;
 
 use crate::exchange::sender::{EdgeSender, ExchangeSender, SendError};
 use crate::transform::{BranchProgram, FailedRow};
@@ -35,13 +36,19 @@ pub struct BranchRunner {
 /// All branches of one task.
 pub struct Branches {
     runners: Vec<BranchRunner>,
+    /// Rows since the last barrier, by runner.
+    flows: Vec<BranchFlow>,
     name: String,
 }
 
 impl Branches {
     /// The branches of the task called `name`.
     pub fn new(name: String, runners: Vec<BranchRunner>) -> Self {
-        Self { runners, name }
+        Self {
+            flows: vec![BranchFlow::default(); runners.len()],
+            runners,
+            name,
+        }
     }
 
     /// Hands rows of a port to its branches; returns the rows that an expression failed on.
@@ -55,14 +62,20 @@ impl Branches {
         if batch.num_rows() == 0 {
             return Ok(failed);
         }
-        for runner in self.runners.iter_mut().filter(|runner| runner.port == port) {
+        let runners = self.runners.iter_mut().zip(&mut self.flows);
+        for (runner, flow) in runners.filter(|(runner, _)| runner.port == port) {
             let transformed = runner.program.run(batch, late);
             let transformed =
                 transformed.map_err(|error| Failure::new(Kind::Internal, &self.name, &error))?;
+            flow.given += batch.num_rows() as u64;
+            flow.late += transformed.late_count as u64;
+            flow.filtered += transformed.filtered_count as u64;
+            flow.failed += transformed.failed.len() as u64;
             failed.extend(transformed.failed);
             let Some(rows) = transformed.batch else {
                 continue;
             };
+            flow.sent += rows.num_rows() as u64;
             let sent = match &mut runner.target {
                 BranchTarget::Exchange(exchange) => exchange.send_batch(rows).await,
                 BranchTarget::Ship(edge) => edge.send_batch(rows).await,
@@ -72,6 +85,12 @@ impl Branches {
         failed.sort_by_key(|row| row.row);
         failed.dedup_by_key(|row| row.row);
         Ok(failed)
+    }
+
+    /// Rows through each branch since this was asked last.
+    pub fn take_flows(&mut self) -> Vec<BranchFlow> {
+        let idle = vec![BranchFlow::default(); self.runners.len()];
+        std::mem::replace(&mut self.flows, idle)
     }
 
     /// Passes a barrier on, behind all rows before it.

@@ -1,7 +1,7 @@
 //! The data plane: what a worker process runs.
 //!
 //! A row's path, in order: [`consume`], [`decode`], [`exchange`], [`operator`], [`ship`], [`snapshot`]; [`transform`] runs behind decode
-//! and operator, in front of what their rows go to. The rest is the frame: [`worker`] starts, `link` talks to the master,
+//! and operator, in front of what their rows go to; [`failed_rows`] are those on which it fails. The rest is the frame: [`worker`] starts, `link` talks to the master,
 //! [`supervisor_actor`] keeps one [`pipeline`] a job.
 
 pub mod branch;
@@ -9,6 +9,7 @@ pub mod config;
 pub mod consume;
 pub mod decode;
 pub mod exchange;
+pub mod failed_rows;
 pub mod ipc;
 mod link;
 pub mod operator;

@@ -2,11 +2,14 @@
 //!
 //! Run as one task of the worker's supervisor actor, which gets every frame as a message and answers through the sender that comes
 //! with [`SupervisorMessage::Attached`]. Sends a heartbeat every 300 ms. Failure: the end of the stream, a broken frame or
-//! silence is told as `Detached`; the next dial follows after a short pause, at the next address of the list.
+//! silence is told as `Detached`; the next dial follows after a short pause. All masters are dialled at once, for one that hangs
+//! must not hide the one that reigns now; one whose term is below the highest that was seen is left again (INV-4).
 
 use std::time::Duration;
 
+use futures::stream::FuturesUnordered;
 use millstream_common::error::chain;
+use millstream_common::ids::Term;
 use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
 use millstream_common::net::{NetRef, channel};
 use millstream_proto::v1;
@@ -47,30 +50,48 @@ pub(crate) struct LinkConfig {
 
 /// Keeps a link open until its actor is gone.
 pub(crate) async fn keep_link(config: LinkConfig) {
-    let mut is_known_lost = false;
     let mut delay = REDIAL_DELAY;
-    for address in config.addresses.iter().cycle() {
-        match attach(&config, address).await {
-            Ok((sender, frames)) => {
-                is_known_lost = false;
-                info!(%address, "attached to the master");
-                let end = carry(&config, sender, frames).await;
-                delay = match &end {
-                    LinkEnd::LetGo => (delay * 2).min(REJOIN_DELAY_MAX),
-                    LinkEnd::Lost(_) => REDIAL_DELAY,
-                };
-                warn!(%address, cause = %end, "detached from the master");
-                if config.supervisor.cast(SupervisorMessage::Detached).is_err() {
-                    return;
-                }
-            }
-            Err(cause) if is_known_lost => debug!(%address, %cause, "attach to the master"),
+    let mut newest = Term::default();
+    loop {
+        let (address, (sender, frames)) = dial_all(&config).await;
+        info!(%address, "attached to the master");
+        let end = carry(&config, sender, frames, &mut newest).await;
+        // A worker that is ending detaches by itself.
+        if config.supervisor.cast(SupervisorMessage::Detached).is_err() {
+            return;
+        }
+        warn!(%address, cause = %end, "detached from the master");
+        delay = match end {
+            LinkEnd::LetGo => (delay * 2).min(REJOIN_DELAY_MAX),
+            LinkEnd::Lost(_) => REDIAL_DELAY,
+        };
+        tokio::time::sleep(delay).await;
+    }
+}
+
+/// Dials every address again and again; the first that says Welcome is taken.
+async fn dial_all(config: &LinkConfig) -> (&str, Attached) {
+    let addresses = config.addresses.iter();
+    let mut dials: FuturesUnordered<_> = addresses.map(|address| dial(config, address)).collect();
+    match dials.next().await {
+        Some(attached) => attached,
+        // Without an address there is nobody to wait for.
+        None => std::future::pending().await,
+    }
+}
+
+async fn dial<'a>(config: &LinkConfig, address: &'a str) -> (&'a str, Attached) {
+    let mut is_known = false;
+    loop {
+        match attach(config, address).await {
+            Ok(attached) => return (address, attached),
+            Err(cause) if is_known => debug!(%address, %cause, "attach to the master"),
             Err(cause) => {
-                is_known_lost = true;
+                is_known = true;
                 warn!(%address, %cause, "cannot attach to the master; trying on");
             }
         }
-        tokio::time::sleep(delay).await;
+        tokio::time::sleep(REDIAL_DELAY).await;
     }
 }
 
@@ -120,6 +141,7 @@ async fn carry(
     config: &LinkConfig,
     sender: mpsc::Sender<ToMaster>,
     mut frames: Streaming<v1::MasterFrame>,
+    newest: &mut Term,
 ) -> LinkEnd {
     let lost = |cause: &str| LinkEnd::Lost(cause.to_owned());
     let held = sender.downgrade();
@@ -144,8 +166,14 @@ async fn carry(
                     Err(status) => return lost(status.message()),
                 };
                 let message = match frame {
-                    ToWorker::Welcome { storage_url, .. } => match unwelcomed.take() {
-                        Some(frames) => SupervisorMessage::Attached { frames, storage_url },
+                    ToWorker::Welcome { term, .. } if term < *newest => {
+                        return LinkEnd::Lost(format!("its reign {term} is over: {newest} has begun"));
+                    }
+                    ToWorker::Welcome { term, storage_url } => match unwelcomed.take() {
+                        Some(frames) => {
+                            *newest = term;
+                            SupervisorMessage::Attached { frames, storage_url }
+                        }
                         None => return lost("the master said Welcome twice"),
                     },
                     frame => SupervisorMessage::Frame(Box::new(frame)),

@@ -82,7 +82,10 @@ impl Worker {
 
     /// Ends all pipelines and the server; the master rewinds what ran here.
     pub async fn shutdown(mut self) {
-        self.supervisor.kill();
+        // Waited for, so that the link is closed from this side before the master can end.
+        if let Err(error) = self.supervisor.kill_and_wait(None).await {
+            tracing::debug!(%error, "end the worker's root actor");
+        }
         self.tasks.shutdown().await;
     }
 }

@@ -170,6 +170,7 @@ async fn a_panic_while_a_state_part_is_stored_is_a_failure_of_the_task() {
         sources: vec![SourceIndex(0)],
         branches: Branches::new("views.0".to_owned(), Vec::new()),
         changes_interval: Duration::ZERO,
+        keeps_first_rows: false,
         store: Arc::new(Panicking),
         clock: Arc::new(SystemClock::default()),
         pipeline,

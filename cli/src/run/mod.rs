@@ -5,13 +5,14 @@
 //! The first Ctrl-C stops the job with a last, delivered epoch; the second ends the process at once,
 //! which loses nothing: what was not committed is read again. Failure: a failed job is exit code 1.
 
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
 use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use millstream_common::blocking::{BlockingRef, ThreadPool};
 use millstream_common::client::{self, ControlClient};
 use millstream_common::control::{ControlError, StopMode, Submitted};
@@ -172,16 +173,31 @@ impl Job {
         interrupts: &mut BoxStream<'static, ()>,
         progress: &mut Progress,
     ) -> anyhow::Result<Outcome> {
-        let submitted = tokio::select! {
-            submitted = self.submit(text) => submitted?,
-            _ = interrupts.next() => return Ok(Outcome::Interrupted),
+        let mut submitting = pin!(self.submit(text));
+        let (submitted, interrupted) = tokio::select! {
+            submitted = &mut submitting => (submitted?, None),
+            _ = interrupts.next() => {
+                progress.note("stopping once the job is up; Ctrl-C again ends at once");
+                tokio::select! {
+                    submitted = submitting => (submitted?, Some(())),
+                    _ = interrupts.next() => return Ok(Outcome::Interrupted),
+                }
+            }
         };
         let Some(submitted) = submitted else {
             return Ok(Outcome::Done(ExitCode::FAILURE));
         };
         eprintln!("{}; Ctrl-C stops it", began(&submitted));
+        let mut interrupts = stream::iter(interrupted).chain(interrupts);
         let on_interrupt = OnInterrupt::Stop;
-        let end = follow(&self.client, &self.name, on_interrupt, interrupts, progress).await?;
+        let followed = follow(
+            &self.client,
+            &self.name,
+            on_interrupt,
+            &mut interrupts,
+            progress,
+        );
+        let end = followed.await?;
         progress.finish();
         Ok(match end {
             End::Job(job) => Outcome::Done(report_end(&job)),

@@ -4,7 +4,6 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use futures::stream::{self, BoxStream};
 use millstream_common::control::{
     CheckpointView, JobState, JobView, Stopped, SubmitRequest, WorkerView,
 };
@@ -63,6 +62,8 @@ impl Script {
             last_recovery_ms: None,
             checkpoint_interval_ms: 1000,
             storage: None,
+            stages: Vec::new(),
+            rows_unaccounted: 0,
         }
     }
 }
@@ -94,6 +95,7 @@ impl ControlBackend for Script {
         Ok(Submitted {
             job: self.view(),
             resumed_from: None,
+            warnings: Vec::new(),
         })
     }
 
@@ -223,6 +225,29 @@ async fn what_a_killed_process_left_running_is_stopped_and_goes_on() {
         *script.calls.lock().unwrap(),
         ["submit", "stop", "submit", "stop"]
     );
+}
+
+#[tokio::test]
+async fn an_interrupt_while_what_was_left_is_stopped_still_ends_in_an_orderly_stop() {
+    let script = Script::new(JobState::Running, true);
+    let outcome = run_job(&script, "SELECT 1", interrupts(&script, 1)).await;
+    assert_eq!(outcome.unwrap(), Outcome::Done(ExitCode::SUCCESS));
+    assert_eq!(
+        *script.calls.lock().unwrap(),
+        ["submit", "stop", "submit", "stop"]
+    );
+}
+
+#[tokio::test]
+async fn a_second_interrupt_does_not_wait_for_what_was_left() {
+    let script = Script::new(JobState::Running, false);
+    let mut notices = interrupts(&script, 1);
+    // The first comes when the stop of what was left has begun, which never answers; the second right after it.
+    let twice = stream::once(async move { notices.next().await }).filter_map(std::future::ready);
+    let twice = twice.chain(stream::iter([()])).chain(stream::pending());
+    let outcome = run_job(&script, "SELECT 1", twice.boxed()).await;
+    assert_eq!(outcome.unwrap(), Outcome::Interrupted);
+    assert_eq!(*script.calls.lock().unwrap(), ["submit", "stop"]);
 }
 
 #[tokio::test]

@@ -7,11 +7,15 @@ mod error;
 mod view;
 
 pub use error::ControlError;
-pub use view::{CheckpointView, JobState, JobView, SinkView, SourceView, StorageUse, WorkerView};
+pub use view::{
+    BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, StorageUse,
+    WorkerView,
+};
 
 use serde::Serialize;
 
 use crate::ids::{Epoch, JobName};
+use crate::problem::Problem;
 
 /// A job to plan, check and start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub struct Submitted {
     pub job: JobView,
     /// The epoch it goes on from; `None` begins from nothing.
     pub resumed_from: Option<Epoch>,
+    /// What is allowed, but may not be meant, in order of place.
+    pub warnings: Vec<Problem>,
 }
 
 /// How a job is to end.

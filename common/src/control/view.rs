@@ -94,6 +94,48 @@ pub struct JobView {
     pub checkpoint_interval_ms: u64,
     /// What storage holds for it; `None` until the master has looked.
     pub storage: Option<StorageUse>,
+    /// What became of the rows behind the sources, stage by stage.
+    pub stages: Vec<StageView>,
+    /// Rows that are in none of the counters: zero, or rows were lost or doubled.
+    pub rows_unaccounted: u64,
+}
+
+/// The rows of one stage since the life began; with those of the sources these counters close the sum.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct StageView {
+    /// The source, or the operator.
+    pub name: String,
+    /// Rows decoded and handed on, or received from other stages.
+    pub received: u64,
+    /// Of them, late ones that some path wants nevertheless; they are dead letters too.
+    pub late: u64,
+    /// Rows whose key had been seen.
+    pub duplicates: u64,
+    /// Rows that are part of a group.
+    pub folded: u64,
+    /// Rows in dead letters because an expression failed on them.
+    pub failed: u64,
+    /// Rows dropped because an expression failed on them.
+    pub dropped: u64,
+    /// Where they went.
+    pub branches: Vec<BranchView>,
+}
+
+/// The rows of one way out of a stage: `given` is the sum of the others.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct BranchView {
+    /// The stage or the output's relation.
+    pub to: String,
+    /// Rows to begin with.
+    pub given: u64,
+    /// Left out because they are late.
+    pub late: u64,
+    /// Dropped by a filter.
+    pub filtered: u64,
+    /// An expression failed on them.
+    pub failed: u64,
+    /// Handed on.
+    pub sent: u64,
 }
 
 /// What storage holds for a job, in bytes.
@@ -118,10 +160,14 @@ pub struct SourceView {
     pub splits: u32,
     /// Splits that are read to their fixed end.
     pub splits_ended: u32,
-    /// Rows read since the life began.
+    /// Rows read since the life began: the sum of the next three.
     pub rows_read: u64,
+    /// Rows handed on since the life began.
+    pub rows_accepted: u64,
     /// Rows in dead letters since the life began.
     pub rows_rejected: u64,
+    /// Rows dropped by `on_violation = 'drop'` since the life began.
+    pub rows_dropped: u64,
     /// `None` before the first watermark.
     #[serde(serialize_with = "event_time")]
     pub watermark: Option<EventTime>,
@@ -142,6 +188,8 @@ pub struct SinkView {
     pub lag_epochs: u64,
     /// Rows it was given since the life began.
     pub rows_delivered: u64,
+    /// Rows it refused since the life began; they are in its dead letters.
+    pub rows_refused: u64,
     /// Why it retries or is suspended; `None` while all is well.
     pub cause: Option<String>,
     /// The worker that runs it; `None` while the job does not run.

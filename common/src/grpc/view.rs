@@ -4,8 +4,8 @@ use millstream_proto::v1;
 
 use super::Malformed;
 use crate::control::{
-    CheckpointView, JobState, JobView, SinkView, SourceView, StopMode, Stopped, StorageUse,
-    SubmitRequest, Submitted, WorkerView,
+    BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, StopMode,
+    Stopped, StorageUse, SubmitRequest, Submitted, WorkerView,
 };
 use crate::ids::{Epoch, Generation, JobName, WorkerId};
 use crate::time::EventTime;
@@ -41,6 +41,7 @@ impl From<Submitted> for v1::SubmitJobResponse {
         Self {
             job: Some(submitted.job.into()),
             resumed_from_epoch: submitted.resumed_from.unwrap_or_default().0,
+            warnings: submitted.warnings.iter().map(Into::into).collect(),
         }
     }
 }
@@ -53,6 +54,7 @@ impl TryFrom<v1::SubmitJobResponse> for Submitted {
             job: job(response.job)?,
             resumed_from: Some(Epoch(response.resumed_from_epoch))
                 .filter(|epoch| *epoch != Epoch::default()),
+            warnings: response.warnings.into_iter().map(Into::into).collect(),
         })
     }
 }
@@ -158,6 +160,8 @@ impl From<JobView> for v1::Job {
                 state_bytes: storage.state_bytes,
                 segment_bytes: storage.segment_bytes,
             }),
+            stages: job.stages.into_iter().map(v1::Stage::from).collect(),
+            rows_unaccounted: job.rows_unaccounted,
         }
     }
 }
@@ -189,6 +193,8 @@ impl TryFrom<v1::Job> for JobView {
                 state_bytes: storage.state_bytes,
                 segment_bytes: storage.segment_bytes,
             }),
+            stages: job.stages.into_iter().map(StageView::from).collect(),
+            rows_unaccounted: job.rows_unaccounted,
         })
     }
 }
@@ -202,6 +208,8 @@ impl From<SourceView> for v1::Source {
             splits_ended: source.splits_ended,
             rows_read: source.rows_read,
             rows_rejected: source.rows_rejected,
+            rows_accepted: source.rows_accepted,
+            rows_dropped: source.rows_dropped,
             watermark_us: source.watermark.map(|time| time.0),
         }
     }
@@ -216,7 +224,65 @@ impl From<v1::Source> for SourceView {
             splits_ended: source.splits_ended,
             rows_read: source.rows_read,
             rows_rejected: source.rows_rejected,
+            rows_accepted: source.rows_accepted,
+            rows_dropped: source.rows_dropped,
             watermark: source.watermark_us.map(EventTime),
+        }
+    }
+}
+
+impl From<StageView> for v1::Stage {
+    fn from(stage: StageView) -> Self {
+        Self {
+            name: stage.name,
+            received: stage.received,
+            late: stage.late,
+            duplicates: stage.duplicates,
+            folded: stage.folded,
+            failed: stage.failed,
+            dropped: stage.dropped,
+            branches: stage.branches.into_iter().map(v1::Branch::from).collect(),
+        }
+    }
+}
+
+impl From<v1::Stage> for StageView {
+    fn from(stage: v1::Stage) -> Self {
+        Self {
+            name: stage.name,
+            received: stage.received,
+            late: stage.late,
+            duplicates: stage.duplicates,
+            folded: stage.folded,
+            failed: stage.failed,
+            dropped: stage.dropped,
+            branches: stage.branches.into_iter().map(BranchView::from).collect(),
+        }
+    }
+}
+
+impl From<BranchView> for v1::Branch {
+    fn from(branch: BranchView) -> Self {
+        Self {
+            to: branch.to,
+            given: branch.given,
+            late: branch.late,
+            filtered: branch.filtered,
+            failed: branch.failed,
+            sent: branch.sent,
+        }
+    }
+}
+
+impl From<v1::Branch> for BranchView {
+    fn from(branch: v1::Branch) -> Self {
+        Self {
+            to: branch.to,
+            given: branch.given,
+            late: branch.late,
+            filtered: branch.filtered,
+            failed: branch.failed,
+            sent: branch.sent,
         }
     }
 }
@@ -230,6 +296,7 @@ impl From<SinkView> for v1::Sink {
             marker: sink.marker.0,
             lag_epochs: sink.lag_epochs,
             rows_delivered: sink.rows_delivered,
+            rows_refused: sink.rows_refused,
             cause: sink.cause.unwrap_or_default(),
             worker: sink.worker.map(|worker| worker.0).unwrap_or_default(),
         }
@@ -245,6 +312,7 @@ impl From<v1::Sink> for SinkView {
             marker: Epoch(sink.marker),
             lag_epochs: sink.lag_epochs,
             rows_delivered: sink.rows_delivered,
+            rows_refused: sink.rows_refused,
             cause: some(sink.cause),
             worker: some(sink.worker).map(WorkerId),
         }

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
 use crate::ids::{
-    Epoch, Generation, Incarnation, JobName, OperatorId, Seq, SinkIndex, SourceIndex, SplitId,
-    TaskId, Term, Token, WorkerId,
+    Epoch, Generation, Incarnation, JobName, OperatorId, OutputIndex, Seq, SinkIndex, SourceIndex,
+    SplitId, StageIndex, TaskId, Term, Token, WorkerId,
 };
 use crate::plan::JobPlan;
-use crate::report::{RowCounters, Segment, SplitProgress, StatePart};
+use crate::report::{RefusedRows, RowCounters, Segment, SplitProgress, StageFlow, StatePart};
 use crate::time::EventTime;
 
 /// One object of the log.
@@ -180,8 +180,14 @@ pub struct EpochEntry {
     pub segments: Vec<Segment>,
     /// What became of the rows of each source.
     pub counters: BTreeMap<SourceIndex, RowCounters>,
+    /// What became of the rows of each stage.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flows: BTreeMap<StageIndex, StageFlow>,
     /// How far each sink was known to be; a hint that shortens its history at the next start.
     pub sink_markers: BTreeMap<SinkIndex, Epoch>,
+    /// Rows of earlier epochs that sinks refused; as dead letters they are among [`Self::segments`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedRows>,
     /// All sources had ended and this epoch fired what was left.
     pub drained: bool,
 }
@@ -195,6 +201,9 @@ pub struct CommittedEpoch {
     pub parent: Epoch,
     /// Its segments, of all outputs.
     pub segments: Vec<Segment>,
+    /// Rows of earlier epochs that are to be left out of their sinks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedRows>,
     /// Nothing comes after it: sinks that gather epochs close what they hold.
     pub last: bool,
 }
@@ -205,6 +214,7 @@ impl From<&EpochEntry> for CommittedEpoch {
             epoch: entry.epoch,
             parent: entry.parent,
             segments: entry.segments.clone(),
+            refused: entry.refused.clone(),
             last: entry.drained,
         }
     }
@@ -225,6 +235,12 @@ pub struct JobProgress {
     pub parts: BTreeMap<OperatorId, Vec<StatePart>>,
     /// Row counts since the life began.
     pub counters: BTreeMap<SourceIndex, RowCounters>,
+    /// Rows through each stage since the life began.
+    pub flows: BTreeMap<StageIndex, StageFlow>,
+    /// Rows in the segments of each output since the life began.
+    pub shipped: BTreeMap<OutputIndex, u64>,
+    /// Rows that each sink refused since the life began.
+    pub refused: BTreeMap<SinkIndex, u64>,
     /// The last known markers.
     pub sink_markers: BTreeMap<SinkIndex, Epoch>,
     /// Epochs that some sink may still need, in order.
@@ -274,6 +290,15 @@ impl JobProgress {
         }
         for (source, counters) in &entry.counters {
             self.counters.entry(*source).or_default().add(counters);
+        }
+        for (stage, flow) in &entry.flows {
+            self.flows.entry(*stage).or_default().add(flow);
+        }
+        for segment in &entry.segments {
+            *self.shipped.entry(segment.output).or_default() += segment.row_count;
+        }
+        for refused in &entry.refused {
+            *self.refused.entry(refused.sink).or_default() += refused.count();
         }
         self.sink_markers.extend(&entry.sink_markers);
         self.undelivered.push(entry.into());

@@ -131,7 +131,9 @@ fn epoch(epoch: u64, parent: u64) -> EpochEntry {
         parts: BTreeMap::new(),
         segments: Vec::new(),
         counters: BTreeMap::new(),
+        flows: BTreeMap::new(),
         sink_markers: BTreeMap::new(),
+        refused: Vec::new(),
         drained: false,
     }
 }

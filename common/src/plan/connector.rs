@@ -38,6 +38,39 @@ pub struct KafkaSourceSpec {
     pub discovery_interval_ms: u64,
 }
 
+/// A topic and the way to it: what a source and a sink have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaTopicSpec {
+    /// `brokers`; may hold references.
+    pub brokers: String,
+    /// `topic`; may hold references.
+    pub topic: String,
+    /// Properties of librdkafka; may hold references.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl KafkaSourceSpec {
+    /// The topic that is read.
+    pub fn topic_spec(&self) -> KafkaTopicSpec {
+        KafkaTopicSpec {
+            brokers: self.brokers.clone(),
+            topic: self.topic.clone(),
+            properties: self.properties.clone(),
+        }
+    }
+}
+
+impl KafkaSinkSpec {
+    /// The topic that is written.
+    pub fn topic_spec(&self) -> KafkaTopicSpec {
+        KafkaTopicSpec {
+            brokers: self.brokers.clone(),
+            topic: self.topic.clone(),
+            properties: self.properties.clone(),
+        }
+    }
+}
+
 /// `start` of a Kafka source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -210,6 +243,8 @@ pub enum SinkSpec {
     Postgres(PostgresSinkSpec),
     /// Files in a folder.
     Files(FilesSinkSpec),
+    /// A topic of Kafka.
+    Kafka(KafkaSinkSpec),
     /// Lines on standard output of the worker.
     Console(ConsoleSinkSpec),
     /// Nowhere: counts rows.
@@ -256,6 +291,43 @@ pub enum FileFormat {
     Csv,
     /// One JSON object a line.
     Json,
+}
+
+/// `connector = 'kafka'` as a sink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KafkaSinkSpec {
+    /// `brokers`: `host:port,...`; may hold references.
+    pub brokers: String,
+    /// `topic`; may hold references.
+    pub topic: String,
+    /// `key` or `primary_key`: columns of the record's key; empty for records without one.
+    pub key: Vec<String>,
+    /// `primary_key` was given: a later record of a key replaces the one before.
+    pub upsert: bool,
+    /// `headers`: columns that become headers.
+    pub headers: Vec<String>,
+    /// `partitioner`.
+    pub partitioner: KafkaPartitioner,
+    /// `transaction_timeout`: the brokers give up a transaction that is open for longer.
+    pub transaction_timeout_ms: u64,
+    /// `progress_topic`: where the sink's marker is; may hold references.
+    pub progress_topic: String,
+    /// `"kafka.x.y"` options, without the prefix, handed to librdkafka; may hold references.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// `partitioner`: how a key becomes a partition. Records without a key are spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KafkaPartitioner {
+    /// As the Java clients do.
+    Murmur2,
+    /// As librdkafka and its languages do.
+    Crc32,
+    /// As Sarama, for Go, does.
+    Fnv1a,
+    /// Regardless of the key.
+    Random,
 }
 
 /// `connector = 'console'`.

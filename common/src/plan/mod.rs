@@ -29,7 +29,8 @@ pub struct JobPlan {
     /// Topologically ordered: a stage's inputs stand before it; stage `i` of the first
     /// `sources.len()` stages has source `i` as its head.
     pub stages: Vec<StagePlan>,
-    /// What is shipped as segments. The dead letters of every source are always among them.
+    /// What is shipped as segments. The dead letters of every source, of every view with a keyed operator and of every sink
+    /// that keeps what it refuses are always among them.
     pub outputs: Vec<OutputPlan>,
     /// In order of their statements.
     pub sinks: Vec<SinkPlan>,
@@ -177,7 +178,7 @@ pub struct StagePlan {
 pub enum StageHead {
     /// A reader of splits; ports `Rows` and `DeadLetters`.
     Source(SourceIndex),
-    /// A keyed operator; ports by its kind.
+    /// A keyed operator; ports by its kind, and `DeadLetters`.
     Keyed(KeyedPlan),
 }
 
@@ -187,7 +188,8 @@ pub enum StageHead {
 pub enum Port {
     /// The rows of a source, or the first rows of a DISTINCT.
     Rows,
-    /// The rows a source refused; the schema is [`crate::dead_letter::schema`].
+    /// The rows a source or sink refused, and those on which an expression behind a keyed operator fails; the schema is
+    /// [`crate::dead_letter::schema`].
     DeadLetters,
     /// Groups of an aggregate, once, when the watermark has closed their window.
     Final,
@@ -301,13 +303,6 @@ pub struct OutputPlan {
     pub schema: PlanSchema,
 }
 
-impl OutputPlan {
-    /// Whether its rows are the dead letters of a source or view.
-    pub fn is_dead_letters(&self) -> bool {
-        self.relation.ends_with(".dead_letters")
-    }
-}
-
 /// How the rows of an output come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -332,4 +327,10 @@ pub struct SinkPlan {
     pub spec: SinkSpec,
     /// What becomes of a row the sink refuses.
     pub on_violation: OnViolation,
+    /// Its rows are dead letters, directly or through a view: it makes none of its own, but is suspended by a row it refuses.
+    #[serde(default)]
+    pub reads_dead_letters: bool,
+    /// From its refused rows (port `DeadLetters`) to the outputs that hold them; empty where it keeps none.
+    #[serde(default)]
+    pub dead_letters: Vec<Branch>,
 }

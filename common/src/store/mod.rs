@@ -35,6 +35,15 @@ pub enum Error {
         /// What the storage says.
         cause: String,
     },
+    /// Of several creators of one key more than one got it: two masters could both win an epoch.
+    #[error(
+        "storage {url} is not safe: it lets several writers create one key (If-None-Match is ignored); use \
+         a folder, or an S3 server that honours conditional writes"
+    )]
+    Unsafe {
+        /// The URL as given.
+        url: String,
+    },
     /// The URL names no storage that can be opened.
     #[error("open storage {url}: {cause}; write file:///path or s3://bucket/prefix")]
     Url {
@@ -51,7 +60,7 @@ impl Error {
         match self {
             Self::Exists { .. } => Kind::Internal,
             Self::Unavailable { .. } => Kind::External,
-            Self::Url { .. } => Kind::User,
+            Self::Url { .. } | Self::Unsafe { .. } => Kind::User,
         }
     }
 }
@@ -95,27 +104,84 @@ pub async fn open(url: &str, blocking: BlockingRef) -> Result<StoreRef, Error> {
         Some(path) => Arc::new(FileStore::open(path, blocking).await?),
         None => Arc::new(ObjectStore::open(url)?),
     };
-    self_test(&store).await?;
+    self_test(&store, url).await?;
     Ok(store)
 }
 
-/// Creates one key twice: the second must be refused, else two masters could both win an epoch.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the key only has to differ from those of other processes"
-)]
-async fn self_test(store: &StoreRef) -> Result<(), Error> {
+/// Creators of one key at the same moment.
+const SELF_TEST_CREATORS: usize = 4;
+
+/// Creates one key several times, at the same moment and again afterwards: one may get it, else two masters could both win an
+/// epoch.
+async fn self_test(store: &StoreRef, url: &str) -> Result<(), Error> {
     let key = format!("selftest/{}", crate::ids::nonce());
-    store.create(&key, Bytes::from_static(b"first")).await?;
-    let second = store.create(&key, Bytes::from_static(b"second")).await;
+    let create = || store.create(&key, Bytes::from_static(b"mine"));
+    let mut results = futures::future::join_all((0..SELF_TEST_CREATORS).map(|_| create())).await;
+    results.push(create().await);
+    let created_count = results.iter().filter(|result| result.is_ok()).count();
     store.delete(&key).await?;
-    match second {
-        Err(Error::Exists { .. }) => Ok(()),
-        Ok(()) => Err(Error::Url {
-            url: key,
-            cause: "the storage lets two writers create one key (If-None-Match is ignored)"
-                .to_owned(),
-        }),
-        Err(error) => Err(error),
+    if created_count > 1 {
+        return Err(Error::Unsafe {
+            url: url.to_owned(),
+        });
+    }
+    let unknown = results.into_iter().find_map(|result| match result {
+        Ok(()) | Err(Error::Exists { .. }) => None,
+        Err(error) => Some(error),
+    });
+    // One that may have been refused only for being too much at once proves nothing against the storage.
+    match (created_count, unknown) {
+        (0, Some(error)) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::blocking::ThreadPool;
+
+    /// Takes every create for a put, as servers without conditional writes do.
+    struct Overwrites(FileStore);
+
+    #[async_trait]
+    impl Store for Overwrites {
+        async fn create(&self, key: &str, value: Bytes) -> Result<(), Error> {
+            self.0.put(key, value).await
+        }
+
+        async fn put(&self, key: &str, value: Bytes) -> Result<(), Error> {
+            self.0.put(key, value).await
+        }
+
+        async fn get(&self, key: &str) -> Result<Option<Bytes>, Error> {
+            self.0.get(key).await
+        }
+
+        async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
+            self.0.list(prefix).await
+        }
+
+        async fn delete(&self, key: &str) -> Result<(), Error> {
+            self.0.delete(key).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_storage_that_overwrites_what_is_to_be_created_is_refused() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().to_string_lossy().into_owned();
+        let url = format!("file://{path}");
+        let blocking: BlockingRef = Arc::new(ThreadPool);
+        open(&url, blocking.clone())
+            .await
+            .expect("a folder is safe");
+        let files = FileStore::open(&path, blocking).await.expect("open");
+        let store: StoreRef = Arc::new(Overwrites(files));
+        let refused = self_test(&store, "s3://bucket").await;
+        assert!(matches!(refused, Err(Error::Unsafe { .. })), "{refused:?}");
+        assert!(store.list("selftest/").await.expect("list").is_empty());
     }
 }

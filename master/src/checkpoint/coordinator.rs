@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use millstream_common::ids::{
-    Epoch, Generation, OperatorId, SinkIndex, SourceIndex, SplitId, WorkerId,
+    Epoch, Generation, OperatorId, SinkIndex, SourceIndex, SplitId, StageIndex, WorkerId,
 };
 use millstream_common::link::{BarrierCommand, BarrierKind};
 use millstream_common::log::entry::{EpochEntry, JobEntry, JobProgress};
 use millstream_common::plan::JobPlan;
-use millstream_common::report::{PipelineReport, RowCounters, SplitProgress, StatePart};
+use millstream_common::report::{
+    PipelineReport, Refusal, RowCounters, Segment, SplitProgress, StageFlow, StatePart,
+};
 use millstream_common::time::EventTime;
 
 use super::watermark::source_watermark;
@@ -95,6 +97,13 @@ impl Coordinator {
         Some(barrier)
     }
 
+    /// The number of an epoch that is committed without a barrier: no task has anything more to say.
+    pub fn skip_barrier(&mut self) -> Epoch {
+        debug_assert!(!self.is_busy(), "INV-9: one epoch in flight");
+        self.triggered = self.triggered.next();
+        self.triggered
+    }
+
     /// Takes a worker's report; the epoch is collected with the last one. A report of another epoch or worker
     /// does not count.
     pub fn report(&mut self, report: PipelineReport) -> Option<Collected> {
@@ -146,6 +155,7 @@ impl Collected {
         generation: Generation,
         progress: &JobProgress,
         sink_markers: &BTreeMap<SinkIndex, Epoch>,
+        refusals: Vec<Refusal>,
     ) -> Option<EpochEntry> {
         let splits = changed_splits(&self.reports, progress);
         let watermarks = changed_watermarks(&job.plan, &splits, progress);
@@ -156,11 +166,22 @@ impl Collected {
                 counters.entry(*source).or_default().add(count);
             }
         }
-        let segments = self
+        let mut flows: BTreeMap<StageIndex, StageFlow> = BTreeMap::new();
+        for (stage, flow) in self.reports.iter().flat_map(|report| &report.flows) {
+            if !flow.is_empty() {
+                flows.entry(*stage).or_default().add(flow);
+            }
+        }
+        let mut segments: Vec<Segment> = self
             .reports
             .into_iter()
             .flat_map(|report| report.segments)
             .collect();
+        let mut refused = Vec::new();
+        for refusal in refusals {
+            segments.extend(refusal.segments);
+            refused.push(refusal.refused);
+        }
         let entry = EpochEntry {
             job: job.job.clone(),
             incarnation: job.incarnation,
@@ -172,13 +193,16 @@ impl Collected {
             parts,
             segments,
             counters,
+            flows,
             sink_markers: sink_markers.clone(),
+            refused,
             drained: self.drains,
         };
         let changed = !entry.splits.is_empty()
             || !entry.watermarks.is_empty()
             || !entry.parts.is_empty()
             || !entry.segments.is_empty()
+            || !entry.refused.is_empty()
             || !entry.counters.is_empty();
         (changed || self.drains).then_some(entry)
     }
@@ -276,7 +300,9 @@ mod tests {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
             lag: BTreeMap::new(),
+            troubles: BTreeMap::new(),
         }
     }
 

@@ -5,7 +5,8 @@
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use millstream_common::ids::{Term, WorkerId};
+use millstream_common::grpc;
+use millstream_common::ids::WorkerId;
 use millstream_common::link::{FrameError, ToMaster, ToWorker, WorkerHello};
 use millstream_proto::v1;
 use millstream_proto::v1::worker_link_server::WorkerLink;
@@ -15,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::registry;
+use crate::reign::role::Roles;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
 /// Frames to one worker that wait to be sent: a few epochs of a thousand jobs.
@@ -22,10 +24,8 @@ const FRAMES_WAITING_MAX: usize = 4_096;
 
 /// The service.
 pub struct LinkService {
-    /// Who is told of everything.
-    pub supervisor: ActorRef<SupervisorMessage>,
-    /// This master's reign.
-    pub term: Term,
+    /// Who is told of everything, while this master reigns.
+    pub roles: Roles,
     /// What workers are to open.
     pub storage_url: String,
 }
@@ -38,6 +38,8 @@ impl WorkerLink for LinkService {
         &self,
         request: Request<Streaming<v1::WorkerFrame>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        let active = self.roles.active();
+        let active = active.map_err(|error| grpc::to_status(&error))?;
         let mut frames = request.into_inner();
         let first = frames
             .message()
@@ -48,16 +50,11 @@ impl WorkerLink for LinkService {
         };
         let (sender, receiver) = mpsc::channel(FRAMES_WAITING_MAX);
         let welcome = ToWorker::Welcome {
-            term: self.term,
+            term: active.term,
             storage_url: self.storage_url.clone(),
         };
-        let session = self.join(hello.clone(), sender, welcome).await?;
-        let incoming = listen(
-            self.supervisor.clone(),
-            hello.worker,
-            session.number,
-            frames,
-        );
+        let session = join(&active.supervisor, hello.clone(), sender, welcome).await?;
+        let incoming = listen(active.supervisor, hello.worker, session.number, frames);
         let outgoing = ReceiverStream::new(receiver)
             .map(|frame| v1::MasterFrame::try_from(frame).map_err(refuse));
         // Both directions live in the answer's stream: when the peer goes, or the registry gives the
@@ -67,23 +64,21 @@ impl WorkerLink for LinkService {
     }
 }
 
-impl LinkService {
-    async fn join(
-        &self,
-        hello: WorkerHello,
-        frames: mpsc::Sender<ToWorker>,
-        welcome: ToWorker,
-    ) -> Result<registry::Session, Status> {
-        frames
-            .try_send(welcome)
-            .map_err(|error| Status::internal(error.to_string()))?;
-        call!(self.supervisor, |reply| SupervisorMessage::Joined {
-            hello,
-            frames,
-            reply
-        })
-        .map_err(|error| Status::unavailable(format!("the master is ending: {error}")))
-    }
+async fn join(
+    supervisor: &ActorRef<SupervisorMessage>,
+    hello: WorkerHello,
+    frames: mpsc::Sender<ToWorker>,
+    welcome: ToWorker,
+) -> Result<registry::Session, Status> {
+    frames
+        .try_send(welcome)
+        .map_err(|error| Status::internal(error.to_string()))?;
+    call!(supervisor, |reply| SupervisorMessage::Joined {
+        hello,
+        frames,
+        reply
+    })
+    .map_err(|error| Status::unavailable(format!("the master is ending: {error}")))
 }
 
 /// Tells the supervisor that a session is over, however it ends.

@@ -68,7 +68,7 @@ impl Enumerator for KafkaEnumerator {
 fn find(spec: &KafkaSourceSpec, known: &[SplitId]) -> Result<Vec<FoundSplit>, ClientError> {
     let name = secret::resolve(&spec.topic)?;
     let name = name.expose();
-    let client = KafkaClient::new(spec)?;
+    let client = KafkaClient::new(&spec.topic_spec())?;
     let Some(topic) = client.topic(name)? else {
         return Err(missing(&client, spec, name));
     };

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use millstream_common::error::Kind;
-use millstream_common::plan::connector::KafkaSourceSpec;
+use millstream_common::plan::connector::KafkaTopicSpec;
 use millstream_common::secret;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -129,7 +129,7 @@ pub(crate) struct KafkaClient {
 
 impl KafkaClient {
     /// A client for the brokers of `spec`; connects at the first question.
-    pub(crate) fn new(spec: &KafkaSourceSpec) -> Result<Self, ClientError> {
+    pub(crate) fn new(spec: &KafkaTopicSpec) -> Result<Self, ClientError> {
         let mut config = ClientConfig::new();
         config.set("client.id", "millstream-master");
         for (name, value) in &spec.properties {

@@ -57,19 +57,19 @@ impl JobState {
     }
 
     pub(super) fn snapshotted(&mut self, report: PipelineReport) -> Handled {
-        for (source, lag) in &report.lag {
-            self.lag_reported(report.worker.clone(), *source, *lag);
-        }
+        self.observe_report(&report);
         let Some(collected) = self.coordinator.report(report) else {
             return Ok(());
         };
         self.observed.barrier_since = collected.since;
         self.passed = Some((collected.barrier.kind, collected.drains));
+        let refusals = self.refusals.take(&self.progress);
         let entry = collected.entry(
             &self.entry,
             self.generation,
             &self.progress,
             &self.sink_markers,
+            refusals,
         );
         match entry {
             Some(entry) => self.commit(entry),
@@ -87,7 +87,8 @@ impl JobState {
         self.progress.forget_delivered(self.entry.plan.sinks.len());
         self.claims.recorded(&self.progress);
         self.observe_commit(&entry);
-        if entry.generation != self.generation || !matches!(self.phase, Phase::Running) {
+        let is_live = matches!(self.phase, Phase::Running | Phase::Delivering(_));
+        if entry.generation != self.generation || !is_live {
             // The generation ended while its last epoch was on its way: the next one begins behind it.
             return self.advance();
         }
@@ -99,7 +100,8 @@ impl JobState {
             epoch: CommittedEpoch::from(&entry),
             positions: entry.splits,
         })?;
-        self.epoch_passed()
+        self.epoch_passed()?;
+        self.record_refusals()
     }
 
     /// Nothing is under way: what comes next?

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorActor, EnumeratorConfig, EnumeratorMessage};
 use super::recovery_time::RecoveryTime;
+use super::refused::Refusals;
 use super::restart::RestartPolicy;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::enumerate;
@@ -195,6 +196,7 @@ pub struct JobState {
     /// Barriers sent in this generation; the first follow each other faster.
     pub(super) barrier_count: u32,
     pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
+    pub(super) refusals: Refusals,
     pub(super) observed: Observed,
     pub(super) log: ActorRef<LogMessage>,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
@@ -216,6 +218,10 @@ pub(super) struct Observed {
     pub(super) rows_per_second: f64,
     pub(super) last_commit: Option<Duration>,
     pub(super) lag: BTreeMap<(WorkerId, SourceIndex), u64>,
+    /// Why nobody can look for splits of a source.
+    pub(super) discovery_troubles: BTreeMap<SourceIndex, String>,
+    /// What hinders the readers of a worker.
+    pub(super) reader_troubles: BTreeMap<WorkerId, BTreeMap<SourceIndex, String>>,
     pub(super) sink_causes: BTreeMap<SinkIndex, String>,
     pub(super) sink_rows: BTreeMap<SinkIndex, u64>,
     pub(super) checkpoints: VecDeque<CheckpointView>,
@@ -264,6 +270,7 @@ impl Actor for JobActor {
             stop_replies: Vec::new(),
             rescale: false,
             barrier_count: 0,
+            refusals: Refusals::default(),
             observed: Observed::default(),
             log: config.log,
             supervisor: config.supervisor,

@@ -56,6 +56,7 @@ impl JobState {
         }
         match result {
             Ok(discovery) => {
+                self.observed.discovery_troubles.remove(&source);
                 self.looked[source.index()] = true;
                 self.exhausted[source.index()] = discovery.exhausted;
                 self.claims.add(source, discovery.found, &self.progress);
@@ -67,7 +68,8 @@ impl JobState {
             }
             Err(failure) => {
                 warn!(job = %self.entry.job, %failure, "look for splits");
-                self.observed.cause = failure.to_string();
+                let troubles = &mut self.observed.discovery_troubles;
+                troubles.insert(source, failure.to_string());
                 self.remind(DISCOVERY_RETRY, Due::Discovery(source));
                 Ok(())
             }
@@ -159,6 +161,7 @@ impl JobState {
             &claims::by_source(&self.starts),
         );
         self.observed.lag.clear();
+        self.observed.reader_troubles.clear();
         self.sessions = self
             .workers
             .iter()
@@ -232,11 +235,15 @@ impl JobState {
                 self.observed.sink_causes.insert(sink, cause);
                 Ok(())
             }
+            ToMaster::SinkRefused(at, refusal) if at.generation == self.generation => {
+                self.sink_refused(*refusal)
+            }
             ToMaster::Deployed(_)
             | ToMaster::Snapshotted(..)
             | ToMaster::PipelineFailed(..)
             | ToMaster::SinkAdvanced { .. }
             | ToMaster::SinkTroubled { .. }
+            | ToMaster::SinkRefused(..)
             | ToMaster::TornDown(_)
             | ToMaster::Hello(_)
             | ToMaster::Heartbeat => Ok(()),
@@ -307,6 +314,7 @@ impl JobState {
 
     pub(super) fn tear_down(&mut self) -> Handled {
         self.coordinator.abandon();
+        self.refusals.forget();
         self.passed = None;
         let frame = ToWorker::Teardown(self.at());
         self.sessions.retain(|worker, session| {
@@ -344,6 +352,7 @@ impl JobState {
             self.remind(DELIVERY_WAIT, Due::Delivery(self.generation));
         }
         self.phase = Phase::Delivering(end);
+        self.record_refusals()?;
         self.check_delivered()
     }
 

@@ -10,11 +10,12 @@ use millstream_common::control::{
 use millstream_common::ids::{Epoch, SinkIndex, SourceIndex, StageIndex, TaskId, WorkerId};
 use millstream_common::log::entry::{EpochEntry, JobEnd};
 use millstream_common::plan::{SinkSpec, SourceSpec};
-use millstream_common::report::SplitStatus;
+use millstream_common::report::{PipelineReport, SplitStatus};
 use ractor::RpcReplyPort;
 
 use super::job_actor::{JobState, Phase, Share};
 use super::lifecycle::Handled;
+use super::row_sum;
 
 /// Epochs kept to be shown.
 const CHECKPOINTS_KEPT: usize = 200;
@@ -84,6 +85,8 @@ impl JobState {
                 .map(|took| took.as_millis() as u64),
             checkpoint_interval_ms: self.entry.plan.settings.checkpoint_interval_ms,
             storage: self.observed.storage,
+            stages: row_sum::stage_views(&self.entry.plan, &self.progress),
+            rows_unaccounted: row_sum::unaccounted(&self.entry.plan, &self.progress),
         }
     }
 
@@ -110,6 +113,9 @@ impl JobState {
         }
         if !self.observed.cause.is_empty() {
             return Some(self.observed.cause.clone());
+        }
+        if let Some(trouble) = self.source_trouble() {
+            return Some(trouble);
         }
         let (waited, missing) = self.coordinator.waiting_for(self.clock.monotonic())?;
         let names: Vec<&str> = missing.iter().map(WorkerId::as_str).collect();
@@ -149,7 +155,9 @@ impl JobState {
                         .count() as u32
                 }),
                 rows_read: counters.read,
+                rows_accepted: counters.accepted,
                 rows_rejected: counters.rejected,
+                rows_dropped: counters.dropped,
                 watermark: self.progress.watermarks.get(&index).copied(),
             }
         });
@@ -183,6 +191,12 @@ impl JobState {
                 rows_delivered: self
                     .observed
                     .sink_rows
+                    .get(&index)
+                    .copied()
+                    .unwrap_or_default(),
+                rows_refused: self
+                    .progress
+                    .refused
                     .get(&index)
                     .copied()
                     .unwrap_or_default(),
@@ -236,8 +250,25 @@ impl JobState {
             .collect()
     }
 
-    pub(super) fn lag_reported(&mut self, worker: WorkerId, source: SourceIndex, lag: u64) {
-        self.observed.lag.insert((worker, source), lag);
+    /// What readers say beside their progress.
+    pub(super) fn observe_report(&mut self, report: &PipelineReport) {
+        let worker = &report.worker;
+        let lag = report.lag.iter();
+        let lag = lag.map(|(source, lag)| ((worker.clone(), *source), *lag));
+        self.observed.lag.extend(lag);
+        let troubles = report.troubles.clone();
+        self.observed
+            .reader_troubles
+            .insert(worker.clone(), troubles);
+    }
+
+    /// What hinders a source, which is tried again meanwhile.
+    fn source_trouble(&self) -> Option<String> {
+        let observed = &self.observed;
+        let of_readers = observed.reader_troubles.values().flatten();
+        let (source, cause) = of_readers.chain(&observed.discovery_troubles).next()?;
+        let name = &self.entry.plan.sources[source.index()].name;
+        Some(format!("source {name}: {cause}; trying on"))
     }
 
     /// All tasks have passed a barrier between which and the one before nothing changed.
@@ -303,6 +334,7 @@ fn sink_connector(spec: &SinkSpec) -> &'static str {
     match spec {
         SinkSpec::Postgres(_) => "postgres",
         SinkSpec::Files(_) => "files",
+        SinkSpec::Kafka(_) => "kafka",
         SinkSpec::Console(_) => "console",
         SinkSpec::Blackhole => "blackhole",
     }

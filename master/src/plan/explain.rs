@@ -272,6 +272,14 @@ fn show_sink(text: &mut String, plan: &JobPlan, sink: &SinkPlan) {
             };
             format!("{format} files in {}", files.path)
         }
+        SinkSpec::Kafka(kafka) => {
+            let how = match (kafka.key.is_empty(), kafka.upsert) {
+                (true, _) => ", appended".to_owned(),
+                (false, false) => format!(", appended, keyed by {}", kafka.key.join(", ")),
+                (false, true) => format!(", upserted by {}", kafka.key.join(", ")),
+            };
+            format!("kafka topic {}{how}", kafka.topic)
+        }
         SinkSpec::Console(_) => "console".to_owned(),
         SinkSpec::Blackhole => "nowhere".to_owned(),
     };
@@ -281,9 +289,14 @@ fn show_sink(text: &mut String, plan: &JobPlan, sink: &SinkPlan) {
         1,
         format!("reads output {} ({relation})", sink.output),
     );
+    for branch in &sink.dead_letters {
+        if let Target::Output(output) = branch.target {
+            line(text, 1, format!("refused rows to output {output}"));
+        }
+    }
 }
 
-fn show_millis(millis: u64) -> String {
+pub(super) fn show_millis(millis: u64) -> String {
     show_micros(
         i64::try_from(millis)
             .unwrap_or(i64::MAX / 1_000)

@@ -76,6 +76,8 @@ pub(super) struct DraftStage {
 #[derive(Debug)]
 pub(super) enum DraftHead {
     Source(usize),
+    /// What the sink refuses: port `DeadLetters` only. Becomes part of the sink, not a stage of the plan.
+    Sink(usize),
     Keyed {
         operator: String,
         /// What the state means, for its fingerprint.

@@ -2,13 +2,15 @@
 //!
 //! Called by the control API at submit and by `check`, `explain` and `run`. The way is `parse` (text to statements), `options`
 //! and `source` (typed), `rules` and `session` (views planned by DataFusion), `lower` (streams and keyed stages), `sink` (outputs),
-//! `stages` (pruned and encoded). Nothing outside is asked here; that is [`check`]. Failure: all problems
+//! `dead_letters` (of sources, views and sinks), `stages` (pruned and encoded). Nothing outside is asked here; that is [`check`]. Failure: all problems
 //! at once, each with its place and what to write instead.
 
 mod catalog;
 pub mod check;
+mod dead_letters;
 mod explain;
 mod graph;
+mod intervals;
 mod lower;
 mod options;
 mod parse;
@@ -30,8 +32,7 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millstream_common::dead_letter;
-use millstream_common::plan::{Emit, JobPlan, JobSettings, SinkPlan, SourcePlan};
+use millstream_common::plan::{JobPlan, JobSettings, SinkPlan, SourcePlan};
 use millstream_common::secret::Lookup;
 
 pub use check::{ExternalProbe, check_external};
@@ -88,6 +89,7 @@ pub fn plan_job(sql: &str, lookup: &dyn Lookup) -> Result<PlannedJob, Vec<Proble
         graph: Graph::default(),
         sources: Vec::new(),
         sinks: Vec::new(),
+        view_letters: Vec::new(),
         source_places: Vec::new(),
         sink_places: Vec::new(),
         problems: parsed.problems,
@@ -109,6 +111,8 @@ struct Planner<'a> {
     graph: Graph,
     sources: Vec<SourcePlan>,
     sinks: Vec<SinkPlan>,
+    /// The dead letters of views.
+    view_letters: Vec<(String, Relation)>,
     source_places: Vec<StatementPlaces>,
     sink_places: Vec<StatementPlaces>,
     problems: Vec<Problem>,
@@ -134,13 +138,16 @@ impl Planner<'_> {
         for source in &sources {
             self.add_source(source);
         }
-        self.add_dead_letters();
+        self.add_source_letters();
+        self.add_sink_letters(&sinks);
         for view in &views {
             self.add_view(view);
         }
         for sink in &sinks {
             self.add_sink(sink);
         }
+        self.keep_view_letters();
+        self.keep_sink_letters();
         if sinks.is_empty() && self.problems.is_empty() {
             let problem = Problem::at(Place::default(), "the job has no sink, so it does nothing");
             let hint = "add CREATE SINK name FROM relation WITH (connector = 'console')";
@@ -204,34 +211,8 @@ impl Planner<'_> {
         }
     }
 
-    /// The dead letters of every source are a relation and an output, read or not.
-    fn add_dead_letters(&mut self) {
-        let source_count = self.graph.stages.len();
-        for index in 0..source_count {
-            let schema = dead_letter::schema();
-            let columns = schema
-                .fields()
-                .iter()
-                .map(|field| ScopeColumn {
-                    field: field.as_ref().clone(),
-                    lineage: Lineage::default(),
-                })
-                .collect();
-            let stream = Stream::of_port(index, StreamPort::DeadLetters, columns, None);
-            let relation = Relation {
-                schema,
-                streams: vec![stream],
-            };
-            let name = format!("{}.dead_letters", self.graph.stages[index].name);
-            sink::output_of(&name, &relation, Emit::Final, &mut self.graph);
-            // A source that stands twice is reported where it is added.
-            let _ = self
-                .catalog
-                .insert(&name, Place::default(), Entry::Known(relation));
-        }
-    }
-
     fn add_view(&mut self, statement: &ViewStatement) {
+        let first_stage = self.graph.stages.len();
         let read = view::read(
             statement,
             &self.session,
@@ -250,6 +231,7 @@ impl Planner<'_> {
         if let Err(problem) = self.catalog.insert(&name.text, name.place, entry) {
             self.problems.push(problem);
         }
+        self.add_view_letters(&name.text, first_stage);
     }
 
     fn add_sink(&mut self, statement: &SinkStatement) {
@@ -311,6 +293,8 @@ impl Planner<'_> {
         if self.problems.is_empty() {
             match stages::finish(settings, self.sources, self.graph, self.sinks) {
                 Ok(plan) => {
+                    self.warnings
+                        .extend(intervals::shared(&plan, &self.sink_places));
                     self.warnings.sort_by_key(Problem::place);
                     return Ok(PlannedJob {
                         plan,

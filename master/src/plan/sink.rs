@@ -51,15 +51,20 @@ pub(super) fn read(
     checker.check_emit(emit);
     checker.check_key(emit);
     checker.check_partition_by();
+    checker.check_record();
     if !checker.problems.is_empty() {
         return Err(checker.problems);
     }
+    let mut ports = relation.streams.iter().map(|stream| stream.port);
+    let reads_dead_letters = ports.any(|port| port == StreamPort::DeadLetters);
     let output = output_of(&name.text, relation, emit, graph);
     Ok(SinkPlan {
         name: statement.name.text.clone(),
         output: OutputIndex(output as u32),
         spec: spec.clone(),
         on_violation: options.on_violation,
+        reads_dead_letters,
+        dead_letters: Vec::new(),
     })
 }
 
@@ -89,8 +94,18 @@ impl Checker<'_> {
     fn primary_key(&self) -> &[String] {
         match self.spec {
             SinkSpec::Postgres(postgres) => &postgres.primary_key,
-            SinkSpec::Files(_) | SinkSpec::Console(_) | SinkSpec::Blackhole => &[],
+            SinkSpec::Kafka(kafka) if kafka.upsert => &kafka.key,
+            SinkSpec::Kafka(_)
+            | SinkSpec::Files(_)
+            | SinkSpec::Console(_)
+            | SinkSpec::Blackhole => &[],
         }
+    }
+
+    /// Whether the sink has to be told by which columns rows change.
+    fn needs_key(&self) -> bool {
+        let by_key = matches!(self.spec, SinkSpec::Postgres(_) | SinkSpec::Kafka(_));
+        by_key && self.primary_key().is_empty()
     }
 
     fn aggregates(&self) -> bool {
@@ -121,17 +136,16 @@ impl Checker<'_> {
     }
 
     fn check_emit(&mut self, emit: Emit) {
-        let is_postgres = matches!(self.spec, SinkSpec::Postgres(_));
         let is_files = matches!(self.spec, SinkSpec::Files(_));
         let window = "give the GROUP BY a window: \
                       FROM TUMBLE(relation, time, INTERVAL '1 minute') GROUP BY window_start, window_end, ...";
         let key = self.suggested_key();
-        let has_key = !self.primary_key().is_empty();
+        let needs_key = self.needs_key();
         match emit {
             Emit::Final if self.changes_only() => {
                 let hint = if is_files {
                     window.to_owned()
-                } else if is_postgres && !has_key {
+                } else if needs_key {
                     format!("add primary_key = '{key}', emit = 'changes'\nor {window}")
                 } else {
                     format!("write emit = 'changes'\nor {window}")
@@ -148,8 +162,13 @@ impl Checker<'_> {
                 };
                 self.refuse("emit", "files cannot take changed rows back", hint);
             }
-            Emit::Changes { .. } if is_postgres && !has_key => {
-                let message = "changes need a key, to know which row of the table changes";
+            Emit::Changes { .. } if needs_key => {
+                let message = match self.spec {
+                    SinkSpec::Kafka(_) => {
+                        "changes need a primary_key, to know which record changes"
+                    }
+                    _ => "changes need a key, to know which row of the table changes",
+                };
                 self.refuse("emit", message, format!("add primary_key = '{key}'"));
             }
             Emit::Changes { .. } if self.relation.streams.len() > 1 => {
@@ -256,6 +275,32 @@ impl Checker<'_> {
             "column,...".to_owned()
         } else {
             names.join(",")
+        }
+    }
+
+    /// The columns of a Kafka record's key and headers are there, and its value has some left.
+    fn check_record(&mut self) {
+        let SinkSpec::Kafka(kafka) = self.spec else {
+            return;
+        };
+        let schema = &self.relation.schema;
+        let key: &[String] = if kafka.upsert { &[] } else { &kafka.key };
+        for (option, names) in [("key", key), ("headers", &kafka.headers)] {
+            for name in names {
+                if schema.field_with_name(name).is_err() {
+                    let problem = unknown_column(name, schema, self.place_of(option));
+                    self.problems.push(problem);
+                }
+            }
+        }
+        let is_header = |name: &String| kafka.headers.contains(name);
+        if schema.fields().iter().all(|field| is_header(field.name())) {
+            let message = "every column is a header, so records would have no value";
+            self.refuse(
+                "headers",
+                message,
+                "leave out the columns that are the value",
+            );
         }
     }
 

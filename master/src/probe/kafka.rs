@@ -4,7 +4,7 @@
 
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::error::Kind;
-use millstream_common::plan::connector::KafkaSourceSpec;
+use millstream_common::plan::connector::KafkaTopicSpec;
 use millstream_common::secret;
 
 use crate::enumerate::kafka_client::{ClientError, KafkaClient};
@@ -12,7 +12,7 @@ use crate::plan::check::{KafkaTopics, ProbeError};
 
 pub(super) async fn topics(
     blocking: &BlockingRef,
-    spec: &KafkaSourceSpec,
+    spec: &KafkaTopicSpec,
 ) -> Result<KafkaTopics, ProbeError> {
     let what = format!("ask Kafka at {} for its topics", spec.brokers);
     let spec = spec.clone();
@@ -31,7 +31,7 @@ pub(super) async fn topics(
     }
 }
 
-fn ask(spec: &KafkaSourceSpec) -> Result<KafkaTopics, ClientError> {
+fn ask(spec: &KafkaTopicSpec) -> Result<KafkaTopics, ClientError> {
     let wanted = secret::resolve(&spec.topic)?.expose().to_owned();
     let topics = KafkaClient::new(spec)?.topics()?;
     let topics = topics.into_iter().map(|topic| topic.name).collect();
@@ -44,7 +44,6 @@ mod tests {
     use std::sync::Arc;
 
     use millstream_common::blocking::ThreadPool;
-    use millstream_common::plan::connector::KafkaStart;
     use rdkafka::mocking::MockCluster;
 
     use super::*;
@@ -53,14 +52,10 @@ mod tests {
         brokers: &str,
         properties: BTreeMap<String, String>,
     ) -> Result<KafkaTopics, ProbeError> {
-        let spec = KafkaSourceSpec {
+        let spec = KafkaTopicSpec {
             brokers: brokers.to_owned(),
             topic: "${MILLSTREAM_TEST_UNSET:-clicks}".to_owned(),
-            start: KafkaStart::Earliest,
-            end: None,
-            group_id: None,
             properties,
-            discovery_interval_ms: 1_000,
         };
         let blocking: BlockingRef = Arc::new(ThreadPool);
         topics(&blocking, &spec).await

@@ -10,7 +10,7 @@ mod postgres;
 
 use async_trait::async_trait;
 use millstream_common::blocking::BlockingRef;
-use millstream_common::plan::connector::{FilesSourceSpec, KafkaSourceSpec, PostgresSinkSpec};
+use millstream_common::plan::connector::{FilesSourceSpec, KafkaTopicSpec, PostgresSinkSpec};
 
 use crate::plan::check::{ExternalProbe, Folder, KafkaTopics, PostgresTable, ProbeError};
 
@@ -29,12 +29,12 @@ impl RealProbe {
 
 #[async_trait]
 impl ExternalProbe for RealProbe {
-    async fn kafka_topics(&self, spec: &KafkaSourceSpec) -> Result<KafkaTopics, ProbeError> {
+    async fn kafka_topics(&self, spec: &KafkaTopicSpec) -> Result<KafkaTopics, ProbeError> {
         kafka::topics(&self.blocking, spec).await
     }
 
     async fn postgres_table(&self, spec: &PostgresSinkSpec) -> Result<PostgresTable, ProbeError> {
-        postgres::table(&spec.url, &spec.table).await
+        postgres::table(&spec.url, &spec.table, &self.blocking).await
     }
 
     async fn folder(&self, spec: &FilesSourceSpec) -> Result<Folder, ProbeError> {

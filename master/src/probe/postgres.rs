@@ -1,16 +1,15 @@
 //! A table of Postgres: its columns, and what ON CONFLICT can name.
 //!
-//! Called by [`super::RealProbe`] only. Reads the catalogue in one connection, which ends with the answer. The URL is
-//! resolved here and never shown but for host, port, database and user.
+//! Called by [`super::RealProbe`] only. Reads the catalogue in one session of the sink's own kind, so that what connects here
+//! connects there; it ends with the answer. Failure: the sink's, with its kind.
 
 use std::time::Duration;
 
-use futures::future::{Either, select};
+use millstream_common::blocking::BlockingRef;
 use millstream_common::error::{Kind, chain};
-use millstream_common::secret;
-use tokio_postgres::config::Host;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, Error, NoTls};
+use millstream_sinks::postgres::session::Session;
+use millstream_sinks::sink::SinkError;
+use tokio_postgres::{Client, Error};
 
 use crate::plan::check::{PostgresTable, ProbeError, TableColumn, TableShape};
 
@@ -47,30 +46,44 @@ const UNIQUE_INDEXES: &str = "\
       AND i.indpred IS NULL AND i.indexprs IS NULL ORDER BY i.indisprimary DESC, i.indexrelid";
 
 /// Looks `table` up at `url`.
-pub(super) async fn table(url: &str, table: &str) -> Result<PostgresTable, ProbeError> {
-    let (config, address) = configure(url)?;
-    let what = format!("look up table {table} in {address}");
-    let (kind, cause) = match tokio::time::timeout(PATIENCE, ask(&config, table)).await {
-        Ok(Ok(table)) => return Ok(table),
-        Ok(Err(error)) => explain(&error),
-        Err(_) => {
-            let cause = format!("no answer within {} seconds", PATIENCE.as_secs());
-            (Kind::External, cause)
-        }
-    };
-    Err(ProbeError { kind, what, cause })
+pub(super) async fn table(
+    url: &str,
+    table: &str,
+    blocking: &BlockingRef,
+) -> Result<PostgresTable, ProbeError> {
+    match tokio::time::timeout(PATIENCE, ask(url, table, blocking)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(ProbeError {
+            kind: Kind::External,
+            what: format!("look up table {table} in postgres"),
+            cause: format!("no answer within {} seconds", PATIENCE.as_secs()),
+        }),
+    }
 }
 
-async fn ask(config: &Config, table: &str) -> Result<PostgresTable, Error> {
-    let (client, connection) = config.connect(NoTls).await?;
-    let answer = Box::pin(read(&client, table));
-    match select(answer, Box::pin(connection)).await {
-        Either::Left((answer, _)) => answer,
-        // The connection ends first only by an error; the answer then has it too.
-        Either::Right((ended, answer)) => {
-            ended?;
-            answer.await
+async fn ask(url: &str, table: &str, blocking: &BlockingRef) -> Result<PostgresTable, ProbeError> {
+    let opened = Session::open(url, "millstream/check", blocking).await;
+    let session = opened.map_err(refused)?;
+    read(&session.client, table)
+        .await
+        .map_err(|error| ProbeError {
+            kind: Kind::External,
+            what: format!("look up table {table} in {}", session.address),
+            cause: chain(&error),
+        })
+}
+
+fn refused(error: SinkError) -> ProbeError {
+    let kind = error.kind();
+    match error {
+        SinkError::Unavailable { what, cause } | SinkError::Refused { what, cause } => {
+            ProbeError { kind, what, cause }
         }
+        SinkError::Fenced { .. } | SinkError::MarkerMismatch { .. } => ProbeError {
+            kind,
+            what: "connect to postgres".to_owned(),
+            cause: error.to_string(),
+        },
     }
 }
 
@@ -97,72 +110,23 @@ async fn read(client: &Client, table: &str) -> Result<PostgresTable, Error> {
     Ok(PostgresTable::Found(shape))
 }
 
-/// The driver's configuration, and the address that people may see.
-fn configure(url: &str) -> Result<(Config, String), ProbeError> {
-    let unread = |cause: String| ProbeError {
-        kind: Kind::User,
-        what: "read the url of postgres".to_owned(),
-        cause,
-    };
-    let resolved = secret::resolve(url).map_err(|error| unread(error.to_string()))?;
-    // The driver's own words may quote a piece of a badly encoded password.
-    let parsed: Result<Config, Error> = resolved.expose().parse();
-    let mut config = parsed.map_err(|_| {
-        let shape = "postgres://user:password@host:port/database";
-        unread(format!(
-            "write {shape}, special characters of the password as %XX"
-        ))
-    })?;
-    config
-        .application_name("millstream/check")
-        .connect_timeout(PATIENCE);
-    let host = match config.get_hosts().first() {
-        Some(Host::Tcp(host)) => host.clone(),
-        #[cfg(unix)]
-        Some(Host::Unix(path)) => path.display().to_string(),
-        None => return Err(unread("it names no host".to_owned())),
-    };
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    let user = config.get_user().unwrap_or("the system's user");
-    let database = config.get_dbname().unwrap_or(user);
-    let address = format!("postgres at {host}:{port}/{database} as {user}");
-    Ok((config, address))
-}
-
-fn explain(error: &Error) -> (Kind, String) {
-    let Some(answer) = error.as_db_error() else {
-        let cause = chain(error);
-        let kind = if cause.contains("password missing") {
-            Kind::User
-        } else {
-            Kind::External
-        };
-        return (kind, cause);
-    };
-    let message = answer.message();
-    let code = answer.code();
-    if code.code().starts_with("28") {
-        let cause = format!("{message}: check the user and the password in the url");
-        return (Kind::User, cause);
-    }
-    if *code == SqlState::INVALID_CATALOG_NAME {
-        return (Kind::User, format!("{message}: create it with createdb"));
-    }
-    // Connection, resources, operator intervention (starting up, shutting down), system.
-    let passes = ["08", "53", "57", "58"];
-    let passes = passes.iter().any(|class| code.code().starts_with(class));
-    let kind = if passes { Kind::External } else { Kind::User };
-    (kind, format!("{message} [{}]", code.code()))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use millstream_common::blocking::ThreadPool;
+
     use super::*;
+
+    async fn look(url: &str) -> ProbeError {
+        let blocking: BlockingRef = Arc::new(ThreadPool);
+        let asked = table(url, "clicks", &blocking).await;
+        asked.expect_err("nobody answers")
+    }
 
     #[tokio::test]
     async fn a_server_that_is_not_there_is_named_without_the_password() {
-        let asked = table("postgres://me:hunter2@127.0.0.1:1/db", "clicks").await;
-        let refused = asked.expect_err("nobody listens");
+        let refused = look("postgres://me:hunter2@127.0.0.1:1/db").await;
         assert_eq!(refused.kind, Kind::External);
         let text = refused.to_string();
         assert!(text.contains("127.0.0.1:1"), "{text}");
@@ -171,8 +135,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_url_that_is_none_is_not_quoted() {
-        let refused = table("host: hunter2", "clicks").await;
-        let text = refused.expect_err("a broken url").to_string();
+        let text = look("host: hunter2").await.to_string();
         assert!(text.contains("%XX"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
     }

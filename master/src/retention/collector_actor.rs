@@ -276,7 +276,7 @@ impl Collector {
     fn life(&self, job: &ReplayedJob) -> Life {
         let outputs = job.entry.plan.outputs.iter().enumerate();
         let kept_outputs = outputs
-            .filter(|(_, output)| output.is_dead_letters())
+            .filter(|(_, output)| output.relation.ends_with(".dead_letters"))
             .map(|(index, _)| index.to_string());
         let seen = self.lives.get(&job.entry.incarnation);
         let checkpoints = seen.into_iter().flat_map(|seen| &seen.checkpoints);

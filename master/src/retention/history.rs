@@ -29,7 +29,7 @@ impl From<StoreError> for HistoryError {
 
 impl HistoryError {
     /// Storage may answer later.
-    pub fn may_pass(&self) -> bool {
+    pub fn is_passing(&self) -> bool {
         matches!(self, Self::Log(log::Error::Store(_)))
     }
 }

@@ -41,6 +41,8 @@ fn view(state: JobState) -> JobView {
         last_recovery_ms: None,
         checkpoint_interval_ms: 1000,
         storage: None,
+        stages: Vec::new(),
+        rows_unaccounted: 0,
     }
 }
 
@@ -66,6 +68,7 @@ impl ControlBackend for Script {
         Ok(Submitted {
             job: view(JobState::Waiting),
             resumed_from: request.fresh.then_some(Epoch(4)),
+            warnings: vec![unread()],
         })
     }
 
@@ -174,6 +177,17 @@ fn request(name: &str, sql: &str) -> SubmitRequest {
     }
 }
 
+/// A warning.
+fn unread() -> Problem {
+    Problem {
+        line: 3,
+        column: 1,
+        length: 4,
+        message: "source clicks is read by no view and no sink".to_owned(),
+        hint: None,
+    }
+}
+
 #[tokio::test]
 async fn calls_reach_the_master_and_answers_come_back_whole() {
     let served = serve_script().await;
@@ -181,6 +195,7 @@ async fn calls_reach_the_master_and_answers_come_back_whole() {
     let submitted = client.submit(request("clicks", "SELECT 1")).await.unwrap();
     assert_eq!(submitted.job, view(JobState::Waiting));
     assert_eq!(submitted.resumed_from, Some(Epoch(4)));
+    assert_eq!(submitted.warnings, [unread()]);
     assert_eq!(client.jobs().await.unwrap(), [view(JobState::Running)]);
     let name = JobName::from("clicks");
     let checkpoints = client.checkpoints(&name, 0).await.unwrap();

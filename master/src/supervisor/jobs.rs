@@ -231,7 +231,7 @@ async fn read_settled(
     loop {
         match read_history(&store).await {
             Ok(mut history) => return Ok(history.jobs.remove(&job)),
-            Err(error) if error.may_pass() => {
+            Err(error) if error.is_passing() => {
                 warn!(%job, error = %chain(&error), "read the log again; trying on");
                 tokio::time::sleep(READ_RETRY).await;
             }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use millstream_common::control::{JobState, JobView, StopMode, Stopped};
 use millstream_common::ids::{Incarnation, JobName};
@@ -15,7 +16,7 @@ use ractor::{ActorRef, call};
 
 use super::supervisor_actor::*;
 use crate::job::job_actor::JobMessage;
-use crate::testing::{ENDLESS, FakeWorker, MemoryStore, memory, plan, soon, supervise};
+use crate::testing::{Answers, ENDLESS, FakeWorker, MemoryStore, memory, plan, soon, supervise};
 
 fn job(name: &str, plan: JobPlan) -> JobEntry {
     JobEntry {
@@ -77,14 +78,14 @@ async fn an_actor_started_anew_knows_the_epoch_that_its_predecessor_had_on_its_w
     worker.deployed().await;
     let (at, barrier) = worker.barrier().await;
 
-    store.close();
+    store.answer(Answers::Reads);
     let failing = find(&supervisor, "clicks").await;
     worker.report(&at, barrier.epoch, 5);
     view(&supervisor, &failing).await;
     failing.kill();
-    let workers = soon(async { call!(supervisor, SupervisorMessage::AllWorkers) }).await;
-    assert_eq!(workers.expect("call").len(), 1, "nobody waits for storage");
-    store.open();
+    // Time enough for one that read the log at once.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    store.answer(Answers::All);
 
     let deploy = worker.deployed().await;
     assert!(deploy.at.generation > at.generation);
@@ -97,6 +98,21 @@ async fn an_actor_started_anew_knows_the_epoch_that_its_predecessor_had_on_its_w
         progress.apply(&epoch).expect("one chain (INV-1)");
     }
     assert_eq!(progress.epoch, barrier.epoch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_go_on_while_storage_does_not_answer_and_a_job_is_started_anew() {
+    let store = memory();
+    let supervisor = supervise(&store, vec![job("clicks", plan(ENDLESS))]).await;
+    let mut worker = FakeWorker::join(&supervisor, "alpha").await;
+    worker.deployed().await;
+    store.answer(Answers::None);
+    find(&supervisor, "clicks").await.kill();
+    soon(async { while find_now(&supervisor, "clicks").await.is_some() {} }).await;
+    let workers = soon(async { call!(supervisor, SupervisorMessage::AllWorkers) }).await;
+    assert_eq!(workers.expect("call").len(), 1);
+    store.answer(Answers::All);
+    worker.deployed().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,7 +157,7 @@ async fn running(supervisor: &ActorRef<SupervisorMessage>, name: &str) -> ActorR
         if let Some(job) = find_now(supervisor, name).await {
             return job;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

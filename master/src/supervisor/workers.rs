@@ -119,6 +119,7 @@ fn job_of(frame: &ToMaster) -> Option<&JobGeneration> {
         | ToMaster::PipelineFailed(at, _)
         | ToMaster::SinkAdvanced { at, .. }
         | ToMaster::SinkTroubled { at, .. }
+        | ToMaster::SinkRefused(at, _)
         | ToMaster::TornDown(at) => Some(at),
     }
 }

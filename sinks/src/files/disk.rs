@@ -115,13 +115,11 @@ fn create_folders_synced(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes all files of `folder`, which may be absent.
-pub(super) fn clear(folder: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
+/// Makes `folder`, proves that files can be written to it, and removes all that are in it.
+pub(super) fn prepare(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    File::create(folder.join("probe"))?;
+    for entry in fs::read_dir(folder)? {
         remove(&entry?.path())?;
     }
     Ok(())

@@ -16,6 +16,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
+use super::csv::CsvWriter;
 use super::disk::CheckedFile;
 use crate::row_json::line_writer;
 
@@ -32,7 +33,7 @@ pub(super) struct FormatWriter {
 
 enum Encoder {
     Parquet(Box<ArrowWriter<CheckedFile>>),
-    Csv(Box<arrow::csv::Writer<CheckedFile>>),
+    Csv(CsvWriter<CheckedFile>),
     Json(arrow::json::writer::Writer<CheckedFile, LineDelimited>),
 }
 
@@ -49,10 +50,7 @@ impl FormatWriter {
                 let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties()));
                 Encoder::Parquet(Box::new(writer.map_err(arrow_error)?))
             }
-            FileFormat::Csv => {
-                let builder = arrow::csv::WriterBuilder::new().with_header(true);
-                Encoder::Csv(Box::new(builder.build(file)))
-            }
+            FileFormat::Csv => Encoder::Csv(CsvWriter::new(file)),
             FileFormat::Json => Encoder::Json(line_writer(file)),
         };
         Ok(Self {
@@ -102,6 +100,13 @@ fn properties() -> WriterProperties {
         .build()
 }
 
+/// Keeps what the file system said, which the library's own conversion turns into text.
 fn arrow_error(error: ParquetError) -> ArrowError {
-    ArrowError::from(error)
+    match error {
+        ParquetError::External(cause) => match cause.downcast::<std::io::Error>() {
+            Ok(cause) => ArrowError::from(*cause),
+            Err(cause) => ArrowError::ExternalError(cause),
+        },
+        error => ArrowError::from(error),
+    }
 }

@@ -3,7 +3,10 @@
 //! Used by `mod.rs`. All in `_millstream/{incarnation}/{sink}/` under the sink's folder:
 //! `fences/{token}`: the largest one wins (INV-4). `plans/{guard}`: how the run after `guard` ends and what its files are;
 //! made before any of them is visible, so whoever goes on after a crash finishes that run and no other (INV-2).
-//! `commits/{last}`: the run is whole; the newest is the marker (INV-3). Failure: of the storage, known or unknown.
+//! `commits/{last}`: the run is whole; the newest is the marker (INV-3). What no deliverer needs any more is pruned after each
+//! commit (INV-9): older fences, plans of older runs, and all but the newest [`COMMITS_KEPT`] commits; a data file bears the
+//! last epoch of its run in its name, so one that is not above the marker is whole, whether its commit is kept or not.
+//! Failure: of the storage, known or unknown.
 
 use std::sync::Arc;
 
@@ -16,6 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use super::names::journal_folder;
 use crate::sink::{Deliverer, EpochRun, Held, SinkError};
+
+/// Commits that stay for readers: an hour and a half of runs at the default `roll_interval`.
+const COMMITS_KEPT: usize = 100;
 
 /// The journal of one life of one sink.
 pub(super) struct Journal {
@@ -178,11 +184,45 @@ impl Journal {
         }
     }
 
+    /// Removes what nobody needs after `run` is whole. Its own plan stays until the next run.
+    ///
+    /// A deliverer that was fenced long ago may then create the plan of an old run anew; it looks at the fence once more
+    /// before it shows a file, and the newest fence is never removed (INV-4).
+    pub(super) async fn prune(&self, run: &EpochRun) -> Result<(), SinkError> {
+        let fences = self.numbers("fences").await?;
+        let fences = fences.into_iter().filter(|token| *token < self.token.0);
+        self.remove("fences", fences).await?;
+        let plans = self.numbers("plans").await?;
+        let plans = plans.into_iter().filter(|guard| *guard < run.guard.0);
+        self.remove("plans", plans).await?;
+        let commits = self.numbers("commits").await?;
+        let old_count = commits.len().saturating_sub(COMMITS_KEPT);
+        let commits = commits.into_iter().take(old_count);
+        self.remove("commits", commits).await
+    }
+
+    async fn remove(
+        &self,
+        kind: &str,
+        numbers: impl Iterator<Item = u64>,
+    ) -> Result<(), SinkError> {
+        for number in numbers {
+            let removed = self.store.delete(&self.key(kind, number)).await;
+            removed.map_err(|error| self.failed(error))?;
+        }
+        Ok(())
+    }
+
     fn key(&self, kind: &str, number: u64) -> String {
         format!("{}/{kind}/{number:020}.json", self.prefix)
     }
 
     async fn newest(&self, kind: &str) -> Result<Option<u64>, SinkError> {
+        Ok(self.numbers(kind).await?.last().copied())
+    }
+
+    /// The numbers of all objects of a kind, in order.
+    async fn numbers(&self, kind: &str) -> Result<Vec<u64>, SinkError> {
         let folder = format!("{}/{kind}/", self.prefix);
         let listed = self.store.list(&folder).await;
         let keys = listed.map_err(|error| self.failed(error))?;
@@ -190,7 +230,9 @@ impl Journal {
             let name = key.rsplit('/').next()?;
             name.strip_suffix(".json")?.parse::<u64>().ok()
         });
-        Ok(numbers.max())
+        let mut numbers: Vec<u64> = numbers.collect();
+        numbers.sort_unstable();
+        Ok(numbers)
     }
 
     async fn read<T: DeserializeOwned>(

@@ -3,11 +3,13 @@
 //! The actor gathers epochs for `roll_interval` or `roll_bytes` (see [`Sink::cadence`]). The order of a run: check the
 //! fence, write the files aside and sync them, fix the plan, give the files their names, commit. Before the plan nothing is
 //! visible; after it whoever goes on finishes the same run with the same names, and a name that is there with the
-//! same contents is left alone. Readers that want whole runs read `_millstream/*/*/commits`; readers of the
-//! folder may see a part of a run for a moment, but never a row twice. Nothing is ever overwritten.
-//! Failure: of the file system, as [`SinkError::Unavailable`]; a name taken by somebody else is refused.
+//! same contents is left alone. Readers that want whole runs take the files whose number is not above the
+//! newest of `_millstream/*/*/commits`; readers of the folder may see a part of a run for a moment, but never a row twice. Nothing is ever overwritten.
+//! Failure: sorted by `failure.rs`; a name taken by somebody else is refused.
 
+mod csv;
 mod disk;
+mod failure;
 mod format;
 mod journal;
 mod names;
@@ -76,26 +78,26 @@ impl FilesSink {
     }
 
     async fn open(&self) -> Result<(Open, Held), SinkError> {
-        let root = folder_of(&self.spec.path)?;
-        let journal = Journal::open(&root, &self.deliverer, self.blocking.clone()).await?;
-        let held = journal.fence().await?;
-        let root = PathBuf::from(root);
+        let folder = folder_of(&self.spec.path)?;
+        let root = PathBuf::from(&folder);
         let temporary = root
             .join("_millstream")
             .join(journal::folder(&self.deliverer))
             .join("tmp");
+        // Before the journal, whose errors do not say what has to be done. What a deliverer left that did not come to
+        // its plan is removed; one that still writes is about to be fenced, and writes its run again if it is not.
+        let prepared = temporary.clone();
+        self.blocking("open the folder", move || Ok(disk::prepare(&prepared)?))
+            .await?;
+        let journal = Journal::open(&folder, &self.deliverer, self.blocking.clone()).await?;
+        let held = journal.fence().await?;
         let layout = Layout {
             schema: self.schema.clone(),
             partition_by: self.partition_by.clone(),
             format: self.spec.format,
-            temporary: temporary.clone(),
+            temporary,
             tag: names::tag(&self.deliverer),
         };
-        // What a deliverer left that did not come to its plan; one that still writes is fenced.
-        self.blocking("remove temporary files", move || {
-            Ok(disk::clear(&temporary)?)
-        })
-        .await?;
         Ok((
             Open {
                 root,
@@ -114,7 +116,7 @@ impl FilesSink {
         let what = || format!("{what} of {}", self.spec.path);
         match blocking::run(&self.blocking, work).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(SinkError::unavailable(what(), error)),
+            Ok(Err(error)) => Err(failure::classify(what(), &error)),
             Err(panicked) => Err(SinkError::unavailable(what(), panicked)),
         }
     }
@@ -228,6 +230,9 @@ impl FilesSink {
         }
         let (written, refused) = self.write(open, run, rows).await?;
         let (rejected, dropped_count) = self.sort_refused(refused)?;
+        if !rejected.is_empty() {
+            rejects.keep(run, &rejected).await?;
+        }
         let plan = RunPlan {
             guard: run.guard,
             last: run.last,
@@ -235,13 +240,15 @@ impl FilesSink {
         };
         open.journal.check_fence().await?;
         open.journal.plan(&plan).await?;
+        // Once more: a newer deliverer may have come and gone on since, and pruned the plan that stood in our way.
+        open.journal.check_fence().await?;
         self.publish(open, &written).await?;
-        if !rejected.is_empty() {
-            rejects.keep(run, &rejected).await?;
-        }
         let committed = written.iter().map(WrittenFile::committed).collect();
         open.journal.commit(run, committed).await?;
         self.remove(&written).await;
+        if let Err(error) = open.journal.prune(run).await {
+            tracing::warn!(sink = %self.deliverer.sink, %error, "prune the journal");
+        }
         Ok(Applied {
             row_count: plan.files.iter().map(|file| file.row_count).sum(),
             rejected_count: rejected.len() as u64,

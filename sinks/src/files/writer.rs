@@ -65,6 +65,8 @@ pub(super) struct RunFiles {
     written: Vec<WrittenFile>,
     file_count: usize,
     rejected: Vec<RejectedRow>,
+    /// Rows given so far.
+    row_count: u64,
 }
 
 struct OpenFile {
@@ -107,6 +109,7 @@ impl RunFiles {
             written: Vec::new(),
             file_count: 0,
             rejected: Vec::new(),
+            row_count: 0,
         })
     }
 
@@ -114,6 +117,8 @@ impl RunFiles {
     pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
         let own: Vec<usize> = (0..self.layout.schema.fields().len()).collect();
         let rows = batch.project(&own)?;
+        let first = self.row_count;
+        self.row_count += rows.num_rows() as u64;
         let partition_by = self.layout.partition_by.clone();
         if partition_by.is_empty() {
             let all = UInt64Array::from_iter_values(0..rows.num_rows() as u64);
@@ -130,8 +135,11 @@ impl RunFiles {
             let folder = match folder {
                 Ok(folder) => folder,
                 Err(reason) => {
-                    let (payload, reason) = (row_json(&rows, row), reason.clone());
-                    self.rejected.push(RejectedRow { payload, reason });
+                    self.rejected.push(RejectedRow {
+                        row: first + row as u64,
+                        payload: row_json(&rows, row),
+                        reason: reason.clone(),
+                    });
                     continue;
                 }
             };

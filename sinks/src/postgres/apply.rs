@@ -12,7 +12,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, Int8Array, Int16Array, Int64Array, RecordBatch, UInt64Array,
 };
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Int8Type, Schema};
+use arrow::datatypes::{DataType, Field, Int8Type, Int64Type, Schema};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -146,11 +146,15 @@ impl<'a> RunWriter<'a> {
                 .staged(&chunk, first)
                 .map_err(|error| self.defect(&error))?;
             let columns = stage_columns(&self.plan.target, staged.num_columns());
-            self.copy(&self.plan.statements.copy_stage, &staged, &columns)
+            let places = staged.column(staged.num_columns() - 1);
+            let places = places.as_primitive::<Int64Type>().values();
+            let place = |row: usize| places[row] as u64;
+            self.copy(&self.plan.statements.copy_stage, &staged, &columns, place)
                 .await
         } else {
             let columns = &self.plan.target.columns;
-            self.copy(&self.plan.statements.copy_append, &chunk, columns)
+            let place = |row: usize| first + row as u64;
+            self.copy(&self.plan.statements.copy_append, &chunk, columns, place)
                 .await
         }
     }
@@ -203,12 +207,13 @@ impl<'a> RunWriter<'a> {
         RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
     }
 
-    /// Copies the rows of `chunk`, leaving out those that are refused.
+    /// Copies the rows of `chunk`, leaving out those that are refused; `place` tells which row of the run one is.
     async fn copy(
         &mut self,
         statement: &str,
         chunk: &RecordBatch,
         columns: &[CopyColumn],
+        place: impl Fn(usize) -> u64,
     ) -> Result<(), SinkError> {
         let rows = CopyRows::new(chunk, columns).map_err(|error| self.defect(&error))?;
         let mut ranges: Vec<Range<usize>> = std::iter::once(0..chunk.num_rows()).collect();
@@ -218,7 +223,7 @@ impl<'a> RunWriter<'a> {
                 Err(Failed::Other(error)) => return Err(error),
                 Err(Failed::Row { reason, .. }) if range.len() == 1 => {
                     let payload = row_json(&own_columns(chunk, &self.plan.target), range.start);
-                    self.refuse(payload, reason)?;
+                    self.refuse(place(range.start), payload, reason)?;
                 }
                 Err(Failed::Row { index, .. }) => split(&range, index, &mut ranges),
             }
@@ -273,7 +278,7 @@ impl<'a> RunWriter<'a> {
                         .query_one(&statements.staged_row, &[&position])
                         .await;
                     let row = row.map_err(|error| classify(&self.plan.what, &error))?;
-                    self.refuse(row.get(0), reason)?;
+                    self.refuse(range.start as u64, row.get(0), reason)?;
                 }
                 Err(Failed::Row { .. }) => split(&range, None, &mut ranges),
             }
@@ -324,7 +329,7 @@ impl<'a> RunWriter<'a> {
         })
     }
 
-    fn refuse(&mut self, payload: String, reason: String) -> Result<(), SinkError> {
+    fn refuse(&mut self, row: u64, payload: String, reason: String) -> Result<(), SinkError> {
         self.refused_count += 1;
         if self.plan.on_violation == OnViolation::Fail {
             let cause =
@@ -338,7 +343,11 @@ impl<'a> RunWriter<'a> {
             return Err(SinkError::refused(&self.plan.what, cause));
         }
         if self.plan.on_violation == OnViolation::DeadLetter {
-            self.rejected.push(RejectedRow { payload, reason });
+            self.rejected.push(RejectedRow {
+                row,
+                payload,
+                reason,
+            });
         }
         Ok(())
     }

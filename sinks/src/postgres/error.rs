@@ -12,7 +12,11 @@ use crate::sink::SinkError;
 /// Sorts `error`; `what` says what was being done, with the address but no secret.
 pub(super) fn classify(what: &str, error: &Error) -> SinkError {
     let Some(answer) = error.as_db_error() else {
-        return SinkError::unavailable(what, millstream_common::error::chain(error));
+        let cause = millstream_common::error::chain(error);
+        return match cause.contains("password missing") {
+            true => SinkError::refused(what, format!("{cause}: write it into the url")),
+            false => SinkError::unavailable(what, cause),
+        };
     };
     let cause = describe(answer);
     if passes_by_itself(answer.code().code()) {
@@ -62,7 +66,20 @@ fn describe(answer: &DbError) -> String {
     if let Some(hint) = answer.hint() {
         text.push_str(&format!(" ({hint})"));
     }
-    format!("{text} [{}]", answer.code().code())
+    let code = answer.code().code();
+    if let Some(step) = next_step(code) {
+        text.push_str(&format!(": {step}"));
+    }
+    format!("{text} [{code}]")
+}
+
+/// What a person can do where the answer does not say it.
+fn next_step(code: &str) -> Option<&'static str> {
+    match code {
+        "28P01" => Some("check the user and the password in the url"),
+        "3D000" => Some("create it with createdb"),
+        _ => None,
+    }
 }
 
 /// The column that COPY was reading: `COPY t, line 3, column url: "..."`.

@@ -1,7 +1,7 @@
 //! Rows into a table of Postgres, each run in one transaction with its marker.
 //!
-//! The order of a run: lock and check the marker row, copy and merge the rows, keep refused rows, move the
-//! marker, commit. A commit whose answer is lost is never repeated: the connection is dropped, and the next
+//! The order of a run: lock and check the marker row, copy and merge the rows, wait until the log names the refused ones,
+//! move the marker, commit. A commit whose answer is lost is never repeated: the connection is dropped, and the next
 //! fence reads from the marker what became of it. Owns one connection, dropped after any error. Failure: see
 //! `error.rs`.
 
@@ -12,15 +12,17 @@ mod error;
 mod marker;
 mod names;
 mod numeric;
-mod session;
+pub mod session;
 mod statements;
 mod table;
+mod tls;
 mod types;
 
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use millstream_common::blocking::BlockingRef;
 use millstream_common::plan::OnViolation;
 use millstream_common::plan::connector::PostgresSinkSpec;
 
@@ -39,6 +41,7 @@ pub struct PostgresSink {
     /// Without `_op`.
     schema: SchemaRef,
     on_violation: OnViolation,
+    blocking: BlockingRef,
     open: Option<Open>,
 }
 
@@ -54,19 +57,21 @@ impl PostgresSink {
         deliverer: Deliverer,
         schema: SchemaRef,
         on_violation: OnViolation,
+        blocking: BlockingRef,
     ) -> Self {
         Self {
             spec,
             deliverer,
             schema,
             on_violation,
+            blocking,
             open: None,
         }
     }
 
     async fn open(&self) -> Result<(Open, Held), SinkError> {
         let name = application_name(&self.deliverer);
-        let session = Session::open(&self.spec.url, &name).await?;
+        let session = Session::open(&self.spec.url, &name, &self.blocking).await?;
         let marker = marker::fence(&session, &self.deliverer).await?;
         let address = &session.address;
         let target = Target::load(&session.client, &self.spec, &self.schema, address).await?;
@@ -93,8 +98,12 @@ impl PostgresSink {
 
 /// Connects and finds all that a sink would refuse about its table, given the output's columns (without `_op`);
 /// changes nothing.
-pub async fn check(spec: &PostgresSinkSpec, schema: &SchemaRef) -> Result<(), SinkError> {
-    let session = Session::open(&spec.url, "millstream/check").await?;
+pub async fn check(
+    spec: &PostgresSinkSpec,
+    schema: &SchemaRef,
+    blocking: &BlockingRef,
+) -> Result<(), SinkError> {
+    let session = Session::open(&spec.url, "millstream/check", blocking).await?;
     Target::check(&session.client, spec, schema, &session.address).await
 }
 

@@ -1,17 +1,20 @@
 //! One connection to Postgres, set up so that neither side waits for ever.
 //!
-//! Opened by `mod.rs` when it fences; dropped after any error, which ends the connection and lets the server
-//! roll back. Owns the client and the task that moves its bytes. The URL is resolved here and nowhere else,
-//! and no text of it but host, port, database and user is ever shown.
+//! Opened by `mod.rs` when it fences, and by the master when it looks a table up before a job starts; dropped after any
+//! error, which ends the connection and lets the server roll back. Owns the client and the task that moves its
+//! bytes. The URL is resolved here and nowhere else, and no text of it but host, port, database and user is ever
+//! shown. Failure: sorted by `error.rs` and `tls`; a url that cannot be read is refused.
 
 use std::time::Duration;
 
+use millstream_common::blocking::BlockingRef;
 use millstream_common::secret;
 use tokio::task::JoinSet;
-use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::config::Host;
+use tokio_postgres::{Client, Config};
 
 use super::error::classify;
+use super::tls::Tls;
 use crate::sink::{Deliverer, SinkError};
 
 /// How long a connection may take to come about.
@@ -35,7 +38,7 @@ const SETTINGS: &str = "SELECT set_config('synchronous_commit', 'on', false) \
      SET lock_timeout = '5s'";
 
 /// A live connection.
-pub(super) struct Session {
+pub struct Session {
     /// Where statements go.
     pub client: Client,
     /// `postgres at host:port/database as user`.
@@ -44,16 +47,23 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Connects to what `url` refers to.
-    pub(super) async fn open(url: &str, application_name: &str) -> Result<Self, SinkError> {
-        let (config, address) = configure(url, application_name)?;
+    /// Connects to what `url` refers to; certificates are read in `blocking` work.
+    pub async fn open(
+        url: &str,
+        application_name: &str,
+        blocking: &BlockingRef,
+    ) -> Result<Self, SinkError> {
+        let Door {
+            config,
+            tls,
+            address,
+        } = configure(url, application_name)?;
         let what = format!("connect to {address}");
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await;
-        let connected = match connecting {
-            Ok(connected) => connected,
-            Err(_) => return Err(SinkError::unavailable(what, "no answer within 10 seconds")),
+        let connecting = tls.connect(&config, &what, blocking);
+        let Ok(connected) = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await else {
+            return Err(SinkError::unavailable(what, "no answer within 10 seconds"));
         };
-        let (client, connection) = connected.map_err(|error| classify(&what, &error))?;
+        let (client, connection) = connected?;
         let mut tasks = JoinSet::new();
         let peer = address.clone();
         tasks.spawn(async move {
@@ -71,6 +81,14 @@ impl Session {
             _connection: tasks,
         })
     }
+}
+
+/// A url that has been read.
+struct Door {
+    config: Config,
+    tls: Tls,
+    /// What people may see of it.
+    address: String,
 }
 
 /// `millstream/<job>/<sink>/<token>`; long names are shortened, the token never.
@@ -94,26 +112,20 @@ pub(super) fn application_prefix(deliverer: &Deliverer) -> String {
     prefix
 }
 
-/// The driver's configuration, and the address that people may see.
-fn configure(url: &str, application_name: &str) -> Result<(Config, String), SinkError> {
-    const WHAT: &str = "read the url of postgres";
-    let resolved = secret::resolve(url).map_err(|error| SinkError::refused(WHAT, error))?;
+fn configure(url: &str, application_name: &str) -> Result<Door, SinkError> {
+    let unread = |cause: String| SinkError::refused("read the url of postgres", cause);
+    let resolved = secret::resolve(url).map_err(|error| unread(error.to_string()))?;
+    let (rest, tls) = Tls::split(resolved.expose()).map_err(unread)?;
     // The driver's own text may quote a piece of a badly encoded password.
-    let parsed: Result<Config, _> = resolved.expose().parse();
+    let parsed: Result<Config, _> = rest.parse();
     let mut config = parsed.map_err(|_| {
-        SinkError::refused(
-            WHAT,
+        unread(
             "it is not of the form postgres://user:password@host:port/database; \
-             write special characters of the password as %XX",
+             write special characters of the password as %XX"
+                .to_owned(),
         )
     })?;
     let address = address_of(&config)?;
-    if !matches!(config.get_ssl_mode(), SslMode::Disable | SslMode::Prefer) {
-        return Err(SinkError::refused(
-            format!("connect to {address}"),
-            "sslmode = require is not supported yet: use sslmode = prefer or disable on a trusted network",
-        ));
-    }
     config
         .application_name(application_name)
         .connect_timeout(CONNECT_TIMEOUT)
@@ -122,7 +134,11 @@ fn configure(url: &str, application_name: &str) -> Result<(Config, String), Sink
         .keepalives_interval(KEEPALIVE_INTERVAL)
         .keepalives_retries(KEEPALIVE_RETRIES)
         .tcp_user_timeout(UNACKNOWLEDGED_MAX);
-    Ok((config, address))
+    Ok(Door {
+        config,
+        tls,
+        address,
+    })
 }
 
 fn address_of(config: &Config) -> Result<String, SinkError> {
@@ -161,15 +177,15 @@ mod tests {
     #[test]
     fn an_address_shows_no_password() {
         let url = "postgres://ann:se%2Fcret@db.example:5433/shop?sslmode=disable";
-        let (_, address) = configure(url, "x").expect("a url");
-        assert_eq!(address, "postgres at db.example:5433/shop as ann");
+        let door = configure(url, "x").expect("a url");
+        assert_eq!(door.address, "postgres at db.example:5433/shop as ann");
     }
 
     #[test]
     fn a_bad_url_is_refused_without_showing_it() {
         for url in [
             "postgres://ann:x@db/shop?hunter2=1",
-            "postgres://ann:hunter2@db/shop?sslmode=require",
+            "postgres://ann:hunter2@db/shop?sslmode=hunter2",
             "nonsense hunter2",
             "postgres:///shop",
         ] {

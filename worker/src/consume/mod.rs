@@ -7,7 +7,6 @@
 //! Failure: an error ends the pipeline; the next generation reads again from the last epoch.
 
 pub mod datagen;
-mod failed_rows;
 pub mod files;
 pub mod kafka;
 pub mod reader_actor;
@@ -25,6 +24,8 @@ use millstream_common::plan::expression::Functions;
 use millstream_common::plan::{SourcePlan, SourceSpec};
 use millstream_common::report::{RowCounters, SplitProgress, SplitStart};
 use millstream_common::time::{ClockRef, EventTime};
+
+use crate::decode::RowPlaces;
 
 /// What a reader can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,8 @@ pub enum SourceEvent {
 pub struct DecodedRows {
     /// Columns of the source, in order; may be empty where all records were refused.
     pub batch: RecordBatch,
+    /// Where its rows come from.
+    pub places: RowPlaces,
     /// True where a row is late (and already among `rejects`); `None` where no row is.
     pub late: Option<BooleanArray>,
     /// Dead letters, in the shape of [`millstream_common::dead_letter::schema`].

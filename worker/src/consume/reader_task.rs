@@ -10,14 +10,14 @@ use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{SourceIndex, SplitId, TaskId};
 use millstream_common::link::BarrierCommand;
 use millstream_common::plan::{OnViolation, Port};
-use millstream_common::report::{RowCounters, SplitProgress, SplitStart};
+use millstream_common::report::{RowCounters, SplitProgress, SplitStart, StageFlow};
 use millstream_common::time::ClockRef;
 use ractor::ActorRef;
 use tokio::sync::mpsc;
 
-use super::failed_rows;
 use super::{ConsumeError, CutRequest, DecodedRows, SourceCut, SourceEvent, SourceReader};
 use crate::branch::Branches;
+use crate::failed_rows;
 use crate::pipeline::pipeline_actor::PipelineMessage;
 use crate::pipeline::report::TaskReport;
 
@@ -57,6 +57,7 @@ impl ReaderTask {
     pub async fn run(mut self, mut commands: mpsc::Receiver<ReaderCommand>) -> Result<(), Failure> {
         let mut barriers = VecDeque::new();
         let mut counters = RowCounters::default();
+        let mut flow = StageFlow::default();
         loop {
             tokio::select! {
                 biased;
@@ -67,11 +68,12 @@ impl ReaderTask {
                 event = self.reader.next() => match event.map_err(failure_of)? {
                     SourceEvent::Rows(rows) => {
                         counters.add(&rows.counters);
-                        self.rows(rows).await?;
+                        self.rows(rows, &mut flow).await?;
                     }
                     SourceEvent::Cut(cut) => {
                         let barrier = barriers.pop_front();
-                        self.cut(cut, barrier, std::mem::take(&mut counters)).await?;
+                        let counted = (std::mem::take(&mut counters), std::mem::take(&mut flow));
+                        self.cut(cut, barrier, counted).await?;
                     }
                 },
             }
@@ -93,7 +95,10 @@ impl ReaderTask {
         }
     }
 
-    async fn rows(&mut self, rows: DecodedRows) -> Result<(), Failure> {
+    async fn rows(&mut self, rows: DecodedRows, flow: &mut StageFlow) -> Result<(), Failure> {
+        flow.received += rows.batch.num_rows() as u64;
+        let late = rows.late.as_ref();
+        flow.late += late.map_or(0, |late| late.true_count() as u64);
         let failed = self
             .branches
             .send(Port::Rows, &rows.batch, rows.late.as_ref())
@@ -105,17 +110,27 @@ impl ReaderTask {
             return Ok(());
         };
         match self.on_violation {
-            OnViolation::Drop => Ok(()),
+            OnViolation::Drop => {
+                flow.dropped += failed.len() as u64;
+                Ok(())
+            }
             OnViolation::Fail => Err(Failure {
                 kind: Kind::User,
                 origin: self.name.clone(),
                 cause: first.reason.clone(),
             }),
             OnViolation::DeadLetter => {
+                flow.failed += failed.len() as u64;
                 let received_at_us = self.clock.unix_micros();
-                let letters =
-                    failed_rows::dead_letters(&self.name, &rows.batch, &failed, received_at_us)
-                        .map_err(|error| Failure::new(Kind::Internal, &self.name, &error))?;
+                let place_of = |row| rows.places.of_row(row);
+                let letters = failed_rows::dead_letters(
+                    &self.name,
+                    place_of,
+                    &rows.batch,
+                    &failed,
+                    received_at_us,
+                )
+                .map_err(|error| Failure::new(Kind::Internal, &self.name, &error))?;
                 self.branches
                     .send(Port::DeadLetters, &letters, None)
                     .await
@@ -128,7 +143,7 @@ impl ReaderTask {
         &mut self,
         cut: SourceCut,
         barrier: Option<BarrierCommand>,
-        counters: RowCounters,
+        (counters, mut flow): (RowCounters, StageFlow),
     ) -> Result<(), Failure> {
         let Some(barrier) = barrier.filter(|barrier| barrier.epoch == cut.epoch) else {
             return Err(Failure {
@@ -141,13 +156,16 @@ impl ReaderTask {
             });
         };
         self.branches.send_barrier(&barrier).await?;
+        flow.branches = self.branches.take_flows();
         let report = TaskReport::Read {
             task: self.task,
             source: self.source,
             epoch: cut.epoch,
             splits: cut.splits,
             counters,
+            flow,
             lag: self.reader.lag_records(),
+            trouble: self.reader.trouble(),
         };
         // A pipeline that has ended needs no report.
         let _ = self.pipeline.cast(PipelineMessage::Reported(report));

@@ -15,6 +15,7 @@ use millstream_common::time::ClockRef;
 use super::DecodeError;
 use super::dead_letters;
 use super::input::Records;
+use super::places::RowPlaces;
 use super::refusals::{Refusal, Refusals};
 use super::rows::Rows;
 use super::rules::Rules;
@@ -79,6 +80,7 @@ impl Judge {
             "INV-10"
         );
         Ok(DecodedRows {
+            places: RowPlaces::of(&rows, records, &self.splits),
             batch,
             late: flags,
             rejects,
@@ -161,7 +163,11 @@ impl Judge {
     ) -> Result<(), DecodeError> {
         match (self.on_violation, refusals.first()) {
             (OnViolation::Fail, Some(first)) => Err(DecodeError::Violation {
-                origin: self.splits.get(records.slot(first.record)).origin.clone(),
+                origin: self
+                    .splits
+                    .get(records.slot(first.record))
+                    .origin
+                    .to_string(),
                 position: records.position(first.record),
                 code: first.code,
                 reason: first.reason.clone(),

@@ -14,6 +14,7 @@ mod decoder;
 mod input;
 mod json;
 mod judge;
+mod places;
 mod refusals;
 mod rows;
 mod rules;
@@ -25,6 +26,7 @@ use millstream_common::dead_letter::Code;
 use millstream_common::time::EventTime;
 
 pub use decoder::SourceDecoder;
+pub use places::RowPlaces;
 
 /// What decoding can fail with.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,8 @@
 //! delay, and at least what the split began with. Equal is not late; where batches end does not matter.
 //! Keeps INV-6: a split's watermark never goes back.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, TimestampMicrosecondArray};
 use millstream_common::dead_letter::Code;
 use millstream_common::time::{EventSpan, EventTime};
@@ -24,7 +26,7 @@ pub(super) struct Splits {
 /// An open split.
 #[derive(Debug)]
 pub(super) struct Split {
-    pub(super) origin: String,
+    pub(super) origin: Arc<str>,
     pub(super) partition: Option<i32>,
     watermark: Option<EventTime>,
     moves: WatermarkMoves,
@@ -54,7 +56,7 @@ pub(super) struct LateRow {
 impl Splits {
     pub(super) fn open(&mut self, open: OpenSplit) -> SplitSlot {
         let split = Split {
-            origin: open.origin,
+            origin: open.origin.into(),
             partition: open.partition,
             watermark: open.watermark,
             moves: open.moves,

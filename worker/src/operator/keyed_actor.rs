@@ -8,10 +8,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{SourceIndex, TaskId};
 use millstream_common::link::BarrierKind;
-use millstream_common::report::StatePart;
+use millstream_common::plan::Port;
+use millstream_common::report::{StageFlow, StatePart};
 use millstream_common::store::StoreRef;
 use millstream_common::time::{ClockRef, EventTime};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -21,9 +23,11 @@ use super::{BarrierRequest, Emitted, KeyedOperator, OperatorError};
 use crate::branch::Branches;
 use crate::exchange::align::{Alignment, Outcome};
 use crate::exchange::message::{EdgeBarrier, EdgeBatch, EdgeId, StreamMessage};
+use crate::failed_rows;
 use crate::pipeline::pipeline_actor::PipelineMessage;
 use crate::pipeline::report::TaskReport;
 use crate::snapshot::{LiveParts, PartScope, PendingPart};
+use crate::transform::FailedRow;
 use millstream_common::task;
 
 /// What a keyed task takes.
@@ -45,6 +49,8 @@ pub struct KeyedConfig {
     pub name: String,
     /// Restored.
     pub operator: Box<dyn KeyedOperator>,
+    /// It is a DISTINCT: what it does not hand on is a duplicate. Others keep what they take in their groups.
+    pub keeps_first_rows: bool,
     /// The parts it was restored from.
     pub parts: Vec<StatePart>,
     /// Where parts go.
@@ -70,6 +76,8 @@ pub struct KeyedState {
     config: KeyedConfig,
     alignment: Alignment,
     live: LiveParts,
+    /// Rows since the last barrier.
+    flow: StageFlow,
     changes_emitted_at: Duration,
     /// Parts on their way to storage.
     tasks: JoinSet<()>,
@@ -91,6 +99,7 @@ impl Actor for KeyedActor {
         Ok(KeyedState {
             alignment: Alignment::new(config.edges.iter().copied()),
             live: LiveParts::new(std::mem::take(&mut config.parts)),
+            flow: StageFlow::default(),
             changes_emitted_at: config.clock.monotonic(),
             tasks: JoinSet::new(),
             config,
@@ -150,24 +159,48 @@ impl KeyedState {
     async fn fold(&mut self, batch: EdgeBatch) -> Result<(), Failure> {
         let emitted = self.config.operator.fold(&batch.batch);
         let emitted = emitted.map_err(|error| self.broken(&error))?;
+        let row_count = batch.batch.num_rows() as u64;
+        self.flow.received += row_count;
+        match self.config.keeps_first_rows {
+            true => {
+                let first_rows = emitted
+                    .iter()
+                    .map(|emitted| emitted.batch.num_rows() as u64);
+                self.flow.duplicates += row_count - first_rows.sum::<u64>();
+            }
+            false => self.flow.folded += row_count,
+        }
         self.send(emitted).await
     }
 
     async fn send(&mut self, emitted: Vec<Emitted>) -> Result<(), Failure> {
         for Emitted { port, batch } in emitted {
             let failed = self.config.branches.send(port, &batch, None).await?;
-            if let Some(first) = failed.first() {
-                return Err(Failure {
-                    kind: Kind::User,
-                    origin: self.config.name.clone(),
-                    cause: format!(
-                        "{}; guard the expression (for example with nullif or try_cast)",
-                        first.reason
-                    ),
-                });
+            if !failed.is_empty() {
+                self.flow.failed += failed.len() as u64;
+                self.send_dead_letters(&batch, &failed).await?;
             }
         }
         Ok(())
+    }
+
+    /// Rows on which an expression behind the operator fails are dead letters of its view.
+    async fn send_dead_letters(
+        &mut self,
+        batch: &RecordBatch,
+        failed: &[FailedRow],
+    ) -> Result<(), Failure> {
+        let operator = self.config.scope.operator.to_string();
+        let view = operator.rsplitn(3, '/').last().unwrap_or_default();
+        let place_of = |_| (operator.as_str(), failed_rows::NO_POSITION);
+        let received_at_us = self.config.clock.unix_micros();
+        let letters = failed_rows::dead_letters(view, place_of, batch, failed, received_at_us)
+            .map_err(|error| Failure::new(Kind::Internal, &self.config.name, &error))?;
+        let branches = &mut self.config.branches;
+        branches
+            .send(Port::DeadLetters, &letters, None)
+            .await
+            .map(drop)
     }
 
     async fn finish_epoch(&mut self, barrier: EdgeBarrier) -> Result<(), Failure> {
@@ -189,7 +222,9 @@ impl KeyedState {
             )
             .map_err(|error| Failure::new(error.kind(), &self.config.name, &error))?;
         self.config.branches.send_barrier(&barrier).await?;
-        self.store(pending, &barrier);
+        let mut flow = std::mem::take(&mut self.flow);
+        flow.branches = self.config.branches.take_flows();
+        self.store(pending, &barrier, flow);
         Ok(())
     }
 
@@ -204,13 +239,14 @@ impl KeyedState {
     }
 
     /// Stores the part beside the path of rows, then reports.
-    fn store(&mut self, pending: Option<PendingPart>, barrier: &EdgeBarrier) {
+    fn store(&mut self, pending: Option<PendingPart>, barrier: &EdgeBarrier, flow: StageFlow) {
         while self.tasks.try_join_next().is_some() {}
         let report = TaskReport::Snapshotted {
             task: self.config.task,
             operator: self.config.scope.operator.clone(),
             epoch: barrier.epoch,
             parts: self.live.list().to_vec(),
+            flow,
         };
         let store = self.config.store.clone();
         let pipeline = self.config.pipeline.clone();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{OutputIndex, SinkIndex, StageIndex, TaskId, Vnode};
-use millstream_common::plan::{Branch, Emit, JobPlan, KeyedPlan, StageHead, Target};
+use millstream_common::plan::{Branch, Emit, JobPlan, KeyedKind, KeyedPlan, StageHead, Target};
 use millstream_common::report::StatePart;
 use millstream_common::time::EventTime;
 use millstream_sinks::sink_actor::SinkMessage;
@@ -254,6 +254,7 @@ impl Builder<'_> {
         let arguments = KeyedConfig {
             task,
             operator,
+            keeps_first_rows: matches!(keyed.kind, KeyedKind::Distinct { .. }),
             parts,
             scope: PartScope {
                 incarnation: config.deploy.incarnation,

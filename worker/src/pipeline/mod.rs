@@ -5,6 +5,7 @@
 
 mod build;
 pub mod pipeline_actor;
+mod refused;
 pub mod report;
 mod sinks;
 pub mod wiring;

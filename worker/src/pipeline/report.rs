@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use millstream_common::ids::{
     Epoch, OperatorId, OutputIndex, SourceIndex, SplitId, TaskId, WorkerId,
 };
-use millstream_common::report::{PipelineReport, RowCounters, Segment, SplitProgress, StatePart};
+use millstream_common::report::{
+    PipelineReport, RowCounters, Segment, SplitProgress, StageFlow, StatePart,
+};
 
 /// What one task says of an epoch.
 #[derive(Debug)]
@@ -25,8 +27,12 @@ pub enum TaskReport {
         splits: BTreeMap<SplitId, SplitProgress>,
         /// What became of its rows.
         counters: RowCounters,
+        /// What became of them behind the decoder.
+        flow: StageFlow,
         /// Records between its positions and the ends, if known.
         lag: Option<u64>,
+        /// What hinders its client.
+        trouble: Option<String>,
     },
     /// An operator's state is durable.
     Snapshotted {
@@ -38,6 +44,8 @@ pub enum TaskReport {
         epoch: Epoch,
         /// The parts it needs from now on.
         parts: Vec<StatePart>,
+        /// What became of the rows it received.
+        flow: StageFlow,
     },
     /// An output's segments are durable.
     Shipped {
@@ -112,7 +120,9 @@ impl Gathering {
                 parts: BTreeMap::new(),
                 segments: Vec::new(),
                 counters: BTreeMap::new(),
+                flows: BTreeMap::new(),
                 lag: BTreeMap::new(),
+                troubles: BTreeMap::new(),
             },
         });
         if !open.missing.remove(&said.speaker()) {
@@ -132,20 +142,33 @@ fn add(report: &mut PipelineReport, said: TaskReport) {
     match said {
         TaskReport::Read {
             source,
+            task,
             splits,
             counters,
+            flow,
             lag,
+            trouble,
             ..
         } => {
+            report.flows.entry(task.stage).or_default().add(&flow);
             report.splits.entry(source).or_default().extend(splits);
             report.counters.entry(source).or_default().add(&counters);
             if let Some(lag) = lag {
                 *report.lag.entry(source).or_default() += lag;
             }
+            // What hinders one reader of a source hinders the others as well: one reason is enough.
+            report.troubles.extend(trouble.map(|cause| (source, cause)));
         }
         TaskReport::Snapshotted {
-            operator, parts, ..
-        } => report.parts.entry(operator).or_default().extend(parts),
+            task,
+            operator,
+            parts,
+            flow,
+            ..
+        } => {
+            report.flows.entry(task.stage).or_default().add(&flow);
+            report.parts.entry(operator).or_default().extend(parts);
+        }
         TaskReport::Shipped { segments, .. } => report.segments.extend(segments),
     }
 }
@@ -173,7 +196,12 @@ mod tests {
                 read: 10,
                 ..RowCounters::default()
             },
+            flow: StageFlow {
+                received: 9,
+                ..StageFlow::default()
+            },
             lag: Some(1),
+            trouble: (index == 0).then(|| "no broker".to_owned()),
         }
     }
 
@@ -191,6 +219,8 @@ mod tests {
         let report = gathering.take(read(1, 1)).expect("complete");
         assert_eq!(report.epoch, Epoch(1));
         assert_eq!(report.counters[&SourceIndex(0)].read, 20);
+        assert_eq!(report.flows[&StageIndex(0)].received, 18);
         assert_eq!(report.lag[&SourceIndex(0)], 2);
+        assert_eq!(report.troubles[&SourceIndex(0)], "no broker");
     }
 }

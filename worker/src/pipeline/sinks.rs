@@ -1,22 +1,24 @@
 //! The sinks of a pipeline: started with a token of their generation, heard by the master through the pipeline.
 //!
-//! Called by `build.rs`. A sink's refused rows are kept as an object before the run that leaves them out commits (INV-10): create-only, so a
-//! retry of the same run keeps the first. Failure: a sink that cannot be started ends the pipeline; one that cannot deliver only says so.
+//! Called by `build.rs`. What a sink refuses is stored by `refused.rs` and told to the master, for the next Epoch to name.
+//! Failure: a sink that cannot be started ends the pipeline; one that cannot deliver only says so.
 
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use bytes::Bytes;
-use millstream_common::error::{Failure, Kind, chain};
-use millstream_common::ids::{Epoch, Incarnation, SinkIndex};
+use millstream_common::error::{Failure, Kind};
+use millstream_common::ids::{Epoch, SinkIndex};
 use millstream_common::link::{JobGeneration, ToMaster};
 use millstream_common::log::entry::sink_token;
-use millstream_common::plan::{OnViolation, OutputPlan, SinkPlan};
-use millstream_common::store::{self, StoreRef};
+use millstream_common::plan::{OnViolation, SinkPlan};
+use millstream_common::report::Refusal;
+use millstream_common::time::ClockRef;
 use millstream_sinks::console::standard_output;
 use millstream_sinks::factory::{self, SinkSetup};
-use millstream_sinks::sink::{Applied, Deliverer, EpochRun, RejectedRow, Rejects, SinkError};
+use millstream_sinks::kafka::RealCluster;
+use millstream_sinks::refused_rows::PlacedRow;
+use millstream_sinks::sink::{Applied, Deliverer, SinkError};
 use millstream_sinks::sink_actor::{
     SinkActor, SinkArguments, SinkFactory, SinkMessage, SinkObserver, Trouble, TroubleState,
 };
@@ -24,6 +26,7 @@ use ractor::{Actor, ActorRef};
 use tracing::warn;
 
 use super::pipeline_actor::{PipelineMessage, PipelineState};
+use super::refused::{self, RefusedStore};
 use crate::ship::segment::SegmentReader;
 use crate::ship::ship_actor::segment_schema;
 
@@ -43,21 +46,30 @@ pub(super) async fn start(
         token: sink_token(config.deploy.at.generation),
     };
     let schema = output.schema.0.clone();
+    let refused = RefusedStore {
+        incarnation: config.deploy.incarnation,
+        sink,
+        name: sink_plan.name.clone(),
+        relation: output.relation.clone(),
+        outputs: refused::programs(&sink_plan, &config.functions)?,
+        store: config.store.clone(),
+    };
     let arguments = SinkArguments {
         deliverer: deliverer.clone(),
+        sink,
         output: sink_plan.output,
         schema: segment_schema(&schema),
-        factory: sink_factory(state, sink_plan.clone(), deliverer, schema, output),
+        factory: sink_factory(state, sink_plan.clone(), deliverer, schema),
         segments,
         undelivered: config.deploy.restore.undelivered.clone(),
         head: config.deploy.restore.epoch,
         clock: config.worker.clock.clone(),
         observer: Arc::new(Observer {
             at: config.deploy.at.clone(),
-            incarnation: config.deploy.incarnation,
             sink,
             name: sink_plan.name.clone(),
-            store: config.store.clone(),
+            refused,
+            clock: config.worker.clock.clone(),
             pipeline: state.myself.clone(),
         }),
     };
@@ -79,10 +91,9 @@ fn sink_factory(
     plan: SinkPlan,
     deliverer: Deliverer,
     schema: SchemaRef,
-    output: &OutputPlan,
 ) -> SinkFactory {
     // A sink that reads dead letters never makes any: it is suspended instead.
-    let on_violation = match output.is_dead_letters() {
+    let on_violation = match plan.reads_dead_letters {
         true => OnViolation::Fail,
         false => plan.on_violation,
     };
@@ -91,6 +102,7 @@ fn sink_factory(
         deliverer,
         schema,
         on_violation,
+        kafka: Arc::new(RealCluster::new(state.config.worker.blocking.clone())),
         blocking: state.config.worker.blocking.clone(),
         console: standard_output(),
     };
@@ -100,10 +112,10 @@ fn sink_factory(
 /// Carries what a sink does to the master.
 struct Observer {
     at: JobGeneration,
-    incarnation: Incarnation,
     sink: SinkIndex,
     name: String,
-    store: StoreRef,
+    refused: RefusedStore,
+    clock: ClockRef,
     pipeline: ActorRef<PipelineMessage>,
 }
 
@@ -123,6 +135,7 @@ impl Observer {
     }
 }
 
+#[async_trait]
 impl SinkObserver for Observer {
     fn advanced(&self, marker: Epoch, applied: &Applied) {
         self.say(ToMaster::SinkAdvanced {
@@ -142,33 +155,14 @@ impl SinkObserver for Observer {
         };
         self.trouble(format!("{} ({next})", trouble.cause), suspended);
     }
-}
 
-#[async_trait]
-impl Rejects for Observer {
-    async fn keep(&self, run: &EpochRun, rejected: &[RejectedRow]) -> Result<(), SinkError> {
-        let key = format!(
-            "rejects/{}/{}/{:012}.jsonl",
-            self.incarnation, self.name, run.last.0
-        );
-        let mut lines = String::new();
-        for row in rejected {
-            let line = serde_json::json!({
-                "sink": self.name,
-                "epoch": run.last,
-                "code": millstream_common::dead_letter::Code::SinkRejected.as_str(),
-                "reason": row.reason,
-                "payload": row.payload,
-            });
-            lines.push_str(&line.to_string());
-            lines.push('\n');
-        }
-        match self.store.create(&key, Bytes::from(lines)).await {
-            Ok(()) | Err(store::Error::Exists { .. }) => Ok(()),
-            Err(error) => Err(SinkError::Unavailable {
-                what: format!("keep the rows that sink {} refused", self.name),
-                cause: chain(&error),
-            }),
-        }
+    async fn keep(&self, last: Epoch, rows: &[PlacedRow]) -> Result<Refusal, SinkError> {
+        let now_us = self.clock.unix_micros();
+        self.refused.keep(last, rows, now_us).await
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        let refusal = Box::new(refusal.clone());
+        self.say(ToMaster::SinkRefused(self.at.clone(), refusal));
     }
 }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use millstream_common::error::Kind;
 use millstream_common::plan::connector::{
-    FilesSourceSpec, KafkaSourceSpec, PostgresSinkSpec, SinkSpec, SourceSpec,
+    FilesSourceSpec, KafkaTopicSpec, PostgresSinkSpec, SinkSpec, SourceSpec,
 };
 use millstream_common::plan::{SinkPlan, SourcePlan};
 
@@ -22,8 +22,8 @@ use super::{PlannedJob, StatementPlaces};
 /// Asks Kafka, Postgres and the file system. Implementations resolve references and give up within ten seconds.
 #[async_trait]
 pub trait ExternalProbe: Send + Sync {
-    /// The topics of the source's brokers.
-    async fn kafka_topics(&self, spec: &KafkaSourceSpec) -> Result<KafkaTopics, ProbeError>;
+    /// The topics of the brokers of a source or sink.
+    async fn kafka_topics(&self, spec: &KafkaTopicSpec) -> Result<KafkaTopics, ProbeError>;
     /// The table of the sink.
     async fn postgres_table(&self, spec: &PostgresSinkSpec) -> Result<PostgresTable, ProbeError>;
     /// Whether the folder of the source is there; of a glob, the folder in front of the first wildcard.
@@ -33,7 +33,7 @@ pub trait ExternalProbe: Send + Sync {
 /// What Kafka has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaTopics {
-    /// The source's topic, with its references resolved.
+    /// The topic of the source or sink, with its references resolved.
     pub wanted: String,
     /// All topics of the cluster.
     pub topics: Vec<String>,
@@ -113,10 +113,7 @@ async fn check_source(
     probe: &dyn ExternalProbe,
 ) -> Vec<Problem> {
     match &source.spec {
-        SourceSpec::Kafka(spec) => match probe.kafka_topics(spec).await {
-            Ok(topics) => missing_topic(&topics, places).into_iter().collect(),
-            Err(error) => vec![unasked(&error, "brokers", places)],
-        },
+        SourceSpec::Kafka(spec) => check_topic(&spec.topic_spec(), places, probe).await,
         SourceSpec::Files(spec) => match probe.folder(spec).await {
             Ok(Folder::There) => Vec::new(),
             Ok(Folder::Missing(path)) => {
@@ -127,6 +124,17 @@ async fn check_source(
             Err(error) => vec![unasked(&error, "path", places)],
         },
         SourceSpec::Datagen(_) => Vec::new(),
+    }
+}
+
+async fn check_topic(
+    spec: &KafkaTopicSpec,
+    places: &StatementPlaces,
+    probe: &dyn ExternalProbe,
+) -> Vec<Problem> {
+    match probe.kafka_topics(spec).await {
+        Ok(topics) => missing_topic(&topics, places).into_iter().collect(),
+        Err(error) => vec![unasked(&error, "brokers", places)],
     }
 }
 
@@ -153,9 +161,20 @@ async fn check_sink(
     places: &StatementPlaces,
     probe: &dyn ExternalProbe,
 ) -> Vec<Problem> {
-    let SinkSpec::Postgres(spec) = &sink.spec else {
-        return Vec::new();
-    };
+    match &sink.spec {
+        SinkSpec::Postgres(spec) => check_table(planned, sink, spec, places, probe).await,
+        SinkSpec::Kafka(spec) => check_topic(&spec.topic_spec(), places, probe).await,
+        SinkSpec::Files(_) | SinkSpec::Console(_) | SinkSpec::Blackhole => Vec::new(),
+    }
+}
+
+async fn check_table(
+    planned: &PlannedJob,
+    sink: &SinkPlan,
+    spec: &PostgresSinkSpec,
+    places: &StatementPlaces,
+    probe: &dyn ExternalProbe,
+) -> Vec<Problem> {
     let schema = &planned.plan.outputs[sink.output.index()].schema.0;
     match probe.postgres_table(spec).await {
         Ok(PostgresTable::Missing { .. }) if spec.create_if_missing => Vec::new(),

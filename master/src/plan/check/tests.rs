@@ -40,7 +40,7 @@ impl Default for Fake {
 
 #[async_trait]
 impl ExternalProbe for Fake {
-    async fn kafka_topics(&self, _: &KafkaSourceSpec) -> Result<KafkaTopics, ProbeError> {
+    async fn kafka_topics(&self, _: &KafkaTopicSpec) -> Result<KafkaTopics, ProbeError> {
         self.topics.clone()
     }
 
@@ -278,4 +278,23 @@ async fn a_missing_folder_says_how_to_make_it() {
         problems[0].hint.as_deref(),
         Some("create it: mkdir -p data/input")
     );
+}
+
+#[tokio::test]
+async fn the_topic_of_a_sink_has_to_be_there_too() {
+    let sql = format!(
+        "{SQL}CREATE SINK out FROM page_views WITH (connector = 'kafka', brokers = 'b', topic = 'clicks_topik');"
+    );
+    let fake = Fake {
+        topics: Ok(KafkaTopics {
+            wanted: "clicks_topik".to_owned(),
+            topics: vec!["clicks_topic".to_owned()],
+        }),
+        ..Fake::default()
+    };
+    let problems = check(&sql, &fake).await;
+    let missing = problems.last().expect("a problem");
+    assert_eq!(missing.message, "there is no topic clicks_topik");
+    let hint = missing.hint.as_deref().unwrap_or_default();
+    assert!(hint.contains("did you mean clicks_topic?"), "{hint}");
 }

@@ -22,7 +22,7 @@ pub(super) use columns::quoted;
 pub(super) use stream::{Stream, StreamPort};
 
 use super::catalog::{Catalog, Entry, Relation};
-use super::graph::{DraftBranch, DraftTarget, Graph};
+use super::graph::{DraftBranch, DraftHead, DraftTarget, Graph};
 use super::problem::{Place, Problem};
 use super::session::relation_name;
 use super::tumble::Tumble;
@@ -253,13 +253,24 @@ impl<'a> Lowering<'a> {
         (sources, stages.into_iter().any(|stage| stage.unbounded))
     }
 
-    /// A state needs rows that are never taken back.
+    /// A state needs rows that are never taken back, and that come through a task.
     fn refuse_changes(
         &self,
         streams: &[Stream],
         what: &str,
         place: Place,
     ) -> Result<(), LowerError> {
+        let head_of = |stream: &Stream| &self.graph.stages[stream.stage].head;
+        let of_sink = |stream: &&Stream| matches!(head_of(stream), DraftHead::Sink(_));
+        if let Some(stream) = streams.iter().find(of_sink) {
+            let sink = &self.graph.stages[stream.stage].name;
+            let message = format!("{what} over the rows that a sink refused is not supported yet");
+            return Err(Problem::at(place, message)
+                .hint(format!(
+                    "send {sink}.dead_letters to a table, and count there"
+                ))
+                .into());
+        }
         let taken_back = streams
             .iter()
             .any(|stream| stream.port == StreamPort::Groups { windowed: false });

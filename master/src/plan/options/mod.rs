@@ -314,7 +314,7 @@ fn connector(options: &mut Options<'_>, known: &[&str], example: &str) -> Option
         .map(|name| format!("'{name}'"))
         .collect::<Vec<_>>()
         .join(", ");
-    let later = LATER.contains(&text.as_str()) || text == "kafka" || text == "postgres";
+    let later = LATER.contains(&text.as_str()) || text == "postgres";
     let nearest = millstream_common::suggest::nearest(&text, known.iter().copied());
     let message = if later {
         format!("connector '{text}' is not supported here yet")

@@ -6,7 +6,7 @@ use millstream_common::plan::connector::ConsoleSinkSpec;
 use millstream_common::plan::{Emit, OnViolation, SinkSpec};
 use millstream_common::secret::Lookup;
 
-use super::{Options, connector, files, postgres, source};
+use super::{Options, connector, files, kafka, postgres, source};
 use crate::plan::parse::SinkStatement;
 use crate::plan::problem::{Place, Problem};
 use crate::plan::value;
@@ -42,10 +42,11 @@ pub(in crate::plan) fn read_sink(sink: &SinkStatement, lookup: &dyn Lookup) -> S
         "start",
         "a sink reads its relation from the job's first epoch on",
     );
-    let known = ["postgres", "files", "console", "blackhole"];
+    let known = ["postgres", "files", "kafka", "console", "blackhole"];
     let spec = match connector(&mut options, &known, "postgres").as_deref() {
         Some("postgres") => Some(SinkSpec::Postgres(postgres::read(&mut options))),
         Some("files") => Some(SinkSpec::Files(files::read_sink(&mut options))),
+        Some("kafka") => Some(SinkSpec::Kafka(kafka::read_sink(&mut options))),
         Some("console") => Some(SinkSpec::Console(ConsoleSinkSpec {
             json: options
                 .word("format", &[("table", false), ("json", true)])

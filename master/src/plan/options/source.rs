@@ -44,7 +44,7 @@ pub(in crate::plan) fn read_source(
     let mut bounded = false;
     let spec = match connector(&mut options, &known, "kafka").as_deref() {
         Some("kafka") => {
-            let spec = kafka::read(&mut options);
+            let spec = kafka::read_source(&mut options);
             bounded = spec.end.is_some();
             let format = record_format(&mut options, Some("json"), &["json"]);
             format.map(|format| (SourceSpec::Kafka(spec), format))

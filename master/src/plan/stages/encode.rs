@@ -26,7 +26,7 @@ pub(super) fn head(stage: &DraftStage) -> Result<StageHead, Error> {
     } = &stage.head
     else {
         let DraftHead::Source(source) = stage.head else {
-            unreachable!("a head is a source or keyed");
+            unreachable!("the head of a stage is a source or keyed");
         };
         return Ok(StageHead::Source(SourceIndex(source as u32)));
     };
@@ -91,17 +91,18 @@ fn fingerprint(meaning: &str, input: &[Field], keys: &[usize], kind: &KeyedKind)
     format!("{hash:016x}")
 }
 
-/// The branches of stage `index`.
+/// The branches of stage `index`. The stages of sinks stand before all keyed ones and are left out of the plan.
 pub(super) fn branches(
     graph: &Graph,
     index: usize,
     keeps_time: &[bool],
+    sink_count: usize,
 ) -> Result<Vec<Branch>, Error> {
     let stage = &graph.stages[index];
     stage
         .branches
         .iter()
-        .map(|branch| encode_branch(graph, stage, branch, keeps_time))
+        .map(|branch| encode_branch(graph, stage, branch, keeps_time, sink_count))
         .collect()
 }
 
@@ -110,6 +111,7 @@ fn encode_branch(
     stage: &DraftStage,
     branch: &DraftBranch,
     keeps_time: &[bool],
+    sink_count: usize,
 ) -> Result<Branch, Error> {
     let port_fields: Vec<Field> = match branch.port {
         Port::DeadLetters => {
@@ -147,7 +149,7 @@ fn encode_branch(
             let DraftHead::Keyed { input, .. } = &graph.stages[target].head else {
                 unreachable!("an exchange leads to a keyed stage");
             };
-            let stage_index = StageIndex(target as u32);
+            let stage_index = StageIndex((target - sink_count) as u32);
             (Target::Exchange(stage_index), input, keeps_time[target])
         }
         DraftTarget::Output(output) => {

@@ -27,14 +27,18 @@ pub(super) fn finish(
     settings: JobSettings,
     mut sources: Vec<SourcePlan>,
     mut graph: Graph,
-    sinks: Vec<SinkPlan>,
+    mut sinks: Vec<SinkPlan>,
 ) -> Result<JobPlan, Error> {
     prune::unread_stages(&mut graph);
     prune::unread_columns(&mut graph);
     let keeps_time = keeps_time(&graph);
     let mut stages = Vec::with_capacity(graph.stages.len());
     for (index, stage) in graph.stages.iter().enumerate() {
-        let branches = encode::branches(&graph, index, &keeps_time)?;
+        let branches = encode::branches(&graph, index, &keeps_time, sinks.len())?;
+        if let DraftHead::Sink(sink) = stage.head {
+            sinks[sink].dead_letters = branches;
+            continue;
+        }
         if let DraftHead::Source(source) = stage.head {
             sources[source].keeps_time = branches.iter().any(|branch| branch.keeps_time);
         }
@@ -80,7 +84,7 @@ fn keeps_time(graph: &Graph) -> Vec<bool> {
                 kind: DraftKind::Aggregate { window, .. },
                 ..
             } => window.is_some(),
-            DraftHead::Source(_) => false,
+            DraftHead::Source(_) | DraftHead::Sink(_) => false,
         };
         let behind = stage.branches.iter().any(|branch| match branch.target {
             DraftTarget::Exchange(target) => keeps[target],

@@ -11,7 +11,8 @@ use millstream_common::plan::Port;
 
 use crate::plan::graph::{DraftBranch, DraftHead, DraftKind, DraftTarget, Graph, Step};
 
-/// Drops keyed stages whose rows reach no output, and renumbers the others.
+/// Drops keyed stages whose rows reach no output, and renumbers the others. Dead letters alone keep no stage: they are of rows
+/// on their way to somebody.
 pub(super) fn unread_stages(graph: &mut Graph) {
     let mut read = vec![false; graph.stages.len()];
     for (index, stage) in graph.stages.iter_mut().enumerate().rev() {
@@ -19,7 +20,11 @@ pub(super) fn unread_stages(graph: &mut Graph) {
             DraftTarget::Exchange(target) => read[target],
             DraftTarget::Output(_) => true,
         });
-        read[index] = matches!(stage.head, DraftHead::Source(_)) || !stage.branches.is_empty();
+        let mut branches = stage.branches.iter();
+        read[index] = match stage.head {
+            DraftHead::Source(_) | DraftHead::Sink(_) => true,
+            DraftHead::Keyed { .. } => branches.any(|branch| branch.port != Port::DeadLetters),
+        };
     }
     let mut kept_count = 0;
     let renumbered: Vec<usize> = read

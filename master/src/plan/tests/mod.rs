@@ -1,14 +1,18 @@
 //! Every job of the repository plans; what plans are made of; what is refused, where, with which hint.
 
+mod dead_letters;
 mod jobs;
+mod kafka_sink;
 mod lowering;
 mod refusals;
+mod source_refusals;
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use millstream_common::dead_letter;
 use millstream_common::plan::expression::Functions;
-use millstream_common::plan::{KeyedKind, Port, StageHead, Transform};
+use millstream_common::plan::{Emit, KeyedKind, Port, StageHead, Transform};
 
 use super::*;
 

@@ -2,18 +2,18 @@
 
 use super::*;
 
-const CLICKS: &str = "CREATE SOURCE clicks (id TEXT NOT NULL, \"Url\" TEXT NOT NULL, price BIGINT, \
+pub(super) const CLICKS: &str = "CREATE SOURCE clicks (id TEXT NOT NULL, \"Url\" TEXT NOT NULL, price BIGINT, \
 ts TIMESTAMP NOT NULL,\nWATERMARK FOR ts AS ts - INTERVAL '1 minute') \
 WITH (connector = 'kafka', brokers = 'b', topic = 't');\n";
 const PLAIN: &str = "CREATE SOURCE plain (id TEXT NOT NULL, ts TIMESTAMP NOT NULL) \
 WITH (connector = 'kafka', brokers = 'b', topic = 't');\n";
-const COUNTS: &str = "CREATE VIEW v AS SELECT window_start, window_end, id, count(*) AS n \
+pub(super) const COUNTS: &str = "CREATE VIEW v AS SELECT window_start, window_end, id, count(*) AS n \
 FROM TUMBLE(clicks, ts, INTERVAL '1 minute') GROUP BY window_start, window_end, id;\n";
 const TOTALS: &str = "CREATE VIEW v AS SELECT id, count(*) AS n FROM clicks GROUP BY id;\n";
 const SINK: &str = "\nCREATE SINK s FROM v WITH (connector = 'blackhole');";
 
 /// The text without its marks, and the place between them.
-fn marked(text: &str) -> (String, Place) {
+pub(super) fn marked(text: &str) -> (String, Place) {
     let (before, rest) = text.split_once('«').expect("a mark");
     let (inside, after) = rest.split_once('»').expect("an end of the mark");
     let last_line = before.rsplit('\n').next().unwrap_or(before);
@@ -27,7 +27,7 @@ fn marked(text: &str) -> (String, Place) {
 
 /// Expects exactly one problem.
 #[track_caller]
-fn refused(text: &str, message: &str, hint: &str) {
+pub(super) fn refused(text: &str, message: &str, hint: &str) {
     let (sql, place) = marked(text);
     let mut problems = problems_of(&sql);
     problems.retain(|problem| !problem.message.contains(" is skipped: "));
@@ -345,151 +345,6 @@ fn a_key_exists_is_never_null_and_determines_the_group() {
         ),
         "primary_key column price may be NULL",
         "declare it NOT NULL",
-    );
-}
-
-#[test]
-fn options_are_checked_at_their_place() {
-    let source = |options: &str| {
-        format!(
-            "CREATE SOURCE clicks (id TEXT) WITH ({options});\nCREATE SINK s FROM clicks WITH (connector = 'blackhole');"
-        )
-    };
-    let kafka = |more: &str| {
-        source(&format!(
-            "connector = 'kafka', brokers = 'b', topic = 't', {more}"
-        ))
-    };
-    refused(
-        &kafka("«topik» = 'x'"),
-        "source clicks has no option topik",
-        "did you mean topic?",
-    );
-    refused(
-        &kafka("start = «'earlyest'»"),
-        "option start: \"earlyest\" is neither 'earliest', 'latest' nor a time as '2026-01-17T10:15:00Z'",
-        "",
-    );
-    refused(
-        &kafka("idle_timeout = «'5'»"),
-        "option idle_timeout: \"5\" lacks its unit: write '5 seconds' or '5 ms'",
-        "",
-    );
-    refused(
-        &kafka("format = «'jsn'»"),
-        "option format cannot be \"jsn\"",
-        "did you mean 'json'?",
-    );
-    refused(
-        &kafka("«\"kafka.securty.protocol\"» = 'ssl'"),
-        "kafka property securty.protocol cannot be set",
-        "\"kafka.security.protocol\"",
-    );
-    refused(
-        &kafka("«kafka».client.id = 'x'"),
-        "an option whose name has a point needs quotes",
-        "quote it",
-    );
-    refused(
-        &kafka("discovery_interval = «'${NOPE}'»"),
-        "option discovery_interval: environment variable NOPE is not set: set it, or write ${NOPE:-default}",
-        "",
-    );
-    refused(
-        &source("connector = «'kafke'»"),
-        "unknown connector 'kafke'",
-        "did you mean 'kafka'?",
-    );
-    refused(
-        &source("connector = 'files', path = 'p', format = 'csv', max_files_per_epoch = «0»"),
-        "option max_files_per_epoch: \"0\" is no whole number of at least 1",
-        "",
-    );
-    refused(
-        &source("connector = 'datagen', «\"fields.idd.kind\"» = 'choice'"),
-        "unknown column idd",
-        "did you mean id?",
-    );
-    refused(
-        &source("connector = 'datagen', \"fields.id.kind\" = «'uniform'»"),
-        "kind 'uniform' does not make TEXT for column id",
-        "choice",
-    );
-    let missing = problems_of("CREATE SOURCE clicks (id TEXT) WITH (connector = 'kafka');");
-    let messages: Vec<&str> = missing
-        .iter()
-        .map(|problem| problem.message.as_str())
-        .collect();
-    assert_eq!(
-        messages,
-        [
-            "source clicks lacks the option brokers",
-            "source clicks lacks the option topic"
-        ]
-    );
-}
-
-#[test]
-fn literal_secrets_are_refused_with_the_line_to_write_and_never_printed() {
-    let (sql, _) = marked(&format!(
-        "{CLICKS}{COUNTS}CREATE SINK s FROM v WITH (connector = 'postgres', url = «'postgres://me:hunter2@db/x'», table = 't');"
-    ));
-    let problems = problems_of(&sql);
-    assert_eq!(problems[0].message, "the url holds a literal password");
-    assert_eq!(
-        problems[0].hint.as_deref(),
-        Some("write url = 'postgres://me:${POSTGRES_PASSWORD}@db/x' and set that variable")
-    );
-    let shown = render(&problems, "job.sql", &sql);
-    assert!(!shown.contains("hunter2"), "{shown}");
-    refused(
-        "CREATE SOURCE c (id TEXT) WITH (connector = 'kafka', brokers = 'b', topic = 't', \"kafka.sasl.password\" = «'hunter2'»);\nCREATE SINK s FROM c WITH (connector = 'blackhole');",
-        "sasl.password is a literal secret",
-        "write \"kafka.sasl.password\" = '${KAFKA_SASL_PASSWORD}'",
-    );
-}
-
-#[test]
-fn types_and_checks_of_a_source_are_checked() {
-    let source = |columns: &str| {
-        format!(
-            "CREATE SOURCE c ({columns}) WITH (connector = 'kafka', brokers = 'b', topic = 't');\nCREATE SINK s FROM c WITH (connector = 'blackhole');"
-        )
-    };
-    refused(
-        &source("id TEXT, n «BIGNIT»"),
-        "unknown type BIGNIT",
-        "did you mean BIGINT?",
-    );
-    refused(
-        &source("id TEXT, CHECK («idd» <> '')"),
-        "unknown column idd",
-        "did you mean id?",
-    );
-    refused(
-        &source("id TEXT CHECK («length(id»))"),
-        "a check is true or false, not INTEGER",
-        "",
-    );
-    refused(
-        &source("id TEXT, INCLUDE «key2» AS k"),
-        "unknown metadata key2",
-        "did you mean key?",
-    );
-    refused(
-        &source("id TEXT, INCLUDE «file» AS f"),
-        "connector 'kafka' has no file",
-        "it has key",
-    );
-    refused(
-        &source("id TEXT «PRIMARY» KEY"),
-        "a source enforces NOT NULL and CHECK only",
-        "DISTINCT ON",
-    );
-    refused(
-        &source("id TEXT, at TIMESTAMP AS «now»()"),
-        "now() is not possible here: it differs from call to call",
-        "",
     );
 }
 

@@ -91,6 +91,9 @@ impl CsvFile {
         if self.columns.is_none() {
             consumed = self.splitter.split(window.bytes, window.is_last, 1);
             let Some(header) = self.splitter.records.first().cloned() else {
+                if window.is_last {
+                    return self.refuse_empty(decoder, window);
+                }
                 return Ok(CsvStep {
                     consumed,
                     rows: None,
@@ -129,6 +132,22 @@ impl CsvFile {
             consumed,
             rows,
             is_refused: false,
+        })
+    }
+
+    /// A file that has no header because it has nothing: whoever wrote it broke off before the first line.
+    fn refuse_empty(
+        &self,
+        decoder: &mut SourceDecoder,
+        window: CsvWindow<'_>,
+    ) -> Result<CsvStep, DecodeError> {
+        let reason = "the file is empty, so it has no header".to_owned();
+        let payload = Some(window.bytes);
+        let rows = decoder.refuse(window.slot, 0, payload, Code::Header, reason)?;
+        Ok(CsvStep {
+            consumed: window.bytes.len(),
+            rows: Some(rows),
+            is_refused: true,
         })
     }
 

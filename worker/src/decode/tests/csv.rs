@@ -73,13 +73,21 @@ fn columns_are_found_by_the_header_in_any_order() {
 }
 
 #[test]
-fn an_empty_file_has_no_records() {
-    for file in ["", "\n\n", "id,name", "id,name\n"] {
-        assert_eq!(
-            read(&plan(true, None), file.as_bytes(), 1 << 10),
-            (vec![], vec![]),
-            "{file:?}"
-        );
+fn a_file_with_a_header_only_has_no_records() {
+    for file in ["id,name", "id,name\n"] {
+        let found = read(&plan(true, None), file.as_bytes(), 1 << 10);
+        assert_eq!(found, (vec![], vec![]), "{file:?}");
+    }
+    let found = read(&plan(false, None), b"", 1 << 10);
+    assert_eq!(found, (vec![], vec![]), "no header is expected");
+}
+
+#[test]
+fn an_empty_file_is_one_dead_letter_because_it_lacks_its_header() {
+    for file in ["", "\n\n", "\u{feff}"] {
+        let found = read(&plan(true, None), file.as_bytes(), 1 << 10);
+        let reason = "0|header|the file is empty, so it has no header".to_owned();
+        assert_eq!(found, (vec![], vec![reason]), "{file:?}");
     }
 }
 

@@ -5,7 +5,7 @@
 //! its input watches over it. Each test makes its own schema. Failure: a panic that says what to install.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -76,22 +76,70 @@ async fn start() -> String {
     if let Ok(url) = std::env::var("POSTGRES_URL") {
         return url;
     }
-    let binaries = binaries();
+    let binaries = binaries().expect(
+        "these tests need Postgres: set POSTGRES_URL, or install it (apt-get install postgresql)",
+    );
+    let server = start_private(&binaries, "plain", "", "").await;
+    server.url
+}
+
+/// A private server that offers TLS.
+pub(crate) struct TlsServer {
+    /// `postgres://user@127.0.0.1:port/database`.
+    pub(crate) url: String,
+    /// The authority that signed its certificate, which is for `localhost`.
+    pub(crate) authority: PathBuf,
+    /// The certificate itself.
+    pub(crate) certificate: PathBuf,
+}
+
+/// Starts a server with TLS; `None` on a machine without Postgres's binaries or the `openssl` command.
+pub(crate) async fn start_with_tls() -> Option<TlsServer> {
+    let openssl = Command::new("openssl").arg("version").output().is_ok();
+    let binaries = binaries().filter(|_| openssl)?;
+    let certificates = "(cd {folder}; \
+         {as_user} openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority \
+            -keyout authority.key -out authority.crt; \
+         {as_user} openssl req -newkey rsa:2048 -nodes -subj /CN=localhost \
+            -keyout server.key -out server.csr; \
+         printf subjectAltName=DNS:localhost > names; \
+         {as_user} openssl x509 -req -in server.csr -days 2 -CA authority.crt -CAkey authority.key \
+            -CAcreateserial -extfile names -out server.crt) >{folder}/openssl.log 2>&1\n";
+    let options =
+        "-c ssl=on -c ssl_cert_file={folder}/server.crt -c ssl_key_file={folder}/server.key";
+    let server = start_private(&binaries, "tls", certificates, options).await;
+    Some(TlsServer {
+        authority: server.folder.join("authority.crt"),
+        certificate: server.folder.join("server.crt"),
+        url: server.url,
+    })
+}
+
+struct PrivateServer {
+    url: String,
+    folder: PathBuf,
+}
+
+/// Starts a server of `binaries` in a folder of its own; `{folder}` and `{as_user}` stand in `prepare` and `options`.
+async fn start_private(binaries: &Path, name: &str, prepare: &str, options: &str) -> PrivateServer {
     let port = free_port();
-    let folder = std::env::temp_dir().join(format!("millstream-postgres-{}", std::process::id()));
+    let process = std::process::id();
+    let folder = std::env::temp_dir().join(format!("millstream-postgres-{name}-{process}"));
     let script = format!(
         "set -e\n\
-         rm -rf {folder}; mkdir -p {folder}; chmod 777 {folder}\n\
-         {as_user} {bin}/initdb -D {folder}/data -U millstream -A trust --no-sync -E UTF8 >{folder}/log 2>&1\n\
-         {as_user} {bin}/postgres -D {folder}/data -p {port} -h 127.0.0.1 -k {folder} \
-            -c fsync=off -c max_connections=50 >>{folder}/log 2>&1 </dev/null &\n\
+         rm -rf {{folder}}; mkdir -p {{folder}}; chmod 777 {{folder}}\n\
+         {prepare}\
+         {{as_user}} {bin}/initdb -D {{folder}}/data -U millstream -A trust --no-sync -E UTF8 >{{folder}}/log 2>&1\n\
+         {{as_user}} {bin}/postgres -D {{folder}}/data -p {port} -h 127.0.0.1 -k {{folder}} \
+            -c fsync=off -c max_connections=50 {options} >>{{folder}}/log 2>&1 </dev/null &\n\
          cat >/dev/null\n\
-         {as_user} {bin}/pg_ctl -D {folder}/data stop -m immediate >/dev/null 2>&1 || true\n\
-         rm -rf {folder}",
-        folder = folder.display(),
+         {{as_user}} {bin}/pg_ctl -D {{folder}}/data stop -m immediate >/dev/null 2>&1 || true\n\
+         rm -rf {{folder}}",
         bin = binaries.display(),
-        as_user = as_user(),
     );
+    let script = script
+        .replace("{folder}", &folder.display().to_string())
+        .replace("{as_user}", as_user());
     let watcher = Command::new("sh")
         .args(["-c", &script])
         .stdin(Stdio::piped())
@@ -101,10 +149,11 @@ async fn start() -> String {
     std::mem::forget(watcher);
     let url = format!("postgres://millstream@127.0.0.1:{port}/postgres");
     wait_until_ready(&url, &folder.join("log")).await;
-    url
+    PrivateServer { url, folder }
 }
 
-fn binaries() -> PathBuf {
+/// The newest server's programs, which Debian keeps off the PATH.
+fn binaries() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten();
@@ -114,9 +163,7 @@ fn binaries() -> PathBuf {
         .filter(|bin| bin.join("initdb").is_file())
         .collect();
     found.sort();
-    found.pop().expect(
-        "these tests need Postgres: set POSTGRES_URL, or install it (apt-get install postgresql)",
-    )
+    found.pop()
 }
 
 /// Postgres does not run as root.
@@ -133,7 +180,7 @@ fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
-async fn wait_until_ready(url: &str, log: &std::path::Path) {
+async fn wait_until_ready(url: &str, log: &Path) {
     for _ in 0..600 {
         if let Ok((client, connection)) = tokio_postgres::connect(url, NoTls).await {
             drop((client, connection));

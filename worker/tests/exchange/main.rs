@@ -4,6 +4,9 @@
 //! nothing waits for time to pass, only for messages. A worker that dies is a runtime that is dropped with all
 //! that runs in it, connections included.
 
+mod dialing;
+mod lost_peers;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -11,17 +14,14 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use arrow_flight::flight_service_client::FlightServiceClient;
-use arrow_flight::{FlightData, FlightDescriptor, Ticket};
-use futures::{FutureExt, stream};
+use futures::FutureExt;
 use millstream_common::ids::{
     Epoch, Generation, JobName, SourceIndex, StageIndex, TaskId, WorkerId,
 };
-use millstream_common::net::{MemoryNet, NetRef, TcpNet, channel};
-use millstream_common::plan::PlanSchema;
+use millstream_common::net::{MemoryNet, NetRef, TcpNet};
 use millstream_common::time::EventTime;
 use millstream_worker::exchange::align::{Alignment, Outcome};
-use millstream_worker::exchange::flight_client::{DialError, ExchangeDialer, OutgoingEdge};
+use millstream_worker::exchange::flight_client::{ExchangeDialer, OutgoingEdge};
 use millstream_worker::exchange::flight_server::serve;
 use millstream_worker::exchange::message::{
     BarrierKind, Closed, Deliver, EdgeBarrier, EdgeBatch, EdgeId, OnLost, PeerLost, StreamMessage,
@@ -29,10 +29,8 @@ use millstream_worker::exchange::message::{
 use millstream_worker::exchange::registry::{EdgeRegistry, IncomingEdge, RegisteredEdges};
 use millstream_worker::exchange::route::RowHasher;
 use millstream_worker::exchange::sender::{EdgeSender, ExchangeSender, SendError};
-use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tonic::Code;
 
 /// What waits longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -310,209 +308,6 @@ async fn a_blocked_edge_does_not_block_another_on_its_connection() {
         }
         assert!(waiting.as_mut().now_or_never().is_none());
     }
-}
-
-#[tokio::test]
-async fn a_sender_that_goes_before_its_stop_barrier_is_reported_behind_what_it_sent() {
-    for (net, listen) in nets() {
-        let mut opened = Opened::new(&net, listen, &[edge(0, 0)]).await;
-        let mut sender = opened.senders.remove(0);
-        sender.send_batch(batch(1)).await.expect("send");
-        drop(sender);
-        let lost = soon(opened.receiver_losses.recv()).await.expect("reported");
-        assert_eq!(lost.edge, edge(0, 0));
-        assert_eq!(lost.peer, WorkerId::from("sender"));
-        assert_eq!(
-            first_number(&next_batch(&mut opened.mailbox).await.batch),
-            1
-        );
-        drop(opened.registered.take());
-        assert!(opened.receiver_losses.try_recv().is_err());
-    }
-}
-
-#[tokio::test]
-async fn a_receiving_pipeline_that_ends_is_reported_and_ends_sends_that_wait() {
-    for (net, listen) in nets() {
-        let mut opened = Opened::new(&net, listen, &[edge(0, 0)]).await;
-        let mut sender = opened.senders.remove(0);
-        let mut held = Vec::new();
-        for number in 0..4 {
-            sender.send_batch(batch(number)).await.expect("send");
-            held.push(next_batch(&mut opened.mailbox).await);
-        }
-        let mut waiting = Box::pin(sender.send_batch(batch(4)));
-        assert!(waiting.as_mut().now_or_never().is_none());
-        drop(opened.registered.take());
-        let lost = soon(opened.sender_losses.recv()).await.expect("reported");
-        assert_eq!(lost.edge, edge(0, 0));
-        assert_eq!(lost.peer, WorkerId::from("receiver"));
-        let ended = soon(waiting).await;
-        assert!(matches!(ended, Err(SendError::Closed { .. })));
-        assert!(opened.receiver_losses.try_recv().is_err());
-    }
-}
-
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("runtime")
-}
-
-#[test]
-fn a_receiving_worker_that_dies_is_reported_by_the_sender() {
-    for (net, listen) in nets() {
-        let (sending, receiving) = (runtime(), runtime());
-        let (deliver, _mailbox) = mailbox();
-        let (on_receiver_lost, _) = losses();
-        let (on_lost, mut losses) = losses();
-        let mut receiver_tasks = JoinSet::new();
-        let mut tasks = JoinSet::new();
-        let started = Receiver::start(&net, listen, PATIENCE, &mut receiver_tasks);
-        let receiver = receiving.block_on(started);
-        let _registered = receiver.register(1, &[edge(0, 0)], &deliver, &on_receiver_lost);
-        let outgoing = receiver.outgoing(&[edge(0, 0)]);
-        let dialer = dialer(&net, 1);
-        let opened = sending.block_on(dialer.open_all(outgoing, &on_lost, &mut tasks));
-        let _senders = opened.expect("open");
-        receiving.shutdown_timeout(PATIENCE);
-        let lost = sending.block_on(soon(losses.recv()));
-        assert_eq!(lost.expect("reported").edge, edge(0, 0));
-    }
-}
-
-#[test]
-fn a_sending_worker_that_dies_is_reported_by_the_receiver() {
-    for (net, listen) in nets() {
-        let (sending, receiving) = (runtime(), runtime());
-        let (deliver, _mailbox) = mailbox();
-        let (on_sender_lost, _) = losses();
-        let (on_lost, mut losses) = losses();
-        let mut receiver_tasks = JoinSet::new();
-        let mut tasks = JoinSet::new();
-        let started = Receiver::start(&net, listen, PATIENCE, &mut receiver_tasks);
-        let receiver = receiving.block_on(started);
-        let _registered = receiver.register(1, &[edge(0, 0)], &deliver, &on_lost);
-        let outgoing = receiver.outgoing(&[edge(0, 0)]);
-        let dialer = dialer(&net, 1);
-        let opened = sending.block_on(dialer.open_all(outgoing, &on_sender_lost, &mut tasks));
-        let _senders = opened.expect("open");
-        sending.shutdown_timeout(PATIENCE);
-        let lost = receiving.block_on(soon(losses.recv())).expect("reported");
-        assert_eq!(lost.edge, edge(0, 0));
-        assert_eq!(lost.peer, WorkerId::from("sender"));
-    }
-}
-
-async fn open_one(
-    receiver: &Receiver,
-    net: &NetRef,
-    generation: u64,
-) -> Result<Vec<EdgeSender>, DialError> {
-    let (on_lost, _) = losses();
-    let mut tasks = JoinSet::new();
-    let outgoing = receiver.outgoing(&[edge(0, 0)]);
-    dialer(net, generation)
-        .open_all(outgoing, &on_lost, &mut tasks)
-        .await
-}
-
-#[tokio::test]
-async fn a_peer_may_dial_before_the_edge_is_registered() {
-    for (net, listen) in nets() {
-        let mut tasks = JoinSet::new();
-        let receiver = Receiver::start(&net, listen, PATIENCE, &mut tasks).await;
-        let (deliver, _mailbox) = mailbox();
-        let (on_lost, _losses) = losses();
-        let mut dial = Box::pin(open_one(&receiver, &net, 1));
-        assert!(dial.as_mut().now_or_never().is_none());
-        let _registered = receiver.register(1, &[edge(0, 0)], &deliver, &on_lost);
-        assert_eq!(soon(dial).await.expect("open").len(), 1);
-    }
-}
-
-#[tokio::test]
-async fn dials_that_nobody_waits_for_are_refused_with_the_reason() {
-    for (net, listen) in nets() {
-        let mut tasks = JoinSet::new();
-        let receiver = Receiver::start(&net, listen, Duration::ZERO, &mut tasks).await;
-        let (deliver, _mailbox) = mailbox();
-        let (on_lost, _losses) = losses();
-        let early = open_one(&receiver, &net, 3).await.err().expect("refused");
-        assert!(early.to_string().contains("not started"), "{early}");
-        let _registered = receiver.register(3, &[edge(0, 0)], &deliver, &on_lost);
-        let stale = open_one(&receiver, &net, 2).await.err().expect("refused");
-        assert!(stale.to_string().contains("generation 2"), "{stale}");
-        let nobody = Receiver {
-            registry: receiver.registry.clone(),
-            address: "127.0.0.1:9".to_owned(),
-        };
-        let nowhere = open_one(&nobody, &net, 3).await.err().expect("refused");
-        assert!(nowhere.to_string().contains("127.0.0.1:9"), "{nowhere}");
-        assert!(nowhere.kind.is_retryable());
-    }
-}
-
-/// The second message of a peer that keeps to no rule.
-async fn rude_peer(receiver: &Receiver, net: &NetRef, second: FlightData) -> Code {
-    let hello = serde_json::json!({
-        "job": "clicks",
-        "generation": 1,
-        "edge": edge(0, 0),
-        "worker": "rude",
-        "schema": PlanSchema(schema()),
-    });
-    let descriptor = FlightDescriptor::new_cmd(hello.to_string());
-    let messages = [FlightData::new().with_descriptor(descriptor), second];
-    let channel = channel(net, &receiver.address).expect("channel");
-    let mut answers = FlightServiceClient::new(channel)
-        .do_exchange(stream::iter(messages))
-        .await
-        .expect("the edge is registered")
-        .into_inner();
-    loop {
-        match soon(answers.message()).await {
-            Ok(Some(_)) => {}
-            Ok(None) => return Code::Ok,
-            Err(status) => return status.code(),
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_peer_that_breaks_the_rules_loses_its_edge() {
-    let budget = 4 * BATCH_BYTES;
-    let no_batch = format!("{{\"batch\":{{\"credit_bytes\":{budget}}}}}");
-    let over_budget = format!("{{\"batch\":{{\"credit_bytes\":{}}}}}", budget + 1);
-    for frame in [no_batch, over_budget, "nonsense".to_owned()] {
-        let net: NetRef = Arc::new(MemoryNet::default());
-        let mut tasks = JoinSet::new();
-        let receiver = Receiver::start(&net, "worker:0", PATIENCE, &mut tasks).await;
-        let (deliver, mut mailbox) = mailbox();
-        let (on_lost, mut losses) = losses();
-        let _registered = receiver.register(1, &[edge(0, 0)], &deliver, &on_lost);
-        let second = FlightData::new().with_app_metadata(frame);
-        assert_eq!(rude_peer(&receiver, &net, second).await, Code::Aborted);
-        let lost = soon(losses.recv()).await.expect("reported");
-        assert_eq!(lost.peer, WorkerId::from("rude"));
-        assert!(mailbox.try_recv().is_err());
-    }
-}
-
-#[tokio::test]
-async fn other_methods_of_flight_are_refused_by_name() {
-    let net: NetRef = Arc::new(MemoryNet::default());
-    let mut tasks = JoinSet::new();
-    let receiver = Receiver::start(&net, "worker:0", PATIENCE, &mut tasks).await;
-    let channel = channel(&net, &receiver.address).expect("channel");
-    let refused = FlightServiceClient::new(channel)
-        .do_get(Ticket::default())
-        .await
-        .expect_err("refused");
-    assert_eq!(refused.code(), Code::Unimplemented);
-    assert!(refused.message().contains("DoGet"));
 }
 
 /// The value is the hash, so that a test decides who owns a row.

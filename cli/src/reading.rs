@@ -1,0 +1,37 @@
+//! What the verbs that only read have in common: ask a master, print the answer for people or programs.
+//!
+//! Called by `jobs`, `job`, `workers` and `checkpoints`. Failure: no master answers, or it refuses.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use millstream_common::client::{self, ControlClient};
+use serde::Serialize;
+
+use crate::arguments::{Form, MasterAddress};
+use crate::output;
+
+/// Whom to ask, and how to print the answer.
+#[derive(Args)]
+pub(crate) struct Reading {
+    #[command(flatten)]
+    master: MasterAddress,
+    #[command(flatten)]
+    form: Form,
+}
+
+impl Reading {
+    /// Asks, and prints the answer as JSON or as `render` puts it.
+    pub(crate) async fn print<Answer: Serialize>(
+        &self,
+        ask: impl AsyncFnOnce(ControlClient) -> Result<Answer, client::Error>,
+        render: impl FnOnce(&Answer) -> String,
+    ) -> anyhow::Result<ExitCode> {
+        let answer = ask(self.master.connect().await?).await?;
+        match self.form.json {
+            true => output::print_json(&answer)?,
+            false => output::print(&render(&answer))?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,195 @@
+//! Masters on one storage: who reigns, who is told what, and what one that has lost its reign can still do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream_common::blocking::ThreadPool;
+use millstream_common::control::ControlError;
+use millstream_common::ids::Term;
+use millstream_common::net::MemoryNet;
+use millstream_common::store::StoreRef;
+use millstream_common::time::{Clock, ClockRef};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::office::Office;
+use super::role::{Active, Roles};
+use crate::config::MasterConfig;
+use crate::master::{Entrance, MasterError};
+use crate::testing::{Answers, MemoryStore, memory, soon};
+
+/// The runtime's time, which a test can pause.
+#[derive(Debug)]
+struct RuntimeClock(tokio::time::Instant);
+
+impl Clock for RuntimeClock {
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn unix_micros(&self) -> i64 {
+        0
+    }
+}
+
+fn config(store: &Arc<MemoryStore>, name: &str) -> MasterConfig {
+    let clock: ClockRef = Arc::new(RuntimeClock(tokio::time::Instant::now()));
+    MasterConfig {
+        net: Arc::new(MemoryNet::default()),
+        store: store.clone() as StoreRef,
+        storage_url: "memory://".to_owned(),
+        clock,
+        blocking: Arc::new(ThreadPool),
+        listen: format!("{name}:0"),
+        name: name.to_owned(),
+        retention: Default::default(),
+    }
+}
+
+/// An office that runs.
+struct Running {
+    roles: Roles,
+    leave: oneshot::Sender<()>,
+    tasks: JoinSet<Result<(), MasterError>>,
+}
+
+async fn open(store: &Arc<MemoryStore>, name: &str) -> (Office, Roles) {
+    let address = format!("{name}:7070");
+    let opened = Office::open(config(store, name), address, Entrance::WhenVacant).await;
+    opened.expect("open")
+}
+
+fn run((office, roles): (Office, Roles)) -> Running {
+    let (leave, told) = oneshot::channel();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(office.run(told));
+    Running {
+        roles,
+        leave,
+        tasks,
+    }
+}
+
+async fn start(store: &Arc<MemoryStore>, name: &str) -> Running {
+    run(open(store, name).await)
+}
+
+/// Waits until the master reigns.
+async fn reigns(running: &mut Running) -> Active {
+    soon(async {
+        loop {
+            if let Ok(active) = running.roles.active() {
+                return active;
+            }
+            running.roles.0.changed().await.expect("it runs");
+        }
+    })
+    .await
+}
+
+/// Where one that stands by sends its callers.
+async fn sends_to(running: &mut Running, address: &str) {
+    soon(async {
+        loop {
+            match running.roles.active() {
+                Err(ControlError::Unavailable { active, .. })
+                    if active.as_deref() == Some(address) =>
+                {
+                    return;
+                }
+                _ => running.roles.0.changed().await.expect("it runs"),
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_master_stands_by_and_says_who_reigns() {
+    let store = memory();
+    let mut one = start(&store, "one").await;
+    assert_eq!(reigns(&mut one).await.term, Term(1));
+    let mut two = start(&store, "two").await;
+    sends_to(&mut two, "one:7070").await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(one.roles.active().is_ok() && two.roles.active().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_masters_that_start_at_the_same_moment_exactly_one_reigns() {
+    let store = memory();
+    let (one, two) = tokio::join!(open(&store, "one"), open(&store, "two"));
+    let reigning = [&one, &two].map(|(_, roles)| roles.active().is_ok());
+    assert_ne!(reigning[0], reigning[1]);
+    let (mut one, mut two) = (run(one), run(two));
+    let (active, standby) = match reigning[0] {
+        true => (&mut one, &mut two),
+        false => (&mut two, &mut one),
+    };
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(reigns(active).await.term, Term(1));
+    assert!(standby.roles.active().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_active_master_dies_the_other_reigns_within_two_seconds() {
+    let store = memory();
+    let mut one = start(&store, "one").await;
+    reigns(&mut one).await;
+    let mut two = start(&store, "two").await;
+    sends_to(&mut two, "one:7070").await;
+    one.tasks.shutdown().await;
+    let died = tokio::time::Instant::now();
+    assert_eq!(reigns(&mut two).await.term, Term(2));
+    let took = died.elapsed();
+    let bounds = Duration::from_millis(1_000)..Duration::from_millis(2_050);
+    assert!(bounds.contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_resigns_is_followed_at_the_next_look() {
+    let store = memory();
+    let mut one = start(&store, "one").await;
+    reigns(&mut one).await;
+    let mut two = start(&store, "two").await;
+    sends_to(&mut two, "one:7070").await;
+    let resigned = tokio::time::Instant::now();
+    one.leave.send(()).expect("it runs");
+    reigns(&mut two).await;
+    assert!(resigned.elapsed() < Duration::from_millis(500));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_reign_was_taken_stands_by_with_its_actors_gone() {
+    let store = memory();
+    let mut one = start(&store, "one").await;
+    let deposed = reigns(&mut one).await;
+    // As `run` does: it takes the reign without asking.
+    let usurper = Office::open(
+        config(&store, "two"),
+        "two:7070".to_owned(),
+        Entrance::AtOnce,
+    );
+    let mut two = run(usurper.await.expect("open"));
+    assert_eq!(reigns(&mut two).await.term, Term(2));
+    sends_to(&mut one, "two:7070").await;
+    let status = deposed.supervisor.get_status();
+    assert_eq!(status, ractor::ActorStatus::Stopped);
+    two.tasks.shutdown().await;
+    assert_eq!(reigns(&mut one).await.term, Term(3), "and is ready again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_takes_over_because_the_storage_is_silent() {
+    let store = memory();
+    let mut one = start(&store, "one").await;
+    reigns(&mut one).await;
+    let mut two = start(&store, "two").await;
+    sends_to(&mut two, "one:7070").await;
+    store.answer(Answers::None);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    store.answer(Answers::All);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(reigns(&mut one).await.term, Term(1));
+    assert!(two.roles.active().is_err());
+}

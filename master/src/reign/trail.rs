@@ -1,0 +1,58 @@
+//! The log as far as this master has read it, folded into the jobs it tells of.
+//!
+//! Owned by the office, which follows it while it stands by, so that a takeover reads only what is new. Failure: storage that does not
+//! answer leaves the trail where it is; an object or a chain that no master of ours wrote is an error that names it.
+
+use millstream_common::ids::{Seq, Term};
+use millstream_common::log::{self, Boundary};
+use millstream_common::store::StoreRef;
+
+use crate::replay::{Replay, ReplayedJobs};
+pub use crate::retention::history::HistoryError as TrailError;
+use crate::retention::history::read_history;
+
+/// How far the log has been read.
+pub struct Trail {
+    store: StoreRef,
+    replay: Replay,
+}
+
+impl Trail {
+    /// At the log's beginning.
+    pub fn new(store: StoreRef) -> Self {
+        Self {
+            store,
+            replay: Replay::default(),
+        }
+    }
+
+    /// Reads on to the log's end: from the newest boundary if what comes next is behind it.
+    pub async fn follow(&mut self) -> Result<(), TrailError> {
+        while let Some(object) = log::read(&self.store, self.next()).await? {
+            self.replay.take(self.next(), &object)?;
+        }
+        let newest = Boundary::newest(&self.store)
+            .await
+            .map_err(log::Error::from)?;
+        let is_behind = newest.is_some_and(|boundary| boundary.seq >= self.next());
+        if is_behind || self.replay.through == Seq(0) {
+            self.replay = read_history(&self.store).await?;
+        }
+        Ok(())
+    }
+
+    /// The first position that has not been read.
+    pub fn next(&self) -> Seq {
+        self.replay.through.next()
+    }
+
+    /// The newest term.
+    pub fn term(&self) -> Term {
+        self.replay.term
+    }
+
+    /// The jobs.
+    pub fn jobs(&self) -> &ReplayedJobs {
+        &self.replay.jobs
+    }
+}
