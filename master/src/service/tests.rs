@@ -40,6 +40,7 @@ fn view(state: JobState) -> JobView {
         submitted_at_us: 1,
         last_recovery_ms: None,
         checkpoint_interval_ms: 1000,
+        storage: None,
         stages: Vec::new(),
         rows_unaccounted: 0,
     }
