@@ -20,6 +20,7 @@ mod parameters;
 mod process;
 mod progress;
 mod reading;
+mod retention;
 mod run;
 mod sink;
 mod sinks;

@@ -16,6 +16,7 @@ use millstream_master::config::MasterConfig;
 use millstream_master::{Candidacy, Entrance};
 
 use crate::arguments::storage_url;
+use crate::retention::RetentionArguments;
 use crate::{interrupts, output, process};
 
 /// What stands in front of the address on stdout.
@@ -38,6 +39,8 @@ pub(crate) struct Arguments {
     /// Its name in the log, for people.
     #[arg(long, default_value = "master")]
     name: String,
+    #[command(flatten)]
+    retention: RetentionArguments,
     #[command(flatten)]
     parent: Parent,
 }
@@ -76,6 +79,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         clock,
         listen: arguments.listen,
         name: arguments.name,
+        retention: arguments.retention.into(),
     };
     let candidacy = Candidacy {
         entrance: Entrance::WhenVacant,

@@ -148,6 +148,7 @@ mod tests {
             submitted_at_us: 0,
             last_recovery_ms: None,
             checkpoint_interval_ms: 1000,
+            storage: None,
             stages: Vec::new(),
             rows_unaccounted: 0,
         }

@@ -197,6 +197,7 @@ mod tests {
     use millstream_common::blocking::{Blocking, Panicked};
 
     use super::*;
+    use crate::probe::RealProbe;
     use crate::testing::{memory, reigning, supervise};
 
     /// Runs everything at once, and counts.
@@ -220,7 +221,8 @@ mod tests {
     async fn a_job_is_planned_in_blocking_work_so_that_heartbeats_go_on() {
         let supervisor = supervise(&memory(), Vec::new()).await;
         let counted = Arc::new(Counted::default());
-        let backend = Backend::new(reigning(supervisor), counted.clone());
+        let probe = Arc::new(RealProbe::new(counted.clone()));
+        let backend = Backend::new(reigning(supervisor), counted.clone(), probe);
         let request = SubmitRequest {
             name: "clicks".into(),
             sql: "SELEC".to_owned(),

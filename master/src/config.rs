@@ -13,6 +13,7 @@ use millstream_common::time::ClockRef;
 use crate::enumerate::{EnumerateError, Enumerator, enumerator_for};
 use crate::plan::check::ExternalProbe;
 use crate::probe::RealProbe;
+use crate::retention::Retention;
 
 /// Asks the outside what it holds: splits of sources, and whether what a job names is there.
 pub trait Connectors: Send + Sync {
@@ -62,4 +63,6 @@ pub struct MasterConfig {
     pub listen: String,
     /// Its name in the log, for people.
     pub name: String,
+    /// How long what is not needed any more is kept.
+    pub retention: Retention,
 }

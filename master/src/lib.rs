@@ -2,7 +2,7 @@
 //!
 //! In reading order: a submission is planned ([`plan`]), its splits are found (`enumerate`), placed ([`assign`]), run by
 //! a [`job`], committed epoch by epoch ([`checkpoint`]) in the log ([`log_actor`]), while this master is the one
-//! that reigns ([`reign`]).
+//! that reigns ([`reign`]). What nothing needs any more is collected ([`retention`]).
 
 pub mod assign;
 pub mod backend;
@@ -17,6 +17,7 @@ pub mod plan;
 pub mod probe;
 pub mod reign;
 pub mod replay;
+pub mod retention;
 pub mod service;
 pub mod supervisor;
 #[cfg(test)]

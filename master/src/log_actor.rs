@@ -61,6 +61,12 @@ pub enum Stopped {
         /// Ours.
         ours: Term,
     },
+    /// The log went on without this master for so long that its position was collected.
+    #[error("the log has been collected past position {seq} while this master slept; it ends")]
+    Collected {
+        /// Where it wanted to append.
+        seq: Seq,
+    },
     /// The log holds what no master wrote.
     #[error(transparent)]
     Log(log::Error),
@@ -225,6 +231,7 @@ pub async fn append_until_settled(
                 on_trouble(None);
                 return Ok(Landed { seq });
             }
+            Ok(Appended::Collected) => return Err(Stopped::Collected { seq }),
             // An object of our own term that is not ours is another's who took the same term: it was there first.
             Ok(Appended::Taken(other)) if other.term >= object.term => {
                 return Err(Stopped::Fenced {

@@ -5,16 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use millstream_common::ids::{Generation, Incarnation, JobName, Seq};
-use millstream_common::log::Entry;
+use millstream_common::ids::{Generation, Incarnation, JobName, Seq, Term};
 use millstream_common::log::entry::{
     Assignment, BrokenChain, JobEnd, JobEntry, JobProgress, generation_of,
 };
+use millstream_common::log::{Entry, LogObject};
+use serde::{Deserialize, Serialize};
 
 use crate::job::reattach::Lasting;
 
 /// A job as the log tells it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReplayedJob {
     /// As submitted, in its newest life.
     pub entry: JobEntry,
@@ -42,6 +43,30 @@ impl ReplayedJob {
 
 /// Jobs by name, as far as the log has been read.
 pub type ReplayedJobs = BTreeMap<JobName, ReplayedJob>;
+
+/// What the log comes to, folded object by object.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Replay {
+    /// The last position folded.
+    pub through: Seq,
+    /// The newest term; an object of an older one does not count (INV-4).
+    pub term: Term,
+    /// The jobs.
+    pub jobs: ReplayedJobs,
+}
+
+impl Replay {
+    /// Folds the object at the next position.
+    pub fn take(&mut self, seq: Seq, object: &LogObject) -> Result<(), BrokenChain> {
+        self.through = seq;
+        if object.term < self.term {
+            return Ok(());
+        }
+        self.term = object.term;
+        let mut entries = object.entries.iter();
+        entries.try_for_each(|entry| apply(&mut self.jobs, seq, entry))
+    }
+}
 
 /// The jobs that canonical `entries` tell of.
 pub fn replay<'a>(

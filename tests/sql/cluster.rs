@@ -19,6 +19,7 @@ use millstream_common::store::{self, StoreRef};
 use millstream_common::time::{ClockRef, SystemClock};
 use millstream_master::Master;
 use millstream_master::config::MasterConfig;
+use millstream_master::retention::Retention;
 use millstream_worker::Worker;
 use millstream_worker::config::{RealStores, WorkerConfig};
 
@@ -85,6 +86,7 @@ impl Cluster {
             }),
             listen: "master:0".to_owned(),
             name: "test".to_owned(),
+            retention: Retention::default(),
         })
         .await?;
         let worker = start_worker(&net, &blocking, &clock, master.address(), 0).await?;

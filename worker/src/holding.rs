@@ -74,9 +74,7 @@ impl Holding {
                 self.given.extend(given);
                 true
             }
-            // Said twice it means the same.
-            ToWorker::CommandSink(..)
-            | ToWorker::Welcome { .. }
+            ToWorker::Welcome { .. }
             | ToWorker::Deploy(_)
             | ToWorker::CommandSink(..)
             | ToWorker::Teardown(_)

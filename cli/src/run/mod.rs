@@ -21,6 +21,7 @@ use millstream_common::net::{MemoryNet, NetRef};
 use millstream_common::store;
 use millstream_common::time::{ClockRef, SystemClock};
 use millstream_master::config::MasterConfig;
+use millstream_master::retention::Retention;
 use millstream_worker::config::{RealConnectors, RealStores, WorkerConfig};
 
 use crate::arguments::{JobFile, JobText, storage_url};
@@ -109,6 +110,7 @@ impl Here {
             blocking: blocking.clone(),
             listen: "master:0".to_owned(),
             name: "run".to_owned(),
+            retention: Retention::default(),
         })
         .await?;
         let stores = RealStores {

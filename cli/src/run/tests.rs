@@ -61,6 +61,7 @@ impl Script {
             submitted_at_us: 0,
             last_recovery_ms: None,
             checkpoint_interval_ms: 1000,
+            storage: None,
             stages: Vec::new(),
             rows_unaccounted: 0,
         }

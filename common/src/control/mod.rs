@@ -8,7 +8,8 @@ mod view;
 
 pub use error::ControlError;
 pub use view::{
-    BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, WorkerView,
+    BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, StorageUse,
+    WorkerView,
 };
 
 use serde::Serialize;

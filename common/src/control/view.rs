@@ -92,6 +92,8 @@ pub struct JobView {
     pub last_recovery_ms: Option<u64>,
     /// The time between two barriers.
     pub checkpoint_interval_ms: u64,
+    /// What storage holds for it; `None` until the master has looked.
+    pub storage: Option<StorageUse>,
     /// What became of the rows behind the sources, stage by stage.
     pub stages: Vec<StageView>,
     /// Rows that are in none of the counters: zero, or rows were lost or doubled.
@@ -134,6 +136,17 @@ pub struct BranchView {
     pub failed: u64,
     /// Handed on.
     pub sent: u64,
+}
+
+/// What storage holds for a job, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StorageUse {
+    /// The log and its boundaries; of all jobs together.
+    pub log_bytes: u64,
+    /// Its state parts.
+    pub state_bytes: u64,
+    /// Its segments.
+    pub segment_bytes: u64,
 }
 
 /// One source of a job.

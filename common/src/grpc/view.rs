@@ -5,7 +5,7 @@ use millstream_proto::v1;
 use super::Malformed;
 use crate::control::{
     BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, StopMode,
-    Stopped, SubmitRequest, Submitted, WorkerView,
+    Stopped, StorageUse, SubmitRequest, Submitted, WorkerView,
 };
 use crate::ids::{Epoch, Generation, JobName, WorkerId};
 use crate::time::EventTime;
@@ -155,6 +155,11 @@ impl From<JobView> for v1::Job {
             submitted_at_us: job.submitted_at_us,
             last_recovery_ms: job.last_recovery_ms,
             checkpoint_interval_ms: job.checkpoint_interval_ms,
+            storage: job.storage.map(|storage| v1::StorageUse {
+                log_bytes: storage.log_bytes,
+                state_bytes: storage.state_bytes,
+                segment_bytes: storage.segment_bytes,
+            }),
             stages: job.stages.into_iter().map(v1::Stage::from).collect(),
             rows_unaccounted: job.rows_unaccounted,
         }
@@ -183,6 +188,11 @@ impl TryFrom<v1::Job> for JobView {
             submitted_at_us: job.submitted_at_us,
             last_recovery_ms: job.last_recovery_ms,
             checkpoint_interval_ms: job.checkpoint_interval_ms,
+            storage: job.storage.map(|storage| StorageUse {
+                log_bytes: storage.log_bytes,
+                state_bytes: storage.state_bytes,
+                segment_bytes: storage.segment_bytes,
+            }),
             stages: job.stages.into_iter().map(StageView::from).collect(),
             rows_unaccounted: job.rows_unaccounted,
         })

@@ -221,7 +221,7 @@ impl From<&EpochEntry> for CommittedEpoch {
 }
 
 /// A job's position, folded from its Epoch entries in order.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobProgress {
     /// The last committed epoch; 0 is none.
     pub epoch: Epoch,

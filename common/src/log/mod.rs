@@ -5,10 +5,12 @@
 //! object; a stale term shows there. Failure: an unknown result is read back and compared by nonce before
 //! anything else is tried.
 
+pub mod boundary;
 pub mod entry;
 
 use bytes::Bytes;
 
+pub use boundary::Boundary;
 pub use entry::{Entry, LogObject};
 
 use crate::ids::{Seq, Term};
@@ -22,11 +24,11 @@ pub enum Error {
     Store(#[from] StoreError),
     /// An object that is no log object: nothing is guessed, a person has to look.
     #[error(
-        "read log object {seq}: {cause}; the storage holds something that Millstream did not write"
+        "read {key}: {cause}; put the object back from a copy of the storage, or begin with an empty storage (sinks keep what they hold)"
     )]
     Broken {
-        /// Its position.
-        seq: Seq,
+        /// Its key.
+        key: String,
         /// What is wrong with it.
         cause: String,
     },
@@ -37,6 +39,8 @@ pub enum Error {
 pub enum Appended {
     /// The object stands at its position.
     Written,
+    /// The position was taken long ago and its object has been collected since: whoever appends there has slept.
+    Collected,
     /// Another master's object stands there.
     Taken(Box<LogObject>),
 }
@@ -54,21 +58,38 @@ pub async fn read(store: &StoreRef, seq: Seq) -> Result<Option<LogObject>, Error
     match serde_json::from_slice(&bytes) {
         Ok(object) => Ok(Some(object)),
         Err(error) => Err(Error::Broken {
-            seq,
+            key: key(seq),
             cause: error.to_string(),
         }),
     }
 }
 
-/// Reads the log from its first position to its end, in order.
+/// Reads a log of which nothing was collected, in order.
 pub async fn read_all(store: &StoreRef) -> Result<Vec<(Seq, LogObject)>, Error> {
+    read_from(store, Seq(1)).await
+}
+
+/// Reads the log from `seq` to its end, in order. A position without an object that has others behind it is
+/// refused: what went on after it cannot be told from what was lost.
+pub async fn read_from(store: &StoreRef, mut seq: Seq) -> Result<Vec<(Seq, LogObject)>, Error> {
     let mut objects = Vec::new();
-    let mut seq = Seq(1);
-    while let Some(object) = read(store, seq).await? {
-        objects.push((seq, object));
-        seq = seq.next();
+    loop {
+        while let Some(object) = read(store, seq).await? {
+            objects.push((seq, object));
+            seq = seq.next();
+        }
+        let keys = store.list("log/").await?;
+        let Some(later) = keys.last().filter(|last| **last >= key(seq)) else {
+            return Ok(objects);
+        };
+        // Another master may have appended between the two looks.
+        if read(store, seq).await?.is_none() {
+            return Err(Error::Broken {
+                key: key(seq),
+                cause: format!("it is missing, while {later} is there"),
+            });
+        }
     }
-    Ok(objects)
 }
 
 /// The entries that count: those whose object is not below the newest Fence before it (INV-4).
@@ -86,30 +107,34 @@ pub fn canonical(objects: &[(Seq, LogObject)]) -> Vec<(Seq, &Entry)> {
 }
 
 /// Creates the object at `seq`. After an unknown result the position is read back: our own nonce
-/// there means that it was written after all.
+/// there means that it was written after all. A position behind a boundary is free again once its object
+/// was collected, so the boundary is looked at after the create: objects are collected only behind one.
 pub async fn append(store: &StoreRef, seq: Seq, object: &LogObject) -> Result<Appended, Error> {
     let bytes = serde_json::to_vec(object).map_err(|error| Error::Broken {
-        seq,
+        key: key(seq),
         cause: error.to_string(),
     })?;
-    match store.create(&key(seq), Bytes::from(bytes)).await {
-        Ok(()) => return Ok(Appended::Written),
-        Err(StoreError::Exists { .. }) => {}
-        Err(unknown) => {
-            return match read(store, seq).await? {
-                Some(found) if found.nonce == object.nonce => Ok(Appended::Written),
-                Some(found) => Ok(Appended::Taken(Box::new(found))),
-                None => Err(unknown.into()),
-            };
-        }
-    }
-    match read(store, seq).await? {
-        Some(found) if found.nonce == object.nonce => Ok(Appended::Written),
-        Some(found) => Ok(Appended::Taken(Box::new(found))),
-        None => Err(Error::Broken {
-            seq,
+    let unknown = match store.create(&key(seq), Bytes::from(bytes)).await {
+        Ok(()) => return written(store, seq).await,
+        Err(StoreError::Exists { .. }) => None,
+        Err(unknown) => Some(unknown),
+    };
+    match (read(store, seq).await?, unknown) {
+        (Some(found), _) if found.nonce == object.nonce => written(store, seq).await,
+        (Some(found), _) => Ok(Appended::Taken(Box::new(found))),
+        (None, Some(unknown)) => Err(unknown.into()),
+        (None, None) => Err(Error::Broken {
+            key: key(seq),
             cause: "its key is taken, but nothing can be read there".to_owned(),
         }),
+    }
+}
+
+async fn written(store: &StoreRef, seq: Seq) -> Result<Appended, Error> {
+    let newest = Boundary::newest(store).await?;
+    match newest.is_some_and(|boundary| boundary.seq >= seq) {
+        true => Ok(Appended::Collected),
+        false => Ok(Appended::Written),
     }
 }
 

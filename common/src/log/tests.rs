@@ -190,3 +190,52 @@ fn epochs_are_kept_until_the_slowest_sink_holds_them() {
         .collect();
     assert_eq!(left, [Epoch(3)]);
 }
+
+#[tokio::test]
+async fn a_missing_object_with_others_behind_it_is_named_and_nothing_is_read_past_it() {
+    let folder = tempfile::tempdir().expect("folder");
+    let store: StoreRef = Arc::new(file_store(&folder).await);
+    for seq in 1..=3 {
+        let appended = append(&store, Seq(seq), &object(1, &format!("{seq}"))).await;
+        assert_eq!(appended.expect("append"), Appended::Written);
+    }
+    store.delete(&key(Seq(2))).await.expect("delete");
+    let refused = read_all(&store).await.expect_err("a gap").to_string();
+    assert!(refused.contains("log/000000000002"), "{refused}");
+    assert!(refused.contains("missing"), "{refused}");
+    assert_eq!(read_from(&store, Seq(3)).await.expect("read").len(), 1);
+}
+
+#[tokio::test]
+async fn a_master_that_slept_until_its_position_was_collected_has_not_written() {
+    let folder = tempfile::tempdir().expect("folder");
+    let store: StoreRef = Arc::new(file_store(&folder).await);
+    let boundary = Boundary {
+        seq: Seq(5),
+        made_at_us: 17,
+    };
+    assert_eq!(Boundary::from_key(&boundary.key()), Some(boundary.clone()));
+    boundary.write(&store, b"folded").await.expect("write");
+    for (seq, expected) in [(5, Appended::Collected), (6, Appended::Written)] {
+        let appended = append(&store, Seq(seq), &object(1, "slept")).await;
+        assert_eq!(appended.expect("append"), expected, "{seq}");
+    }
+}
+
+#[tokio::test]
+async fn a_boundary_that_was_cut_is_refused_by_name() {
+    let folder = tempfile::tempdir().expect("folder");
+    let store: StoreRef = Arc::new(file_store(&folder).await);
+    let boundary = Boundary {
+        seq: Seq(5),
+        made_at_us: 17,
+    };
+    boundary.write(&store, b"folded").await.expect("write");
+    let whole = boundary.read(&store).await.expect("read");
+    assert_eq!(whole.as_deref(), Some(b"folded".as_slice()));
+    let sealed = store.get(&boundary.key()).await.expect("get");
+    let cut = sealed.expect("there").slice(..12);
+    store.put(&boundary.key(), cut).await.expect("put");
+    let refused = boundary.read(&store).await.expect_err("cut").to_string();
+    assert!(refused.contains("boundary/000000000005-17"), "{refused}");
+}

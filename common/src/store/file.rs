@@ -122,6 +122,26 @@ impl Store for FileStore {
         .await
     }
 
+    async fn list_sized(&self, prefix: &str) -> Result<Vec<(String, u64)>, Error> {
+        let root = self.root.clone();
+        self.run(prefix, move |folder| {
+            let mut keys = Vec::new();
+            collect(&root, folder, &mut keys)?;
+            keys.sort();
+            let mut sized = Vec::new();
+            for key in keys {
+                match fs::metadata(root.join(&key)) {
+                    Ok(metadata) => sized.push((key, metadata.len())),
+                    // Deleted meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(sized)
+        })
+        .await
+    }
+
     async fn delete(&self, key: &str) -> Result<(), Error> {
         self.run(key, |path| match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -236,6 +256,8 @@ mod tests {
             ["log/01", "log/02", "log/10"]
         );
         assert_eq!(store.list("state/").await.expect("list"), ["state/a/b"]);
+        let sized = store.list_sized("state/").await.expect("list");
+        assert_eq!(sized, [("state/a/b".to_owned(), 0)]);
         assert!(store.list("none/").await.expect("list").is_empty());
         let left = std::fs::read_dir(folder.path().join(TEMPORARY_FOLDER))
             .expect("read")

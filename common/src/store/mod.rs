@@ -80,6 +80,17 @@ pub trait Store: Send + Sync {
     async fn get(&self, key: &str) -> Result<Option<Bytes>, Error>;
     /// The keys that begin with `prefix` (a folder, ending in `/`), in order.
     async fn list(&self, prefix: &str) -> Result<Vec<String>, Error>;
+    /// The keys that begin with `prefix`, in order, each with its size in bytes. A store that can tell sizes without reading
+    /// does.
+    async fn list_sized(&self, prefix: &str) -> Result<Vec<(String, u64)>, Error> {
+        let mut sized = Vec::new();
+        for key in self.list(prefix).await? {
+            if let Some(value) = self.get(&key).await? {
+                sized.push((key, value.len() as u64));
+            }
+        }
+        Ok(sized)
+    }
     /// Removes `key`; absent is fine.
     async fn delete(&self, key: &str) -> Result<(), Error>;
 }

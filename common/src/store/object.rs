@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use super::{Error, Store};
 
@@ -87,24 +87,28 @@ impl Store for ObjectStore {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let sized = self.list_sized(prefix).await?;
+        Ok(sized.into_iter().map(|(key, _)| key).collect())
+    }
+
+    async fn list_sized(&self, prefix: &str) -> Result<Vec<(String, u64)>, Error> {
         let folder = self.path(prefix);
-        let found = self.inner.list(Some(&folder)).map_ok(|meta| meta.location);
-        let locations: Vec<Path> = found
+        let found: Vec<ObjectMeta> = self
+            .inner
+            .list(Some(&folder))
             .try_collect()
             .await
             .map_err(|error| translate(prefix, error))?;
-        let mut keys: Vec<String> = locations
+        let mut sized: Vec<(String, u64)> = found
             .iter()
-            .filter_map(|location| location.prefix_match(&self.prefix))
-            .map(|parts| {
-                parts
-                    .map(|part| part.as_ref().to_owned())
-                    .collect::<Vec<_>>()
-                    .join("/")
+            .filter_map(|meta| {
+                let parts = meta.location.prefix_match(&self.prefix)?;
+                let parts: Vec<String> = parts.map(|part| part.as_ref().to_owned()).collect();
+                Some((parts.join("/"), meta.size))
             })
             .collect();
-        keys.sort();
-        Ok(keys)
+        sized.sort();
+        Ok(sized)
     }
 
     async fn delete(&self, key: &str) -> Result<(), Error> {

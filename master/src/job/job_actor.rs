@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped,
+    CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped, StorageUse,
 };
 use millstream_common::error::Failure;
 use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
@@ -112,6 +112,8 @@ pub enum JobMessage {
     Due(Due),
     /// The log cannot be written, or can again.
     LogTroubled(Option<String>),
+    /// The collector has looked at what storage holds for the job.
+    StorageUsed(StorageUse),
     /// End the job.
     Stop {
         /// How.
@@ -253,6 +255,8 @@ pub(super) struct Observed {
     /// When the epochs that some sink lacks were committed, as far as this actor saw it.
     pub(super) commit_times: BTreeMap<Epoch, Duration>,
     pub(super) checkpoints: VecDeque<CheckpointView>,
+    /// As of the collector's last look.
+    pub(super) storage: Option<StorageUse>,
 }
 
 /// The actor.
@@ -325,6 +329,10 @@ impl Actor for JobActor {
             JobMessage::Discovered { source, result } => state.discovered(source, result),
             JobMessage::Due(due) => state.due(due),
             JobMessage::LogTroubled(trouble) => state.log_troubled(trouble),
+            JobMessage::StorageUsed(used) => {
+                state.observed.storage = Some(used);
+                Ok(())
+            }
             JobMessage::Stop { mode, reply } => state.stop(mode, reply),
             JobMessage::CommandSink {
                 sink,

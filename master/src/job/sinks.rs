@@ -120,6 +120,15 @@ impl JobState {
         })
     }
 
+    /// Of the pauses under an earlier master this one knows nothing: what it shows must be true.
+    pub(super) fn resume_every_sink(&mut self) -> Handled {
+        for sink in 0..self.entry.plan.sinks.len() {
+            let sink = SinkIndex(sink as u32);
+            self.send_all(&ToWorker::CommandSink(self.at(), sink, SinkCommand::Resume))?;
+        }
+        Ok(())
+    }
+
     /// A new generation knows nothing of pauses.
     pub(super) fn repeat_pauses(&mut self) -> Handled {
         for sink in self.paused_sinks.clone() {

@@ -102,6 +102,7 @@ impl JobState {
         self.phase = Phase::Running;
         // Before it repeats its report, a worker has to know that somebody listens; the rest it obeys once.
         self.send_all(&ToWorker::Resume(self.at()))?;
+        self.resume_every_sink()?;
         for epoch in self.progress.undelivered.clone() {
             self.send_all(&ToWorker::EpochCommitted {
                 at: self.at(),

@@ -68,6 +68,7 @@ impl JobState {
                 .last()
                 .map(|took| took.as_millis() as u64),
             checkpoint_interval_ms: self.entry.plan.settings.checkpoint_interval_ms,
+            storage: self.observed.storage,
             stages: row_sum::stage_views(&self.entry.plan, &self.progress),
             rows_unaccounted: row_sum::unaccounted(&self.entry.plan, &self.progress),
         }

@@ -14,6 +14,7 @@ use super::heartbeat::{Heartbeat, beat};
 use crate::config::MasterConfig;
 use crate::log_actor::{LogActor, LogConfig, OnTrouble};
 use crate::replay::ReplayedJobs;
+use crate::retention::collector_actor::{CollectorActor, CollectorConfig};
 use crate::supervisor::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 
 /// How a reign ended.
@@ -75,6 +76,14 @@ impl Reign {
             connectors: config.connectors.clone(),
         };
         let (supervisor, root) = Actor::spawn(None, SupervisorActor, supervisor_config).await?;
+        let collector = CollectorConfig {
+            store: config.store.clone(),
+            clock: config.clock.clone(),
+            retention: config.retention,
+            supervisor: supervisor.clone(),
+        };
+        let parent = supervisor.get_cell();
+        Actor::spawn_linked(None, CollectorActor, collector, parent).await?;
         let mut reign = Self {
             term,
             supervisor: supervisor.clone(),

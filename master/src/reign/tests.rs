@@ -46,6 +46,7 @@ fn config(store: &Arc<MemoryStore>, name: &str) -> MasterConfig {
         }),
         listen: format!("{name}:0"),
         name: name.to_owned(),
+        retention: Default::default(),
     }
 }
 

@@ -4,36 +4,17 @@
 //! answer leaves the trail where it is; an object or a chain that no master of ours wrote is an error that names it.
 
 use millstream_common::ids::{Seq, Term};
-use millstream_common::log::entry::BrokenChain;
-use millstream_common::log::{self, LogObject};
+use millstream_common::log::{self, Boundary};
 use millstream_common::store::StoreRef;
 
-use crate::replay::{ReplayedJobs, apply};
-
-/// Why the log cannot be followed.
-#[derive(Debug, thiserror::Error)]
-pub enum TrailError {
-    /// It cannot be read.
-    #[error(transparent)]
-    Log(#[from] log::Error),
-    /// It holds epochs that do not form a chain.
-    #[error(transparent)]
-    Chain(#[from] BrokenChain),
-}
-
-impl TrailError {
-    /// Whether the storage only has to answer again.
-    pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Log(log::Error::Store(_)))
-    }
-}
+use crate::replay::{Replay, ReplayedJobs};
+pub use crate::retention::history::HistoryError as TrailError;
+use crate::retention::history::read_history;
 
 /// How far the log has been read.
 pub struct Trail {
     store: StoreRef,
-    next: Seq,
-    term: Term,
-    jobs: ReplayedJobs,
+    replay: Replay,
 }
 
 impl Trail {
@@ -41,46 +22,37 @@ impl Trail {
     pub fn new(store: StoreRef) -> Self {
         Self {
             store,
-            next: Seq(1),
-            term: Term(0),
-            jobs: ReplayedJobs::new(),
+            replay: Replay::default(),
         }
     }
 
-    /// Reads on to the log's end.
+    /// Reads on to the log's end: from the newest boundary if what comes next is behind it.
     pub async fn follow(&mut self) -> Result<(), TrailError> {
-        while let Some(object) = log::read(&self.store, self.next).await? {
-            self.take(&object)?;
+        while let Some(object) = log::read(&self.store, self.next()).await? {
+            self.replay.take(self.next(), &object)?;
         }
-        Ok(())
-    }
-
-    /// An object below the newest term does not count (INV-4).
-    fn take(&mut self, object: &LogObject) -> Result<(), TrailError> {
-        let seq = self.next;
-        self.next = seq.next();
-        if object.term < self.term {
-            return Ok(());
-        }
-        self.term = object.term;
-        for entry in &object.entries {
-            apply(&mut self.jobs, seq, entry)?;
+        let newest = Boundary::newest(&self.store)
+            .await
+            .map_err(log::Error::from)?;
+        let is_behind = newest.is_some_and(|boundary| boundary.seq >= self.next());
+        if is_behind || self.replay.through == Seq(0) {
+            self.replay = read_history(&self.store).await?;
         }
         Ok(())
     }
 
     /// The first position that has not been read.
     pub fn next(&self) -> Seq {
-        self.next
+        self.replay.through.next()
     }
 
     /// The newest term.
     pub fn term(&self) -> Term {
-        self.term
+        self.replay.term
     }
 
     /// The jobs.
     pub fn jobs(&self) -> &ReplayedJobs {
-        &self.jobs
+        &self.replay.jobs
     }
 }

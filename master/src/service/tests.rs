@@ -40,6 +40,7 @@ fn view(state: JobState) -> JobView {
         submitted_at_us: 1,
         last_recovery_ms: None,
         checkpoint_interval_ms: 1000,
+        storage: None,
         stages: Vec::new(),
         rows_unaccounted: 0,
     }
@@ -100,6 +101,7 @@ impl ControlBackend for Script {
             lag_age_ms: Some(1_500),
             paused: command == SinkCommand::Pause,
             rows_delivered: 7,
+            rows_refused: 1,
             cause: None,
             worker: None,
         })

@@ -6,13 +6,13 @@
 //! restart budget allows, is kept as failed with the cause, until it is submitted again or the next master tries; a log that cannot be
 //! understood ends the master.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millstream_common::control::ControlError;
+use millstream_common::control::{ControlError, StorageUse};
 use millstream_common::error::{Failure, Kind, chain};
 use millstream_common::ids::JobName;
 use millstream_common::link::{JobGeneration, ToWorker};
-use millstream_common::log;
 use millstream_common::log::entry::{JobEnd, JobEntry, JobProgress};
 use millstream_common::store::StoreRef;
 use millstream_common::suggest::nearest;
@@ -25,7 +25,8 @@ use crate::enumerate::EnumerateError;
 use crate::job::job_actor::{JobActor, JobConfig, JobMessage};
 use crate::job::restart::{Decision, RestartPolicy};
 use crate::log_actor::LogMessage;
-use crate::replay::{ReplayedJob, replay};
+use crate::replay::ReplayedJob;
+use crate::retention::history::read_history;
 
 /// Between two attempts to read the log.
 const READ_RETRY: Duration = Duration::from_millis(500);
@@ -194,6 +195,15 @@ impl SupervisorState {
         }
     }
 
+    pub(super) fn storage_used(&self, used: BTreeMap<JobName, StorageUse>) {
+        for (name, used) in used {
+            if let Some(job) = self.jobs.get(&name) {
+                // A job whose actor is gone learns it at the next look.
+                let _ = job.actor.cast(JobMessage::StorageUsed(used));
+            }
+        }
+    }
+
     pub(super) fn find(&self, job: &JobName) -> Result<ActorRef<JobMessage>, ControlError> {
         let Some(found) = self.jobs.get(job) else {
             let names = self.jobs.keys().map(JobName::as_str);
@@ -223,18 +233,16 @@ async fn read_settled(
 ) -> Result<Option<ReplayedJob>, String> {
     tokio::time::sleep(delay).await;
     call!(log, LogMessage::Flush).map_err(|error| error.to_string())?;
-    let objects = loop {
-        match log::read_all(&store).await {
-            Ok(objects) => break objects,
-            Err(error @ log::Error::Store(_)) => {
+    loop {
+        match read_history(&store).await {
+            Ok(mut history) => return Ok(history.jobs.remove(&job)),
+            Err(error) if error.is_passing() => {
                 warn!(%job, error = %chain(&error), "read the log again; trying on");
                 tokio::time::sleep(READ_RETRY).await;
             }
-            Err(error @ log::Error::Broken { .. }) => return Err(chain(&error)),
+            Err(error) => return Err(chain(&error)),
         }
-    };
-    let mut jobs = replay(log::canonical(&objects)).map_err(|error| chain(&error))?;
-    Ok(jobs.remove(&job))
+    }
 }
 
 /// Options that do not resolve are the user's; anything else is a defect.

@@ -1,6 +1,6 @@
 //! The root of a master's actors: jobs, workers, and the commands of people.
 //!
-//! Supervision tree: 1. the log actor; 2. one job actor a job (which supervises its enumerators).
+//! Supervision tree: 1. the log actor; 2. one job actor a job (which supervises its enumerators); 3. the collector.
 //! Receives frames from the link service and commands from the control service; nothing in its handlers waits for storage or
 //! a service, for heartbeats come through them. Failure: a job's actor that ends is started anew from the log (`jobs.rs`);
 //! a log actor that ends (another master reigns) ends this reign.
@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millstream_common::control::ControlError;
+use millstream_common::control::{ControlError, StorageUse};
 use millstream_common::ids::{JobName, WorkerId};
 use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
 use millstream_common::log::entry::{JobEnd, JobProgress};
@@ -84,6 +84,8 @@ pub enum SupervisorMessage {
     },
     /// The log cannot be written, or can again.
     LogTroubled(Option<String>),
+    /// The collector has looked at what storage holds for each job.
+    StorageUsed(BTreeMap<JobName, StorageUse>),
     /// The actor of a job, or why there is none to be asked.
     FindJob(
         JobName,
@@ -186,6 +188,7 @@ impl Actor for SupervisorActor {
             Message::LogTroubled(trouble) => {
                 state.tell_jobs(|| JobMessage::LogTroubled(trouble.clone()))
             }
+            Message::StorageUsed(used) => state.storage_used(used),
             Message::FindJob(job, reply) => answer(reply, state.find(&job)),
             Message::AllJobs(reply) => answer(
                 reply,

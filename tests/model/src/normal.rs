@@ -53,16 +53,16 @@ impl Rules {
                 *master = None;
                 continue;
             }
+            // It reads the log once more before it acts.
+            if is_fencing && self.mistake != Some(Mistake::ReadLogBeforeFence) {
+                reign.head = log.head;
+            }
             if reign.append == Append::Landed {
                 continue;
             }
             match reign.phase {
                 Phase::Deploying(_) if is_fenced => reign.head = log.head,
                 _ if is_fenced => *reign = Reign::begin(reign.term, log.head, Phase::Waiting),
-                // It reads the log once more before it acts.
-                Phase::Fencing if self.mistake != Some(Mistake::ReadLogBeforeFence) => {
-                    reign.head = log.head;
-                }
                 Phase::Waiting if reign.append == Append::Idle => reign.generation = 0,
                 _ => {}
             }

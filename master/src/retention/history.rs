@@ -1,0 +1,102 @@
+//! Reads what the log comes to: its newest boundary and the objects behind.
+//!
+//! Called by a starting master, and when a job's actor has failed. Failure: a boundary or log object that is broken or
+//! missing is refused by name; nothing is begun from a part of the log.
+
+use millstream_common::log::boundary::Boundary;
+use millstream_common::log::entry::BrokenChain;
+use millstream_common::log::{self, read_from};
+use millstream_common::store::{Error as StoreError, StoreRef};
+
+use crate::replay::Replay;
+
+/// Why the log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// Storage does not answer, or an object is broken.
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    /// It holds epochs that do not form a chain.
+    #[error(transparent)]
+    Chain(#[from] BrokenChain),
+}
+
+impl From<StoreError> for HistoryError {
+    fn from(error: StoreError) -> Self {
+        Self::Log(error.into())
+    }
+}
+
+impl HistoryError {
+    /// Storage may answer later.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Log(log::Error::Store(_)))
+    }
+}
+
+/// Everything the log tells.
+pub async fn read_history(store: &StoreRef) -> Result<Replay, HistoryError> {
+    loop {
+        let newest = Boundary::newest(store).await?;
+        let result = read_behind(store, newest.as_ref()).await;
+        // The objects behind an old boundary, or itself, may be collected while they are read: then there is a newer one.
+        match result {
+            Ok(Some(replay)) => return Ok(replay),
+            Ok(None) => {}
+            Err(error @ HistoryError::Log(log::Error::Broken { .. })) => {
+                if Boundary::newest(store).await? == newest {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn read_behind(
+    store: &StoreRef,
+    boundary: Option<&Boundary>,
+) -> Result<Option<Replay>, HistoryError> {
+    let mut replay = match boundary {
+        None => Replay::default(),
+        Some(boundary) => match read_boundary(store, boundary).await? {
+            Some(replay) => replay,
+            None => return Ok(None),
+        },
+    };
+    for (seq, object) in read_from(store, replay.through.next()).await? {
+        replay.take(seq, &object)?;
+    }
+    Ok(Some(replay))
+}
+
+/// What the log came to at a boundary; `None` if it has been collected.
+pub async fn read_boundary(
+    store: &StoreRef,
+    boundary: &Boundary,
+) -> Result<Option<Replay>, log::Error> {
+    let Some(folded) = boundary.read(store).await? else {
+        return Ok(None);
+    };
+    let replay: Replay =
+        serde_json::from_slice(&folded).map_err(|error| boundary.broken(error.to_string()))?;
+    match replay.through == boundary.seq {
+        true => Ok(Some(replay)),
+        false => Err(boundary.broken(format!("it covers position {}", replay.through))),
+    }
+}
+
+/// Folds the log into a boundary at where `replay` stands.
+pub async fn write_boundary(
+    store: &StoreRef,
+    replay: &Replay,
+    made_at_us: i64,
+) -> Result<Boundary, log::Error> {
+    let boundary = Boundary {
+        seq: replay.through,
+        made_at_us,
+    };
+    let folded = serde_json::to_vec(replay).map_err(|error| boundary.broken(error.to_string()))?;
+    boundary.write(store, &folded).await?;
+    Ok(boundary)
+}

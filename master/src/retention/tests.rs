@@ -1,0 +1,270 @@
+//! An endless job in memory: what storage holds stays bounded, and a start from the folded log knows what one from the whole
+//! log would.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use millstream_common::ids::{
+    Epoch, Generation, Incarnation, JobName, OutputIndex, Seq, SinkIndex, Term,
+};
+use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry, JobEntry};
+use millstream_common::log::{self, Appended, Entry, LogObject};
+use millstream_common::report::StatePart;
+use millstream_common::store::{Store, StoreRef};
+use millstream_common::time::Clock;
+
+use super::Retention;
+use super::collector_actor::Collector;
+use super::history::read_history;
+use crate::replay::Replay;
+use crate::testing::{ENDLESS, MemoryStore, memory, plan};
+
+/// Stands still until it is told.
+#[derive(Debug, Default)]
+struct HandClock(AtomicU64);
+
+impl HandClock {
+    fn pass(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::Relaxed);
+    }
+}
+
+impl Clock for HandClock {
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+
+    fn unix_micros(&self) -> i64 {
+        self.monotonic().as_micros() as i64
+    }
+}
+
+const RETENTION: Retention = Retention {
+    interval: Duration::from_secs(1),
+    log: Duration::from_secs(32),
+    segments: Duration::from_secs(8),
+    checkpoints: 3,
+    objects_per_boundary: 4,
+    deletes_max: 100,
+};
+
+struct Endless {
+    memory: Arc<MemoryStore>,
+    store: StoreRef,
+    clock: Arc<HandClock>,
+    collector: Collector,
+    life: Incarnation,
+    /// What the sink reads.
+    output: OutputIndex,
+    epoch: u64,
+    seq: u64,
+}
+
+impl Endless {
+    async fn start() -> Self {
+        let memory = memory();
+        let store: StoreRef = memory.clone();
+        let clock = Arc::new(HandClock::default());
+        let mut endless = Self {
+            collector: collector(&store, &clock),
+            memory,
+            store,
+            clock,
+            life: Incarnation::fresh(),
+            output: plan(ENDLESS).sinks[0].output,
+            epoch: 0,
+            seq: 0,
+        };
+        let job = JobEntry {
+            job: "numbers".into(),
+            incarnation: endless.life,
+            sql: ENDLESS.to_owned(),
+            plan: plan(ENDLESS),
+            submitted_at_us: 0,
+        };
+        endless.append(Entry::Job(Box::new(job))).await;
+        let assign = AssignEntry {
+            job: "numbers".into(),
+            incarnation: endless.life,
+            restore_from: Epoch(0),
+            assignment: Assignment::default(),
+        };
+        endless.append(Entry::Assign(Box::new(assign))).await;
+        endless
+    }
+
+    async fn append(&mut self, entry: Entry) {
+        self.seq += 1;
+        let object = LogObject {
+            term: Term(1),
+            nonce: self.seq.to_string(),
+            entries: vec![entry],
+        };
+        let appended = log::append(&self.store, Seq(self.seq), &object).await;
+        assert_eq!(appended.expect("append"), Appended::Written);
+    }
+
+    /// A second and an epoch with one state part and one segment; the sink is one epoch behind.
+    async fn epoch(&mut self) {
+        self.clock.pass(1);
+        self.epoch += 1;
+        let part = StatePart {
+            path: format!(
+                "state/{}/numbers/x/0/{:012}-2-0-a.arrow",
+                self.life, self.epoch
+            ),
+            epoch: Epoch(self.epoch),
+            bytes: 10,
+            checksum: 0,
+            row_count: 1,
+        };
+        let segment = format!(
+            "segments/{}/{}/{:012}-2-w-a.arrow",
+            self.life, self.output, self.epoch
+        );
+        for key in [&part.path, &segment] {
+            let created = self
+                .memory
+                .create(key, Bytes::from_static(b"ten bytes!"))
+                .await;
+            created.expect("create");
+        }
+        let entry = EpochEntry {
+            job: "numbers".into(),
+            incarnation: self.life,
+            epoch: Epoch(self.epoch),
+            parent: Epoch(self.epoch - 1),
+            generation: Generation(2),
+            splits: BTreeMap::new(),
+            watermarks: BTreeMap::new(),
+            parts: BTreeMap::from([("numbers/x/0".into(), vec![part])]),
+            segments: Vec::new(),
+            counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            refused: Vec::new(),
+            sink_markers: BTreeMap::from([(SinkIndex(0), Epoch(self.epoch - 1))]),
+            drained: false,
+        };
+        self.append(Entry::Epoch(Box::new(entry))).await;
+    }
+
+    async fn count(&self, folder: &str) -> usize {
+        self.store.list(folder).await.expect("list").len()
+    }
+}
+
+fn collector(store: &StoreRef, clock: &Arc<HandClock>) -> Collector {
+    Collector {
+        store: store.clone(),
+        clock: clock.clone(),
+        retention: RETENTION,
+        folded: None,
+        behind: VecDeque::new(),
+        latest: Replay::default(),
+        lives: BTreeMap::new(),
+    }
+}
+
+#[tokio::test]
+async fn an_endless_job_holds_a_bounded_number_of_objects_and_says_how_many_bytes() {
+    let mut endless = Endless::start().await;
+    let mut used = BTreeMap::new();
+    for _ in 0..300 {
+        endless.epoch().await;
+        used = endless.collector.look().await.expect("look");
+        assert!(endless.count("log/").await < 60, "log");
+        assert!(endless.count("boundary/").await < 30, "boundaries");
+        assert_eq!(endless.count("state/").await, endless.epoch.min(3) as usize);
+        assert!(endless.count("segments/").await < 15, "segments");
+    }
+    let used = used[&JobName::from("numbers")];
+    assert_eq!(used.state_bytes, 30);
+    assert!(
+        used.segment_bytes >= 80 && used.log_bytes > 1_000,
+        "{used:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_start_from_the_folded_log_knows_what_one_from_the_whole_log_would() {
+    let mut collected = Endless::start().await;
+    for _ in 0..100 {
+        collected.epoch().await;
+        collected.collector.look().await.expect("look");
+    }
+    let first = log::read(&collected.store, Seq(1)).await.expect("read");
+    assert_eq!(first, None, "the beginning is collected");
+    let history = read_history(&collected.store).await.expect("read");
+    assert_eq!((history.through, history.term), (Seq(102), Term(1)));
+    let job = &history.jobs[&JobName::from("numbers")];
+    assert_eq!(job.progress.epoch, Epoch(100));
+    assert_eq!(job.generation, Generation(2));
+    assert_eq!(job.entry.sql, ENDLESS);
+    let undelivered = job.progress.undelivered.iter().map(|epoch| epoch.epoch);
+    assert_eq!(undelivered.collect::<Vec<_>>(), [Epoch(100)]);
+}
+
+#[tokio::test]
+async fn a_second_collector_begins_where_the_first_has_folded() {
+    let mut endless = Endless::start().await;
+    for _ in 0..50 {
+        endless.epoch().await;
+        endless.collector.look().await.expect("look");
+    }
+    endless.collector = collector(&endless.store, &endless.clock);
+    for _ in 0..50 {
+        endless.epoch().await;
+        endless.collector.look().await.expect("look");
+    }
+    assert!(endless.count("log/").await < 60);
+    assert_eq!(endless.count("state/").await, 3);
+}
+
+#[tokio::test]
+async fn nothing_is_collected_while_the_log_is_not_understood() {
+    let mut endless = Endless::start().await;
+    for _ in 0..20 {
+        endless.epoch().await;
+    }
+    endless
+        .memory
+        .delete(&log::key(Seq(7)))
+        .await
+        .expect("delete");
+    let before = endless.count("state/").await;
+    let refused = endless
+        .collector
+        .look()
+        .await
+        .expect_err("a gap")
+        .to_string();
+    assert!(refused.contains("log/000000000007"), "{refused}");
+    assert_eq!(endless.count("state/").await, before);
+    let start = read_history(&endless.store).await.expect_err("a gap");
+    assert!(!start.is_passing());
+}
+
+#[tokio::test]
+async fn a_master_that_slept_past_the_collection_finds_that_it_has_not_written() {
+    let mut endless = Endless::start().await;
+    for _ in 0..100 {
+        endless.epoch().await;
+        endless.collector.look().await.expect("look");
+    }
+    let object = LogObject {
+        term: Term(1),
+        nonce: "slept".to_owned(),
+        entries: Vec::new(),
+    };
+    let appended = log::append(&endless.store, Seq(3), &object).await;
+    assert_eq!(appended.expect("append"), Appended::Collected);
+    let history = read_history(&endless.store).await.expect("read");
+    assert_eq!(history.through, Seq(102));
+    endless.epoch().await;
+    endless.collector.look().await.expect("look");
+    let left = log::read(&endless.store, Seq(3)).await.expect("read");
+    assert_eq!(left, None, "what it left there is collected too");
+}
