@@ -21,6 +21,7 @@ use millstream_master::enumerate::{EnumerateError, Enumerator};
 use millstream_master::plan::check::{
     ExternalProbe, Folder, KafkaTopics, PostgresTable, ProbeError,
 };
+use millstream_master::retention::Retention;
 use millstream_master::{Candidacy, Entrance, Master, MasterError};
 use millstream_sinks::factory::SinkSetup;
 use millstream_sinks::sink::{Sink, SinkError};
@@ -92,6 +93,7 @@ impl Host {
             clock: self.clock(),
             blocking: Arc::new(Inline),
             connectors: Arc::new(self.clone()),
+            retention: Retention::default(),
             listen: format!("{}:7070", self.name),
             name: format!("{}-{count}", self.name),
         };
