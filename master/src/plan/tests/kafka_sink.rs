@@ -58,13 +58,13 @@ fn a_primary_key_makes_upserts_and_a_key_does_not() {
 #[test]
 fn headers_partitioner_timeout_and_properties_are_taken() {
     let options = ", headers = 'note', partitioner = 'crc32', transaction_timeout = '20 s', format = 'json', \
-                   \"kafka.compression.type\" = 'zstd', \"kafka.security.protocol\" = 'ssl'";
+                   \"kafka.compression.type\" = 'zstd', \"kafka.client.id\" = 'mine'";
     let (spec, _) = sink("clicks", options);
     assert_eq!(spec.headers, ["note"]);
     assert_eq!(spec.partitioner, KafkaPartitioner::Crc32);
     assert_eq!(spec.transaction_timeout_ms, 20_000);
     assert_eq!(spec.properties["compression.type"], "zstd");
-    assert_eq!(spec.properties["security.protocol"], "ssl");
+    assert_eq!(spec.properties["client.id"], "mine");
 }
 
 #[test]
