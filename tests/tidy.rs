@@ -59,7 +59,7 @@ const USES: &[(&str, &[&str])] = &[
         &[
             "common/src/client.rs",
             "common/src/grpc/",
-            "common/src/link.rs",
+            "common/src/link/",
             "master/src/service/",
             "master/src/cluster/link.rs",
             "worker/src/link.rs",

@@ -1,0 +1,176 @@
+//! Frames of a master on the wire: [`ToWorker`] to its message and back.
+//!
+//! Called by both ends of the link. Pure. Failure: a frame that cannot be read is a [`FrameError`], which ends the stream.
+
+use millstream_proto::v1;
+
+use super::*;
+
+impl TryFrom<ToWorker> for v1::MasterFrame {
+    type Error = FrameError;
+
+    fn try_from(frame: ToWorker) -> Result<Self, FrameError> {
+        use v1::master_frame::Frame;
+        let frame = match frame {
+            ToWorker::Welcome { term, storage_url } => Frame::Welcome(v1::Welcome {
+                term: term.0,
+                storage_url,
+            }),
+            ToWorker::Deploy(deploy) => Frame::Deploy(deploy_frame(*deploy)?),
+            ToWorker::Start(at) => Frame::Start(v1::Start {
+                job: at.job.0,
+                generation: at.generation.0,
+            }),
+            ToWorker::Barrier(at, barrier) => Frame::Barrier(barrier_frame(at, barrier)),
+            ToWorker::EpochCommitted {
+                at,
+                epoch,
+                positions,
+            } => Frame::EpochCommitted(v1::EpochCommitted {
+                job: at.job.0,
+                generation: at.generation.0,
+                epoch: json(&epoch)?,
+                positions: json(&positions)?,
+            }),
+            ToWorker::AssignSplits(at, splits) => Frame::AssignSplits(v1::AssignSplits {
+                job: at.job.0,
+                generation: at.generation.0,
+                splits: json(&splits)?,
+            }),
+            ToWorker::CommandSink(at, sink, SinkCommand::Pause) => {
+                Frame::PauseSink(v1::PauseSink {
+                    job: at.job.0,
+                    generation: at.generation.0,
+                    sink: sink.0,
+                })
+            }
+            ToWorker::CommandSink(at, sink, SinkCommand::Resume) => {
+                Frame::ResumeSink(v1::ResumeSink {
+                    job: at.job.0,
+                    generation: at.generation.0,
+                    sink: sink.0,
+                })
+            }
+            ToWorker::Teardown(at) => Frame::Teardown(v1::Teardown {
+                job: at.job.0,
+                generation: at.generation.0,
+            }),
+            ToWorker::Resume(at) => Frame::Resume(v1::Resume {
+                job: at.job.0,
+                generation: at.generation.0,
+            }),
+            ToWorker::Ping => Frame::Ping(v1::Ping {}),
+        };
+        Ok(Self { frame: Some(frame) })
+    }
+}
+
+fn deploy_frame(deploy: Deploy) -> Result<v1::Deploy, FrameError> {
+    let addresses = deploy.flight_addresses.into_iter();
+    Ok(v1::Deploy {
+        job: deploy.at.job.0,
+        incarnation: deploy.incarnation.to_string(),
+        generation: deploy.at.generation.0,
+        plan: json(&deploy.plan)?,
+        assignment: json(&deploy.assignment)?,
+        restore: json(&deploy.restore)?,
+        flight_addresses: addresses
+            .map(|(worker, address)| (worker.0, address))
+            .collect(),
+    })
+}
+
+fn barrier_frame(at: JobGeneration, barrier: BarrierCommand) -> v1::Barrier {
+    let kind = match barrier.kind {
+        BarrierKind::Checkpoint => v1::BarrierKind::Checkpoint,
+        BarrierKind::Drain => v1::BarrierKind::Drain,
+        BarrierKind::Stop => v1::BarrierKind::Stop,
+    };
+    let watermarks = barrier.watermarks.into_iter();
+    v1::Barrier {
+        job: at.job.0,
+        generation: at.generation.0,
+        epoch: barrier.epoch.0,
+        kind: kind.into(),
+        watermarks: watermarks
+            .map(|(source, watermark)| (source.0, watermark.0))
+            .collect(),
+    }
+}
+
+impl TryFrom<v1::MasterFrame> for ToWorker {
+    type Error = FrameError;
+
+    fn try_from(frame: v1::MasterFrame) -> Result<Self, FrameError> {
+        use v1::master_frame::Frame;
+        let frame = frame
+            .frame
+            .ok_or_else(|| FrameError("empty frame".to_owned()))?;
+        Ok(match frame {
+            Frame::Welcome(welcome) => Self::Welcome {
+                term: Term(welcome.term),
+                storage_url: welcome.storage_url,
+            },
+            Frame::Deploy(deploy) => Self::Deploy(Box::new(deploy_of_frame(deploy)?)),
+            Frame::Start(frame) => Self::Start(at(frame.job, frame.generation)),
+            Frame::Barrier(frame) => {
+                let kind = match frame.kind() {
+                    v1::BarrierKind::Stop => BarrierKind::Stop,
+                    v1::BarrierKind::Checkpoint => BarrierKind::Checkpoint,
+                    v1::BarrierKind::Drain => BarrierKind::Drain,
+                    v1::BarrierKind::Unspecified => {
+                        return Err(FrameError("a barrier of no known kind".to_owned()));
+                    }
+                };
+                let watermarks = frame.watermarks.into_iter();
+                let barrier = BarrierCommand {
+                    epoch: Epoch(frame.epoch),
+                    kind,
+                    watermarks: watermarks
+                        .map(|(source, watermark)| (SourceIndex(source), EventTime(watermark)))
+                        .collect(),
+                };
+                Self::Barrier(at(frame.job, frame.generation), barrier)
+            }
+            Frame::EpochCommitted(frame) => Self::EpochCommitted {
+                at: at(frame.job, frame.generation),
+                epoch: parse(&frame.epoch)?,
+                positions: parse(&frame.positions)?,
+            },
+            Frame::AssignSplits(frame) => {
+                Self::AssignSplits(at(frame.job, frame.generation), parse(&frame.splits)?)
+            }
+            Frame::PauseSink(frame) => Self::CommandSink(
+                at(frame.job, frame.generation),
+                SinkIndex(frame.sink),
+                SinkCommand::Pause,
+            ),
+            Frame::ResumeSink(frame) => Self::CommandSink(
+                at(frame.job, frame.generation),
+                SinkIndex(frame.sink),
+                SinkCommand::Resume,
+            ),
+            Frame::Teardown(frame) => Self::Teardown(at(frame.job, frame.generation)),
+            Frame::Resume(frame) => Self::Resume(at(frame.job, frame.generation)),
+            Frame::Ping(_) => Self::Ping,
+        })
+    }
+}
+
+fn deploy_of_frame(frame: v1::Deploy) -> Result<Deploy, FrameError> {
+    let incarnation = frame
+        .incarnation
+        .parse()
+        .map_err(|error| FrameError(format!("incarnation: {error}")))?;
+    let addresses = frame.flight_addresses.into_iter();
+    Ok(Deploy {
+        at: at(frame.job, frame.generation),
+        incarnation: Incarnation(incarnation),
+        plan: parse(&frame.plan)?,
+        assignment: parse(&frame.assignment)?,
+        restore: parse(&frame.restore)?,
+        flight_addresses: addresses
+            .map(|(worker, address)| (WorkerId(worker), address))
+            .collect(),
+    })
+}
