@@ -64,6 +64,7 @@ pub(crate) fn warm_up() {
 /// Runs one seed.
 pub(crate) fn run(seed: u64, is_dumped: bool) -> Outcome {
     entropy::seed(seed);
+    entropy::advance_to(Duration::ZERO);
     trace::begin(is_dumped);
     let mut chance = SmallRng::seed_from_u64(seed);
     let workload = Workload::draw(&mut chance);
