@@ -57,7 +57,9 @@ impl ActivityOracle {
         let lines = text.split(|byte| *byte == b'\n');
         let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let mut lines = lines.filter(|line| !line.is_empty());
-        let Some(header) = lines.next() else { return };
+        let Some(header) = lines.next() else {
+            return self.refuse(origin, 0, b"", ("header", "empty"));
+        };
         let columns = match columns(header) {
             Ok(columns) => columns,
             Err(about) => return self.refuse(origin, 0, header, ("header", about)),
@@ -228,6 +230,7 @@ mod tests {
             ("header", "not declared"),
             ("header", "twice"),
             ("header", "lacks"),
+            ("header", "empty"),
             ("too_long", "record_bytes_max"),
             ("malformed", "UTF-8"),
             ("malformed", "quote"),
