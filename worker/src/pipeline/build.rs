@@ -225,6 +225,7 @@ impl Builder<'_> {
             let arguments = ShipConfig {
                 incarnation: config.deploy.incarnation,
                 generation: config.deploy.at.generation,
+                restored: config.deploy.restore.epoch,
                 worker: config.worker.name.clone(),
                 output: index,
                 relation: output.relation.clone(),

@@ -45,6 +45,8 @@ pub struct ShipConfig {
     pub incarnation: Incarnation,
     /// The running generation.
     pub generation: Generation,
+    /// The epoch that the generation begins behind.
+    pub restored: Epoch,
     /// This worker.
     pub worker: WorkerId,
     /// The output.
@@ -74,6 +76,8 @@ pub struct ShipState {
     segment_schema: SchemaRef,
     gathered: Vec<RecordBatch>,
     gathered_bytes: usize,
+    /// Of the last barrier, or the one the generation begins behind.
+    passed: Epoch,
     epoch: EpochUploads,
     /// Waits for the uploads of an epoch, and reports it.
     finishing: JoinSet<()>,
@@ -112,6 +116,7 @@ impl Actor for ShipActor {
             segment_schema: segment_schema(&config.schema),
             gathered: Vec::new(),
             gathered_bytes: 0,
+            passed: config.restored,
             epoch: EpochUploads::default(),
             finishing: JoinSet::new(),
             config,
@@ -172,7 +177,7 @@ impl ShipState {
         self.gathered_bytes += batch.get_array_memory_size();
         self.gathered.push(batch);
         if self.gathered_bytes >= SEGMENT_BYTES_MAX {
-            self.close(Epoch::default());
+            self.close(self.passed.next());
             self.epoch.wait_below(UPLOADS_MAX).await?;
         }
         Ok(())
@@ -187,8 +192,9 @@ impl ShipState {
         Ok(RecordBatch::try_new(self.segment_schema.clone(), columns)?)
     }
 
-    /// Sends what is gathered on its way. A segment closed before its barrier does not know its epoch yet; its
-    /// name says 0, and the log says where it belongs.
+    /// Sends what is gathered on its way, under the name of `epoch`. A segment closed before its barrier is named
+    /// by the first epoch that it can belong to: no epoch lies between that one and its own, so whoever deletes
+    /// segments by the epoch of their names takes none that is still to be delivered (INV-8).
     fn close(&mut self, epoch: Epoch) {
         self.gathered_bytes = 0;
         let config = &self.config;
@@ -216,6 +222,7 @@ impl ShipState {
         if !self.gathered.is_empty() {
             self.close(epoch);
         }
+        self.passed = epoch;
         let uploads = std::mem::take(&mut self.epoch);
         let pipeline = self.config.pipeline.clone();
         let cache = self.config.cache.clone();

@@ -67,7 +67,8 @@ fn kind_of(key: &str) -> Option<Kind<'_>> {
         "segments" => {
             let (incarnation, rest) = rest.split_once('/')?;
             let (output, name) = rest.split_once('/')?;
-            let epoch = Epoch(number(name.split_once('-')?.0)?);
+            // No epoch has the number 0: such a name does not say when the segment may go.
+            let epoch = Epoch(number(name.split_once('-')?.0).filter(|epoch| *epoch > 0)?);
             let segment = Kind::Segment {
                 incarnation,
                 output,

@@ -52,6 +52,10 @@ fn segments_stay_until_every_sink_has_held_them_long_enough() {
     assert!(needed.may_go(&segment(LIFE, 0, 5)));
     assert!(!needed.may_go(&segment(LIFE, 0, 6)));
     assert!(
+        !needed.may_go(&segment(LIFE, 0, 0)),
+        "an epoch that none has"
+    );
+    assert!(
         !needed.may_go(&segment(LIFE, 1, 5)),
         "dead letters have their own retention"
     );
