@@ -190,6 +190,7 @@ mod tests {
             sink_markers: BTreeMap::new(),
             refused: Vec::new(),
             drained: false,
+            without_barrier: false,
         }))
     }
 

@@ -190,6 +190,9 @@ pub struct EpochEntry {
     pub refused: Vec<RefusedRows>,
     /// All sources had ended and this epoch fired what was left.
     pub drained: bool,
+    /// No barrier went with it: no task has acted on the watermarks recorded before it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_barrier: bool,
 }
 
 /// What a sink has to be told of an epoch.
@@ -280,7 +283,9 @@ impl JobProgress {
                     .map(|(split, progress)| (split.clone(), progress.clone())),
             );
         }
-        self.acted_watermarks = self.watermarks.clone();
+        if !entry.without_barrier {
+            self.acted_watermarks = self.watermarks.clone();
+        }
         for (source, watermark) in &entry.watermarks {
             let known = self.watermarks.entry(*source).or_insert(*watermark);
             *known = (*known).max(*watermark);

@@ -135,6 +135,7 @@ fn epoch(epoch: u64, parent: u64) -> EpochEntry {
         sink_markers: BTreeMap::new(),
         refused: Vec::new(),
         drained: false,
+        without_barrier: false,
     }
 }
 
@@ -166,6 +167,17 @@ fn operators_have_acted_on_the_watermarks_of_the_epoch_before() {
     progress.apply(&with_watermark(2, 20)).expect("second");
     assert_eq!(progress.acted_watermarks[&source], EventTime(10));
     assert_eq!(progress.watermarks[&source], EventTime(20));
+
+    let named = EpochEntry {
+        without_barrier: true,
+        ..epoch(3, 2)
+    };
+    progress.apply(&named).expect("third");
+    assert_eq!(
+        progress.acted_watermarks[&source],
+        EventTime(10),
+        "no barrier has told the operators"
+    );
 }
 
 #[test]

@@ -217,6 +217,7 @@ impl Collected {
             sink_markers: sink_markers.clone(),
             refused,
             drained: self.drains,
+            without_barrier: false,
         };
         let changed = !entry.splits.is_empty()
             || !entry.watermarks.is_empty()

@@ -29,9 +29,14 @@ impl Refusals {
 
     /// What the next Epoch is to name: without rows that an earlier one names, of which their sink will hear.
     pub(super) fn take(&mut self, progress: &JobProgress) -> Vec<Refusal> {
-        let mut waiting = std::mem::take(&mut self.waiting);
-        waiting.retain(|refusal| !is_named(&refusal.refused, progress));
-        waiting
+        self.drop_named(progress);
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Drops what the log names by now: said again, it would be named again once its sink holds the epoch that names it.
+    pub(super) fn drop_named(&mut self, progress: &JobProgress) {
+        self.waiting
+            .retain(|refusal| !is_named(&refusal.refused, progress));
     }
 
     /// The generation is over: what its deliverers wait for will not come.
@@ -56,6 +61,7 @@ fn is_named(refused: &RefusedRows, progress: &JobProgress) -> bool {
 impl JobState {
     pub(super) fn sink_refused(&mut self, refusal: Refusal) -> Handled {
         self.refusals.add(refusal);
+        self.refusals.drop_named(&self.progress);
         self.record_refusals()
     }
 
@@ -87,6 +93,7 @@ impl JobState {
             sink_markers: self.sink_markers.clone(),
             refused,
             drained: self.progress.drained,
+            without_barrier: true,
         };
         self.commit(entry)
     }
@@ -131,6 +138,25 @@ mod tests {
         let taken = refusals.take(&JobProgress::default());
         assert_eq!(attempts(&taken), ["b", "c"]);
         assert!(refusals.take(&JobProgress::default()).is_empty());
+    }
+
+    #[test]
+    fn what_is_said_again_while_its_epoch_is_on_its_way_is_not_named_once_that_is_delivered() {
+        let mut progress = JobProgress::default();
+        let mut refusals = Refusals::default();
+        refusals.add(refusal(0, "a", &[1]));
+        let named = refusals.take(&progress);
+        refusals.add(refusal(0, "a", &[1]));
+        progress.undelivered.push(CommittedEpoch {
+            epoch: Epoch(4),
+            parent: Epoch(3),
+            segments: Vec::new(),
+            refused: named.into_iter().map(|named| named.refused).collect(),
+            last: false,
+        });
+        refusals.drop_named(&progress);
+        progress.undelivered.clear();
+        assert!(refusals.take(&progress).is_empty());
     }
 
     #[test]

@@ -147,6 +147,7 @@ impl Endless {
             refused: Vec::new(),
             sink_markers: BTreeMap::from([(SinkIndex(0), Epoch(self.epoch - 1))]),
             drained: false,
+            without_barrier: false,
         };
         self.append(Entry::Epoch(Box::new(entry))).await;
     }

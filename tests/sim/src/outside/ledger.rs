@@ -261,6 +261,7 @@ mod tests {
             flows: BTreeMap::new(),
             sink_markers: BTreeMap::new(),
             drained: false,
+            without_barrier: false,
         }))
     }
 
