@@ -84,6 +84,7 @@ impl JobState {
     pub(super) fn epoch_recorded(&mut self, entry: EpochEntry) -> Handled {
         self.committing = false;
         self.progress.apply(&entry)?;
+        self.refusals.drop_named(&self.progress);
         self.progress.forget_delivered(self.entry.plan.sinks.len());
         self.claims.recorded(&self.progress);
         self.observe_commit(&entry);

@@ -203,6 +203,8 @@ impl JobState {
         }
         self.generation = generation_of(seq);
         self.assignment = assignment;
+        // Frames of the last generation may have come until now.
+        self.refusals.forget();
         self.barrier_count = 0;
         let workers: BTreeSet<WorkerId> = self.sessions.keys().cloned().collect();
         let reporters = workers_with_tasks(&self.assignment);

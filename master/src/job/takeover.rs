@@ -103,6 +103,7 @@ impl JobState {
         // Before it repeats its report, a worker has to know that somebody listens; the rest it obeys once.
         self.send_all(&ToWorker::Resume(self.at()))?;
         self.resume_every_sink()?;
+        self.repeat_pauses()?;
         for epoch in self.progress.undelivered.clone() {
             self.send_all(&ToWorker::EpochCommitted {
                 at: self.at(),
