@@ -117,6 +117,13 @@ fn open_barrier(
     };
     let last = foremost.passed();
     let stands_at = |held: &&Held, epoch: Epoch| held.passed() == epoch;
+    let reads_on = |held: &&Held| {
+        let barrier = held.barrier.as_ref();
+        barrier.is_none_or(|barrier| barrier.kind == BarrierKind::Checkpoint)
+    };
+    if !all_held.iter().all(reads_on) {
+        return Err(format!("epoch {last} was to be the generation's last"));
+    }
     if last <= head {
         return match all_held.iter().all(|held| stands_at(held, head)) {
             true => Ok((head, None)),
@@ -128,9 +135,6 @@ fn open_barrier(
     let Some(barrier) = &foremost.barrier else {
         return Err(format!("a pipeline began behind the log's head, {head}"));
     };
-    if barrier.kind != BarrierKind::Checkpoint {
-        return Err(format!("epoch {last} was to be the generation's last"));
-    }
     if barrier.watermarks != progress.watermarks {
         return Err(format!(
             "epoch {last} acts on other watermarks than the log's"
@@ -262,6 +266,16 @@ mod tests {
                 panic!("a rewind");
             };
             assert_eq!((found.triggered, found.open), (Epoch(6), Some(barrier(6))));
+        }
+    }
+
+    #[test]
+    fn behind_the_last_barrier_of_a_generation_nothing_goes_on_though_the_log_has_its_epoch() {
+        let lasting = lasting();
+        for kind in [BarrierKind::Stop, BarrierKind::Drain] {
+            let last = BarrierCommand { kind, ..barrier(5) };
+            let held = held(&lasting, Some(last));
+            assert!(rewinds(&verdict(&lasting, Some(&held), Some(&held))));
         }
     }
 
