@@ -26,8 +26,12 @@ impl Trail {
         }
     }
 
-    /// Reads on to the log's end: from the newest boundary if what comes next is behind it.
+    /// Reads on to the log's end: from the newest boundary at first, and if what comes next is behind it. The first
+    /// reading refuses a log with a hole, for a Fence must never go into one.
     pub async fn follow(&mut self) -> Result<(), TrailError> {
+        if self.replay.through == Seq(0) {
+            self.replay = read_history(&self.store).await?;
+        }
         while let Some(object) = log::read(&self.store, self.next()).await? {
             self.replay.take(self.next(), &object)?;
         }
@@ -35,7 +39,7 @@ impl Trail {
             .await
             .map_err(log::Error::from)?;
         let is_behind = newest.is_some_and(|boundary| boundary.seq >= self.next());
-        if is_behind || self.replay.through == Seq(0) {
+        if is_behind {
             self.replay = read_history(&self.store).await?;
         }
         Ok(())
