@@ -305,6 +305,10 @@ impl SupervisorState {
     }
 
     async fn frame(&mut self, frame: ToWorker) -> Result<(), ActorProcessingErr> {
+        if self.attached.is_none() {
+            // On its way from a master that the worker has let go of, perhaps of an older term: without effect (INV-4).
+            return Ok(());
+        }
         if let Some(pipeline) = frame.at().and_then(|at| self.running(at))
             && !pipeline.holding.heard(&frame)
         {
