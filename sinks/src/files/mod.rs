@@ -97,6 +97,7 @@ impl FilesSink {
             format: self.spec.format,
             temporary,
             tag: names::tag(&self.deliverer),
+            token: self.deliverer.token,
         };
         Ok((
             Open {

@@ -15,7 +15,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
 use indexmap::IndexMap;
-use millstream_common::ids::Epoch;
+use millstream_common::ids::{Epoch, Token};
 use millstream_common::plan::connector::FileFormat;
 
 use super::format::FormatWriter;
@@ -42,6 +42,8 @@ pub(super) struct Layout {
     pub temporary: PathBuf,
     /// Tells this sink's files from others'.
     pub tag: u32,
+    /// Of the deliverer: tells its temporary files from those of another process.
+    pub token: Token,
 }
 
 impl Layout {
@@ -209,10 +211,12 @@ impl RunFiles {
         );
         self.file_count += 1;
         let count = TEMPORARY_COUNT.fetch_add(1, Ordering::Relaxed);
+        // Processes of different containers share their ids, so these alone would let two writers into one file.
+        let (token, process) = (self.layout.token, std::process::id());
         let temporary = self
             .layout
             .temporary
-            .join(format!("{}-{count}", std::process::id()));
+            .join(format!("{token}-{process}-{count}"));
         let writer =
             FormatWriter::create(&temporary, self.file_schema.clone(), self.layout.format)?;
         let slash = if folder.is_empty() { "" } else { "/" };
@@ -292,6 +296,7 @@ mod tests {
             format,
             temporary: folder.path().to_owned(),
             tag: 1,
+            token: Token(1),
         };
         let mut files = RunFiles::new(layout, Epoch(9)).expect("columns");
         for cut in cuts.windows(2) {
@@ -332,6 +337,7 @@ mod tests {
             format: FileFormat::Csv,
             temporary: folder.path().to_owned(),
             tag: 1,
+            token: Token(1),
         };
         let mut files = RunFiles::new(layout, Epoch(9)).expect("columns");
         files.write(&batch).expect("written");
