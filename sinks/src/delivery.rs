@@ -27,6 +27,8 @@ pub struct Delivery {
     held: Option<Held>,
     /// Deliver what waits without gathering, until nothing waits.
     hurried: bool,
+    /// Up to here each epoch is a run of its own: the limit of refused rows is one of an epoch.
+    apart_up_to: Epoch,
 }
 
 #[derive(Debug)]
@@ -75,6 +77,7 @@ impl Delivery {
             pending: VecDeque::new(),
             held: None,
             hurried: false,
+            apart_up_to: Epoch::default(),
         };
         for committed in undelivered {
             delivery.committed(committed, now)?;
@@ -165,6 +168,12 @@ impl Delivery {
         self.held = None;
     }
 
+    /// The sink refuses a run: what waits now is tried epoch by epoch.
+    pub fn refused(&mut self) {
+        self.failed();
+        self.apart_up_to = self.head();
+    }
+
     /// Delivers what waits now without gathering; for a job that is being stopped.
     pub fn hurry(&mut self) {
         self.hurried = !self.pending.is_empty();
@@ -180,6 +189,9 @@ impl Delivery {
         };
         if let Some(begun) = held.begun {
             return self.finish_begun(begun);
+        }
+        if first.epoch <= self.apart_up_to {
+            return self.run_of(1);
         }
         let count = self.full_run(cadence);
         let is_full = count < self.pending.len() || count == cadence.run_epochs_max;
@@ -318,6 +330,26 @@ mod tests {
             Next::Apply(run, _) => Some((run.guard.0, run.last.0, run.row_count)),
             _ => None,
         }
+    }
+
+    #[test]
+    fn epochs_that_were_refused_together_are_tried_one_by_one() {
+        let chain = (1..=3).map(|epoch| committed(epoch - 1, epoch, 10));
+        let mut delivery = delivery(chain.collect(), 3);
+        let next = |delivery: &Delivery| range(delivery.next(AT_ONCE, Duration::ZERO));
+        delivery.fenced(held(0)).expect("in the chain");
+        assert_eq!(next(&delivery), Some((0, 3, 3)));
+        delivery.refused();
+        for (parent, epoch) in [(3, 4), (4, 5)] {
+            let later = committed(parent, epoch, 10);
+            delivery.committed(later, Duration::ZERO).expect("a chain");
+        }
+        delivery.fenced(held(0)).expect("in the chain");
+        for epoch in 1..=3 {
+            assert_eq!(next(&delivery), Some((epoch - 1, epoch, 1)));
+            delivery.applied(Epoch(epoch));
+        }
+        assert_eq!(next(&delivery), Some((3, 5, 2)));
     }
 
     #[test]

@@ -395,6 +395,7 @@ impl SinkState {
                 (TroubleState::Retrying, backoff(self.attempt, seed))
             }
             SinkError::Refused { .. } | SinkError::MarkerMismatch { .. } => {
+                self.delivery.refused();
                 (TroubleState::Suspended, SUSPENDED_RETRY)
             }
         };

@@ -55,6 +55,8 @@ pub(super) struct RunWriter<'a> {
     /// Rows seen so far; positions in the staging table.
     row_count: u64,
     has_deletes: bool,
+    /// Rows may have made way for others of their key.
+    has_displaced: bool,
     rejected: Vec<RejectedRow>,
     refused_count: u64,
 }
@@ -68,6 +70,8 @@ pub(super) struct Written {
     pub refused_count: u64,
     /// Those of them that are to be kept.
     pub rejected: Vec<RejectedRow>,
+    /// A row that is fine may have made way for a refused one of its key.
+    pub has_displaced: bool,
 }
 
 /// Why a statement over some rows did not go through.
@@ -88,6 +92,7 @@ impl<'a> RunWriter<'a> {
             plan,
             row_count: 0,
             has_deletes: false,
+            has_displaced: false,
             rejected: Vec::new(),
             refused_count: 0,
         }
@@ -117,6 +122,7 @@ impl<'a> RunWriter<'a> {
             row_count: self.row_count,
             refused_count: self.refused_count,
             rejected: self.rejected,
+            has_displaced: self.has_displaced,
         })
     }
 
@@ -145,6 +151,8 @@ impl<'a> RunWriter<'a> {
             let staged = self
                 .staged(&chunk, first)
                 .map_err(|error| self.defect(&error))?;
+            // A key may also be in an earlier chunk, and the merge takes one row of a key.
+            self.has_displaced |= first > 0 || staged.num_rows() < chunk.num_rows();
             let columns = stage_columns(&self.plan.target, staged.num_columns());
             let places = staged.column(staged.num_columns() - 1);
             let places = places.as_primitive::<Int64Type>().values();

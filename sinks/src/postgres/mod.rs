@@ -166,6 +166,11 @@ impl Open {
         };
         if !written.rejected.is_empty() {
             rejects.keep(run, &written.rejected).await?;
+            if written.has_displaced {
+                // The log names the refused rows by now, so the next try is without them and each other row counts.
+                let cause = "refused rows may have displaced others of their keys; the rest is tried without them";
+                return Err(SinkError::unavailable(what, cause));
+            }
         }
         let moved = marker::advance(client, deliverer, run).await;
         moved.map_err(failed)?;

@@ -85,6 +85,20 @@ async fn dropped_rows_are_counted_and_a_failing_sink_keeps_nothing() {
 }
 
 #[tokio::test]
+async fn a_row_that_made_way_for_a_refused_one_of_its_key_is_tried_again_without_that() {
+    let database = Database::new().await;
+    database
+        .run("CREATE TABLE t (id bigint PRIMARY KEY, name text CHECK (name <> 'bad'))")
+        .await;
+    let rows = MemoryRows::of(&[&[Change::Put(1, "fine"), Change::Put(1, "bad")]]);
+    let spec = spec(&database, "t", &["id"]);
+    let applied = deliver(spec, conformance::schema(), OnViolation::DeadLetter, &rows).await;
+    let text = applied.expect_err("the fine row is not in").to_string();
+    assert!(text.contains("displaced"), "{text}");
+    assert_eq!(database.text("SELECT count(*) FROM t").await, "0");
+}
+
+#[tokio::test]
 async fn too_many_refused_rows_suspend_the_sink() {
     let database = Database::new().await;
     database
