@@ -171,8 +171,10 @@ impl Splitter {
             record.raw.end += read;
             record.text.end += written;
             record.fields.end += ended;
-            if result == ReadRecordResult::Record {
-                return Parsed::Record;
+            match result {
+                ReadRecordResult::Record => return Parsed::Record,
+                ReadRecordResult::OutputFull => self.text.resize(2 * self.text.len(), 0),
+                _ => {}
             }
         }
         Parsed::Unfinished
@@ -195,6 +197,9 @@ impl Splitter {
             return window.len();
         }
         record.outcome = Outcome::Unclosed;
+        // The lines behind its first are read again: their text must find its room again.
+        record.text.end = record.text.start;
+        record.fields.end = record.fields.start;
         let line = memchr::memchr(b'\n', &window[record.raw.clone()]);
         match line {
             Some(length) if self.restarts_left > 0 => {
