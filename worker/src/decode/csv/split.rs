@@ -211,3 +211,24 @@ impl Splitter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_lines_behind_an_unclosed_quote_are_split_in_one_window() {
+        let row = |id: usize| format!("{id},{}\n", "n".repeat(40));
+        let rows: String = (2..100).map(row).collect();
+        let file = format!("1,\"a\n{rows}");
+        let mut splitter = Splitter::new(b',', 1 << 20);
+        let read = splitter.split(file.as_bytes(), true, 1_000);
+        assert_eq!((read, splitter.records.len()), (file.len(), 99));
+        assert_eq!(splitter.records[0].outcome, Outcome::Unclosed);
+        let last = &splitter.records[98];
+        assert_eq!(
+            splitter.text(last),
+            format!("99{}", "n".repeat(40)).as_bytes()
+        );
+    }
+}
