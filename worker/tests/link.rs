@@ -234,7 +234,7 @@ async fn pipelines_go_on_without_a_master_and_the_next_one_hears_what_the_last_m
 }
 
 #[tokio::test]
-async fn a_master_of_an_older_reign_is_let_go() {
+async fn a_master_of_an_older_reign_is_let_go_and_what_it_says_has_no_effect() {
     let folder = tempfile::tempdir().expect("folder");
     let net: NetRef = Arc::new(MemoryNet::default());
     let mut tasks = JoinSet::new();
@@ -243,13 +243,20 @@ async fn a_master_of_an_older_reign_is_let_go() {
     let worker = worker.expect("a worker");
     let (mut newest, _) = joined(&mut links).await;
     newest.say(welcome(2, &folder)).await;
-    newest.say(ToWorker::Teardown(generation(1))).await;
-    let answer = newest.next().await;
-    assert_eq!(answer, Some(ToMaster::TornDown(generation(1))));
+    newest.say(deploy(WORKER, 1, Incarnation::fresh())).await;
+    let deployed = newest.next().await;
+    assert_eq!(deployed, Some(ToMaster::Deployed(generation(1))));
+    newest.say(ToWorker::Start(generation(1))).await;
+    newest.say(barrier(1, 1)).await;
+    let snapshotted = newest.next().await;
+    assert!(matches!(snapshotted, Some(ToMaster::Snapshotted(..))));
     drop(newest);
     let (mut stale, _) = joined(&mut links).await;
     stale.say(welcome(1, &folder)).await;
+    stale.say(ToWorker::Teardown(generation(1))).await;
     assert_eq!(stale.next().await, None);
+    let (_next, hello) = joined(&mut links).await;
+    assert_eq!(hello.held.len(), 1, "what it said had no effect");
     worker.shutdown().await;
 }
 

@@ -60,3 +60,32 @@ impl Trail {
         &self.replay.jobs
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use millstream_common::log::LogObject;
+
+    use super::*;
+    use crate::testing::memory;
+
+    #[tokio::test]
+    async fn a_log_with_a_hole_is_refused_by_the_name_of_what_is_missing() {
+        let store: StoreRef = memory();
+        for seq in [1, 2, 4] {
+            let object = LogObject {
+                term: Term(1),
+                nonce: seq.to_string(),
+                entries: Vec::new(),
+            };
+            let bytes = Bytes::from(serde_json::to_vec(&object).expect("plain data"));
+            let created = store.create(&log::key(Seq(seq)), bytes).await;
+            created.expect("create");
+        }
+        let mut trail = Trail::new(Arc::clone(&store));
+        let refused = trail.follow().await.expect_err("a hole").to_string();
+        assert!(refused.contains("log/000000000003"), "{refused}");
+    }
+}
