@@ -227,6 +227,7 @@ impl FakeWorker {
         let (sender, frames) = mpsc::channel(64);
         let hello = WorkerHello {
             worker: name.into(),
+            process: name.to_owned(),
             flight_address: format!("{name}:1"),
             slots: 1,
             version: "0".to_owned(),
@@ -240,9 +241,15 @@ impl FakeWorker {
         Self {
             name: name.into(),
             frames,
-            session: session.expect("joined"),
+            session: session.expect("call").expect("joined"),
             supervisor: supervisor.clone(),
         }
+    }
+
+    /// Why its session is over, once it is.
+    pub(crate) async fn over(&mut self) -> String {
+        let over = soon(&mut self.session.over).await;
+        over.expect("the supervisor lives")
     }
 
     pub(crate) fn leave(self) {

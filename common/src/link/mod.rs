@@ -96,6 +96,8 @@ impl ToMaster {
 pub struct WorkerHello {
     /// The name it gave itself.
     pub worker: WorkerId,
+    /// Unique to this process: tells one that joins again from another of its name.
+    pub process: String,
     /// Where other workers reach its Flight server.
     pub flight_address: String,
     /// Tasks of each stage that it runs.
@@ -260,6 +262,7 @@ mod tests {
 
         let hello = ToMaster::Hello(WorkerHello {
             worker: "w1".into(),
+            process: "p1".to_owned(),
             flight_address: "w1:7080".to_owned(),
             slots: 2,
             version: "1".to_owned(),

@@ -31,6 +31,7 @@ impl TryFrom<ToMaster> for v1::WorkerFrame {
         let frame = match frame {
             ToMaster::Hello(hello) => Frame::Hello(v1::Hello {
                 worker: hello.worker.0,
+                process: hello.process,
                 flight_address: hello.flight_address,
                 slots: hello.slots,
                 version: hello.version,
@@ -101,6 +102,7 @@ impl TryFrom<v1::WorkerFrame> for ToMaster {
         Ok(match frame {
             Frame::Hello(hello) => Self::Hello(WorkerHello {
                 worker: WorkerId(hello.worker),
+                process: hello.process,
                 flight_address: hello.flight_address,
                 slots: hello.slots,
                 version: hello.version,

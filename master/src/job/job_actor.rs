@@ -20,6 +20,7 @@ use millstream_common::report::SplitStart;
 use millstream_common::time::ClockRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorActor, EnumeratorConfig, EnumeratorMessage};
@@ -43,8 +44,27 @@ pub struct WorkerHandle {
     pub flight_address: String,
     /// The pipelines that it held when it joined.
     pub held: Arc<[Held]>,
-    /// What it is sent; bounded, a full queue is a lost worker.
+    /// What it is sent; bounded (INV-9), see [`Sent::Overrun`].
     pub frames: mpsc::Sender<ToWorker>,
+}
+
+/// What became of a frame for a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It waits to be sent, or the session has ended, which its workers are told of.
+    Settled,
+    /// Too many wait already: the session has to end, for the worker would miss this one for ever.
+    Overrun,
+}
+
+impl WorkerHandle {
+    /// Hands a frame to the worker's link.
+    pub fn send(&self, frame: ToWorker) -> Sent {
+        match self.frames.try_send(frame) {
+            Ok(()) | Err(TrySendError::Closed(_)) => Sent::Settled,
+            Err(TrySendError::Full(_)) => Sent::Overrun,
+        }
+    }
 }
 
 /// The workers that have joined.

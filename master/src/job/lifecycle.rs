@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage};
-use super::job_actor::{Due, JobMessage, JobState, Phase, Recorded, Workers};
+use super::job_actor::{Due, JobMessage, JobState, Phase, Recorded, Sent, WorkerHandle, Workers};
 use super::restart::Decision;
 use crate::assign::{Candidate, assign, workers_with_tasks};
 use crate::checkpoint::coordinator::Coordinator;
@@ -97,7 +97,7 @@ impl JobState {
 
     pub(super) fn workers_changed(&mut self, workers: Workers) -> Handled {
         let known = std::mem::replace(&mut self.workers, workers);
-        self.dismiss_joined(&known);
+        self.dismiss_joined(&known)?;
         match self.phase {
             Phase::Reattaching { .. } => self.reattach(),
             Phase::Waiting => self.advance(),
@@ -344,7 +344,7 @@ impl JobState {
             (Phase::Delivering(JobEnd::Finished), StopMode::Stop) => self.end(JobEnd::Stopped),
             (Phase::Delivering(_), _) => Ok(()),
             (Phase::Reattaching { .. }, StopMode::Stop) => {
-                self.dismiss();
+                self.dismiss()?;
                 self.end(JobEnd::Stopped)
             }
             (_, StopMode::Drain) => {
@@ -421,16 +421,31 @@ impl JobState {
         matches!(self.phase, Phase::Ending | Phase::Ended(_))
     }
 
-    /// Sends `frame` to every worker of the assignment. A full queue is a lost worker: its link will end.
+    /// Sends `frame` to every worker of the assignment.
     pub(super) fn send_all(&mut self, frame: &ToWorker) -> Handled {
-        for worker in self.sessions.keys() {
-            if let Some(handle) = self.workers.get(worker)
-                && let Err(error) = handle.frames.try_send(frame.clone())
-            {
-                warn!(%worker, %error, "send frame");
-            }
+        let workers = self.sessions.keys();
+        let handles = workers.filter_map(|worker| self.workers.get_key_value(worker));
+        for (worker, handle) in handles {
+            self.send(worker, handle, frame.clone())?;
         }
         Ok(())
+    }
+
+    /// A worker that takes no frames any more is lost, once the supervisor has ended its session.
+    pub(super) fn send(
+        &self,
+        worker: &WorkerId,
+        handle: &WorkerHandle,
+        frame: ToWorker,
+    ) -> Result<Sent, ActorProcessingErr> {
+        let sent = handle.send(frame);
+        if sent == Sent::Overrun {
+            self.supervisor.cast(SupervisorMessage::Overrun {
+                worker: worker.clone(),
+                session: handle.session,
+            })?;
+        }
+        Ok(sent)
     }
 
     pub(super) fn append(&self, entry: Entry, recorded: Recorded) -> Handled {
