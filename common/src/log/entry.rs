@@ -3,10 +3,11 @@
 //! Written by the master's log actor, read by a starting master and by whoever explains a cluster's past.
 //! Stored as JSON, one object a position, several entries an object. Plain data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::SinkCommand;
 use crate::error::Failure;
 use crate::ids::{
     Epoch, Generation, Incarnation, JobName, OperatorId, OutputIndex, Seq, SinkIndex, SourceIndex,
@@ -52,6 +53,17 @@ pub enum Entry {
         incarnation: Incarnation,
         /// How it ended.
         end: JobEnd,
+    },
+    /// A person has told a sink to wait, or to go on: it does, whoever reigns and runs it, until told otherwise.
+    SinkCommanded {
+        /// The job.
+        job: JobName,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Which sink.
+        sink: SinkIndex,
+        /// What was said.
+        command: SinkCommand,
     },
     /// A job that was stopped is to go on.
     Resumed {
@@ -223,7 +235,7 @@ impl From<&EpochEntry> for CommittedEpoch {
     }
 }
 
-/// A job's position, folded from its Epoch entries in order.
+/// A job's position, folded from its entries in order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobProgress {
     /// The last committed epoch; 0 is none.
@@ -250,6 +262,9 @@ pub struct JobProgress {
     pub undelivered: Vec<CommittedEpoch>,
     /// The sources have ended and everything has fired.
     pub drained: bool,
+    /// Sinks that a person has paused.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub paused_sinks: BTreeSet<SinkIndex>,
 }
 
 /// An Epoch entry that does not follow the chain: another master's, or a defect.
@@ -309,6 +324,14 @@ impl JobProgress {
         self.undelivered.push(entry.into());
         self.drained = entry.drained;
         Ok(())
+    }
+
+    /// Folds what a person has told a sink.
+    pub fn command_sink(&mut self, sink: SinkIndex, command: SinkCommand) {
+        match command {
+            SinkCommand::Pause => self.paused_sinks.insert(sink),
+            SinkCommand::Resume => self.paused_sinks.remove(&sink),
+        };
     }
 
     /// Forgets the epochs that every one of `sink_count` sinks holds.

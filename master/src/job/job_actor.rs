@@ -94,6 +94,15 @@ pub enum Recorded {
     },
     /// An Epoch entry.
     Epoch(Box<EpochEntry>),
+    /// A SinkCommanded entry; who waits for it.
+    SinkCommanded {
+        /// Which sink.
+        sink: SinkIndex,
+        /// What was said.
+        command: SinkCommand,
+        /// The sink as it is then.
+        reply: RpcReplyPort<Result<SinkView, ControlError>>,
+    },
     /// An Ended entry.
     Ended(JobEnd),
 }
@@ -241,8 +250,6 @@ pub struct JobState {
     pub(super) barrier_count: u32,
     pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
     pub(super) refusals: Refusals,
-    /// Sinks that a person has paused.
-    pub(super) paused_sinks: BTreeSet<SinkIndex>,
     pub(super) observed: Observed,
     pub(super) log: ActorRef<LogMessage>,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
@@ -321,7 +328,6 @@ impl Actor for JobActor {
             rescale: false,
             barrier_count: 0,
             refusals: Refusals::default(),
-            paused_sinks: BTreeSet::new(),
             observed: Observed {
                 begun: config.clock.monotonic(),
                 ..Observed::default()

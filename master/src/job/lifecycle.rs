@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage};
-use super::job_actor::{Due, JobMessage, JobState, Phase, Recorded, Sent, WorkerHandle, Workers};
+use super::job_actor::{Due, JobMessage, JobState, Phase, Recorded, Workers};
 use super::restart::Decision;
 use crate::assign::{Candidate, assign, workers_with_tasks};
 use crate::checkpoint::coordinator::Coordinator;
@@ -194,6 +194,11 @@ impl JobState {
             } => self.assigned(attempt, *assignment, seq),
             Recorded::Epoch(entry) => self.epoch_recorded(*entry),
             Recorded::Ended(end) => self.ended(end),
+            Recorded::SinkCommanded {
+                sink,
+                command,
+                reply,
+            } => self.sink_commanded(sink, command, reply),
         }
     }
 
@@ -419,33 +424,6 @@ impl JobState {
 
     pub(super) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Ending | Phase::Ended(_))
-    }
-
-    /// Sends `frame` to every worker of the assignment.
-    pub(super) fn send_all(&mut self, frame: &ToWorker) -> Handled {
-        let workers = self.sessions.keys();
-        let handles = workers.filter_map(|worker| self.workers.get_key_value(worker));
-        for (worker, handle) in handles {
-            self.send(worker, handle, frame.clone())?;
-        }
-        Ok(())
-    }
-
-    /// A worker that takes no frames any more is lost, once the supervisor has ended its session.
-    pub(super) fn send(
-        &self,
-        worker: &WorkerId,
-        handle: &WorkerHandle,
-        frame: ToWorker,
-    ) -> Result<Sent, ActorProcessingErr> {
-        let sent = handle.send(frame);
-        if sent == Sent::Overrun {
-            self.supervisor.cast(SupervisorMessage::Overrun {
-                worker: worker.clone(),
-                session: handle.session,
-            })?;
-        }
-        Ok(sent)
     }
 
     pub(super) fn append(&self, entry: Entry, recorded: Recorded) -> Handled {

@@ -1,19 +1,20 @@
 //! The sinks of a job: how far behind each is, and what a person asks of them.
 //!
-//! Called by `job_actor.rs` and `view.rs`. A pause is kept here and told to every generation, so it outlives workers; it is not in
-//! the log and ends with this actor. Failure: a name that no sink has is refused with the nearest.
+//! Called by `job_actor.rs` and `view.rs`. A pause is an entry of the log and told to every generation, so it outlives workers, this
+//! actor and its master. Failure: a name that no sink has is refused with the nearest, and so is a job that has ended.
 
 use std::time::Duration;
 
 use millstream_common::control::{ControlError, SinkCommand, SinkView};
 use millstream_common::ids::{Epoch, SinkIndex};
 use millstream_common::link::ToWorker;
+use millstream_common::log::Entry;
 use millstream_common::log::entry::CommittedEpoch;
 use millstream_common::plan::{SinkPlan, SinkSpec};
 use ractor::RpcReplyPort;
 use tracing::info;
 
-use super::job_actor::JobState;
+use super::job_actor::{JobState, Recorded};
 use super::lifecycle::Handled;
 
 impl JobState {
@@ -69,7 +70,7 @@ impl JobState {
             lag_rows,
             lag_bytes,
             lag_age_ms: waiting.first().map(|first| self.age_ms(first.epoch)),
-            paused: self.paused_sinks.contains(&index),
+            paused: self.progress.paused_sinks.contains(&index),
             rows_delivered: delivered.unwrap_or_default(),
             rows_refused: self
                 .progress
@@ -108,30 +109,59 @@ impl JobState {
             let names: Vec<String> = sinks.iter().map(|sink| sink.name.clone()).collect();
             return self.answer(reply, |state| Err(unknown(state, name, &names)));
         };
+        if self.is_over() {
+            return self.answer(reply, |state| {
+                Err(ControlError::NotRunning {
+                    name: state.entry.job.to_string(),
+                    state: state.view().state.to_string(),
+                })
+            });
+        }
         let sink = SinkIndex(index as u32);
-        match command {
-            SinkCommand::Pause => self.paused_sinks.insert(sink),
-            SinkCommand::Resume => self.paused_sinks.remove(&sink),
+        let entry = Entry::SinkCommanded {
+            job: self.entry.job.clone(),
+            incarnation: self.entry.incarnation,
+            sink,
+            command,
         };
-        info!(job = %self.entry.job, sink = name, ?command, "command sink");
-        self.send_all(&ToWorker::CommandSink(self.at(), sink, command))?;
-        self.answer(reply, |state| {
-            Ok(state.sink_view(sink, &state.entry.plan.sinks[index]))
-        })
+        let recorded = Recorded::SinkCommanded {
+            sink,
+            command,
+            reply,
+        };
+        self.append(entry, recorded)
     }
 
-    /// Of the pauses under an earlier master this one knows nothing: what it shows must be true.
-    pub(super) fn resume_every_sink(&mut self) -> Handled {
+    /// It is in the log: from here on it holds, and the person may know.
+    pub(super) fn sink_commanded(
+        &mut self,
+        sink: SinkIndex,
+        command: SinkCommand,
+        reply: RpcReplyPort<Result<SinkView, ControlError>>,
+    ) -> Handled {
+        self.progress.command_sink(sink, command);
+        let plan = self.entry.plan.sinks[sink.index()].clone();
+        info!(job = %self.entry.job, sink = plan.name, ?command, "command sink");
+        self.send_all(&ToWorker::CommandSink(self.at(), sink, command))?;
+        self.answer(reply, |state| Ok(state.sink_view(sink, &plan)))
+    }
+
+    /// The last master may have recorded what it did not come to tell.
+    pub(super) fn repeat_commands(&mut self) -> Handled {
         for sink in 0..self.entry.plan.sinks.len() {
             let sink = SinkIndex(sink as u32);
-            self.send_all(&ToWorker::CommandSink(self.at(), sink, SinkCommand::Resume))?;
+            let command = match self.progress.paused_sinks.contains(&sink) {
+                true => SinkCommand::Pause,
+                false => SinkCommand::Resume,
+            };
+            self.send_all(&ToWorker::CommandSink(self.at(), sink, command))?;
         }
         Ok(())
     }
 
     /// A new generation knows nothing of pauses.
     pub(super) fn repeat_pauses(&mut self) -> Handled {
-        for sink in self.paused_sinks.clone() {
+        for sink in self.progress.paused_sinks.clone() {
             self.send_all(&ToWorker::CommandSink(self.at(), sink, SinkCommand::Pause))?;
         }
         Ok(())

@@ -102,8 +102,7 @@ impl JobState {
         self.phase = Phase::Running;
         // Before it repeats its report, a worker has to know that somebody listens; the rest it obeys once.
         self.send_all(&ToWorker::Resume(self.at()))?;
-        self.resume_every_sink()?;
-        self.repeat_pauses()?;
+        self.repeat_commands()?;
         self.repeat_commits()?;
         match open {
             Some(barrier) => self.send_all(&ToWorker::Barrier(self.at(), barrier)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use millstream_common::control::{JobState, JobView, StopMode, Stopped};
 use millstream_common::ids::{Epoch, Generation, Incarnation, JobName};
 use millstream_common::link::{BarrierCommand, BarrierKind, Held, JobGeneration, ToWorker};
-use millstream_common::log::entry::{CommittedEpoch, EpochEntry, JobEntry, JobProgress};
+use millstream_common::log::entry::{EpochEntry, JobEntry, JobProgress};
 use millstream_common::log::{self, Entry};
 use millstream_common::plan::JobPlan;
 use millstream_common::store::StoreRef;
@@ -22,7 +22,7 @@ use crate::testing::{
     Answers, ENDLESS, FakeWorker, MemoryStore, memory, plan, soon, supervise, supervise_begun,
 };
 
-fn job(name: &str, plan: JobPlan) -> JobEntry {
+pub(super) fn job(name: &str, plan: JobPlan) -> JobEntry {
     JobEntry {
         job: name.into(),
         incarnation: Incarnation::fresh(),
@@ -32,7 +32,10 @@ fn job(name: &str, plan: JobPlan) -> JobEntry {
     }
 }
 
-async fn find(supervisor: &ActorRef<SupervisorMessage>, name: &str) -> ActorRef<JobMessage> {
+pub(super) async fn find(
+    supervisor: &ActorRef<SupervisorMessage>,
+    name: &str,
+) -> ActorRef<JobMessage> {
     let name = JobName::from(name);
     let found = call!(supervisor, |reply| SupervisorMessage::FindJob(
         name.clone(),
@@ -62,7 +65,7 @@ async fn epochs(store: &Arc<MemoryStore>) -> Vec<EpochEntry> {
 }
 
 /// Stops the job; the answer comes when it has ended.
-fn stop(job: &ActorRef<JobMessage>) -> impl Future<Output = Stopped> + use<> {
+pub(super) fn stop(job: &ActorRef<JobMessage>) -> impl Future<Output = Stopped> + use<> {
     let job = job.clone();
     async move {
         let mode = StopMode::Stop;
@@ -273,7 +276,7 @@ async fn an_epoch_does_not_wait_for_workers_that_have_no_task() {
 }
 
 /// A job that alpha and beta ran as generation 7 up to epoch 5, under a master that is lost.
-fn begun() -> ReplayedJob {
+pub(super) fn begun() -> ReplayedJob {
     let entry = job("clicks", plan(ENDLESS));
     let workers = ["alpha", "beta"].map(|worker| crate::assign::Candidate {
         worker: worker.into(),
@@ -293,7 +296,7 @@ fn begun() -> ReplayedJob {
 }
 
 /// What a worker holds of it that has passed the barrier of `epoch`.
-fn held(job: &ReplayedJob, generation: u64, epoch: u64) -> Vec<Held> {
+pub(super) fn held(job: &ReplayedJob, generation: u64, epoch: u64) -> Vec<Held> {
     vec![Held {
         at: JobGeneration {
             job: job.entry.job.clone(),
@@ -311,7 +314,7 @@ fn held(job: &ReplayedJob, generation: u64, epoch: u64) -> Vec<Held> {
     }]
 }
 
-fn is<T: PartialEq>(expected: T) -> impl Fn(T) -> Option<()> {
+pub(super) fn is<T: PartialEq>(expected: T) -> impl Fn(T) -> Option<()> {
     move |found| (found == expected).then_some(())
 }
 
@@ -372,72 +375,4 @@ async fn a_job_is_rewound_where_a_worker_does_not_come_back_in_time_and_late_one
     let at = held(&job, 7, 5)[0].at.clone();
     let mut beta = FakeWorker::join_holding(&supervisor, "beta", held(&job, 7, 5)).await;
     beta.frame(is(ToWorker::Teardown(at))).await;
-}
-
-/// As [`begun`], with a sink that has been down for `count` epochs, of which beta's pipeline knows all and alpha's the first few.
-fn begun_with_a_backlog(count: u64) -> ReplayedJob {
-    let mut job = begun();
-    job.progress.epoch = Epoch(count);
-    let undelivered = (1..=count).map(|epoch| CommittedEpoch {
-        epoch: Epoch(epoch),
-        parent: Epoch(epoch - 1),
-        segments: Vec::new(),
-        refused: Vec::new(),
-        last: false,
-    });
-    job.progress.undelivered = undelivered.collect();
-    job
-}
-
-/// What a worker holds of it that knows the epochs up to `committed`.
-fn held_up_to(job: &ReplayedJob, committed: u64) -> Vec<Held> {
-    let mut held = held(job, 7, job.progress.epoch.0);
-    held[0].committed = Epoch(committed);
-    held
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_new_master_says_again_only_the_commits_that_a_worker_may_not_have_heard() {
-    let job = begun_with_a_backlog(9_000);
-    let supervisor = supervise_begun(&memory(), vec![job.clone()]).await;
-    let mut alpha = FakeWorker::join_holding(&supervisor, "alpha", held_up_to(&job, 8_998)).await;
-    let mut beta = FakeWorker::join_holding(&supervisor, "beta", held_up_to(&job, 9_000)).await;
-    for epoch in [8_999, 9_000] {
-        let committed = alpha.committed().await;
-        assert_eq!(committed, (Generation(7), Epoch(epoch)));
-    }
-    for worker in [&mut alpha, &mut beta] {
-        let next = worker
-            .frame(|frame| match frame {
-                ToWorker::EpochCommitted { .. } => panic!("{frame:?}"),
-                ToWorker::Barrier(_, barrier) => Some(barrier.epoch),
-                _ => None,
-            })
-            .await;
-        assert_eq!(next, Epoch(9_001));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_session_of_a_worker_that_takes_no_frames_ends_with_the_reason_and_its_jobs_go_on() {
-    let job = begun_with_a_backlog(9_000);
-    let supervisor = supervise_begun(&memory(), vec![job.clone()]).await;
-    let mut alpha = FakeWorker::join_holding(&supervisor, "alpha", held_up_to(&job, 1)).await;
-    let mut beta = FakeWorker::join_holding(&supervisor, "beta", held_up_to(&job, 9_000)).await;
-    let reason = alpha.over().await;
-    assert!(reason.contains("does not take its frames"), "{reason}");
-    let deploy = beta.deployed().await;
-    assert!(deploy.at.generation != Generation(7));
-    assert_eq!(deploy.restore.epoch, Epoch(9_000));
-}
-
-#[tokio::test(start_paused = true)]
-async fn pipelines_of_a_job_whose_actor_has_failed_end_though_no_generation_follows() {
-    let store = memory();
-    let supervisor = supervise(&store, vec![job("clicks", plan(ENDLESS))]).await;
-    let mut worker = FakeWorker::join(&supervisor, "alpha").await;
-    worker.deployed().await;
-    let (at, _) = worker.barrier().await;
-    find(&supervisor, "clicks").await.kill();
-    worker.frame(is(ToWorker::Teardown(at))).await;
 }

@@ -107,6 +107,9 @@ impl Ledger {
                     self.failures.push(failure.to_string());
                 }
             }
+            Entry::SinkCommanded { sink, command, .. } => {
+                event!("log {seq}: sink {sink} told to {command:?}")
+            }
             Entry::Resumed { job, .. } => event!("log {seq}: resumed {job}"),
         }
     }
