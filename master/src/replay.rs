@@ -116,6 +116,15 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
                 job.assignment = None;
             }
         }
+        Entry::Backlog {
+            job,
+            incarnation,
+            part,
+        } => {
+            if let Some(job) = living(jobs, job, *incarnation) {
+                job.progress.fold(part);
+            }
+        }
         Entry::SinkCommanded {
             job,
             incarnation,

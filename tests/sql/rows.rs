@@ -84,6 +84,7 @@ pub(crate) async fn read(store: &StoreRef, name: &str) -> anyhow::Result<Rows> {
             Entry::Fence { .. }
             | Entry::Assign(_)
             | Entry::SinkCommanded { .. }
+            | Entry::Backlog { .. }
             | Entry::Ended { .. }
             | Entry::Resumed { .. } => {}
         }

@@ -332,6 +332,7 @@ impl SupervisorState {
             ToWorker::AssignSplits(at, splits) => {
                 self.forward(&at, PipelineMessage::AssignSplits(splits))
             }
+            ToWorker::Backlog(at, parts) => self.forward(&at, PipelineMessage::Backlog(parts)),
             ToWorker::Resume(at) => self.resume(&at),
             ToWorker::CommandSink(at, sink, command) => {
                 self.forward(&at, PipelineMessage::CommandSink(sink, command));

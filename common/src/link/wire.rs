@@ -162,6 +162,11 @@ impl TryFrom<ToWorker> for v1::MasterFrame {
                 epoch: json(&epoch)?,
                 positions: json(&positions)?,
             }),
+            ToWorker::Backlog(at, parts) => Frame::Backlog(v1::Backlog {
+                job: at.job.0,
+                generation: at.generation.0,
+                parts: json(&parts)?,
+            }),
             ToWorker::AssignSplits(at, splits) => Frame::AssignSplits(v1::AssignSplits {
                 job: at.job.0,
                 generation: at.generation.0,
@@ -267,6 +272,9 @@ impl TryFrom<v1::MasterFrame> for ToWorker {
                 epoch: parse(&frame.epoch)?,
                 positions: parse(&frame.positions)?,
             },
+            Frame::Backlog(frame) => {
+                Self::Backlog(at(frame.job, frame.generation), parse(&frame.parts)?)
+            }
             Frame::AssignSplits(frame) => {
                 Self::AssignSplits(at(frame.job, frame.generation), parse(&frame.splits)?)
             }

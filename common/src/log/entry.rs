@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::backlog::BacklogPart;
 use crate::control::SinkCommand;
 use crate::error::Failure;
 use crate::ids::{
@@ -45,6 +46,15 @@ pub enum Entry {
     Assign(Box<AssignEntry>),
     /// The commit of an epoch: before it nothing happened, after it everything will.
     Epoch(Box<EpochEntry>),
+    /// Epochs that some sink lacks are in an object of their own from now on.
+    Backlog {
+        /// The job.
+        job: JobName,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// The object.
+        part: Box<BacklogPart>,
+    },
     /// A job came to its end.
     Ended {
         /// The job.
@@ -258,8 +268,14 @@ pub struct JobProgress {
     pub refused: BTreeMap<SinkIndex, u64>,
     /// The last known markers.
     pub sink_markers: BTreeMap<SinkIndex, Epoch>,
-    /// Epochs that some sink may still need, in order.
+    /// Epochs that some sink may still need and that are older than [`Self::undelivered`], in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backlog: Vec<BacklogPart>,
+    /// The newest epochs that some sink may still need, in order.
     pub undelivered: Vec<CommittedEpoch>,
+    /// Rows that epochs of the backlog name as refused, while their sinks may not hold them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<RefusedRows>,
     /// The sources have ended and everything has fired.
     pub drained: bool,
     /// Sinks that a person has paused.
@@ -343,8 +359,46 @@ impl JobProgress {
                 .unwrap_or_default()
         };
         let delivered = (0..sink_count).map(marker).min().unwrap_or(self.epoch);
+        self.backlog.retain(|part| part.last > delivered);
+        self.left_out
+            .retain(|refused| refused.is_needed_behind(marker(refused.sink.index())));
         self.undelivered
             .retain(|committed| committed.epoch > delivered);
+    }
+
+    /// The epochs of `part` are in storage: they are forgotten here, but for the rows that they name as refused.
+    pub fn fold(&mut self, part: &BacklogPart) {
+        let count = self
+            .undelivered
+            .partition_point(|committed| committed.epoch <= part.last);
+        if count == 0 {
+            // Every sink holds them by now.
+            return;
+        }
+        if self
+            .backlog
+            .last()
+            .is_some_and(|last| last.last < part.parent)
+        {
+            // Who wrote the part had heard of markers that are not in the log: what lay before it is delivered.
+            self.backlog.clear();
+        }
+        for committed in self.undelivered.drain(..count) {
+            let markers = &self.sink_markers;
+            let needed = committed.refused.into_iter().filter(|refused| {
+                let marker = markers.get(&refused.sink).copied();
+                refused.is_needed_behind(marker.unwrap_or_default())
+            });
+            self.left_out.extend(needed);
+        }
+        self.backlog.push(part.clone());
+    }
+
+    /// Every sink holds this epoch and all before it.
+    pub fn delivered(&self) -> Epoch {
+        let oldest = self.backlog.first().map(|part| part.parent);
+        let oldest = oldest.or(self.undelivered.first().map(|missing| missing.parent));
+        oldest.unwrap_or(self.epoch)
     }
 }
 

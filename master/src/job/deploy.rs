@@ -45,6 +45,8 @@ impl JobState {
                 splits: claims::with_readers(starts, &self.assignment),
                 acted_watermarks: self.progress.acted_watermarks.clone(),
                 parts: self.progress.parts.clone(),
+                backlog: self.progress.backlog.clone(),
+                left_out: self.progress.left_out.clone(),
                 undelivered: self.progress.undelivered.clone(),
             },
             flight_addresses: addresses

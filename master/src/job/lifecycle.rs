@@ -193,6 +193,7 @@ impl JobState {
                 assignment,
             } => self.assigned(attempt, *assignment, seq),
             Recorded::Epoch(entry) => self.epoch_recorded(*entry),
+            Recorded::Backlog(part) => self.put_away_recorded(*part),
             Recorded::Ended(end) => self.ended(end),
             Recorded::SinkCommanded {
                 sink,

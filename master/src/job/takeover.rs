@@ -104,6 +104,10 @@ impl JobState {
         self.send_all(&ToWorker::Resume(self.at()))?;
         self.repeat_commands()?;
         self.repeat_commits()?;
+        let backlog = self.progress.backlog.clone();
+        if !backlog.is_empty() {
+            self.send_all(&ToWorker::Backlog(self.at(), backlog))?;
+        }
         match open {
             Some(barrier) => self.send_all(&ToWorker::Barrier(self.at(), barrier)),
             None => {

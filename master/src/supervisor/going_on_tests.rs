@@ -4,6 +4,7 @@
 use millstream_common::control::{ControlError, SinkCommand, SinkView};
 use millstream_common::ids::{Epoch, Generation};
 use millstream_common::link::{Held, ToWorker};
+use millstream_common::log::backlog;
 use millstream_common::log::entry::CommittedEpoch;
 use millstream_common::store::StoreRef;
 use ractor::{ActorRef, call};
@@ -81,6 +82,37 @@ async fn pipelines_of_a_job_whose_actor_has_failed_end_though_no_generation_foll
     let (at, _) = worker.barrier().await;
     find(&supervisor, "clicks").await.kill();
     worker.frame(is(ToWorker::Teardown(at))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn epochs_that_a_sink_lacks_for_long_are_put_away_and_a_deploy_stays_small() {
+    let store = memory();
+    let job = begun_with_a_backlog(9_000);
+    let supervisor = supervise_begun(&store, vec![job.clone()]).await;
+    let mut alpha = FakeWorker::join_holding(&supervisor, "alpha", held_up_to(&job, 9_000)).await;
+    let mut beta = FakeWorker::join_holding(&supervisor, "beta", held_up_to(&job, 9_000)).await;
+    for worker in [&mut alpha, &mut beta] {
+        let (at, barrier) = worker.barrier().await;
+        worker.report(&at, barrier.epoch, 1);
+    }
+    let parts = beta
+        .frame(|frame| match frame {
+            ToWorker::Backlog(_, parts) => Some(parts),
+            _ => None,
+        })
+        .await;
+    alpha.leave();
+    let restore = beta.deployed().await.restore;
+    assert_eq!(restore.backlog, parts);
+    assert_eq!((parts.len(), parts[0].parent), (1, Epoch(0)));
+    assert_eq!(restore.undelivered[0].parent, parts[0].last);
+    assert_eq!(restore.undelivered.len(), 9_001 - 4_096);
+    let store: StoreRef = store;
+    let put_away = backlog::load(&store, &parts[0]).await.expect("load");
+    assert_eq!(put_away, job.progress.undelivered[..4_096]);
+    let clicks = find(&supervisor, "clicks").await;
+    let view = call!(clicks, JobMessage::View).expect("view");
+    assert_eq!(view.sinks[0].lag_epochs, 9_001);
 }
 
 /// Tells the only sink of `clicks` something.

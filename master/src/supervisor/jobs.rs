@@ -97,6 +97,7 @@ impl SupervisorState {
             entry: job.entry,
             progress: job.progress,
             end: job.end,
+            store: self.store.clone(),
             log: self.log.clone(),
             supervisor: self.myself.clone(),
             workers: self.registry.workers(),

@@ -110,6 +110,7 @@ impl Ledger {
             Entry::SinkCommanded { sink, command, .. } => {
                 event!("log {seq}: sink {sink} told to {command:?}")
             }
+            Entry::Backlog { part, .. } => event!("log {seq}: backlog up to {}", part.last),
             Entry::Resumed { job, .. } => event!("log {seq}: resumed {job}"),
         }
     }
