@@ -10,8 +10,8 @@ use std::ops::ControlFlow;
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    Cte, Distinct, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, TableFactor, Value, Visit,
-    Visitor, With,
+    Cte, Distinct, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, TableFactor, Value,
+    Visit, Visitor, With,
 };
 
 use super::catalog::Catalog;
@@ -205,11 +205,13 @@ impl Search<'_> {
             return;
         };
         // Names that GROUP BY takes from the list stay in it; numbers mean places in it.
-        let is_named = |item: &SelectItem| match item {
+        let is_named = |item: &SelectItem| {
+            match item {
             SelectItem::ExprWithAlias { alias, .. } => groups.iter().any(|group| {
                 matches!(group, Expr::Identifier(ident) if Name::fold(ident).text == Name::fold(alias).text)
             }),
             _ => false,
+        }
         };
         if groups.is_empty() || groups.iter().any(|group| matches!(group, Expr::Value(_))) {
             return;

@@ -331,8 +331,7 @@ impl Planner<'_> {
         }
         let (sources, sinks) = (take(&mut self.sources), take(&mut self.sinks));
         let plan = stages::finish(settings, sources, take(&mut self.graph), sinks);
-        let plan =
-            plan.map_err(|error| vec![Problem::at(Place::default(), error.to_string())])?;
+        let plan = plan.map_err(|error| vec![Problem::at(Place::default(), error.to_string())])?;
         let mut warnings = take(&mut self.warnings);
         warnings.extend(intervals::shared(&plan, &self.sink_places));
         warnings.sort_by_key(Problem::place);

@@ -10,13 +10,13 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::catalog::{Catalog, Relation};
-use super::{faults, rules};
 use super::graph::Graph;
 use super::lower::{LowerError, Lowering};
 use super::parse::{Name, ViewStatement};
 use super::problem::{Place, Problem};
 use super::session::{BROKEN, Session};
 use super::sql_error::problem_of;
+use super::{faults, rules};
 
 /// The relation of a view, or what is wrong with it.
 pub(super) fn read(

@@ -29,7 +29,10 @@ fn view_refused(query: &str, messages: &[&str]) {
     let sink = SINK.replace(" v ", " «v» ");
     let mut messages = messages.to_vec();
     messages.push("sink s is skipped: it reads v, which has errors");
-    all_refused(&format!("{CLICKS}CREATE VIEW v AS {query};{sink}"), &messages);
+    all_refused(
+        &format!("{CLICKS}CREATE VIEW v AS {query};{sink}"),
+        &messages,
+    );
 }
 
 #[test]
