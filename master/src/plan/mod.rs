@@ -113,6 +113,7 @@ pub fn draft_job(sql: &str, lookup: &dyn Lookup) -> DraftedJob {
         let _ = planner
             .catalog
             .insert(&name.text, name.place, Entry::Broken);
+        planner.add_broken_letters(&name.text);
     }
     let planned = planner.plan(parsed.statements);
     DraftedJob {
@@ -183,6 +184,9 @@ impl Planner<'_> {
             Some(relation) => Entry::Known(self.source_relation(&name.text, relation)),
             None => Entry::Broken,
         };
+        if matches!(entry, Entry::Broken) {
+            self.add_broken_letters(&name.text);
+        }
         if let Err(problem) = self.catalog.insert(&name.text, name.place, entry) {
             self.problems.push(problem);
         }
@@ -248,6 +252,9 @@ impl Planner<'_> {
             }
         };
         let name = &statement.name;
+        if matches!(entry, Entry::Broken) {
+            self.add_broken_letters(&name.text);
+        }
         if let Err(problem) = self.catalog.insert(&name.text, name.place, entry) {
             self.problems.push(problem);
         }

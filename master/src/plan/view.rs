@@ -77,10 +77,11 @@ fn with_unknown_names(
 
 /// That a statement was not looked at, as what it reads has errors.
 pub(super) fn skipped(kind: &str, name: &str, broken: &str, place: Place) -> Problem {
-    Problem::at(
-        place,
-        format!("{kind} {name} is skipped: it reads {broken}, which has errors"),
-    )
+    let why = match broken.strip_suffix(".dead_letters") {
+        Some(owner) => format!("{broken}, and {owner} has errors"),
+        None => format!("{broken}, which has errors"),
+    };
+    Problem::at(place, format!("{kind} {name} is skipped: it reads {why}"))
 }
 
 /// The names in FROM, anywhere in the query; names of common table expressions are among them.

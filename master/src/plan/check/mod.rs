@@ -92,6 +92,8 @@ pub struct ProbeError {
     pub what: String,
     /// What the other side says.
     pub cause: String,
+    /// The cause says what to do already.
+    pub is_advised: bool,
 }
 
 /// What the sound statements of a job name outside.
@@ -217,6 +219,9 @@ async fn check_table(
 /// Nothing could be asked: which option to look at, and what to do.
 fn unasked(error: &ProbeError, option: &str, places: &StatementPlaces) -> Problem {
     let problem = Problem::at(places.option(option), error.to_string());
+    if error.is_advised {
+        return problem;
+    }
     match error.kind {
         Kind::External => problem.hint(format!(
             "start it, or correct {option} or the variable in it"

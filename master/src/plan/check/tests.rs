@@ -228,15 +228,25 @@ async fn hosts_that_do_not_answer_and_logins_that_fail_are_told_apart() {
             kind: Kind::External,
             what: "list topics of localhost:9092".to_owned(),
             cause: "connection refused".to_owned(),
+            is_advised: false,
         }),
         table: Err(ProbeError {
             kind: Kind::User,
             what: "log in to localhost:5432 as me".to_owned(),
             cause: "password authentication failed".to_owned(),
+            is_advised: false,
         }),
         ..Fake::default()
     };
     let problems = check(SQL, &fake).await;
+    let advised = Fake {
+        topics: fake.topics.clone().map_err(|error| ProbeError {
+            is_advised: true,
+            ..error
+        }),
+        ..Fake::default()
+    };
+    assert_eq!(check(SQL, &advised).await[0].hint, None, "not told twice");
     let shown: Vec<(&str, &str)> = problems
         .iter()
         .map(|problem| {
@@ -315,6 +325,7 @@ async fn what_sound_statements_name_is_asked_for_where_others_are_wrong() {
             kind: Kind::External,
             what: "connect to postgres at db:5432".to_owned(),
             cause: "connection refused".to_owned(),
+            is_advised: false,
         }),
         ..Fake::default()
     };

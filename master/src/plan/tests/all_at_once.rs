@@ -146,3 +146,19 @@ fn a_statement_that_cannot_be_read_does_not_take_the_next_along() {
         ],
     );
 }
+
+#[test]
+fn dead_letters_of_what_is_broken_are_not_unknown() {
+    all_refused(
+        "CREATE SOURCE a (id «TXT») WITH (connector = 'kafka', brokers = 'b', topic = 't');\n\
+         CREATE VIEW v AS SELECT FROM«;»\n\
+         CREATE SINK s FROM «a.dead_letters» WITH (connector = 'blackhole');\n\
+         CREATE SINK t FROM «v.dead_letters» WITH (connector = 'blackhole');",
+        &[
+            "unknown type TXT",
+            "expected identifier, found ;",
+            "sink s is skipped: it reads a.dead_letters, and a has errors",
+            "sink t is skipped: it reads v.dead_letters, and v has errors",
+        ],
+    );
+}
