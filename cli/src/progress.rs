@@ -151,6 +151,7 @@ mod tests {
             storage: None,
             stages: Vec::new(),
             rows_unaccounted: 0,
+            rows_reread: 0,
         }
     }
 

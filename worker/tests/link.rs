@@ -35,6 +35,7 @@ use millstream_proto::v1;
 use millstream_proto::v1::worker_link_server::{WorkerLink, WorkerLinkServer};
 use millstream_worker::config::OpenStore;
 use millstream_worker::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
+use millstream_worker::leaving::Left;
 use millstream_worker::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 use millstream_worker::{RealConnectors, RealStores, Worker, WorkerConfig};
 use ractor::{Actor, ActorRef, call};
@@ -175,7 +176,7 @@ async fn a_worker_that_cannot_open_the_storage_is_no_member_and_joins_anew() {
     second.say(welcome(1, &folder)).await;
     second.say(ToWorker::Teardown(generation(1))).await;
     let answer = second.next().await;
-    assert_eq!(answer, Some(ToMaster::TornDown(generation(1))));
+    assert_eq!(answer, Some(ToMaster::TornDown(generation(1), 0)));
     worker.shutdown().await;
 }
 
@@ -257,6 +258,62 @@ async fn a_master_of_an_older_reign_is_let_go_and_what_it_says_has_no_effect() {
     assert_eq!(stale.next().await, None);
     let (_next, hello) = joined(&mut links).await;
     assert_eq!(hello.held.len(), 1, "what it said had no effect");
+    worker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_end_works_on_until_nothing_counts_on_it() {
+    let folder = tempfile::tempdir().expect("folder");
+    let net: NetRef = Arc::new(MemoryNet::default());
+    let mut tasks = JoinSet::new();
+    let (address, mut links) = serve_master(&net, &mut tasks).await;
+    let worker = Worker::start(config(WORKER, net, address, Arc::new(real_stores()))).await;
+    let worker = worker.expect("a worker");
+    let (mut first, hello) = joined(&mut links).await;
+    assert!(!hello.is_leaving);
+    first.say(welcome(1, &folder)).await;
+    first.say(deploy(WORKER, 1, Incarnation::fresh())).await;
+    first.say(ToWorker::Start(generation(1))).await;
+    let deployed = first.next().await;
+    assert_eq!(deployed, Some(ToMaster::Deployed(generation(1))));
+    let (left, ()) = tokio::join!(worker.leave(PATIENCE), async {
+        assert_eq!(first.next().await, Some(ToMaster::Leaving));
+        first.say(barrier(1, 1)).await;
+        let snapshotted = first.next().await;
+        assert!(matches!(snapshotted, Some(ToMaster::Snapshotted(..))));
+        drop(first);
+        // Another master learns it from Hello, and from the frame if Hello was said before.
+        let (mut second, hello) = joined(&mut links).await;
+        assert!(hello.is_leaving && hello.held.len() == 1, "{hello:?}");
+        second.say(welcome(2, &folder)).await;
+        assert_eq!(second.next().await, Some(ToMaster::Leaving));
+        second.say(ToWorker::Teardown(generation(1))).await;
+        let torn_down = second.next().await;
+        assert_eq!(torn_down, Some(ToMaster::TornDown(generation(1), 0)));
+        second.say(ToWorker::Released { is_last: false }).await;
+    });
+    assert_eq!(left, Left::Released { is_last: false });
+    worker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_drained_worker_remembers_it_and_one_that_has_nothing_needs_no_master_to_end() {
+    let folder = tempfile::tempdir().expect("folder");
+    let net: NetRef = Arc::new(MemoryNet::default());
+    let mut tasks = JoinSet::new();
+    let (address, mut links) = serve_master(&net, &mut tasks).await;
+    let worker = Worker::start(config(WORKER, net, address, Arc::new(real_stores()))).await;
+    let worker = worker.expect("a worker");
+    let (mut first, _) = joined(&mut links).await;
+    first.say(welcome(1, &folder)).await;
+    first.say(ToWorker::Drain).await;
+    first.say(ToWorker::Teardown(generation(1))).await;
+    let heard = first.next().await;
+    assert_eq!(heard, Some(ToMaster::TornDown(generation(1), 0)));
+    drop(first);
+    let (_second, hello) = joined(&mut links).await;
+    assert!(hello.is_leaving);
+    assert_eq!(worker.leave(PATIENCE).await, Left::Idle);
     worker.shutdown().await;
 }
 

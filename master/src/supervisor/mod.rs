@@ -4,6 +4,8 @@
 //! knows who has joined.
 
 pub mod jobs;
+#[cfg(test)]
+mod rescale_tests;
 pub mod submission;
 pub mod submit;
 pub mod supervisor_actor;
