@@ -1,6 +1,7 @@
 //! Workers that join and leave as planned, with workers that a test speaks for: what they run moves behind an epoch, and nothing is rewound.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use millstream_common::control::{ControlError, JobState, JobView, WorkerState};
 use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, WorkerId};
@@ -8,13 +9,17 @@ use millstream_common::link::{
     BarrierCommand, BarrierKind, Deploy, Held, JobGeneration, ToMaster, ToWorker, WorkerHello,
 };
 use millstream_common::log::entry::{JobEntry, JobProgress};
+use millstream_common::log::{self, Entry};
+use millstream_common::store::StoreRef;
 use ractor::{ActorRef, call};
 
 use super::submission::Submission;
 use super::supervisor_actor::*;
 use crate::job::job_actor::JobMessage;
 use crate::replay::ReplayedJob;
-use crate::testing::{ENDLESS, FakeWorker, memory, plan, soon, supervise, supervise_begun};
+use crate::testing::{
+    ENDLESS, FakeWorker, MemoryStore, memory, plan, soon, supervise, supervise_begun,
+};
 
 fn job(sql: &str) -> JobEntry {
     JobEntry {
@@ -44,6 +49,15 @@ async fn state_of(supervisor: &ActorRef<SupervisorMessage>, worker: &str) -> Wor
     let workers = call!(supervisor, SupervisorMessage::AllWorkers).expect("call");
     let known = workers.into_iter().find(|known| known.worker.0 == worker);
     known.expect("it is there").state
+}
+
+async fn assignment_count(store: &Arc<MemoryStore>) -> usize {
+    let store: StoreRef = store.clone();
+    let objects = log::read_all(&store).await.expect("read");
+    let entries = objects.iter().flat_map(|(_, object)| &object.entries);
+    entries
+        .filter(|entry| matches!(entry, Entry::Assign(_)))
+        .count()
 }
 
 /// All pass barriers, each with a row, up to one that ends the generation.
@@ -133,16 +147,18 @@ async fn the_last_worker_leaves_the_job_at_an_epoch_from_which_another_goes_on()
 
 #[tokio::test(start_paused = true)]
 async fn two_that_leave_and_one_that_joins_are_one_move() {
-    let supervisor = supervise(&memory(), vec![job(ENDLESS)]).await;
+    let store = memory();
+    let supervisor = supervise(&store, vec![job(ENDLESS)]).await;
     let (mut alpha, mut beta) = two_workers(&supervisor).await;
+    let before = assignment_count(&store).await;
     alpha.say(ToMaster::Leaving);
     beta.say(ToMaster::Leaving);
     let mut gamma = FakeWorker::join(&supervisor, "gamma").await;
     let last = pass_the_last_barrier(&mut [&mut alpha, &mut beta]).await;
-    let (before, deploy) = (torn_down(&mut alpha).await, gamma.deployed().await);
+    let deploy = gamma.deployed().await;
     assert_eq!(deploy.restore.epoch, last);
     assert_eq!(workers_of(&deploy), ["gamma".into()]);
-    assert_eq!(deploy.at.generation.0, before.generation.0 + 2, "an epoch");
+    assert_eq!(assignment_count(&store).await, before + 1);
     assert!(!released(&mut alpha).await && !released(&mut beta).await);
     assert_eq!(view(&supervisor).await.restarts, 0);
 }
@@ -163,12 +179,12 @@ async fn a_worker_that_dies_while_it_is_leaving_is_lost_like_any_other() {
 
 #[tokio::test(start_paused = true)]
 async fn joins_are_gathered_for_a_second_and_do_not_wait_for_the_interval() {
-    let sql = format!("SET checkpoint_interval = '1 hour'; {ENDLESS}");
+    let sql = format!("SET checkpoint_interval = '1 minute'; {ENDLESS}");
     let supervisor = supervise(&memory(), vec![job(&sql)]).await;
     let mut alpha = FakeWorker::join(&supervisor, "alpha").await;
     alpha.deployed().await;
     // The first intervals of a generation are short; these rows come when they are over.
-    let settled = tokio::time::Instant::now() + std::time::Duration::from_secs(1_800);
+    let settled = tokio::time::Instant::now() + std::time::Duration::from_secs(300);
     while tokio::time::Instant::now() < settled {
         let (at, barrier) = alpha.barrier().await;
         assert_eq!(barrier.kind, BarrierKind::Checkpoint);
