@@ -7,6 +7,7 @@ mod arguments;
 mod check;
 mod checkpoints;
 mod demo;
+mod drain;
 mod explain;
 mod follow;
 mod healthcheck;
@@ -74,7 +75,7 @@ enum Verb {
     Job(job::Arguments),
     /// Stop a job so that it can go on, or drain it to its end.
     Stop(stop::Arguments),
-    /// List the workers that have joined.
+    /// List the workers that have joined, or drain one.
     Workers(workers::Arguments),
     /// Show how far behind each sink of a job is.
     Sinks(sinks::Arguments),

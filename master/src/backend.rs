@@ -12,7 +12,7 @@ use millstream_common::control::{
     CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest,
     Submitted, WorkerView,
 };
-use millstream_common::ids::{Epoch, JobName};
+use millstream_common::ids::{Epoch, JobName, WorkerId};
 use millstream_common::secret;
 use ractor::{ActorRef, call};
 
@@ -168,6 +168,7 @@ impl ControlBackend for Backend {
                 splits: own.iter().map(|share| share.splits).sum(),
                 jobs: own.iter().map(|share| share.job.clone()).collect(),
                 id: status.worker,
+                state: status.state,
                 flight_address: status.flight_address,
                 slots: status.slots,
                 age_ms: status.age.as_millis() as u64,
@@ -176,6 +177,20 @@ impl ControlBackend for Backend {
             }
         });
         Ok(views.collect())
+    }
+
+    async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError> {
+        let drained = call!(self.supervisor()?, |reply| SupervisorMessage::DrainWorker(
+            worker.clone(),
+            reply
+        ));
+        drained.map_err(gone)??;
+        let workers = self.workers().await?;
+        let named = workers.into_iter().find(|known| known.id == *worker);
+        named.ok_or_else(|| ControlError::Unavailable {
+            cause: format!("worker {worker} has just left"),
+            active: None,
+        })
     }
 
     async fn checkpoints(

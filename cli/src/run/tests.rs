@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use millstream_common::control::{
     CheckpointView, JobState, JobView, SinkCommand, SinkView, Stopped, SubmitRequest, WorkerView,
 };
-use millstream_common::ids::{Epoch, Generation};
+use millstream_common::ids::{Epoch, Generation, WorkerId};
 use millstream_common::problem::Problem;
 use millstream_master::service::{self, ControlBackend};
 use millstream_proto::v1;
@@ -64,6 +64,7 @@ impl Script {
             storage: None,
             stages: Vec::new(),
             rows_unaccounted: 0,
+            rows_reread: 0,
         }
     }
 }
@@ -132,6 +133,10 @@ impl ControlBackend for Script {
 
     async fn workers(&self) -> Result<Vec<WorkerView>, ControlError> {
         Ok(Vec::new())
+    }
+
+    async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError> {
+        Err(ControlError::Invalid(format!("no worker {worker}")))
     }
 
     async fn checkpoints(

@@ -9,7 +9,7 @@ mod view;
 pub use error::ControlError;
 pub use view::{
     BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, StorageUse,
-    WorkerView,
+    WorkerState, WorkerView,
 };
 
 use serde::{Deserialize, Serialize};

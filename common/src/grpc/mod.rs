@@ -6,6 +6,7 @@
 
 mod status;
 mod view;
+mod worker;
 
 pub use status::{from_status, in_plain_words, to_status};
 pub(crate) use view::job;

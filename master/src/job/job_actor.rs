@@ -30,6 +30,7 @@ use super::enumerator_actor::{Discovery, EnumeratorActor, EnumeratorConfig, Enum
 use super::reattach::Lasting;
 use super::recovery_time::RecoveryTime;
 use super::refused::Refusals;
+use super::rescale::Rescale;
 use super::restart::RestartPolicy;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::config::ConnectorsRef;
@@ -47,6 +48,8 @@ pub struct WorkerHandle {
     pub flight_address: String,
     /// The pipelines that it held when it joined.
     pub held: Arc<[Held]>,
+    /// It is to be given no tasks, and goes once nothing counts on it.
+    pub is_leaving: bool,
     /// What it is sent; bounded (INV-9), see [`Sent::Overrun`].
     pub frames: mpsc::Sender<ToWorker>,
 }
@@ -125,6 +128,8 @@ pub enum Due {
     Delivery(Generation),
     /// Workers have had their time to come back with what they hold.
     Reattachment,
+    /// Workers that come and go have been gathered.
+    Rescale,
 }
 
 /// What a job's actor takes.
@@ -253,8 +258,7 @@ pub struct JobState {
     pub(super) restarts: RestartPolicy,
     pub(super) stop: Option<StopMode>,
     pub(super) stop_replies: Vec<RpcReplyPort<Stopped>>,
-    /// A worker has joined: place the job anew at the next barrier.
-    pub(super) rescale: bool,
+    pub(super) rescale: Rescale,
     /// Barriers sent in this generation; the first follow each other faster.
     pub(super) barrier_count: u32,
     pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
@@ -278,6 +282,8 @@ pub(super) struct Observed {
     /// Why the log cannot be written.
     pub(super) log_trouble: Option<String>,
     pub(super) restart_count: u32,
+    /// Read behind the last committed epoch of some generation.
+    pub(super) rows_reread: u64,
     pub(super) recovery: RecoveryTime,
     /// When the barrier that is being committed was triggered.
     pub(super) barrier_since: Duration,
@@ -338,7 +344,7 @@ impl Actor for JobActor {
             enumerators,
             stop: None,
             stop_replies: Vec::new(),
-            rescale: false,
+            rescale: Rescale::default(),
             barrier_count: 0,
             refusals: Refusals::default(),
             observed: Observed {
@@ -355,6 +361,7 @@ impl Actor for JobActor {
         };
         state.discover_all()?;
         state.begin_reattaching()?;
+        state.vacate()?;
         Ok(state)
     }
 
@@ -364,7 +371,7 @@ impl Actor for JobActor {
         message: JobMessage,
         state: &mut JobState,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
+        let handled = match message {
             JobMessage::WorkersChanged(workers) => state.workers_changed(workers),
             JobMessage::Frame(worker, frame) => state.frame(worker, frame),
             JobMessage::Recorded(recorded, seq) => state.recorded(recorded, seq),
@@ -387,7 +394,9 @@ impl Actor for JobActor {
             JobMessage::Checkpoints(limit, reply) => {
                 state.answer(reply, |state| state.newest_checkpoints(limit))
             }
-        }
+        };
+        handled?;
+        state.vacate()
     }
 
     /// An enumerator answers with errors and does not end by itself: its end is a defect.

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage};
 use super::job_actor::{Due, JobMessage, JobState, Phase, Recorded, Workers};
+use super::rescale::{self, candidates};
 use super::restart::Decision;
 use crate::assign::{Candidate, assign, workers_with_tasks};
 use crate::checkpoint::coordinator::Coordinator;
@@ -91,6 +92,7 @@ impl JobState {
             Due::Discovery(source) if !self.is_over() => self.discover(source),
             Due::Delivery(generation) if generation == self.generation => self.delivery_due(),
             Due::Reattachment => self.reattachment_due(),
+            Due::Rescale => self.gathered(),
             Due::Barrier(_) | Due::Retry | Due::Discovery(_) | Due::Delivery(_) => Ok(()),
         }
     }
@@ -106,10 +108,7 @@ impl JobState {
                 if let Some(lost) = self.lost_worker() {
                     return self.lost(lost);
                 }
-                self.rescale |= self
-                    .workers
-                    .keys()
-                    .any(|worker| !self.sessions.contains_key(worker));
+                self.gather();
                 Ok(())
             }
         }
@@ -137,18 +136,19 @@ impl JobState {
         if !is_ready || self.committing {
             return Ok(());
         }
-        if self.workers.is_empty() {
-            self.observed.cause =
-                "no worker has joined; start one with `millstream worker`".to_owned();
+        if candidates(&self.workers).next().is_none() {
+            let cause = match self.workers.is_empty() {
+                true => "no worker has joined",
+                false => "every worker is leaving or drained",
+            };
+            self.observed.cause = format!("{cause}; start one with `millstream worker`");
             return Ok(());
         }
         self.assign()
     }
 
     pub(super) fn assign(&mut self) -> Handled {
-        let candidates: Vec<Candidate> = self
-            .workers
-            .iter()
+        let candidates: Vec<Candidate> = candidates(&self.workers)
             .map(|(worker, handle)| Candidate {
                 worker: worker.clone(),
                 slots: handle.slots,
@@ -165,12 +165,10 @@ impl JobState {
         );
         self.observed.lag.clear();
         self.observed.reader_troubles.clear();
-        self.sessions = self
-            .workers
-            .iter()
+        self.sessions = rescale::candidates(&self.workers)
             .map(|(worker, handle)| (worker.clone(), handle.session))
             .collect();
-        self.rescale = false;
+        self.rescale.is_due = false;
         self.phase = Phase::Assigning;
         let entry = AssignEntry {
             job: self.entry.job.clone(),
@@ -250,14 +248,19 @@ impl JobState {
             ToMaster::SinkRefused(at, refusal) if at.generation == self.generation => {
                 self.sink_refused(*refusal)
             }
+            // Said of a generation that is over.
+            ToMaster::TornDown(_, rows_reread) => {
+                self.observed.rows_reread += rows_reread;
+                Ok(())
+            }
             ToMaster::Deployed(_)
             | ToMaster::Snapshotted(..)
             | ToMaster::PipelineFailed(..)
             | ToMaster::SinkAdvanced { .. }
             | ToMaster::SinkTroubled { .. }
             | ToMaster::SinkRefused(..)
-            | ToMaster::TornDown(_)
             | ToMaster::Hello(_)
+            | ToMaster::Leaving
             | ToMaster::Heartbeat => Ok(()),
         }
     }

@@ -12,7 +12,7 @@ use millstream_common::control::{
     CheckpointView, ControlError, JobState, JobView, SinkCommand, SinkView, StopMode, Stopped,
     SubmitRequest, Submitted, WorkerView,
 };
-use millstream_common::ids::{Epoch, Generation, JobName};
+use millstream_common::ids::{Epoch, Generation, JobName, WorkerId};
 use millstream_common::net::{self, MemoryNet, NetRef};
 use millstream_common::problem::Problem;
 use tokio::sync::oneshot;
@@ -43,6 +43,7 @@ fn view(state: JobState) -> JobView {
         storage: None,
         stages: Vec::new(),
         rows_unaccounted: 0,
+        rows_reread: 0,
     }
 }
 
@@ -137,6 +138,10 @@ impl ControlBackend for Script {
             });
         }
         Ok(Vec::new())
+    }
+
+    async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError> {
+        Err(ControlError::Invalid(format!("no worker {worker}")))
     }
 
     async fn checkpoints(
