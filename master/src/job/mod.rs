@@ -14,6 +14,7 @@ mod lifecycle;
 pub(crate) mod reattach;
 mod recovery_time;
 mod refused;
+mod replays;
 pub mod restart;
 mod row_sum;
 mod sinks;

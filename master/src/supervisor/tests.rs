@@ -289,6 +289,7 @@ fn begun() -> ReplayedJob {
         end: None,
         generation: Generation(7),
         assignment: Some(assignment),
+        letters: Default::default(),
     }
 }
 

@@ -22,8 +22,7 @@ use crate::left_out::place_without;
 use crate::sink::{RunRows, SinkError};
 
 const BEGIN: &str = "SAVEPOINT millstream_round";
-const UNDO: &str =
-    "ROLLBACK TO SAVEPOINT millstream_round; RELEASE SAVEPOINT millstream_round";
+const UNDO: &str = "ROLLBACK TO SAVEPOINT millstream_round; RELEASE SAVEPOINT millstream_round";
 
 /// Writes all rows of the run that the table takes.
 pub(super) async fn write(
