@@ -1,7 +1,8 @@
 //! Batches to objects and back: Arrow IPC streams with a checksum beside them.
 //!
-//! Used for segments and state parts by workers, and by the master where a person asks for dead letters or sends rows again. Keeps INV-8: what is read is checked against the checksum that the log
-//! holds; an object that differs is refused, never half used.
+//! Used by workers for segments and state parts, and by the master where a person asks for dead letters or sends rows again.
+//! Keeps INV-8: what is read is checked against the checksum that the log holds; an object that differs is refused, never half
+//! used.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;

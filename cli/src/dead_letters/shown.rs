@@ -82,17 +82,22 @@ pub(super) fn left_out(totals: &LetterTotals, limit: Option<u64>) -> String {
 
 /// What became of a replay.
 pub(super) fn replayed(replayed: &Replayed) -> String {
-    let rows = text::count(replayed.rows);
+    let rows = match replayed.rows {
+        1 => "1 row".to_owned(),
+        rows => format!("{} rows", text::count(rows)),
+    };
+    let go = if replayed.rows == 1 { "goes" } else { "go" };
+    let were = if replayed.rows == 1 { "was" } else { "were" };
     let mut shown = match (&replayed.split, replayed.known) {
         (None, _) => "nothing is sent\n".to_owned(),
         (Some(split), true) => {
             format!(
-                "{rows} rows were sent before as {split}: nothing is sent; --again sends them once more\n"
+                "{rows} {were} sent before as {split}: nothing is sent; --again sends them once more\n"
             )
         }
         (Some(split), false) => {
             format!(
-                "{rows} rows go through the job again as {split}; those refused again have it as their origin\n"
+                "{rows} {go} through the job again as {split}; what is refused again has it as its origin\n"
             )
         }
     };

@@ -10,3 +10,5 @@ pub mod listing;
 pub mod pages;
 pub mod resend;
 mod rows;
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_common::ids::{Epoch, Generation};
 use millstream_common::log;
+use millstream_common::plan::SinkPlan;
 use millstream_common::replay_split::ReplayObject;
 use millstream_common::report::SplitStatus;
 use millstream_common::store::StoreRef;
@@ -15,15 +16,21 @@ use tracing::warn;
 
 use super::collector_actor::Collector;
 use super::decision::KeptLetters;
-use crate::letters::index::Limits;
+use crate::letters::index::{Limits, owner_of};
 use crate::letters::pages;
 use crate::replay::{Replay, ReplayedJob};
 
 /// Dead letters dropped in one look; each is a request to the storage.
 const DROPPED_MAX: usize = 1_000;
 
-/// What may be dropped of a job's letters.
+/// What may be dropped of a job's letters. What a sink reads stays until it has been `delivered` for long enough, as all segments.
 pub(super) fn limits(job: &ReplayedJob, delivered: Epoch, now_us: i64) -> Limits {
+    let plan = &job.entry.plan;
+    let reads_letters = |sink: &SinkPlan| owner_of(&plan.outputs[sink.output.index()]).is_some();
+    let delivered = match plan.sinks.iter().any(reads_letters) {
+        true => delivered,
+        false => job.progress.epoch,
+    };
     Limits {
         retention: job.entry.plan.settings.dead_letters,
         now_us,

@@ -311,7 +311,6 @@ async fn a_master_that_slept_past_the_collection_finds_that_it_has_not_written()
     assert_eq!(left, None, "what it left there is collected too");
 }
 
-/// The sink holds an epoch for eight seconds before its letters may go.
 #[tokio::test]
 async fn dead_letters_are_kept_for_their_time_and_no_longer_and_what_goes_is_counted() {
     let mut endless = Endless::start_with_letters("20 seconds").await;
