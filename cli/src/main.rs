@@ -85,7 +85,7 @@ enum Verb {
     Checkpoints(checkpoints::Arguments),
     /// List the rows a job refused, or send them through it again.
     DeadLetters(dead_letters::Arguments),
-    /// Ask a master whether it serves; for containers and load balancers.
+    /// Ask a master whether it serves or stands by; for containers.
     Healthcheck(healthcheck::Arguments),
 }
 

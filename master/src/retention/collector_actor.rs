@@ -49,7 +49,8 @@ pub struct CollectorConfig {
 }
 
 /// What is looked through.
-const FOLDERS: [&str; 7] = [
+const FOLDERS: [&str; 8] = [
+    "backlog/",
     "boundary/",
     "letters/",
     "log/",
@@ -334,7 +335,10 @@ impl Collector {
             let used = StorageUse {
                 log_bytes,
                 state_bytes: sum(format!("state/{life}/")),
-                segment_bytes: sum(format!("segments/{life}/")) + sum(format!("rejects/{life}/")),
+                segment_bytes: ["segments", "rejects", "backlog"]
+                    .map(|folder| sum(format!("{folder}/{life}/")))
+                    .iter()
+                    .sum(),
                 dead_letter_bytes: job.letters.bytes(),
                 dead_letters_dropped: job.letters.dropped_rows,
             };
@@ -360,8 +364,7 @@ impl Seen {
                 self.checkpoints.pop_front();
             }
         }
-        let first_missing = job.progress.undelivered.first();
-        let delivered = first_missing.map_or(epoch, |missing| missing.parent);
+        let delivered = job.progress.delivered();
         if self
             .delivered
             .back()

@@ -108,6 +108,10 @@ impl Ledger {
                 }
             }
             Entry::Replay(replay) => event!("log {seq}: replay {}", replay.split),
+            Entry::SinkCommanded { sink, command, .. } => {
+                event!("log {seq}: sink {sink} told to {command:?}")
+            }
+            Entry::Backlog { part, .. } => event!("log {seq}: backlog up to {}", part.last),
             Entry::Resumed { job, .. } => event!("log {seq}: resumed {job}"),
         }
     }
