@@ -6,6 +6,7 @@
 mod arguments;
 mod check;
 mod checkpoints;
+mod dead_letters;
 mod demo;
 mod drain;
 mod explain;
@@ -83,6 +84,8 @@ enum Verb {
     Sink(sink::Arguments),
     /// List the newest epochs of a job.
     Checkpoints(checkpoints::Arguments),
+    /// List the rows a job refused, or send them through it again.
+    DeadLetters(dead_letters::Arguments),
     /// Ask a master whether it serves or stands by; for containers.
     Healthcheck(healthcheck::Arguments),
 }
@@ -131,6 +134,7 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Sinks(arguments) => sinks::run(arguments).await,
         Verb::Sink(arguments) => sink::run(arguments).await,
         Verb::Checkpoints(arguments) => checkpoints::run(arguments).await,
+        Verb::DeadLetters(arguments) => dead_letters::run(arguments).await,
         Verb::Healthcheck(arguments) => healthcheck::run(arguments).await,
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use millstream_common::ids::{SourceIndex, SplitId};
 use millstream_common::log::entry::{Assignment, JobProgress};
 use millstream_common::plan::JobPlan;
+use millstream_common::replay_split::is_replay;
 use millstream_common::report::{AssignedSplit, SplitProgress, SplitStart, SplitStatus};
 
 use crate::assign::{self, SplitsBySource};
@@ -47,7 +48,7 @@ impl Claims {
         }
     }
 
-    /// Every split of `source` that is known, recorded or not.
+    /// Every split of `source` that is known, recorded or not; replays are nothing that could be found.
     pub fn known(
         &self,
         source: SourceIndex,
@@ -61,6 +62,7 @@ impl Claims {
                     .map(|(split, found)| (split.clone(), found.progress.clone())),
             );
         }
+        known.retain(|split, _| !is_replay(split));
         known
     }
 

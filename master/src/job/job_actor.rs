@@ -16,7 +16,9 @@ use millstream_common::error::Failure;
 use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
 use millstream_common::link::{BarrierKind, Held, ToMaster, ToWorker};
 use millstream_common::log::backlog::BacklogPart;
-use millstream_common::log::entry::{Assignment, EpochEntry, JobEnd, JobEntry, JobProgress};
+use millstream_common::log::entry::{
+    Assignment, EpochEntry, JobEnd, JobEntry, JobProgress, ReplayEntry,
+};
 use millstream_common::report::SplitStart;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
@@ -170,6 +172,13 @@ pub enum JobMessage {
         command: SinkCommand,
         /// The sink as it is then, or why not.
         reply: RpcReplyPort<Result<SinkView, ControlError>>,
+    },
+    /// Send stored rows through the job.
+    Replay {
+        /// Which.
+        entry: Box<ReplayEntry>,
+        /// Once the log has it: whether it was unknown.
+        reply: RpcReplyPort<Result<bool, ControlError>>,
     },
     /// The job as people see it.
     View(RpcReplyPort<JobView>),
@@ -359,6 +368,7 @@ impl Actor for JobActor {
             clock: config.clock,
             myself,
         };
+        state.claim_replays();
         state.discover_all()?;
         state.begin_reattaching()?;
         state.vacate()?;
@@ -389,6 +399,7 @@ impl Actor for JobActor {
                 command,
                 reply,
             } => state.command_sink(&sink, command, reply),
+            JobMessage::Replay { entry, reply } => state.replay(*entry, reply),
             JobMessage::View(reply) => state.answer(reply, JobState::view),
             JobMessage::Shares(reply) => state.answer(reply, JobState::shares),
             JobMessage::Checkpoints(limit, reply) => {

@@ -443,8 +443,9 @@ impl JobState {
         Ok(())
     }
 
-    pub(super) fn commit(&mut self, entry: EpochEntry) -> Handled {
+    pub(super) fn commit(&mut self, mut entry: EpochEntry) -> Handled {
         self.committing = true;
+        entry.committed_at_us = self.clock.unix_micros();
         self.append(
             Entry::Epoch(Box::new(entry.clone())),
             Recorded::Epoch(Box::new(entry)),

@@ -10,8 +10,8 @@ use millstream_common::ids::{Epoch, Generation, Incarnation, OperatorId, TaskId}
 use millstream_common::report::StatePart;
 use millstream_common::store::StoreRef;
 
-use crate::ipc::{self, EncodedObject, ObjectError};
 use crate::operator::StateWrite;
+use millstream_common::ipc::{self, EncodedObject, ObjectError};
 
 /// Whose parts.
 #[derive(Clone, Debug)]

@@ -107,6 +107,7 @@ impl Ledger {
                     self.failures.push(failure.to_string());
                 }
             }
+            Entry::Replay(replay) => event!("log {seq}: replay {}", replay.split),
             Entry::SinkCommanded { sink, command, .. } => {
                 event!("log {seq}: sink {sink} told to {command:?}")
             }
@@ -255,6 +256,7 @@ mod tests {
             incarnation,
             epoch: Epoch(epoch),
             parent: Epoch(parent),
+            committed_at_us: 0,
             generation: Generation(generation),
             splits: BTreeMap::new(),
             watermarks: BTreeMap::new(),
