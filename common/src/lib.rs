@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod ids;
 pub mod link;
 pub mod log;
+pub mod mutant;
 pub mod net;
 pub mod plan;
 pub mod problem;

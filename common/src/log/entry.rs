@@ -12,6 +12,7 @@ use crate::ids::{
     Epoch, Generation, Incarnation, JobName, OperatorId, OutputIndex, Seq, SinkIndex, SourceIndex,
     SplitId, StageIndex, TaskId, Term, Token, WorkerId,
 };
+use crate::mutant::{self, Mutant};
 use crate::plan::JobPlan;
 use crate::report::{RefusedRows, RowCounters, Segment, SplitProgress, StageFlow, StatePart};
 use crate::time::EventTime;
@@ -319,7 +320,12 @@ impl JobProgress {
                 .copied()
                 .unwrap_or_default()
         };
-        let delivered = (0..sink_count).map(marker).min().unwrap_or(self.epoch);
+        let markers = (0..sink_count).map(marker);
+        let delivered = match mutant::is(Mutant::ForgetByFastestSink) {
+            true => markers.max(),
+            false => markers.min(),
+        };
+        let delivered = delivered.unwrap_or(self.epoch);
         self.undelivered
             .retain(|committed| committed.epoch > delivered);
     }

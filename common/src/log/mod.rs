@@ -14,6 +14,7 @@ pub use boundary::Boundary;
 pub use entry::{Entry, LogObject};
 
 use crate::ids::{Seq, Term};
+use crate::mutant::{self, Mutant};
 use crate::store::{Error as StoreError, StoreRef};
 
 /// What the log can fail with.
@@ -120,7 +121,11 @@ pub async fn append(store: &StoreRef, seq: Seq, object: &LogObject) -> Result<Ap
         Err(unknown) => Some(unknown),
     };
     match (read(store, seq).await?, unknown) {
-        (Some(found), _) if found.nonce == object.nonce => written(store, seq).await,
+        (Some(found), _)
+            if found.nonce == object.nonce || mutant::is(Mutant::TakeOthersObject) =>
+        {
+            written(store, seq).await
+        }
         (Some(found), _) => Ok(Appended::Taken(Box::new(found))),
         (None, Some(unknown)) => Err(unknown.into()),
         (None, None) => Err(Error::Broken {
@@ -132,7 +137,8 @@ pub async fn append(store: &StoreRef, seq: Seq, object: &LogObject) -> Result<Ap
 
 async fn written(store: &StoreRef, seq: Seq) -> Result<Appended, Error> {
     let newest = Boundary::newest(store).await?;
-    match newest.is_some_and(|boundary| boundary.seq >= seq) {
+    let is_behind = |boundary: Boundary| boundary.seq >= seq;
+    match newest.is_some_and(is_behind) && !mutant::is(Mutant::AppendBehindBoundary) {
         true => Ok(Appended::Collected),
         false => Ok(Appended::Written),
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use millstream_common::ids::{SourceIndex, SplitId};
 use millstream_common::log::entry::{Assignment, JobProgress};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::JobPlan;
 use millstream_common::report::{AssignedSplit, SplitProgress, SplitStart, SplitStatus};
 
@@ -98,7 +99,12 @@ impl Claims {
             starts.extend(open.map(|(split, progress)| SplitStart {
                 source: *source,
                 split: split.clone(),
-                progress: progress.clone(),
+                progress: SplitProgress {
+                    watermark: progress
+                        .watermark
+                        .filter(|_| !mutant::is(Mutant::ForgetSplitWatermark)),
+                    ..progress.clone()
+                },
             }));
         }
         self.take_back();

@@ -4,6 +4,7 @@
 
 use millstream_common::ids::StageIndex;
 use millstream_common::link::{Deploy, JobGeneration};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::{RestorePoint, SplitStart};
 
 use super::claims;
@@ -39,7 +40,10 @@ impl JobState {
             restore: RestorePoint {
                 epoch: self.progress.epoch,
                 splits: claims::with_readers(starts, &self.assignment),
-                acted_watermarks: self.progress.acted_watermarks.clone(),
+                acted_watermarks: match mutant::is(Mutant::RestoreAtNewestWatermark) {
+                    true => self.progress.watermarks.clone(),
+                    false => self.progress.acted_watermarks.clone(),
+                },
                 parts: self.progress.parts.clone(),
                 undelivered: self.progress.undelivered.clone(),
             },

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_common::error::chain;
-use millstream_common::ids::nonce;
+use millstream_common::ids::{Term, nonce};
 use millstream_common::log::{Entry, LogObject};
+use millstream_common::mutant::{self, Mutant};
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
@@ -142,6 +143,23 @@ impl Office {
     /// it, and the other is fenced.
     async fn begin(&mut self) -> Result<(), MasterError> {
         let term = self.trail.term().next();
+        if !mutant::is(Mutant::SkipLogFence) {
+            self.fence(term).await?;
+        }
+        let jobs = self.trail.jobs().clone();
+        info!(%term, log = self.trail.next().0 - 1, jobs = jobs.len(), address = %self.address, "master reigns");
+        let heartbeat = Heartbeat::new(term, &self.address, &self.config.name);
+        let reign = Reign::begin(&self.config, heartbeat, self.trail.next(), jobs).await;
+        let reign = reign.map_err(|error| MasterError::Run(error.to_string()))?;
+        self.roles.send_replace(Role::Active(Active {
+            term,
+            supervisor: reign.supervisor.clone(),
+        }));
+        self.reign = Some(reign);
+        Ok(())
+    }
+
+    async fn fence(&mut self, term: Term) -> Result<(), MasterError> {
         let fence = LogObject {
             term,
             nonce: nonce(),
@@ -159,16 +177,6 @@ impl Office {
                 ours: term,
             }));
         }
-        let jobs = self.trail.jobs().clone();
-        info!(%term, log = self.trail.next().0 - 1, jobs = jobs.len(), address = %self.address, "master reigns");
-        let heartbeat = Heartbeat::new(term, &self.address, &self.config.name);
-        let reign = Reign::begin(&self.config, heartbeat, self.trail.next(), jobs).await;
-        let reign = reign.map_err(|error| MasterError::Run(error.to_string()))?;
-        self.roles.send_replace(Role::Active(Active {
-            term,
-            supervisor: reign.supervisor.clone(),
-        }));
-        self.reign = Some(reign);
         Ok(())
     }
 

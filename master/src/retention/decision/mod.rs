@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use millstream_common::ids::{Epoch, Seq};
 use millstream_common::log::boundary::Boundary;
+use millstream_common::mutant::{self, Mutant};
 
 use super::Retention;
 
@@ -113,7 +114,11 @@ impl Needed {
                 epoch,
             }) => match self.lives.get(incarnation) {
                 Some(life) => {
-                    epoch <= life.delivered.min(life.head) && !life.kept_outputs.contains(output)
+                    let delivered = match mutant::is(Mutant::CollectUndelivered) {
+                        true => life.head,
+                        false => life.delivered.min(life.head),
+                    };
+                    epoch <= delivered && !life.kept_outputs.contains(output)
                 }
                 None => true,
             },
