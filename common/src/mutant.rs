@@ -79,6 +79,10 @@ mutants! {
     AcknowledgeEmptyEpoch,
     /// A run whose fate is unknown counts as applied.
     TakeUnknownForApplied,
+    /// A deliverer's token is not kept by the sink.
+    ForgetToken,
+    /// A run is applied whatever the sink's marker is.
+    ApplyWithoutGuard,
     /// A sink's marker is read before older deliverers are fenced.
     ReadMarkerBeforeFence,
     /// Each deliverer has a transactional.id of its own.

@@ -14,6 +14,7 @@ use arrow::util::display::array_value_to_string;
 use async_trait::async_trait;
 use futures::StreamExt;
 use millstream_common::ids::{Epoch, Token};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::connector::PostgresSinkSpec;
 use millstream_sinks::sink::{
     Applied, Cadence, Deliverer, EpochRun, Held, Rejects, RunRows, Sink, SinkError,
@@ -110,7 +111,11 @@ impl Sink for SimulatedPostgres {
                 event!("sink {name} refuses token {}", deliverer.token);
                 return Err(SinkError::Fenced { newer });
             }
-            table.token = deliverer.token;
+            if !mutant::is(Mutant::ForgetToken) {
+                table.token = deliverer.token;
+            }
+            world.ledger.fenced(&name, deliverer.token);
+            let table = world.tables.entry(name.clone()).or_default();
             let marker = table.markers.get(&deliverer.incarnation.to_string());
             let marker = marker.copied().unwrap_or_default();
             event!("sink {name} fenced by {} at {marker}", deliverer.token);
@@ -122,7 +127,8 @@ impl Sink for SimulatedPostgres {
                 Some(_) => Err(SinkError::unavailable("fence", "connection reset")),
             }
         };
-        self.outside.call(&self.host, fate.delay, effect).await
+        let step = "fence postgres";
+        self.outside.call(&self.host, step, fate.delay, effect).await
     }
 
     async fn apply(
@@ -150,7 +156,8 @@ impl Sink for SimulatedPostgres {
                 .make(world)
                 .and(Err(SinkError::unavailable("commit", "connection reset"))),
         };
-        self.outside.call(&self.host, fate.delay, effect).await
+        let step = "apply postgres";
+        self.outside.call(&self.host, step, fate.delay, effect).await
     }
 }
 
@@ -167,7 +174,7 @@ impl Commit {
         let name = self.spec.table.clone();
         let incarnation = self.deliverer.incarnation;
         let table = world.tables.entry(name.clone()).or_default();
-        if table.token != self.deliverer.token {
+        if table.token != self.deliverer.token && !mutant::is(Mutant::ForgetToken) {
             event!("sink {name} stops token {}", self.deliverer.token);
             return Err(SinkError::Fenced { newer: table.token });
         }
@@ -175,7 +182,7 @@ impl Commit {
         if *marker == self.run.last {
             return Ok(Applied::default());
         }
-        if *marker != self.run.guard {
+        if *marker != self.run.guard && !mutant::is(Mutant::ApplyWithoutGuard) {
             return Err(SinkError::MarkerMismatch {
                 found: *marker,
                 expected: self.run.guard,
@@ -190,10 +197,8 @@ impl Commit {
             let what = format!("sink {name}: {row_count} rows where the log says {said}");
             world.ledger.violated("INV-2", what);
         }
-        world
-            .ledger
-            .delivered(&name, &self.deliverer.job, incarnation, &self.run);
         table.change(&self.spec.primary_key, self.changes);
+        world.ledger.delivered(&name, &self.deliverer, &self.run);
         Ok(Applied {
             row_count,
             ..Applied::default()

@@ -90,6 +90,7 @@ impl Weather {
             | Action::Thaw(_)
             | Action::Cut(..)
             | Action::Mend(..)
+            | Action::Damage(..)
             | Action::JumpClock(..) => {}
         }
     }
