@@ -35,8 +35,8 @@ mutants! {
     IgnoreNewerTerm,
     /// Another master's object in our place counts as ours.
     TakeOthersObject,
-    /// A position behind a boundary counts as written.
-    AppendBehindBoundary,
+    /// A log object whose checksum differs is read.
+    SkipLogChecksum,
     /// Sinks are told of an epoch before the log holds it.
     DeliverBeforeRecord,
     /// A job is placed while its last epoch is on its way into the log.
@@ -59,6 +59,8 @@ mutants! {
     SkipOpenEpoch,
     /// A worker does not repeat its report to a new master.
     ReportOnlyOnce,
+    /// A split is given to a reader that has it.
+    GiveSplitTwice,
     /// Splits are read on without their watermark.
     ForgetSplitWatermark,
     /// Rows behind a barrier are folded into the epoch before it.
@@ -89,10 +91,16 @@ mutants! {
     TransactionalIdOfDeliverer,
     /// The marker is written in a transaction of its own.
     MarkerInOwnTransaction,
+    /// A sink leaves refused rows out before the log names them.
+    CommitBeforeRefusals,
+    /// Refused rows that the log names are named again.
+    NameRefusalsTwice,
     /// Log objects are collected that no boundary stands for.
     CollectWithoutBoundary,
     /// State parts are collected that the log refers to.
     CollectLiveState,
+    /// State parts are collected that no epoch refers to yet.
+    CollectUnpublished,
     /// Segments are collected that a sink still lacks.
     CollectUndelivered,
 }
@@ -110,11 +118,16 @@ pub const fn is(_: Mutant) -> bool {
 /// Whether this mistake is to be made.
 #[cfg(feature = "mutants")]
 pub fn is(mutant: Mutant) -> bool {
-    *PLANTED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) == Some(mutant)
+    *PLANTED
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        == Some(mutant)
 }
 
 /// From now on this process makes this mistake, or none.
 #[cfg(feature = "mutants")]
 pub fn plant(mutant: Option<Mutant>) {
-    *PLANTED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = mutant;
+    *PLANTED
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner()) = mutant;
 }

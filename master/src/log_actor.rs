@@ -336,7 +336,8 @@ mod tests {
         let is_durable = Arc::new(AtomicBool::new(false));
         for is_last in [false, true] {
             let told = is_durable.clone();
-            let on_written: OnWritten = Box::new(move |_| told.store(is_last, atomic::Ordering::Relaxed));
+            let on_written: OnWritten =
+                Box::new(move |_| told.store(is_last, atomic::Ordering::Relaxed));
             log.cast(append(on_written)).expect("cast");
         }
         let flush = log.call(LogMessage::Flush, None);

@@ -315,9 +315,7 @@ impl SinkState {
             }
             let outcome = match sink.apply(&run, &rows, &rejects).await {
                 Ok(applied) => Outcome::Applied(run, applied),
-                Err(SinkError::Unavailable { .. })
-                    if mutant::is(Mutant::TakeUnknownForApplied) =>
-                {
+                Err(SinkError::Unavailable { .. }) if mutant::is(Mutant::TakeUnknownForApplied) => {
                     Outcome::Applied(run, Applied::default())
                 }
                 Err(error) => Outcome::Failed(error),

@@ -6,8 +6,8 @@
 
 use arrow::array::RecordBatch;
 use futures::StreamExt;
-use millstream_common::plan::OnViolation;
 use millstream_common::mutant::{self, Mutant};
+use millstream_common::plan::OnViolation;
 
 use super::cluster::{ClusterError, Records};
 use super::encode::has_deletes;

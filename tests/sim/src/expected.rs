@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_common::ids::SplitId;
 
-use crate::outside::postgres::{Cell, Row};
+use crate::outside::postgres::{CONSTRAINED, Cell, Row, is_refused};
 
 /// Microseconds of a window.
 pub(crate) const WINDOW_US: i64 = 20_000_000;
@@ -143,10 +143,21 @@ impl Expected {
         };
         let mut rows: Vec<Row> = match table {
             "rejected" => self.rejected.clone(),
-            "distinct_clicks" => self.accepted.iter().map(distinct).collect(),
+            CONSTRAINED => {
+                let taken = self.accepted.iter().filter(|event| !is_refused(event.id));
+                taken.map(distinct).collect()
+            }
+            "refused" => {
+                let refused = self.accepted.iter().filter(|event| is_refused(event.id));
+                refused
+                    .map(|_| row([("code", text("sink_rejected"))]))
+                    .collect()
+            }
             "counts" => views.iter().map(view).collect(),
             "closed" => {
-                let closed = views.iter().filter(|((start, _), _)| self.is_closed(*start));
+                let closed = views
+                    .iter()
+                    .filter(|((start, _), _)| self.is_closed(*start));
                 let ended = closed.map(|(key, views)| {
                     let mut row = view((key, views));
                     row.insert("window_end".to_owned(), Cell::Number(key.0 + WINDOW_US));
@@ -168,7 +179,10 @@ fn distinct(event: &Event) -> Row {
 }
 
 fn without_time(event: &Event) -> Row {
-    row([("eventid", Cell::Number(event.id)), ("url", text(event.url))])
+    row([
+        ("eventid", Cell::Number(event.id)),
+        ("url", text(event.url)),
+    ])
 }
 
 fn text(text: &str) -> Cell {
@@ -261,7 +275,10 @@ mod tests {
     fn a_row_that_is_there_once_too_often_is_a_difference() {
         let row = row([("eventid", Cell::Number(1))]);
         let twice = [row.clone(), row.clone()];
-        assert_eq!(without(&twice, std::slice::from_ref(&row)), vec![row.clone()]);
+        assert_eq!(
+            without(&twice, std::slice::from_ref(&row)),
+            vec![row.clone()]
+        );
         assert!(difference("table", &twice, &twice).is_none());
     }
 }

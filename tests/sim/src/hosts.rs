@@ -24,6 +24,7 @@ use millstream_master::plan::check::{
 use millstream_master::retention::Retention;
 use millstream_master::{Candidacy, Entrance, Master, MasterError};
 use millstream_sinks::factory::SinkSetup;
+use millstream_sinks::files::FilesSink;
 use millstream_sinks::kafka::KafkaSink;
 use millstream_sinks::sink::{Sink, SinkError};
 use millstream_worker::config::{self as worker_config, WorkerConfig};
@@ -31,6 +32,7 @@ use millstream_worker::consume::{ConsumeError, ReaderContext, SourceReader};
 use millstream_worker::{Worker, WorkerError};
 
 use crate::outside::Outside;
+use crate::outside::disk::SimulatedDisk;
 use crate::outside::kafka::{SimulatedEnumerator, SimulatedReader, Topic};
 use crate::outside::postgres::SimulatedPostgres;
 use crate::outside::store::SimulatedStore;
@@ -226,8 +228,15 @@ impl worker_config::Connectors for Host {
                 setup.on_violation,
                 Arc::new(SimulatedCluster { host, outside }),
             )?)),
-            SinkSpec::Files(_) | SinkSpec::Console(_) | SinkSpec::Blackhole => {
-                let cause = "only postgres and kafka are simulated";
+            SinkSpec::Files(spec) => Ok(Box::new(FilesSink::new(
+                spec.clone(),
+                deliverer,
+                setup.schema.clone(),
+                setup.on_violation,
+                Arc::new(SimulatedDisk { host, outside }),
+            )?)),
+            SinkSpec::Console(_) | SinkSpec::Blackhole => {
+                let cause = "only postgres, kafka and files are simulated";
                 Err(SinkError::refused("build sink", cause))
             }
         }

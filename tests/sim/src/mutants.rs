@@ -22,10 +22,18 @@ pub(crate) fn named(name: &str) -> anyhow::Result<Mutant> {
 }
 
 /// Tries all, or those named; whether each was found.
-pub(crate) fn run(names: &[String], seeds: u64, first_seed: u64, jobs: usize) -> anyhow::Result<bool> {
+pub(crate) fn run(
+    names: &[String],
+    seeds: u64,
+    first_seed: u64,
+    jobs: usize,
+) -> anyhow::Result<bool> {
     let chosen: Vec<Mutant> = match names {
         [] => Mutant::ALL.to_vec(),
-        names => names.iter().map(|name| named(name)).collect::<Result<_, _>>()?,
+        names => names
+            .iter()
+            .map(|name| named(name))
+            .collect::<Result<_, _>>()?,
     };
     let mut survivors = Vec::new();
     println!("| mistake | what it is | seeds until caught | caught by |");
@@ -41,7 +49,10 @@ pub(crate) fn run(names: &[String], seeds: u64, first_seed: u64, jobs: usize) ->
         println!("| {mutant:?} | {} | {count} | {caught} |", mutant.mistake());
     }
     let caught_count = chosen.len() - survivors.len();
-    println!("{caught_count} mistakes caught, {} survived {survivors:?}", survivors.len());
+    println!(
+        "{caught_count} mistakes caught, {} survived {survivors:?}",
+        survivors.len()
+    );
     Ok(survivors.is_empty())
 }
 

@@ -73,9 +73,11 @@ pub(crate) enum Action {
     KafkaDown(Duration),
     /// One object of the storage reads wrong until then.
     Damage(Wound, Duration),
+    /// The storage answers nothing to one host until then, while all others reach it, and the host them.
+    Stall(&'static str, Duration),
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 14] = [
     Kind::Kill,
     Kind::KillAgain,
     Kind::Power,
@@ -89,6 +91,7 @@ const KINDS: [Kind; 13] = [
     Kind::PostgresDown,
     Kind::KafkaDown,
     Kind::Damage,
+    Kind::Stall,
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +110,7 @@ enum Kind {
     PostgresDown,
     KafkaDown,
     Damage,
+    Stall,
 }
 
 /// Nothing new fails after this.
@@ -150,8 +154,8 @@ impl Scenario {
         }
     }
 
-    /// A plan in which nothing fails but what is told.
-    pub(crate) fn calm(actions: Vec<(Duration, Action)>, keeps_names: bool) -> Self {
+    /// A plan in which nothing fails.
+    pub(crate) fn calm(keeps_names: bool) -> Self {
         Self {
             latency_max: Duration::from_millis(8),
             has_standby: true,
@@ -159,7 +163,7 @@ impl Scenario {
             slots: [1, 2, 1],
             joins_at: Some(Duration::ZERO),
             retention: Retention::default(),
-            actions,
+            actions: Vec::new(),
         }
     }
 
@@ -172,7 +176,8 @@ impl Scenario {
             | Action::Lock(_, until)
             | Action::PostgresDown(until)
             | Action::KafkaDown(until)
-            | Action::Damage(_, until) => *until,
+            | Action::Damage(_, until)
+            | Action::Stall(_, until) => *until,
             _ => *at,
         });
         let joined = self.joins_at.unwrap_or_default();
@@ -255,14 +260,15 @@ fn draw_fault(
         Kind::PostgresDown => actions.push((at, Action::PostgresDown(at + long))),
         Kind::KafkaDown => actions.push((at, Action::KafkaDown(at + long))),
         Kind::Damage => {
-            let prefixes = ["log/", "state/", "segments/", "boundary/"];
+            let prefixes = ["log/", "log/", "state/", "segments/", "boundary/"];
             let wound = Wound {
                 prefix: prefixes.choose(chance).copied().expect("prefixes"),
                 place: chance.random_range(0.0..1.0),
-                is_cut: chance.random_bool(0.5),
+                is_cut: chance.random_bool(0.3),
             };
             actions.push((at, Action::Damage(wound, at + long)));
         }
+        Kind::Stall => actions.push((at, Action::Stall(host, at + long))),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::entropy;
 use crate::hosts::{Host, JOB};
 use crate::links::Links;
 use crate::matrix::{Case, Victim};
+use crate::outside::disk::{self, FOLDER};
 use crate::outside::ledger::Chain;
 use crate::outside::postgres::Row;
 use crate::outside::{Outside, World, topics};
@@ -30,7 +31,7 @@ use crate::trace::{self, event};
 use crate::workload::{TOPIC_OUT, Workload};
 
 /// Virtual time of one step: messages between hosts arrive at its multiples.
-const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// Virtual time in which a healed job has to come to its end.
 const PROGRESS_MAX: Duration = Duration::from_secs(150);
 /// Virtual time for late effects to show after the end.
@@ -81,10 +82,12 @@ fn run_drawn(seed: u64, mut chance: SmallRng, is_dumped: bool, case: Option<Case
     entropy::seed(seed);
     entropy::advance_to(Duration::ZERO);
     trace::begin(is_dumped);
+    disk::enter().expect("a folder for files");
     let mut workload = Workload::draw(&mut chance, case.is_some());
-    let tables: Vec<&str> = workload.tables().collect();
+    let slow = [topics::NAME, disk::NAME];
+    let tables: Vec<&str> = workload.tables().chain(slow).collect();
     let scenario = match case {
-        Some(case) => case.scenario(MASTERS[0]),
+        Some(case) => case.scenario(),
         None => Scenario::draw(&mut chance, &tables),
     };
     event!("{scenario:?}");
@@ -213,7 +216,10 @@ impl Simulation {
             trace::advance_to(now);
             self.outside.run_due(now);
             let blows = self.blows(now);
-            healed_at = blows.iter().map(|(at, _)| *at).fold(healed_at, Duration::max);
+            healed_at = blows
+                .iter()
+                .map(|(at, _)| *at)
+                .fold(healed_at, Duration::max);
             actions.extend(blows);
             actions.make_contiguous().sort_by_key(|(at, _)| *at);
             while let Some((_, action)) = actions.pop_front_if(|(at, _)| *at <= now) {
@@ -243,12 +249,12 @@ impl Simulation {
         let Some(case) = self.case else {
             return Vec::new();
         };
-        let caught = self.outside.with(|world| {
-            let caught = world.trap.as_mut()?.sprung.take()?;
-            Some((caught, reigning(world)))
+        let (caught, master) = self.outside.with(|world| {
+            let trap = world.trap.as_mut();
+            (trap.and_then(|trap| trap.sprung.take()), reigning(world))
         });
-        let Some((caller, master)) = caught else {
-            return Vec::new();
+        let Some(caller) = caught else {
+            return case.prelude(master, now);
         };
         self.case = None;
         let caller = hosts().find(|host| *host == caller);
@@ -289,9 +295,7 @@ impl Simulation {
             return Some("the step was never made".to_owned());
         }
         self.outside.with(|world| {
-            let written = TOPIC_OUT;
-            let topic = workload.has_topic.then_some(written);
-            let mut sinks = workload.tables().chain(topic);
+            let mut sinks = workload.tables().chain(workload.others.iter().copied());
             let differs = sinks.find_map(|sink| workload.difference(sink, &rows(world, sink)));
             if differs.is_some() {
                 return differs;
@@ -347,10 +351,14 @@ fn reigning(world: &World) -> Option<&'static str> {
 
 /// What a reader of the sink finds.
 fn rows(world: &World, sink: &str) -> Vec<Row> {
-    match sink == TOPIC_OUT {
-        true => topics::rows(&world.cluster, TOPIC_OUT),
-        false => {
-            let table = world.tables.get(sink);
+    match sink {
+        TOPIC_OUT => topics::rows(&world.cluster, TOPIC_OUT),
+        FOLDER => {
+            let marker = disk::marker();
+            marker.map_or_else(Vec::new, |(_, epoch)| disk::rows(epoch))
+        }
+        table => {
+            let table = world.tables.get(table);
             table.map(|table| table.rows()).unwrap_or_default()
         }
     }
@@ -367,6 +375,12 @@ fn differs_at_epoch(
     {
         let chain = format!("{JOB} {incarnation}");
         world.ledger.holds(TOPIC_OUT, &chain, Epoch(epoch));
+    }
+    if std::mem::take(&mut world.has_disk_changed)
+        && let Some((incarnation, epoch)) = disk::marker()
+    {
+        let chain = format!("{JOB} {incarnation}");
+        world.ledger.holds(FOLDER, &chain, Epoch(epoch));
     }
     for come in std::mem::take(&mut world.ledger.come) {
         let expected = workload.at(come.epoch, &come.progress);

@@ -106,7 +106,10 @@ fn keys_differ(keys: &BTreeMap<Vec<u8>, i64>, expected: &Expected) -> Option<Str
     let live = |time: &&i64| !expected.is_forgotten(**time);
     let mut found: Vec<i64> = keys.values().filter(live).copied().collect();
     found.sort_unstable();
-    let accepted = expected.accepted.iter().map(|event| (event.id, event.time_us));
+    let accepted = expected
+        .accepted
+        .iter()
+        .map(|event| (event.id, event.time_us));
     let accepted: BTreeSet<(i64, i64)> = accepted.collect();
     let mut wanted: Vec<i64> = accepted.iter().map(|(_, time)| *time).collect();
     wanted.retain(|time| live(&time));
@@ -117,10 +120,7 @@ fn keys_differ(keys: &BTreeMap<Vec<u8>, i64>, expected: &Expected) -> Option<Str
     })
 }
 
-fn groups_differ(
-    mut groups: BTreeMap<(i64, String), i64>,
-    expected: &Expected,
-) -> Option<String> {
+fn groups_differ(mut groups: BTreeMap<(i64, String), i64>, expected: &Expected) -> Option<String> {
     groups.retain(|(start, _), _| !expected.is_closed(*start));
     let views = expected.views().into_iter();
     let wanted = views.map(|((start, url), views)| ((start, url.to_owned()), views));

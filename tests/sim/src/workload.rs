@@ -12,17 +12,21 @@ use rand::rngs::SmallRng;
 
 use crate::entropy;
 use crate::expected::{self, Click, Event, Expected, Progress, difference};
+use crate::outside::disk::FOLDER;
 use crate::outside::kafka::{Record, Topic};
 use crate::outside::postgres::{Cell, Row};
 
 const URLS: [&str; 5] = ["/", "/cart", "/help", "/news", "/search"];
 /// Of each table, the columns that are compared; the others say when, or where, a row was made.
-const COLUMNS: [(&str, &[&str]); 4] = [
+const COLUMNS: [(&str, &[&str]); 5] = [
     ("distinct_clicks", &["eventid", "url", "time"]),
     ("counts", &["window_start", "url", "views"]),
     ("closed", &["window_start", "window_end", "url", "views"]),
     ("rejected", &["origin", "position", "code"]),
+    (REFUSED, &["code"]),
 ];
+/// Rows that a table refused are named by some later epoch; which one is chance.
+const REFUSED: &str = "refused";
 /// What the sink into a topic of Kafka writes.
 pub(crate) const TOPIC_OUT: &str = "clicks_out";
 
@@ -31,8 +35,8 @@ pub(crate) struct Workload {
     pub(crate) sql: String,
     pub(crate) topic: Arc<Topic>,
     pub(crate) record_count: u64,
-    /// One of the sinks is a topic of Kafka.
-    pub(crate) has_topic: bool,
+    /// Sinks that are no tables: a topic of Kafka, a folder of files.
+    pub(crate) others: Vec<&'static str>,
     clicks: Vec<Vec<Click>>,
     all: Expected,
     /// What was worked out for an epoch.
@@ -40,10 +44,11 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    /// A job with its input, drawn by `chance`; half of them, or those that need it, write to a topic too.
-    pub(crate) fn draw(chance: &mut SmallRng, needs_topic: bool) -> Self {
+    /// A job with its input, drawn by `chance`; some, or those that need it, write to a topic and a folder too.
+    pub(crate) fn draw(chance: &mut SmallRng, needs_all: bool) -> Self {
         let interval_ms = chance.random_range(200..1_500);
-        let has_topic = chance.random_bool(0.5) || needs_topic;
+        let mut others = vec![TOPIC_OUT, FOLDER];
+        others.retain(|_| chance.random_bool(0.4) || needs_all);
         let clicks = draw_clicks(chance);
         let span = Duration::from_millis(chance.random_range(4_000..12_000));
         let mut topic = Topic::new();
@@ -57,10 +62,10 @@ impl Workload {
             topic.insert(expected::split(partition), records);
         }
         Self {
-            sql: sql(interval_ms, has_topic),
+            sql: sql(interval_ms, &others),
             topic: Arc::new(topic),
             record_count: clicks.iter().map(|clicks| clicks.len() as u64).sum(),
-            has_topic,
+            others,
             all: expected::expect_all(&clicks),
             clicks,
             by_epoch: BTreeMap::new(),
@@ -74,7 +79,7 @@ impl Workload {
 
     /// How many sinks there are.
     pub(crate) fn sink_count(&self) -> usize {
-        COLUMNS.len() + usize::from(self.has_topic)
+        COLUMNS.len() + self.others.len()
     }
 
     /// Rows that have to be in the dead letters.
@@ -106,6 +111,9 @@ impl Workload {
         table: &str,
         rows: &[Row],
     ) -> Option<String> {
+        if table == REFUSED {
+            return None;
+        }
         let what = format!("table {table} at epoch {epoch}");
         let expected = self.at(epoch, progress).rows(table);
         difference(&what, &expected, &compared(table, rows))
@@ -175,7 +183,7 @@ fn payload(click: &Click) -> String {
     }
 }
 
-fn sql(interval_ms: u64, has_topic: bool) -> String {
+fn sql(interval_ms: u64, others: &[&str]) -> String {
     let sink = |table: &str, relation: &str, more: &str| {
         format!(
             "CREATE SINK {table} FROM {relation} WITH (connector = 'postgres', url = 'postgres://simulated/db', \
@@ -186,6 +194,14 @@ fn sql(interval_ms: u64, has_topic: bool) -> String {
         "CREATE SINK {TOPIC_OUT} FROM unique_clicks WITH (connector = 'kafka', brokers = 'simulated:9092', \
          topic = '{TOPIC_OUT}', transaction_timeout = '10 seconds');\n"
     );
+    let folder = format!(
+        "CREATE SINK {FOLDER} FROM unique_clicks WITH (connector = 'files', path = '{FOLDER}', format = 'json', \
+         roll_interval = '1 second');\n"
+    );
+    let other = |name: &str, sql: String| match others.contains(&name) {
+        true => sql,
+        false => String::new(),
+    };
     [
         format!("SET checkpoint_interval = '{interval_ms} milliseconds';\n"),
         "CREATE SOURCE clicks (eventid BIGINT NOT NULL, url TEXT NOT NULL, \"time\" TIMESTAMP NOT NULL, \
@@ -206,7 +222,9 @@ fn sql(interval_ms: u64, has_topic: bool) -> String {
         ),
         sink("closed", "page_views", ", emit = 'final'"),
         sink("rejected", "clicks.dead_letters", ""),
-        if has_topic { topic } else { String::new() },
+        sink(REFUSED, "distinct_clicks.dead_letters", ""),
+        other(TOPIC_OUT, topic),
+        other(FOLDER, folder),
     ]
     .concat()
 }

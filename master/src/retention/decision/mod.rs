@@ -105,7 +105,10 @@ impl Needed {
                 is_older && !self.boundaries.contains(&boundary)
             }
             Some(Kind::Part { incarnation, epoch }) => match self.lives.get(incarnation) {
-                Some(life) => epoch <= life.head && !life.parts.contains(key),
+                Some(life) => {
+                    let is_old = epoch <= life.head || mutant::is(Mutant::CollectUnpublished);
+                    is_old && !life.parts.contains(key)
+                }
                 None => true,
             },
             Some(Kind::Segment {

@@ -66,7 +66,11 @@ impl Wound {
             return value.slice(..place);
         }
         let mut bytes = value.to_vec();
-        bytes[place] ^= 1;
+        // In a text the worst is another number: it still reads well.
+        let is_text = !matches!(self.prefix, "state/" | "segments/");
+        let next_digit = bytes[place..].iter().position(u8::is_ascii_digit);
+        let ahead = next_digit.filter(|_| is_text).unwrap_or_default();
+        bytes[place + ahead] ^= 1;
         Bytes::from(bytes)
     }
 }

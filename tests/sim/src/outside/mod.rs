@@ -5,6 +5,7 @@
 //! effects that are due before each step. Failure: drawn from the weather, before or after the effect.
 
 pub(crate) mod damage;
+pub(crate) mod disk;
 pub(crate) mod kafka;
 pub(crate) mod ledger;
 pub(crate) mod postgres;
@@ -56,6 +57,8 @@ pub(crate) struct World {
     pub(crate) cluster: MemoryCluster,
     /// A transaction has ended since the driver looked.
     pub(crate) has_topic_changed: bool,
+    /// A file may have changed since the driver looked.
+    pub(crate) has_disk_changed: bool,
     /// What the log and the markers have said so far, and what was wrong with it.
     pub(crate) ledger: Ledger,
     /// What fails at present.

@@ -76,7 +76,9 @@ impl SimulatedStore {
             result
         };
         let outside = &self.outside;
-        outside.call(&self.host, step, fate.delay, effect).await
+        let stalls = outside.with(|world| world.weather.stalls(&self.host, trace::now()));
+        let delay = fate.delay.max(stalls);
+        outside.call(&self.host, step, delay, effect).await
     }
 }
 
@@ -88,7 +90,9 @@ fn kind_of(key: &str) -> &str {
 /// What a log object says first, for the name of a step.
 fn entry_of(value: &Bytes) -> &'static str {
     let object = log::decode("", value);
-    let first = object.ok().and_then(|object| object.entries.into_iter().next());
+    let first = object
+        .ok()
+        .and_then(|object| object.entries.into_iter().next());
     match first {
         None => "nothing",
         Some(Entry::Fence { .. }) => "fence",

@@ -20,7 +20,7 @@ use crate::outside::postgres::{Cell, Row};
 use crate::trace::event;
 
 /// For the weather, which knows tables.
-const NAME: &str = "kafka";
+pub(crate) const NAME: &str = "kafka";
 const PROGRESS_TOPIC: &str = "__millstream_progress";
 const PARTITION_COUNT: usize = 3;
 
@@ -101,7 +101,8 @@ impl Cluster for SimulatedCluster {
         partition: i32,
     ) -> Result<Box<dyn CommittedReader>, ClusterError> {
         let (spec, topic) = (spec.clone(), topic.to_owned());
-        let open = move |cluster: &MemoryCluster| block_on(cluster.reader(&spec, &topic, partition));
+        let open =
+            move |cluster: &MemoryCluster| block_on(cluster.reader(&spec, &topic, partition));
         let inner = self.call("open kafka", open).await?;
         Ok(Box::new(Reader {
             cluster: self.clone(),
@@ -194,7 +195,8 @@ pub(crate) fn rows(cluster: &MemoryCluster, topic: &str) -> Vec<Row> {
     values.map(|value| row(&value)).collect()
 }
 
-fn row(value: &[u8]) -> Row {
+/// A JSON object as a row.
+pub(crate) fn row(value: &[u8]) -> Row {
     let object: serde_json::Value = serde_json::from_slice(value).unwrap_or_default();
     let fields = object.as_object().into_iter().flatten();
     let cells = fields.map(|(name, value)| {
