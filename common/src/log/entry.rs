@@ -14,6 +14,7 @@ use crate::ids::{
     Epoch, Generation, Incarnation, JobName, OperatorId, OutputIndex, Seq, SinkIndex, SourceIndex,
     SplitId, StageIndex, TaskId, Term, Token, WorkerId,
 };
+use crate::mutant::{self, Mutant};
 use crate::plan::JobPlan;
 use crate::replay_split::ReplayObject;
 use crate::report::{RefusedRows, RowCounters, Segment, SplitProgress, StageFlow, StatePart};
@@ -396,7 +397,12 @@ impl JobProgress {
                 .copied()
                 .unwrap_or_default()
         };
-        let delivered = (0..sink_count).map(marker).min().unwrap_or(self.epoch);
+        let markers = (0..sink_count).map(marker);
+        let delivered = match mutant::is(Mutant::ForgetByFastestSink) {
+            true => markers.max(),
+            false => markers.min(),
+        };
+        let delivered = delivered.unwrap_or(self.epoch);
         self.backlog.retain(|part| part.last > delivered);
         self.left_out
             .retain(|refused| refused.is_needed_behind(marker(refused.sink.index())));

@@ -13,6 +13,7 @@ use millstream_common::error::chain;
 use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, Seq};
 use millstream_common::log::boundary::Boundary;
 use millstream_common::log::{LogObject, read_from};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::store::StoreRef;
 use millstream_common::task::caught;
 use millstream_common::time::ClockRef;
@@ -298,6 +299,10 @@ impl Collector {
             let life = self.life(job);
             (job.entry.incarnation.to_string(), life)
         });
+        let log_floor = match mutant::is(Mutant::CollectWithoutBoundary) {
+            true => Some(self.latest.through),
+            false => log_floor,
+        };
         Needed {
             lives: lives.collect(),
             log_floor,
@@ -314,7 +319,10 @@ impl Collector {
         let checkpoints = seen.into_iter().flat_map(|seen| &seen.checkpoints);
         Life {
             head: job.progress.epoch,
-            parts: checkpoints.flat_map(|(_, parts)| parts.clone()).collect(),
+            parts: match mutant::is(Mutant::CollectLiveState) {
+                true => BTreeSet::new(),
+                false => checkpoints.flat_map(|(_, parts)| parts.clone()).collect(),
+            },
             delivered: seen.map_or(Epoch(0), |seen| {
                 seen.delivered_before(self.clock.monotonic(), self.retention.segments)
             }),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use millstream_common::ids::{Epoch, Generation, Seq};
 use millstream_common::log::boundary::Boundary;
+use millstream_common::mutant::{self, Mutant};
 
 use super::Retention;
 
@@ -176,7 +177,10 @@ impl Needed {
                 is_older && !self.boundaries.contains(&boundary)
             }
             Some(Kind::Part { incarnation, epoch }) => match self.lives.get(incarnation) {
-                Some(life) => epoch <= life.head && !life.parts.contains(key),
+                Some(life) => {
+                    let is_old = epoch <= life.head || mutant::is(Mutant::CollectUnpublished);
+                    is_old && !life.parts.contains(key)
+                }
                 None => true,
             },
             // One that no entry names is of a try that failed: it is not missed once its epochs are not.
@@ -193,7 +197,13 @@ impl Needed {
                 Some(life) if life.kept_outputs.contains(output) => {
                     life.letters.may_go(key, epoch, generation)
                 }
-                Some(life) => epoch <= life.delivered.min(life.head),
+                Some(life) => {
+                    let delivered = match mutant::is(Mutant::CollectUndelivered) {
+                        true => life.head,
+                        false => life.delivered.min(life.head),
+                    };
+                    epoch <= delivered
+                }
                 None => true,
             },
             Some(Kind::Rejects { incarnation, epoch }) => match self.lives.get(incarnation) {
