@@ -82,7 +82,7 @@ enum Verb {
     Sink(sink::Arguments),
     /// List the newest epochs of a job.
     Checkpoints(checkpoints::Arguments),
-    /// Ask a master whether it serves; for containers and load balancers.
+    /// Ask a master whether it serves or stands by; for containers.
     Healthcheck(healthcheck::Arguments),
 }
 

@@ -11,7 +11,7 @@ use millstream_common::time::ClockRef;
 use millstream_master::Candidacy;
 pub(crate) use millstream_master::Master;
 use millstream_master::config::{ConnectorsRef, MasterConfig, RealConnectors};
-use millstream_master::plan::{self, PlannedJob};
+use millstream_master::plan;
 use millstream_master::probe::RealProbe;
 pub(crate) use millstream_worker::Worker;
 use millstream_worker::config::WorkerConfig;
@@ -74,31 +74,24 @@ pub(crate) struct Findings {
 
 /// Looks at a job and at what it refers to outside.
 pub(crate) async fn check(sql: &str) -> anyhow::Result<Findings> {
-    Ok(match plan_job(sql) {
-        Ok(planned) => {
-            let probe = RealProbe::new(Arc::new(ThreadPool));
-            let problems = plan::check_external(&planned, &probe).await;
-            Findings {
-                problems,
-                warnings: planned.warnings,
-            }
-        }
-        Err(problems) => Findings {
-            problems,
-            warnings: Vec::new(),
-        },
+    let drafted = plan::draft_job(sql, &secret::Environment);
+    let warnings = match &drafted.planned {
+        Ok(planned) => planned.warnings.clone(),
+        Err(_) => Vec::new(),
+    };
+    let probe = RealProbe::new(Arc::new(ThreadPool));
+    let checked = plan::check_job(drafted, &probe).await;
+    Ok(Findings {
+        problems: checked.err().unwrap_or_default(),
+        warnings,
     })
 }
 
 /// The stages of a job, or the problems of its SQL.
 pub(crate) fn explain(sql: &str) -> Result<Explained, Vec<Problem>> {
-    let planned = plan_job(sql)?;
+    let planned = plan::plan_job(sql, &secret::Environment)?;
     Ok(Explained {
         text: plan::explain(&planned),
         plan: planned.plan,
     })
-}
-
-fn plan_job(sql: &str) -> Result<PlannedJob, Vec<Problem>> {
-    plan::plan_job(sql, &secret::Environment)
 }

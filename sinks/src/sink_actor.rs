@@ -22,7 +22,7 @@ use millstream_common::time::ClockRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, info, info_span};
 
 use arrow::datatypes::SchemaRef;
 
@@ -424,7 +424,7 @@ impl SinkState {
                 (TroubleState::Suspended, SUSPENDED_RETRY)
             }
         };
-        warn!(%sink, %error, ?state, pause_ms = pause.as_millis() as u64, "deliver to sink");
+        // The observer logs it: it knows the job.
         self.arguments.observer.troubled(&Trouble {
             kind: error.kind(),
             cause: error.to_string(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use millstream_common::error::chain;
+use millstream_common::grpc;
 use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
 use millstream_common::net::{NetRef, channel};
 use millstream_proto::v1;
@@ -138,7 +139,7 @@ async fn attach(
     let call = tokio::time::timeout(WELCOME_TIMEOUT, client.attach(outgoing)).await;
     match call {
         Ok(Ok(response)) => Ok((sender, response.into_inner())),
-        Ok(Err(status)) => Err(chain(&status)),
+        Ok(Err(status)) => Err(grpc::in_plain_words(&status)),
         Err(_) => Err("no answer to Hello".to_owned()),
     }
 }
@@ -183,7 +184,7 @@ async fn carry(
                     Ok(Some(Ok(frame))) => frame,
                     Ok(Some(Err(error))) => return LinkEnd::Lost(error.to_string()),
                     Ok(None) => return lost("the master closed the link"),
-                    Err(status) => return lost(status.message()),
+                    Err(status) => return lost(&grpc::in_plain_words(&status)),
                 };
                 let message = match frame {
                     ToWorker::Welcome { term, storage_url } => match unwelcomed.take() {

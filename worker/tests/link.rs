@@ -156,56 +156,69 @@ fn storage_url(folder: &tempfile::TempDir) -> String {
     format!("file://{}", folder.path().display())
 }
 
+/// A worker, and the master that it looks for.
+struct Member {
+    worker: Worker,
+    links: mpsc::Receiver<Link>,
+    folder: tempfile::TempDir,
+    _tasks: JoinSet<()>,
+}
+
+impl Member {
+    async fn start(stores: Arc<dyn OpenStore>) -> Self {
+        let net: NetRef = Arc::new(MemoryNet::default());
+        let mut tasks = JoinSet::new();
+        let (address, links) = serve_master(&net, &mut tasks).await;
+        let worker = Worker::start(config(WORKER, net, address, stores)).await;
+        Self {
+            worker: worker.expect("a worker"),
+            links,
+            folder: tempfile::tempdir().expect("folder"),
+            _tasks: tasks,
+        }
+    }
+
+    /// The next link, whose worker has said Hello.
+    async fn joined(&mut self) -> (Link, WorkerHello) {
+        let mut link = soon(self.links.recv()).await.expect("a link");
+        match link.next().await {
+            Some(ToMaster::Hello(hello)) => (link, hello),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn welcome(&self, term: u64) -> ToWorker {
+        ToWorker::Welcome {
+            term: Term(term),
+            storage_url: storage_url(&self.folder),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_worker_that_cannot_open_the_storage_is_no_member_and_joins_anew() {
-    let folder = tempfile::tempdir().expect("folder");
-    let net: NetRef = Arc::new(MemoryNet::default());
-    let mut tasks = JoinSet::new();
-    let (address, mut links) = serve_master(&net, &mut tasks).await;
     let stores = LateStores {
         was_asked: AtomicBool::new(false),
         real: real_stores(),
     };
-    let worker = Worker::start(config(WORKER, net, address, Arc::new(stores))).await;
-    let worker = worker.expect("a worker");
-    let (mut first, _) = joined(&mut links).await;
-    first.say(welcome(1, &folder)).await;
+    let mut member = Member::start(Arc::new(stores)).await;
+    let (mut first, _) = member.joined().await;
+    first.say(member.welcome(1)).await;
     assert_eq!(first.next().await, None, "the worker lets go");
-    let (mut second, _) = joined(&mut links).await;
-    second.say(welcome(1, &folder)).await;
+    let (mut second, _) = member.joined().await;
+    second.say(member.welcome(1)).await;
     second.say(ToWorker::Teardown(generation(1))).await;
     let answer = second.next().await;
     assert_eq!(answer, Some(ToMaster::TornDown(generation(1))));
-    worker.shutdown().await;
-}
-
-/// The next link, whose worker has said Hello.
-async fn joined(links: &mut mpsc::Receiver<Link>) -> (Link, WorkerHello) {
-    let mut link = soon(links.recv()).await.expect("a link");
-    match link.next().await {
-        Some(ToMaster::Hello(hello)) => (link, hello),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn welcome(term: u64, folder: &tempfile::TempDir) -> ToWorker {
-    ToWorker::Welcome {
-        term: Term(term),
-        storage_url: storage_url(folder),
-    }
+    member.worker.shutdown().await;
 }
 
 #[tokio::test]
 async fn pipelines_go_on_without_a_master_and_the_next_one_hears_what_the_last_may_not_have() {
-    let folder = tempfile::tempdir().expect("folder");
-    let net: NetRef = Arc::new(MemoryNet::default());
-    let mut tasks = JoinSet::new();
-    let (address, mut links) = serve_master(&net, &mut tasks).await;
-    let worker = Worker::start(config(WORKER, net, address, Arc::new(real_stores()))).await;
-    let worker = worker.expect("a worker");
-    let (mut first, hello) = joined(&mut links).await;
+    let mut member = Member::start(Arc::new(real_stores())).await;
+    let (mut first, hello) = member.joined().await;
     assert_eq!(hello.held, []);
-    first.say(welcome(1, &folder)).await;
+    first.say(member.welcome(1)).await;
     let incarnation = Incarnation::fresh();
     first.say(deploy(WORKER, 1, incarnation)).await;
     let deployed = first.next().await;
@@ -215,13 +228,13 @@ async fn pipelines_go_on_without_a_master_and_the_next_one_hears_what_the_last_m
     let snapshotted = first.next().await;
     assert!(matches!(snapshotted, Some(ToMaster::Snapshotted(..))));
     drop(first);
-    let (mut second, hello) = joined(&mut links).await;
+    let (mut second, hello) = member.joined().await;
     let [held] = hello.held.as_slice() else {
         panic!("{hello:?}");
     };
     assert_eq!((&held.at, held.incarnation), (&generation(1), incarnation));
     assert_eq!(held.passed(), Epoch(1));
-    second.say(welcome(2, &folder)).await;
+    second.say(member.welcome(2)).await;
     second.say(ToWorker::Resume(generation(1))).await;
     assert_eq!(second.next().await, snapshotted);
     second.say(barrier(1, 1)).await;
@@ -230,19 +243,14 @@ async fn pipelines_go_on_without_a_master_and_the_next_one_hears_what_the_last_m
         Some(ToMaster::Snapshotted(_, report)) => assert_eq!(report.epoch, Epoch(2)),
         other => panic!("{other:?}"),
     }
-    worker.shutdown().await;
+    member.worker.shutdown().await;
 }
 
 #[tokio::test]
 async fn a_master_of_an_older_reign_is_let_go_and_what_it_says_has_no_effect() {
-    let folder = tempfile::tempdir().expect("folder");
-    let net: NetRef = Arc::new(MemoryNet::default());
-    let mut tasks = JoinSet::new();
-    let (address, mut links) = serve_master(&net, &mut tasks).await;
-    let worker = Worker::start(config(WORKER, net, address, Arc::new(real_stores()))).await;
-    let worker = worker.expect("a worker");
-    let (mut newest, _) = joined(&mut links).await;
-    newest.say(welcome(2, &folder)).await;
+    let mut member = Member::start(Arc::new(real_stores())).await;
+    let (mut newest, _) = member.joined().await;
+    newest.say(member.welcome(2)).await;
     newest.say(deploy(WORKER, 1, Incarnation::fresh())).await;
     let deployed = newest.next().await;
     assert_eq!(deployed, Some(ToMaster::Deployed(generation(1))));
@@ -251,13 +259,13 @@ async fn a_master_of_an_older_reign_is_let_go_and_what_it_says_has_no_effect() {
     let snapshotted = newest.next().await;
     assert!(matches!(snapshotted, Some(ToMaster::Snapshotted(..))));
     drop(newest);
-    let (mut stale, _) = joined(&mut links).await;
-    stale.say(welcome(1, &folder)).await;
+    let (mut stale, _) = member.joined().await;
+    stale.say(member.welcome(1)).await;
     stale.say(ToWorker::Teardown(generation(1))).await;
     assert_eq!(stale.next().await, None);
-    let (_next, hello) = joined(&mut links).await;
+    let (_next, hello) = member.joined().await;
     assert_eq!(hello.held.len(), 1, "what it said had no effect");
-    worker.shutdown().await;
+    member.worker.shutdown().await;
 }
 
 #[tokio::test]
@@ -442,16 +450,19 @@ impl Supervisor {
     async fn next(&mut self) -> ToMaster {
         soon(self.frames.recv()).await.expect("it is attached")
     }
+
+    async fn deploy(&mut self, number: u64) {
+        self.say(deploy(WORKER, number, Incarnation::fresh()));
+        let deployed = self.next().await;
+        assert_eq!(deployed, ToMaster::Deployed(generation(number)));
+    }
 }
 
 #[tokio::test]
 async fn a_late_failure_of_an_older_generation_does_not_end_the_newer_one() {
     let mut supervisor = Supervisor::start(WORKER).await;
-    for number in [1, 2] {
-        supervisor.say(deploy(WORKER, number, Incarnation::fresh()));
-        let deployed = supervisor.next().await;
-        assert_eq!(deployed, ToMaster::Deployed(generation(number)));
-    }
+    supervisor.deploy(1).await;
+    supervisor.deploy(2).await;
     let failure = Failure {
         kind: Kind::Internal,
         origin: "task".to_owned(),
@@ -476,11 +487,8 @@ async fn a_late_failure_of_an_older_generation_does_not_end_the_newer_one() {
 #[tokio::test]
 async fn a_pipeline_that_no_master_goes_on_with_ends_and_is_not_waited_for() {
     let mut supervisor = Supervisor::start(WORKER).await;
-    for number in [1, 2] {
-        supervisor.say(deploy(WORKER, number, Incarnation::fresh()));
-        let deployed = supervisor.next().await;
-        assert_eq!(deployed, ToMaster::Deployed(generation(number)));
-    }
+    supervisor.deploy(1).await;
+    supervisor.deploy(2).await;
     assert_eq!(supervisor.held().await, [], "it has not begun");
     supervisor.say(ToWorker::Start(generation(2)));
     supervisor.tell(SupervisorMessage::Detached);
@@ -500,9 +508,7 @@ async fn a_pipeline_that_no_master_goes_on_with_ends_and_is_not_waited_for() {
 #[tokio::test]
 async fn a_failure_without_a_master_is_told_to_the_next_one() {
     let mut supervisor = Supervisor::start(WORKER).await;
-    supervisor.say(deploy(WORKER, 1, Incarnation::fresh()));
-    let deployed = supervisor.next().await;
-    assert_eq!(deployed, ToMaster::Deployed(generation(1)));
+    supervisor.deploy(1).await;
     supervisor.say(ToWorker::Start(generation(1)));
     supervisor.tell(SupervisorMessage::Detached);
     let failure = Failure {

@@ -71,7 +71,7 @@ pub struct JobView {
     pub watermark: Option<EventTime>,
     /// Rows read since the life began.
     pub rows_read: u64,
-    /// Rows in dead letters since the life began.
+    /// Rows that its sources rejected since the life began; they are dead letters.
     pub rows_rejected: u64,
     /// Over the last epochs.
     pub rows_per_second: f64,
@@ -98,6 +98,22 @@ pub struct JobView {
     pub stages: Vec<StageView>,
     /// Rows that are in none of the counters: zero, or rows were lost or doubled.
     pub rows_unaccounted: u64,
+}
+
+impl JobView {
+    /// Rows in dead letters since the life began, whoever made them: sources, expressions, sinks.
+    pub fn dead_letter_count(&self) -> u64 {
+        let failed: u64 = self.stages.iter().map(|stage| stage.failed).sum();
+        let refused: u64 = self.sinks.iter().map(|sink| sink.rows_refused).sum();
+        self.rows_rejected + failed + refused
+    }
+
+    /// Rows that `on_violation = 'drop'` of a source took out since the life began.
+    pub fn dropped_count(&self) -> u64 {
+        let decoded: u64 = self.sources.iter().map(|source| source.rows_dropped).sum();
+        let failed: u64 = self.stages.iter().map(|stage| stage.dropped).sum();
+        decoded + failed
+    }
 }
 
 /// The rows of one stage since the life began; with those of the sources these counters close the sum.
