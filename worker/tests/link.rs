@@ -180,18 +180,26 @@ impl Member {
 
     /// The next link, whose worker has said Hello.
     async fn joined(&mut self) -> (Link, WorkerHello) {
-        let mut link = soon(self.links.recv()).await.expect("a link");
-        match link.next().await {
-            Some(ToMaster::Hello(hello)) => (link, hello),
-            other => panic!("{other:?}"),
-        }
+        joined(&mut self.links).await
     }
 
     fn welcome(&self, term: u64) -> ToWorker {
-        ToWorker::Welcome {
-            term: Term(term),
-            storage_url: storage_url(&self.folder),
-        }
+        welcome(term, &self.folder)
+    }
+}
+
+async fn joined(links: &mut mpsc::Receiver<Link>) -> (Link, WorkerHello) {
+    let mut link = soon(links.recv()).await.expect("a link");
+    match link.next().await {
+        Some(ToMaster::Hello(hello)) => (link, hello),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn welcome(term: u64, folder: &tempfile::TempDir) -> ToWorker {
+    ToWorker::Welcome {
+        term: Term(term),
+        storage_url: storage_url(folder),
     }
 }
 
