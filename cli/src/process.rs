@@ -17,6 +17,18 @@ pub(crate) use millstream_worker::Worker;
 use millstream_worker::config::WorkerConfig;
 use serde::Serialize;
 
+/// Tells this machine from all others, and this container from others on it: the kernel's random number of this boot, and the
+/// name. Where there is none every process counts as a machine, which costs a restarted master a short wait.
+pub(crate) fn host() -> String {
+    let read = |path| std::fs::read_to_string(path).ok();
+    let boot = read("/proc/sys/kernel/random/boot_id");
+    let name = read("/proc/sys/kernel/hostname");
+    match (name, boot) {
+        (Some(name), Some(boot)) => format!("{}/{}", name.trim(), boot.trim()),
+        _ => millstream_common::ids::nonce(),
+    }
+}
+
 /// Starts a master that reigns when no other does.
 pub(crate) async fn stand_as_master(
     config: MasterConfig,

@@ -268,6 +268,56 @@ async fn a_master_of_an_older_reign_is_let_go_and_what_it_says_has_no_effect() {
     member.worker.shutdown().await;
 }
 
+#[tokio::test]
+async fn a_master_that_was_let_go_is_dialled_again_only_after_the_others() {
+    let folder = tempfile::tempdir().expect("folder");
+    let net: NetRef = Arc::new(MemoryNet::default());
+    let mut tasks = JoinSet::new();
+    let (one, mut links_to_one) = serve_master(&net, &mut tasks).await;
+    let (two, mut links_to_two) = serve_master(&net, &mut tasks).await;
+    let both = format!("{one},{two}");
+    let worker = Worker::start(config(WORKER, net, both, Arc::new(real_stores()))).await;
+    let worker = worker.expect("a worker");
+    let (newest, _) = taken(&mut links_to_one, &mut links_to_two, 2, &folder).await;
+    drop(newest);
+    let (mut stale, is_one) = taken(&mut links_to_one, &mut links_to_two, 1, &folder).await;
+    assert_eq!(stale.next().await, None, "it is let go");
+    let (stale_links, other_links) = match is_one {
+        true => (&mut links_to_one, &mut links_to_two),
+        false => (&mut links_to_two, &mut links_to_one),
+    };
+    loop {
+        let (mut link, _) = joined(other_links).await;
+        link.say(welcome(3, &folder)).await;
+        link.say(ToWorker::Teardown(generation(1))).await;
+        if link.next().await.is_some() {
+            break;
+        }
+    }
+    assert!(stale_links.try_recv().is_err(), "it was not even dialled");
+    worker.shutdown().await;
+}
+
+/// The link of the master that the worker takes, which reigns in `term`, and whether it is the first one.
+async fn taken(
+    one: &mut mpsc::Receiver<Link>,
+    two: &mut mpsc::Receiver<Link>,
+    term: u64,
+    folder: &tempfile::TempDir,
+) -> (Link, bool) {
+    loop {
+        let (link, is_one) = tokio::select! {
+            link = one.recv() => (link, true),
+            link = two.recv() => (link, false),
+        };
+        let mut link = link.expect("a link");
+        // The dial of the other is dropped.
+        if link.next().await.is_some() && link.say.send(welcome(term, folder)).await.is_ok() {
+            return (link, is_one);
+        }
+    }
+}
+
 fn generation(number: u64) -> JobGeneration {
     JobGeneration {
         job: "numbers".into(),

@@ -115,6 +115,7 @@ impl Here {
             blocking: blocking.clone(),
             listen: "master:0".to_owned(),
             name: "run".to_owned(),
+            host: process::host(),
             retention: Retention::default(),
         })
         .await?;

@@ -97,7 +97,7 @@ impl JobState {
 
     pub(super) fn workers_changed(&mut self, workers: Workers) -> Handled {
         let known = std::mem::replace(&mut self.workers, workers);
-        self.dismiss_joined(&known);
+        self.dismiss_joined(&known)?;
         match self.phase {
             Phase::Reattaching { .. } => self.reattach(),
             Phase::Waiting => self.advance(),
@@ -193,7 +193,13 @@ impl JobState {
                 assignment,
             } => self.assigned(attempt, *assignment, seq),
             Recorded::Epoch(entry) => self.epoch_recorded(*entry),
+            Recorded::Backlog(part) => self.put_away_recorded(*part),
             Recorded::Ended(end) => self.ended(end),
+            Recorded::SinkCommanded {
+                sink,
+                command,
+                reply,
+            } => self.sink_commanded(sink, command, reply),
         }
     }
 
@@ -344,7 +350,7 @@ impl JobState {
             (Phase::Delivering(JobEnd::Finished), StopMode::Stop) => self.end(JobEnd::Stopped),
             (Phase::Delivering(_), _) => Ok(()),
             (Phase::Reattaching { .. }, StopMode::Stop) => {
-                self.dismiss();
+                self.dismiss()?;
                 self.end(JobEnd::Stopped)
             }
             (_, StopMode::Drain) => {
@@ -419,18 +425,6 @@ impl JobState {
 
     pub(super) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Ending | Phase::Ended(_))
-    }
-
-    /// Sends `frame` to every worker of the assignment. A full queue is a lost worker: its link will end.
-    pub(super) fn send_all(&mut self, frame: &ToWorker) -> Handled {
-        for worker in self.sessions.keys() {
-            if let Some(handle) = self.workers.get(worker)
-                && let Err(error) = handle.frames.try_send(frame.clone())
-            {
-                warn!(%worker, %error, "send frame");
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn append(&self, entry: Entry, recorded: Recorded) -> Handled {
