@@ -143,6 +143,7 @@ mod tests {
             clock,
             listen: listen.to_owned(),
             name: listen.to_owned(),
+            host: "here".to_owned(),
             retention: Retention::default(),
         }
     }
