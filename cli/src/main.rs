@@ -4,6 +4,7 @@
 //! is a call of the control API. Failure: whatever a verb returns is printed here, once.
 
 mod arguments;
+mod beginning;
 mod check;
 mod checkpoints;
 mod demo;
@@ -23,6 +24,7 @@ mod progress;
 mod reading;
 mod retention;
 mod run;
+mod savepoint;
 mod sink;
 mod sinks;
 mod stop;
@@ -81,7 +83,9 @@ enum Verb {
     Sinks(sinks::Arguments),
     /// Pause or resume a sink of a job.
     Sink(sink::Arguments),
-    /// List the newest epochs of a job.
+    /// Keep an epoch of a job by name, or drop one that was kept.
+    Savepoint(savepoint::Arguments),
+    /// List the newest epochs of a job, and its savepoints.
     Checkpoints(checkpoints::Arguments),
     /// Ask a master whether it serves; for containers and load balancers.
     Healthcheck(healthcheck::Arguments),
@@ -130,6 +134,7 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Workers(arguments) => workers::run(arguments).await,
         Verb::Sinks(arguments) => sinks::run(arguments).await,
         Verb::Sink(arguments) => sink::run(arguments).await,
+        Verb::Savepoint(arguments) => savepoint::run(arguments).await,
         Verb::Checkpoints(arguments) => checkpoints::run(arguments).await,
         Verb::Healthcheck(arguments) => healthcheck::run(arguments).await,
     }

@@ -239,6 +239,9 @@ pub struct RestorePoint {
     pub parts: BTreeMap<OperatorId, Vec<StatePart>>,
     /// Epochs that some sink may not hold yet, in order.
     pub undelivered: Vec<crate::log::entry::CommittedEpoch>,
+    /// The epochs behind which sinks begin that were not there from the life's first epoch on.
+    #[serde(default)]
+    pub sink_starts: BTreeMap<SinkIndex, Epoch>,
 }
 
 /// A split and its reader.

@@ -15,12 +15,30 @@ use millstream_common::report::{RefusedRows, Segment};
 use crate::left_out::{RunSegment, run_segments};
 use crate::sink::{Cadence, EpochRun, Held, SinkError};
 
+/// The part of a job's chain that a sink is to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// The sink begins behind this epoch: for the sink it is epoch 0, for its marker says that it has nothing.
+    pub start: Epoch,
+    /// The last committed epoch.
+    pub head: Epoch,
+}
+
+/// The epoch as a sink numbers it that begins behind `start`.
+fn seen(start: Epoch, epoch: Epoch) -> Epoch {
+    match epoch <= start {
+        true => Epoch::default(),
+        false => epoch,
+    }
+}
+
 /// The epochs that one sink has yet to take.
 #[derive(Debug)]
 pub struct Delivery {
     sink: SinkIndex,
     output: OutputIndex,
-    /// The parent of the first pending epoch, or the end of the chain.
+    start: Epoch,
+    /// The parent of the first pending epoch, or the end of the chain, as the sink numbers it.
     base: Epoch,
     pending: VecDeque<PendingEpoch>,
     /// Known after fencing.
@@ -62,18 +80,20 @@ pub enum Next {
 }
 
 impl Delivery {
-    /// For `sink`, which reads `output`: `undelivered` in order, the chain ending at `head`.
+    /// For `sink`, which reads `output`: `undelivered` in order, at the end of `chain`.
     pub fn new(
         sink: SinkIndex,
         output: OutputIndex,
         undelivered: Vec<CommittedEpoch>,
-        head: Epoch,
+        chain: Chain,
         now: Duration,
     ) -> Result<Self, BrokenChain> {
+        let first = undelivered.first();
         let mut delivery = Self {
             sink,
             output,
-            base: undelivered.first().map_or(head, |first| first.parent),
+            start: chain.start,
+            base: seen(chain.start, first.map_or(chain.head, |first| first.parent)),
             pending: VecDeque::new(),
             held: None,
             hurried: false,
@@ -92,10 +112,10 @@ impl Delivery {
         now: Duration,
     ) -> Result<(), BrokenChain> {
         let head = self.head();
-        if committed.epoch <= head {
+        if committed.epoch <= head.max(self.start) {
             return Ok(());
         }
-        if committed.parent != head {
+        if seen(self.start, committed.parent) != head {
             return Err(BrokenChain {
                 epoch: committed.epoch,
                 parent: committed.parent,
@@ -150,7 +170,8 @@ impl Delivery {
             begun,
         });
         self.forget_up_to(marker);
-        Ok(marker)
+        // Whoever asks how far the sink is counts by the job's chain.
+        Ok(marker.max(self.start))
     }
 
     /// The sink holds everything up to `marker`, the end of the run last handed out.
@@ -315,7 +336,13 @@ mod tests {
     }
 
     fn delivery(undelivered: Vec<CommittedEpoch>, head: u64) -> Delivery {
-        Delivery::new(OUT, MINE, undelivered, Epoch(head), Duration::ZERO).expect("a chain")
+        behind(0, undelivered, head)
+    }
+
+    fn behind(start: u64, undelivered: Vec<CommittedEpoch>, head: u64) -> Delivery {
+        let (start, head) = (Epoch(start), Epoch(head));
+        let chain = Chain { start, head };
+        Delivery::new(OUT, MINE, undelivered, chain, Duration::ZERO).expect("a chain")
     }
 
     fn held(marker: u64) -> Held {
@@ -330,6 +357,35 @@ mod tests {
             Next::Apply(run, _) => Some((run.guard.0, run.last.0, run.row_count)),
             _ => None,
         }
+    }
+
+    #[test]
+    fn a_sink_that_begins_behind_an_epoch_gets_nothing_of_it_and_keeps_its_own_chain() {
+        let epochs = || {
+            vec![
+                committed(4, 5, 10),
+                committed(5, 7, 20),
+                committed(7, 8, 30),
+            ]
+        };
+        let mut new = behind(7, epochs(), 8);
+        assert_eq!(new.fenced(held(0)).expect("it holds nothing"), Epoch(7));
+        assert_eq!(range(new.next(AT_ONCE, Duration::ZERO)), Some((0, 8, 3)));
+        let mut at_head = behind(8, epochs(), 8);
+        assert_eq!(at_head.fenced(held(0)).expect("nothing"), Epoch(8));
+        assert_eq!(at_head.next(AT_ONCE, Duration::ZERO), Next::Idle);
+        at_head
+            .committed(committed(8, 9, 40), Duration::ZERO)
+            .expect("the chain");
+        assert_eq!(
+            range(at_head.next(AT_ONCE, Duration::ZERO)),
+            Some((0, 9, 4))
+        );
+        let mut later = behind(7, vec![committed(8, 9, 40)], 9);
+        assert_eq!(later.fenced(held(8)).expect("its chain"), Epoch(8));
+        assert_eq!(range(later.next(AT_ONCE, Duration::ZERO)), Some((8, 9, 4)));
+        let mut lost = behind(7, vec![committed(8, 9, 40)], 9);
+        assert!(lost.fenced(held(0)).is_err(), "its marker is gone");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use tracing::{Instrument, info, info_span, warn};
 
 use arrow::datatypes::SchemaRef;
 
-use crate::delivery::{Delivery, Next, backoff};
+use crate::delivery::{Chain, Delivery, Next, backoff};
 use crate::left_out::RunSegment;
 use crate::refused_rows::{PlacedRow, RefusedRun};
 use crate::segment_rows::{SegmentRows, SegmentSource};
@@ -89,6 +89,8 @@ pub struct SinkArguments {
     pub undelivered: Vec<CommittedEpoch>,
     /// The job's last committed epoch.
     pub head: Epoch,
+    /// The sink begins behind this epoch; 0 is from the life's first on.
+    pub start: Epoch,
     /// Measures how long epochs wait.
     pub clock: ClockRef,
     /// Told how it goes.
@@ -192,7 +194,10 @@ impl Actor for SinkActor {
             arguments.sink,
             arguments.output,
             arguments.undelivered,
-            arguments.head,
+            Chain {
+                start: arguments.start,
+                head: arguments.head,
+            },
             now,
         )?;
         myself.cast(SinkMessage::Deliver)?;

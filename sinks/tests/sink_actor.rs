@@ -213,6 +213,7 @@ async fn start(script: Script, undelivered: Vec<CommittedEpoch>, head: u64) -> S
         segments: Arc::new(TwoRows),
         undelivered,
         head: Epoch(head),
+        start: Epoch(0),
         clock: Arc::new(SystemClock::new()),
         observer: Arc::new(Observer(sender)),
     };

@@ -20,6 +20,7 @@ mod refused_rows;
 mod rescale;
 mod retention;
 mod run;
+mod savepoint;
 mod services_down;
 mod sinks_apart;
 mod standby;

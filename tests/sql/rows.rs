@@ -84,7 +84,10 @@ pub(crate) async fn read(store: &StoreRef, name: &str) -> anyhow::Result<Rows> {
             Entry::Fence { .. }
             | Entry::Assign(_)
             | Entry::Ended { .. }
-            | Entry::Resumed { .. } => {}
+            | Entry::Resumed { .. }
+            | Entry::Savepoint(_)
+            | Entry::SavepointDropped { .. }
+            | Entry::Carried(_) => {}
         }
     }
     let plan = plan.context("no job in the log")?;

@@ -5,7 +5,8 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use millstream_common::control::{
-    CheckpointView, JobState, JobView, SinkCommand, SinkView, Stopped, SubmitRequest, WorkerView,
+    CheckpointView, JobState, JobView, SavepointView, SinkCommand, SinkView, Stopped,
+    SubmitRequest, WorkerView,
 };
 use millstream_common::ids::{Epoch, Generation, WorkerId};
 use millstream_common::problem::Problem;
@@ -135,6 +136,26 @@ impl ControlBackend for Script {
         Ok(Vec::new())
     }
 
+    async fn create_savepoint(
+        &self,
+        name: &JobName,
+        _: Option<String>,
+    ) -> Result<SavepointView, ControlError> {
+        Err(ControlError::Invalid(format!("{name} has no epoch")))
+    }
+
+    async fn savepoints(&self, _: &JobName) -> Result<Vec<SavepointView>, ControlError> {
+        Ok(Vec::new())
+    }
+
+    async fn drop_savepoint(
+        &self,
+        _: &JobName,
+        savepoint: &str,
+    ) -> Result<SavepointView, ControlError> {
+        Err(ControlError::Invalid(format!("no savepoint {savepoint}")))
+    }
+
     async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError> {
         Err(ControlError::Invalid(format!("no worker {worker}")))
     }
@@ -176,7 +197,7 @@ async fn run_job(
     let job = Job {
         client: ControlClient::connect(net, "master:1").await.unwrap(),
         name: "clicks".into(),
-        fresh: false,
+        beginning: Beginning::default(),
     };
     let text = JobText {
         file: "clicks.sql".to_owned(),
@@ -279,7 +300,7 @@ async fn a_watch_goes_on_with_the_next_master() {
             .await
             .unwrap(),
         name: "clicks".into(),
-        fresh: false,
+        beginning: Beginning::default(),
     };
     let text = JobText {
         file: "clicks.sql".to_owned(),

@@ -4,9 +4,11 @@
 //! Pure data. Failure: whatever a master refuses is a [`ControlError`].
 
 mod error;
+mod savepoint;
 mod view;
 
 pub use error::ControlError;
+pub use savepoint::{FromCheckpoint, LATEST, SavepointView};
 pub use view::{
     BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, StorageUse,
     WorkerState, WorkerView,
@@ -28,6 +30,8 @@ pub struct SubmitRequest {
     pub file: String,
     /// Begin a new life of the job's state even if a stopped job of this name could go on.
     pub fresh: bool,
+    /// What it goes on from; `None`: from the last epoch with the same SQL, or from nothing.
+    pub from: Option<FromCheckpoint>,
 }
 
 /// An accepted job.

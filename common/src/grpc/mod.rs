@@ -4,6 +4,7 @@
 //! Called by the master's service and by `client` alone; generated types stop there. Failure: a
 //! message that lacks what the contract promises is a [`Malformed`], never a guess.
 
+mod savepoint;
 mod status;
 mod view;
 mod worker;

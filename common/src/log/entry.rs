@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::savepoint::{CarriedEntry, SavepointEntry};
 use crate::error::Failure;
 use crate::ids::{
     Epoch, Generation, Incarnation, JobName, OperatorId, OutputIndex, Seq, SinkIndex, SourceIndex,
@@ -53,6 +54,17 @@ pub enum Entry {
         /// How it ended.
         end: JobEnd,
     },
+    /// A job's newest epoch is kept by name.
+    Savepoint(SavepointEntry),
+    /// A savepoint is not kept any more.
+    SavepointDropped {
+        /// The job.
+        job: JobName,
+        /// The savepoint.
+        name: String,
+    },
+    /// A job begins, or goes on, with what another plan or life had come to.
+    Carried(Box<CarriedEntry>),
     /// A job that was stopped is to go on.
     Resumed {
         /// The job.
@@ -246,6 +258,9 @@ pub struct JobProgress {
     pub refused: BTreeMap<SinkIndex, u64>,
     /// The last known markers.
     pub sink_markers: BTreeMap<SinkIndex, Epoch>,
+    /// The epochs behind which sinks begin that were not there from the life's first epoch on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sink_starts: BTreeMap<SinkIndex, Epoch>,
     /// Epochs that some sink may still need, in order.
     pub undelivered: Vec<CommittedEpoch>,
     /// The sources have ended and everything has fired.

@@ -7,6 +7,7 @@
 
 pub mod boundary;
 pub mod entry;
+pub mod savepoint;
 
 use bytes::Bytes;
 

@@ -42,6 +42,7 @@ impl JobState {
                 acted_watermarks: self.progress.acted_watermarks.clone(),
                 parts: self.progress.parts.clone(),
                 undelivered: self.progress.undelivered.clone(),
+                sink_starts: self.progress.sink_starts.clone(),
             },
             flight_addresses: addresses
                 .map(|(worker, handle)| (worker.clone(), handle.flight_address.clone()))

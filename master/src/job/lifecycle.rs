@@ -192,6 +192,12 @@ impl JobState {
             } => self.assigned(attempt, *assignment, seq),
             Recorded::Epoch(entry) => self.epoch_recorded(*entry),
             Recorded::Ended(end) => self.ended(end),
+            Recorded::Savepoint {
+                name,
+                savepoint,
+                reply,
+            } => self.savepoint_recorded(name, *savepoint, reply),
+            Recorded::SavepointDropped { name, reply } => self.savepoint_dropped(&name, reply),
         }
     }
 
@@ -412,6 +418,7 @@ impl JobState {
             progress: Box::new(self.progress.clone()),
         })?;
         self.phase = Phase::Ended(end);
+        self.keep_savepoints()?;
         self.answer_stops()
     }
 

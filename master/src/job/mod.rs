@@ -17,6 +17,7 @@ mod refused;
 mod rescale;
 pub mod restart;
 mod row_sum;
+pub(crate) mod savepoint;
 mod sinks;
 mod takeover;
 mod view;

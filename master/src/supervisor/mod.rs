@@ -4,6 +4,7 @@
 //! knows who has joined.
 
 pub mod jobs;
+mod origin;
 #[cfg(test)]
 mod rescale_tests;
 pub mod submission;

@@ -294,6 +294,7 @@ fn begun() -> ReplayedJob {
         end: None,
         generation: Generation(7),
         assignment: Some(assignment),
+        savepoints: BTreeMap::new(),
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Needed {
 pub struct Life {
     /// The last committed epoch; what belongs to a later one is on its way.
     pub head: Epoch,
-    /// The state parts of the retained checkpoints.
+    /// The state parts of the retained checkpoints and savepoints; of any life.
     pub parts: BTreeSet<String>,
     /// Every sink has held this epoch for long enough.
     pub delivered: Epoch,
@@ -104,8 +104,8 @@ impl Needed {
                 is_older && !self.boundaries.contains(&boundary)
             }
             Some(Kind::Part { incarnation, epoch }) => match self.lives.get(incarnation) {
-                Some(life) => epoch <= life.head && !life.parts.contains(key),
-                None => true,
+                Some(life) => epoch <= life.head && !self.is_part(key),
+                None => !self.is_part(key),
             },
             Some(Kind::Segment {
                 incarnation,
@@ -118,6 +118,11 @@ impl Needed {
                 None => true,
             },
         }
+    }
+
+    /// A life that was begun from a checkpoint of another needs parts of that one.
+    fn is_part(&self, key: &str) -> bool {
+        self.lives.values().any(|life| life.parts.contains(key))
     }
 
     /// The first of `keys` that may go, at most `count_max`: oldest first, for keys sort by position and epoch.

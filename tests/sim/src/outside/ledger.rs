@@ -108,6 +108,9 @@ impl Ledger {
                 }
             }
             Entry::Resumed { job, .. } => event!("log {seq}: resumed {job}"),
+            Entry::Savepoint(kept) => event!("log {seq}: savepoint of {}", kept.epoch),
+            Entry::SavepointDropped { name, .. } => event!("log {seq}: dropped {name}"),
+            Entry::Carried(carried) => event!("log {seq}: carried {}", carried.job.job),
         }
     }
 
