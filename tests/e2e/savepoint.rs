@@ -157,16 +157,16 @@ impl Submit<'_> {
         let end = ["--from-checkpoint", "end"];
         let other = sql.replace(
             "count(*) AS views",
-            "count(*) AS views, max(userid) AS last",
+            "count(userid) AS views",
         );
         let why = [
-            "operator page_views/aggregate/0",
+            "operator page_views/aggregate/1",
             "its aggregates were (count(*))",
         ];
         self.refused(&other, &end, &why).await?;
         let other = sql.replace("DISTINCT ON (eventid)", "DISTINCT ON (url)");
         let why = [
-            "operator unique_clicks/distinct/0",
+            "operator unique_clicks/distinct/1",
             "its keys were (eventid",
         ];
         self.refused(&other, &end, &why).await?;

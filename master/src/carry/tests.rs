@@ -14,11 +14,11 @@ use crate::testing::plan;
 
 const SOURCE: &str = "\
     CREATE SOURCE clicks (id TEXT NOT NULL, url TEXT NOT NULL, at TIMESTAMP NOT NULL,\
-      WATERMARK FOR at AS at - INTERVAL '1 minute')\
+      WATERMARK FOR at AS at - INTERVAL '1 minute') \
       WITH (connector = 'kafka', brokers = 'b', topic = 'clicks', format = 'json');\
     CREATE VIEW firsts AS SELECT DISTINCT ON (id) * FROM clicks;";
 const VIEWS: &str = "\
-    CREATE VIEW views AS SELECT window_start, window_end, url, count(*) AS n\
+    CREATE VIEW views AS SELECT window_start, window_end, url, count(*) AS n \
       FROM TUMBLE(firsts, at, INTERVAL '1 minute') GROUP BY window_start, window_end, url;";
 const SINKS: &str = "\
     CREATE SINK shown FROM views WITH (connector = 'console');\
