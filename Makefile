@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test model sim lint bench fmt services install-services clean-services toolchain
+.PHONY: help demo test model sim chaos lint bench fmt services install-services clean-services toolchain
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
@@ -22,6 +22,9 @@ ARGS ?=
 SEEDS ?= 2000
 FIRST_SEED ?= 1
 SIM_JOBS ?= 2
+
+# How long `make chaos` injects faults.
+MINUTES ?= 3
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -41,6 +44,10 @@ model: toolchain ## check the protocol exhaustively, and that planted mistakes a
 sim: toolchain ## the real cluster on simulated hosts; SEEDS=2000 FIRST_SEED=1 chooses
 	cargo build --workspace --locked --bin millstream-sim
 	"$(CARGO_TARGET_DIR)/debug/millstream-sim" --seeds $(SEEDS) --first-seed $(FIRST_SEED) --jobs $(SIM_JOBS)
+
+chaos: toolchain ## everything dies in turn, on real services, while sinks are read; MINUTES=10 chooses
+	cargo build --workspace --locked --bins
+	"$(CARGO_TARGET_DIR)/debug/millstream-chaos" --minutes $(MINUTES) $(ARGS)
 
 lint: toolchain ## formatting and clippy; any warning fails
 	cargo fmt --all --check

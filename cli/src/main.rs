@@ -87,7 +87,7 @@ enum Verb {
     Savepoint(savepoint::Arguments),
     /// List the newest epochs of a job, and its savepoints.
     Checkpoints(checkpoints::Arguments),
-    /// Ask a master whether it serves; for containers and load balancers.
+    /// Ask a master whether it serves or stands by; for containers.
     Healthcheck(healthcheck::Arguments),
 }
 

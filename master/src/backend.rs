@@ -41,16 +41,20 @@ impl Backend {
         }
     }
 
-    /// Plans the SQL; the text is given back.
+    /// Plans the SQL and looks at what it names outside; the text is given back.
     async fn plan(&self, sql: String) -> Result<(String, plan::PlannedJob), ControlError> {
-        let planned = blocking::run(&self.blocking, move || {
-            let planned = plan::plan_job(&sql, &secret::Environment);
-            planned.map(|planned| (sql, planned))
+        let drafted = blocking::run(&self.blocking, move || {
+            let drafted = plan::draft_job(&sql, &secret::Environment);
+            (sql, drafted)
         });
-        match planned.await {
-            Ok(planned) => planned.map_err(ControlError::Problems),
-            Err(panicked) => Err(ControlError::Internal(format!("plan the job: {panicked}"))),
-        }
+        let (sql, drafted) = match drafted.await {
+            Ok(drafted) => drafted,
+            Err(panicked) => {
+                return Err(ControlError::Internal(format!("plan the job: {panicked}")));
+            }
+        };
+        let checked = plan::check_job(drafted, self.probe.as_ref()).await;
+        Ok((sql, checked.map_err(ControlError::Problems)?))
     }
 
     fn supervisor(&self) -> Result<ActorRef<SupervisorMessage>, ControlError> {
@@ -80,10 +84,6 @@ impl ControlBackend for Backend {
         // Nothing is planned for somebody else.
         self.roles.active()?;
         let (sql, planned) = self.plan(request.sql).await?;
-        let problems = plan::check_external(&planned, self.probe.as_ref()).await;
-        if !problems.is_empty() {
-            return Err(ControlError::Problems(problems));
-        }
         let submission = Submission {
             job: request.name,
             sql,

@@ -1,7 +1,7 @@
 //! What tests of the master share: storage in memory that can be held up, and workers that answer as they are told.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -127,6 +127,7 @@ pub(crate) struct MemoryStore {
     objects: Mutex<BTreeMap<String, Bytes>>,
     answers: watch::Sender<Answers>,
     panics_at_create: AtomicBool,
+    listed: AtomicUsize,
 }
 
 impl Default for MemoryStore {
@@ -135,6 +136,7 @@ impl Default for MemoryStore {
             objects: Mutex::default(),
             answers: watch::channel(Answers::All).0,
             panics_at_create: AtomicBool::new(false),
+            listed: AtomicUsize::new(0),
         }
     }
 }
@@ -146,6 +148,11 @@ impl MemoryStore {
 
     pub(crate) fn panic_at_create(&self) {
         self.panics_at_create.store(true, Ordering::Relaxed);
+    }
+
+    /// How often it was asked for the keys of a folder.
+    pub(crate) fn listed(&self) -> usize {
+        self.listed.load(Ordering::Relaxed)
     }
 
     async fn wait(&self, needed: &[Answers]) {
@@ -195,6 +202,7 @@ impl Store for MemoryStore {
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
         self.may_read().await;
+        self.listed.fetch_add(1, Ordering::Relaxed);
         let objects = self.objects.lock().unwrap();
         let keys = objects.keys().filter(|key| key.starts_with(prefix));
         Ok(keys.cloned().collect())
@@ -228,6 +236,7 @@ impl FakeWorker {
     ) -> Self {
         let hello = WorkerHello {
             worker: name.into(),
+            process: name.to_owned(),
             flight_address: format!("{name}:1"),
             slots: 1,
             version: "0".to_owned(),
@@ -252,9 +261,15 @@ impl FakeWorker {
         Self {
             name,
             frames,
-            session: session.expect("joined"),
+            session: session.expect("call").expect("joined"),
             supervisor: supervisor.clone(),
         }
+    }
+
+    /// Why its session is over, once it is.
+    pub(crate) async fn over(&mut self) -> String {
+        let over = soon(&mut self.session.over).await;
+        over.expect("the supervisor lives")
     }
 
     pub(crate) fn leave(self) {

@@ -155,10 +155,7 @@ impl Submit<'_> {
 
     async fn refuses_what_does_not_fit(&self, sql: &str) -> anyhow::Result<()> {
         let end = ["--from-checkpoint", "end"];
-        let other = sql.replace(
-            "count(*) AS views",
-            "count(userid) AS views",
-        );
+        let other = sql.replace("count(*) AS views", "count(userid) AS views");
         let why = [
             "operator page_views/aggregate/1",
             "its aggregates were (count(*))",

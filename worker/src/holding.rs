@@ -85,6 +85,7 @@ impl Holding {
             }
             ToWorker::Welcome { .. }
             | ToWorker::Deploy(_)
+            | ToWorker::Backlog(..)
             | ToWorker::CommandSink(..)
             | ToWorker::Teardown(_)
             | ToWorker::Resume(_)

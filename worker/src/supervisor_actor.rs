@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use millstream_common::error::{Failure, Kind};
-use millstream_common::ids::{JobName, Term};
+use millstream_common::ids::{JobName, Term, nonce};
 use millstream_common::link::{Deploy, JobGeneration, ToMaster, ToWorker, WorkerHello};
 use millstream_common::plan::expression::Functions;
 use millstream_common::store::StoreRef;
@@ -80,6 +80,8 @@ pub struct SupervisorConfig {
 /// The state of a worker's supervisor.
 pub struct SupervisorState {
     config: SupervisorConfig,
+    /// Unique to this worker process.
+    process: String,
     functions: Functions,
     /// The master and its storage, while attached.
     pub(crate) attached: Option<(mpsc::Sender<ToMaster>, StoreRef)>,
@@ -136,6 +138,7 @@ impl Actor for SupervisorActor {
         });
         Ok(SupervisorState {
             config,
+            process: nonce(),
             functions: Functions::new(),
             attached: None,
             term: Term::default(),
@@ -196,6 +199,7 @@ impl SupervisorState {
         let pipelines = self.pipelines.values();
         let hello = WorkerHello {
             worker: self.config.worker.name.clone(),
+            process: self.process.clone(),
             flight_address: self.config.flight_address.clone(),
             slots: self.config.worker.slots,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -349,6 +353,7 @@ impl SupervisorState {
             ToWorker::AssignSplits(at, splits) => {
                 self.forward(&at, PipelineMessage::AssignSplits(splits))
             }
+            ToWorker::Backlog(at, parts) => self.forward(&at, PipelineMessage::Backlog(parts)),
             ToWorker::Resume(at) => self.resume(&at),
             ToWorker::CommandSink(at, sink, command) => {
                 self.forward(&at, PipelineMessage::CommandSink(sink, command));

@@ -285,6 +285,46 @@ async fn a_second_interrupt_does_not_wait_for_what_was_left() {
     assert_eq!(*script.calls.lock().unwrap(), ["submit", "stop"]);
 }
 
+#[test]
+fn whoever_waits_for_a_stop_is_told_what_for() {
+    let mut job = crate::progress::tests::job();
+    assert_eq!(
+        waits_for(&job),
+        "waiting for its last epoch, at most a minute"
+    );
+    job.sinks.push(crate::progress::tests::sink());
+    assert_eq!(
+        waits_for(&job),
+        "waiting for the delivery to warehouse, at most a minute | connection refused"
+    );
+    job.state = JobState::Recovering;
+    job.cause = Some("disk\nfull".to_owned());
+    assert_eq!(
+        waits_for(&job),
+        "waiting for its tasks to go on from epoch 41, at most a minute | disk full | connection refused"
+    );
+}
+
+#[tokio::test]
+async fn a_failed_stop_is_named_once() {
+    let net: NetRef = Arc::new(MemoryNet::default());
+    let script = Script::new(JobState::Running, true);
+    let listener = net.listen("master:1").await.unwrap();
+    let mut server = JoinSet::new();
+    let never = std::future::pending();
+    server.spawn(service::serve(listener, script.clone(), NoLink, never));
+    let client = ControlClient::connect(net, "master:1").await.unwrap();
+    let broken = client::Error::TimedOut {
+        call: "stop job",
+        address: "master:1".to_owned(),
+        seconds: 60,
+    };
+    let name = "clicks".into();
+    let ended = crate::follow::end_of_stop(&client, &name, Err(broken)).await;
+    let text = millstream_common::error::chain(ended.unwrap_err().as_ref());
+    assert_eq!(text.matches("stop job").count(), 1, "{text}");
+}
+
 #[tokio::test]
 async fn a_watch_goes_on_with_the_next_master() {
     let net: NetRef = Arc::new(MemoryNet::default());

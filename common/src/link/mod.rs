@@ -15,6 +15,7 @@ use crate::error::Failure;
 use crate::ids::{
     Epoch, Generation, Incarnation, JobName, SinkIndex, SourceIndex, SplitId, Term, WorkerId,
 };
+use crate::log::backlog::BacklogPart;
 use crate::log::entry::{Assignment, CommittedEpoch, SplitPlacement};
 use crate::plan::JobPlan;
 use crate::report::{AssignedSplit, PipelineReport, Refusal, RestorePoint, SplitProgress};
@@ -98,6 +99,8 @@ impl ToMaster {
 pub struct WorkerHello {
     /// The name it gave itself.
     pub worker: WorkerId,
+    /// Unique to this process: tells one that joins again from another of its name.
+    pub process: String,
     /// Where other workers reach its Flight server.
     pub flight_address: String,
     /// Tasks of each stage that it runs.
@@ -160,6 +163,8 @@ pub enum ToWorker {
         /// For outside tools: positions of the splits that moved.
         positions: SplitPositions,
     },
+    /// Epochs that sinks lack are in storage by now: they need not be kept in memory.
+    Backlog(JobGeneration, Vec<BacklogPart>),
     /// Splits found while the job runs.
     AssignSplits(JobGeneration, Vec<AssignedSplit>),
     /// Go on with what was kept of the generation, and say again what its last master may not have heard.
@@ -188,6 +193,7 @@ impl ToWorker {
             Self::Start(at)
             | Self::Barrier(at, _)
             | Self::EpochCommitted { at, .. }
+            | Self::Backlog(at, _)
             | Self::AssignSplits(at, _)
             | Self::CommandSink(at, ..)
             | Self::Resume(at)
@@ -264,20 +270,25 @@ mod tests {
             watermarks: BTreeMap::from([(SourceIndex(0), EventTime(-5))]),
         };
         let pause = ToWorker::CommandSink(at.clone(), SinkIndex(2), SinkCommand::Pause);
+        let part = BacklogPart {
+            path: "backlog/a".to_owned(),
+            checksum: 7,
+            parent: Epoch(1),
+            last: Epoch(3),
+            epoch_count: 2,
+            outputs: BTreeMap::from([(crate::ids::OutputIndex(1), Default::default())]),
+        };
+        let backlog = ToWorker::Backlog(at.clone(), vec![part]);
         let released = ToWorker::Released { is_last: true };
-        let frames = [
-            ToWorker::Barrier(at.clone(), barrier.clone()),
-            pause,
-            ToWorker::Drain,
-            released,
-        ];
-        for frame in frames {
+        let barrier_frame = ToWorker::Barrier(at.clone(), barrier.clone());
+        for frame in [barrier_frame, pause, backlog, ToWorker::Drain, released] {
             let wire = v1::MasterFrame::try_from(frame.clone()).expect("encode");
             assert_eq!(ToWorker::try_from(wire).expect("decode"), frame);
         }
 
         let hello = ToMaster::Hello(WorkerHello {
             worker: "w1".into(),
+            process: "p1".to_owned(),
             flight_address: "w1:7080".to_owned(),
             slots: 2,
             version: "1".to_owned(),

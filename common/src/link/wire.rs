@@ -31,6 +31,7 @@ impl TryFrom<ToMaster> for v1::WorkerFrame {
         let frame = match frame {
             ToMaster::Hello(hello) => Frame::Hello(v1::Hello {
                 worker: hello.worker.0,
+                process: hello.process,
                 flight_address: hello.flight_address,
                 slots: hello.slots,
                 version: hello.version,
@@ -104,6 +105,7 @@ impl TryFrom<v1::WorkerFrame> for ToMaster {
         Ok(match frame {
             Frame::Hello(hello) => Self::Hello(WorkerHello {
                 worker: WorkerId(hello.worker),
+                process: hello.process,
                 flight_address: hello.flight_address,
                 slots: hello.slots,
                 version: hello.version,
@@ -166,6 +168,11 @@ impl TryFrom<ToWorker> for v1::MasterFrame {
                 generation: at.generation.0,
                 epoch: json(&epoch)?,
                 positions: json(&positions)?,
+            }),
+            ToWorker::Backlog(at, parts) => Frame::Backlog(v1::Backlog {
+                job: at.job.0,
+                generation: at.generation.0,
+                parts: json(&parts)?,
             }),
             ToWorker::AssignSplits(at, splits) => Frame::AssignSplits(v1::AssignSplits {
                 job: at.job.0,
@@ -274,6 +281,9 @@ impl TryFrom<v1::MasterFrame> for ToWorker {
                 epoch: parse(&frame.epoch)?,
                 positions: parse(&frame.positions)?,
             },
+            Frame::Backlog(frame) => {
+                Self::Backlog(at(frame.job, frame.generation), parse(&frame.parts)?)
+            }
             Frame::AssignSplits(frame) => {
                 Self::AssignSplits(at(frame.job, frame.generation), parse(&frame.splits)?)
             }

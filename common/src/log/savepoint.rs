@@ -57,6 +57,8 @@ impl Savepoint {
             entry: entry.clone(),
             progress: JobProgress {
                 undelivered: Vec::new(),
+                backlog: Vec::new(),
+                left_out: Vec::new(),
                 ..progress.clone()
             },
         }

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use millstream_common::ids::{OutputIndex, SinkIndex, SourceIndex};
 use millstream_common::log::entry::{CommittedEpoch, JobProgress};
 use millstream_common::plan::JobPlan;
+use millstream_common::report::RefusedRows;
 
 /// How to carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +142,13 @@ fn carried(old: &JobPlan, new: &JobPlan, progress: &JobProgress, terms: Terms) -
     };
     let outputs = outputs::numbers(old, new);
     let undelivered = undelivered.map(|epoch| renumbered(epoch, &outputs, &sinks));
+    let paused = progress.paused_sinks.iter();
+    let paused = paused.filter_map(|sink| sinks.get(sink).copied());
+    let (backlog, mut left_out) = match terms.goes_on {
+        true => (progress.backlog.clone(), progress.left_out.clone()),
+        false => (Vec::new(), Vec::new()),
+    };
+    left_out.retain_mut(|refused| is_renumbered(refused, &sinks));
     let mut carried = JobProgress {
         epoch: progress.epoch,
         splits: renamed(&progress.splits, &sources),
@@ -152,6 +160,9 @@ fn carried(old: &JobPlan, new: &JobPlan, progress: &JobProgress, terms: Terms) -
         sink_markers,
         sink_starts,
         undelivered: undelivered.collect(),
+        backlog,
+        left_out,
+        paused_sinks: paused.collect(),
         // Rows are counted anew: the sum of what passes another plan does not close with that of the old one (INV-10).
         ..JobProgress::default()
     };
@@ -171,10 +182,15 @@ fn renumbered(
         segment.output = number.copied().unwrap_or(segment.output);
         number.is_some()
     });
-    epoch.refused.retain_mut(|refused| {
-        let number = sinks.get(&refused.sink);
-        refused.sink = number.copied().unwrap_or(refused.sink);
-        number.is_some()
-    });
     epoch
+        .refused
+        .retain_mut(|refused| is_renumbered(refused, sinks));
+    epoch
+}
+
+/// Gives the rows the new number of their sink; false if it has gone.
+fn is_renumbered(refused: &mut RefusedRows, sinks: &BTreeMap<SinkIndex, SinkIndex>) -> bool {
+    let number = sinks.get(&refused.sink);
+    refused.sink = number.copied().unwrap_or(refused.sink);
+    number.is_some()
 }

@@ -143,6 +143,8 @@ pub(super) fn sinks(old: &JobPlan, new: &JobPlan, progress: &JobProgress) -> Vec
             ));
         } else if old_output.relation != new_output.relation
             || old_output.schema != new_output.schema
+            // Epochs that were put away into storage are of numbers.
+            || (was.output != is.output && !progress.backlog.is_empty())
         {
             refusals.extend(lagging(SinkIndex(index as u32), was, progress));
         }
@@ -159,6 +161,9 @@ fn lagging(index: SinkIndex, sink: &SinkPlan, progress: &JobProgress) -> Option<
         epoch.epoch > marker && segments.any(|segment| segment.output == sink.output)
     });
     let (name, head) = (&sink.name, progress.epoch);
+    let mut backlog = progress.backlog.iter();
+    let lacks =
+        lacks || backlog.any(|part| part.last > marker && part.outputs.contains_key(&sink.output));
     lacks.then(|| {
         format!(
             "sink {name}: it holds epoch {marker} and lacks rows up to {head} of the relation that it read before; go on with the old SQL until it holds them"

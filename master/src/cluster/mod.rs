@@ -2,4 +2,5 @@
 
 pub mod leaving;
 pub mod link;
+pub mod patience;
 pub mod registry;

@@ -86,6 +86,7 @@ impl JobState {
         self.progress.apply(&entry)?;
         self.refusals.drop_named(&self.progress);
         self.progress.forget_delivered(self.entry.plan.sinks.len());
+        self.put_away();
         self.claims.recorded(&self.progress);
         self.observe_commit(&entry);
         let is_live = matches!(self.phase, Phase::Running | Phase::Delivering(_));

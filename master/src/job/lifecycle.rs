@@ -99,7 +99,7 @@ impl JobState {
 
     pub(super) fn workers_changed(&mut self, workers: Workers) -> Handled {
         let known = std::mem::replace(&mut self.workers, workers);
-        self.dismiss_joined(&known);
+        self.dismiss_joined(&known)?;
         match self.phase {
             Phase::Reattaching { .. } => self.reattach(),
             Phase::Waiting => self.advance(),
@@ -191,6 +191,7 @@ impl JobState {
                 assignment,
             } => self.assigned(attempt, *assignment, seq),
             Recorded::Epoch(entry) => self.epoch_recorded(*entry),
+            Recorded::Backlog(part) => self.put_away_recorded(*part),
             Recorded::Ended(end) => self.ended(end),
             Recorded::Savepoint {
                 name,
@@ -198,6 +199,11 @@ impl JobState {
                 reply,
             } => self.savepoint_recorded(name, *savepoint, reply),
             Recorded::SavepointDropped { name, reply } => self.savepoint_dropped(&name, reply),
+            Recorded::SinkCommanded {
+                sink,
+                command,
+                reply,
+            } => self.sink_commanded(sink, command, reply),
         }
     }
 
@@ -353,7 +359,7 @@ impl JobState {
             (Phase::Delivering(JobEnd::Finished), StopMode::Stop) => self.end(JobEnd::Stopped),
             (Phase::Delivering(_), _) => Ok(()),
             (Phase::Reattaching { .. }, StopMode::Stop) => {
-                self.dismiss();
+                self.dismiss()?;
                 self.end(JobEnd::Stopped)
             }
             (_, StopMode::Drain) => {
@@ -429,18 +435,6 @@ impl JobState {
 
     pub(super) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Ending | Phase::Ended(_))
-    }
-
-    /// Sends `frame` to every worker of the assignment. A full queue is a lost worker: its link will end.
-    pub(super) fn send_all(&mut self, frame: &ToWorker) -> Handled {
-        for worker in self.sessions.keys() {
-            if let Some(handle) = self.workers.get(worker)
-                && let Err(error) = handle.frames.try_send(frame.clone())
-            {
-                warn!(%worker, %error, "send frame");
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn append(&self, entry: Entry, recorded: Recorded) -> Handled {

@@ -215,6 +215,8 @@ impl JobState {
 
     /// All tasks have passed a barrier between which and the one before nothing changed.
     pub(super) fn observe_empty_epoch(&mut self) {
+        self.observed.last_commit = Some(self.clock.monotonic());
+        self.observed.rows_per_second /= 2.0;
         let lags_are_known = self
             .entry
             .plan

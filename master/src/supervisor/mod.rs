@@ -3,6 +3,8 @@
 //! [`submission`] takes jobs in (decided by [`submit`]), [`jobs`] starts their actors, again where one has failed, [`workers`]
 //! knows who has joined.
 
+#[cfg(test)]
+mod going_on_tests;
 pub mod jobs;
 mod origin;
 #[cfg(test)]

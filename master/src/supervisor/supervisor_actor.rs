@@ -23,7 +23,7 @@ use tracing::{error, info};
 use super::jobs::{Reread, RunningJob};
 use super::submission::{Started, Submission};
 use super::workers::WorkerStatus;
-use crate::cluster::registry::{Registry, Session};
+use crate::cluster::registry::{NameTaken, Registry, Session};
 use crate::config::ConnectorsRef;
 use crate::job::job_actor::JobMessage;
 use crate::log_actor::LogMessage;
@@ -38,7 +38,7 @@ pub enum SupervisorMessage {
         /// Where frames for it go.
         frames: mpsc::Sender<ToWorker>,
         /// Its session.
-        reply: RpcReplyPort<Session>,
+        reply: RpcReplyPort<Result<Session, NameTaken>>,
     },
     /// A worker says something.
     Frame {
@@ -54,6 +54,13 @@ pub enum SupervisorMessage {
         /// Whose.
         worker: WorkerId,
         /// Which session.
+        session: u64,
+    },
+    /// A worker does not take its frames: its queue is full.
+    Overrun {
+        /// Who.
+        worker: WorkerId,
+        /// In which session.
         session: u64,
     },
     /// A job does not count on a leaving worker any more.
@@ -199,6 +206,7 @@ impl Actor for SupervisorActor {
                 frame,
             } => state.frame(worker, session, *frame),
             Message::Left { worker, session } => state.left(worker, session),
+            Message::Overrun { worker, session } => state.overrun(&worker, session),
             Message::Vacated {
                 worker,
                 session,

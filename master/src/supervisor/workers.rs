@@ -10,11 +10,11 @@ use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
 use millstream_common::suggest::nearest;
 use ractor::RpcReplyPort;
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::supervisor_actor::{SupervisorState, answer};
-use crate::cluster::registry::Session;
-use crate::job::job_actor::JobMessage;
+use crate::cluster::registry::{NameTaken, Session};
+use crate::job::job_actor::{JobMessage, Sent, WorkerHandle};
 
 /// A worker as the registry knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,13 +40,22 @@ impl SupervisorState {
         &mut self,
         hello: WorkerHello,
         frames: mpsc::Sender<ToWorker>,
-        reply: RpcReplyPort<Session>,
+        reply: RpcReplyPort<Result<Session, NameTaken>>,
     ) {
-        info!(worker = %hello.worker, flight = %hello.flight_address, slots = hello.slots, "worker joined");
-        let session = self.registry.join(hello, frames, self.clock.monotonic());
-        answer(reply, session);
-        self.tell_workers();
-        self.release();
+        let who = format!("{} (flight {})", hello.worker, hello.flight_address);
+        let slots = hello.slots;
+        let joined = self.registry.join(hello, frames, self.clock.monotonic());
+        let is_taken = joined.is_err();
+        match &joined {
+            Ok(_) => info!(worker = %who, slots, "worker joined"),
+            // The worker says so to whoever started it, and dials on.
+            Err(taken) => debug!(worker = %who, %taken, "worker refused"),
+        }
+        answer(reply, joined);
+        if !is_taken {
+            self.tell_workers();
+            self.release();
+        }
     }
 
     pub(super) fn frame(&mut self, worker: WorkerId, session: u64, frame: ToMaster) {
@@ -68,7 +77,7 @@ impl SupervisorState {
     }
 
     pub(super) fn left(&mut self, worker: WorkerId, session: u64) {
-        if self.registry.leave(&worker, session) {
+        if self.registry.end(&worker, session, "its stream has ended") {
             info!(%worker, "worker left");
             self.tell_workers();
         }
@@ -93,9 +102,8 @@ impl SupervisorState {
                 "no worker {worker}{hint}; `millstream workers` lists them"
             )));
         };
-        if let Err(error) = member.handle.frames.try_send(ToWorker::Drain) {
-            warn!(%worker, %error, "send frame");
-        }
+        let handle = member.handle.clone();
+        self.tell(worker, &handle, ToWorker::Drain);
         self.leaving(worker);
         Ok(())
     }
@@ -109,9 +117,22 @@ impl SupervisorState {
         for (worker, handle) in self.registry.release(self.jobs.keys()) {
             let is_last = !self.registry.has_active();
             info!(%worker, is_last, "worker is drained");
-            if let Err(error) = handle.frames.try_send(ToWorker::Released { is_last }) {
-                warn!(%worker, %error, "send frame");
-            }
+            self.tell(&worker, &handle, ToWorker::Released { is_last });
+        }
+    }
+
+    fn tell(&mut self, worker: &WorkerId, handle: &WorkerHandle, frame: ToWorker) {
+        if handle.send(frame) == Sent::Overrun {
+            self.overrun(worker, handle.session);
+        }
+    }
+
+    /// What it was not sent it would miss for ever: it is lost, joins again, and jobs begin anew from the log.
+    pub(super) fn overrun(&mut self, worker: &WorkerId, session: u64) {
+        let reason = "the worker does not take its frames: too many wait for it";
+        if self.registry.end(worker, session, reason) {
+            warn!(%worker, reason, "worker counts as lost");
+            self.tell_workers();
         }
     }
 
@@ -135,11 +156,10 @@ impl SupervisorState {
         }
     }
 
-    /// A full queue is a worker that is as good as lost: its link will end.
-    pub(super) fn tell_everybody(&self, frame: &ToWorker) {
+    pub(super) fn tell_everybody(&mut self, frame: &ToWorker) {
         for (worker, handle) in self.registry.workers().iter() {
-            if let Err(error) = handle.frames.try_send(frame.clone()) {
-                warn!(%worker, %error, "send frame");
+            if handle.send(frame.clone()) == Sent::Overrun {
+                self.overrun(worker, handle.session);
             }
         }
     }

@@ -96,6 +96,7 @@ impl Host {
             retention: Retention::default(),
             listen: format!("{}:7070", self.name),
             name: format!("{}-{count}", self.name),
+            host: self.name.to_owned(),
         };
         let candidacy = Candidacy {
             entrance: Entrance::WhenVacant,

@@ -104,10 +104,9 @@ impl ReaderTask {
         flow.received += rows.batch.num_rows() as u64;
         let late = rows.late.as_ref();
         flow.late += late.map_or(0, |late| late.true_count() as u64);
-        let failed = self
-            .branches
-            .send(Port::Rows, &rows.batch, rows.late.as_ref())
-            .await?;
+        let mut failed = self.branches.send(Port::Rows, &rows.batch, late).await?;
+        // A late row is among the rejects already, and a row is one dead letter.
+        failed.retain(|failed| !late.is_some_and(|late| late.value(failed.row)));
         if let Some(rejects) = &rows.rejects {
             self.branches.send(Port::DeadLetters, rejects, None).await?;
         }

@@ -107,6 +107,10 @@ impl Ledger {
                     self.failures.push(failure.to_string());
                 }
             }
+            Entry::SinkCommanded { sink, command, .. } => {
+                event!("log {seq}: sink {sink} told to {command:?}")
+            }
+            Entry::Backlog { part, .. } => event!("log {seq}: backlog up to {}", part.last),
             Entry::Resumed { job, .. } => event!("log {seq}: resumed {job}"),
             Entry::Savepoint(kept) => event!("log {seq}: savepoint of {}", kept.epoch),
             Entry::SavepointDropped { name, .. } => event!("log {seq}: dropped {name}"),
