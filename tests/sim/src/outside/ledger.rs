@@ -138,6 +138,9 @@ impl Ledger {
             }
             Entry::Backlog { part, .. } => event!("log {seq}: backlog up to {}", part.last),
             Entry::Resumed { job, .. } => event!("log {seq}: resumed {job}"),
+            Entry::Savepoint(kept) => event!("log {seq}: savepoint of {}", kept.epoch),
+            Entry::SavepointDropped { name, .. } => event!("log {seq}: dropped {name}"),
+            Entry::Carried(carried) => event!("log {seq}: carried {}", carried.job.job),
         }
     }
 
