@@ -59,7 +59,7 @@ const USES: &[(&str, &[&str])] = &[
     (
         "millstream_proto",
         &[
-            "common/src/client.rs",
+            "common/src/client/",
             "common/src/grpc/",
             "common/src/link/",
             "master/src/service/",
@@ -459,7 +459,7 @@ fn clients_and_wire_types_stay_in_their_places() {
     assert_finds(
         uses,
         "sinks/src/x.rs",
-        "use millstream_worker::ipc;\n",
+        "use millstream_worker::ship;\n",
         &[1],
     );
     assert_finds(uses, "sinks/src/x.rs", "use my_rdkafka::x;\n", &[]);

@@ -35,6 +35,7 @@ use millstream_common::time::SystemClock;
 use millstream_proto::v1;
 use millstream_proto::v1::worker_link_server::{WorkerLink, WorkerLinkServer};
 use millstream_worker::config::OpenStore;
+use millstream_worker::leaving::Left;
 use millstream_worker::{RealConnectors, RealStores, Worker, WorkerConfig};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -215,7 +216,7 @@ async fn a_worker_that_cannot_open_the_storage_is_no_member_and_joins_anew() {
     second.say(member.welcome(1)).await;
     second.say(ToWorker::Teardown(generation(1))).await;
     let answer = second.next().await;
-    assert_eq!(answer, Some(ToMaster::TornDown(generation(1))));
+    assert_eq!(answer, Some(ToMaster::TornDown(generation(1), 0)));
     member.worker.shutdown().await;
 }
 
@@ -322,6 +323,57 @@ async fn taken(
             return (link, is_one);
         }
     }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_end_works_on_until_nothing_counts_on_it() {
+    let Member {
+        worker,
+        mut links,
+        folder,
+        _tasks,
+    } = Member::start(Arc::new(real_stores())).await;
+    let (mut first, hello) = joined(&mut links).await;
+    assert!(!hello.is_leaving);
+    first.say(welcome(1, &folder)).await;
+    first.say(deploy(WORKER, 1, Incarnation::fresh())).await;
+    first.say(ToWorker::Start(generation(1))).await;
+    let deployed = first.next().await;
+    assert_eq!(deployed, Some(ToMaster::Deployed(generation(1))));
+    let (left, ()) = tokio::join!(worker.leave(PATIENCE), async {
+        assert_eq!(first.next().await, Some(ToMaster::Leaving));
+        first.say(barrier(1, 1)).await;
+        let snapshotted = first.next().await;
+        assert!(matches!(snapshotted, Some(ToMaster::Snapshotted(..))));
+        drop(first);
+        // Another master learns it from Hello, and from the frame if Hello was said before.
+        let (mut second, hello) = joined(&mut links).await;
+        assert!(hello.is_leaving && hello.held.len() == 1, "{hello:?}");
+        second.say(welcome(2, &folder)).await;
+        assert_eq!(second.next().await, Some(ToMaster::Leaving));
+        second.say(ToWorker::Teardown(generation(1))).await;
+        let torn_down = second.next().await;
+        assert_eq!(torn_down, Some(ToMaster::TornDown(generation(1), 0)));
+        second.say(ToWorker::Released { is_last: false }).await;
+    });
+    assert_eq!(left, Left::Released { is_last: false });
+    worker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_drained_worker_remembers_it_and_one_that_has_nothing_needs_no_master_to_end() {
+    let mut member = Member::start(Arc::new(real_stores())).await;
+    let (mut first, _) = member.joined().await;
+    first.say(member.welcome(1)).await;
+    first.say(ToWorker::Drain).await;
+    first.say(ToWorker::Teardown(generation(1))).await;
+    let heard = first.next().await;
+    assert_eq!(heard, Some(ToMaster::TornDown(generation(1), 0)));
+    drop(first);
+    let (_second, hello) = member.joined().await;
+    assert!(hello.is_leaving);
+    assert_eq!(member.worker.leave(PATIENCE).await, Left::Idle);
+    member.worker.shutdown().await;
 }
 
 fn generation(number: u64) -> JobGeneration {
