@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test model sim matrix mutants lint bench fmt services install-services clean-services toolchain
+.PHONY: help demo test model sim matrix mutants chaos lint bench fmt services install-services clean-services toolchain
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
@@ -26,6 +26,9 @@ SIM_JOBS ?= 2
 SIM_PROFILE ?= release
 sim_build := cargo build --workspace --locked --profile $(SIM_PROFILE) --bin millstream-sim
 sim_program = "$(CARGO_TARGET_DIR)/$(if $(filter dev,$(SIM_PROFILE)),debug,$(SIM_PROFILE))/millstream-sim"
+
+# How long `make chaos` injects faults.
+MINUTES ?= 3
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -53,6 +56,10 @@ matrix: toolchain ## the same, broken off before, in and after each step of the 
 mutants: toolchain ## plant known mistakes one by one: how many seeds until each is found
 	$(sim_build) --features millstream-sim/mutants
 	$(sim_program) mutants --seeds $(SEEDS) --first-seed $(FIRST_SEED) --jobs $(SIM_JOBS) $(ARGS)
+
+chaos: toolchain ## everything dies in turn, on real services, while sinks are read; MINUTES=10 chooses
+	cargo build --workspace --locked --bins
+	"$(CARGO_TARGET_DIR)/debug/millstream-chaos" --minutes $(MINUTES) $(ARGS)
 
 lint: toolchain ## formatting and clippy; any warning fails
 	cargo fmt --all --check

@@ -25,10 +25,10 @@ pub(crate) struct MasterAddress {
 }
 
 impl MasterAddress {
-    /// A client of the first master that answers.
+    /// A client of the first master that answers; a takeover is waited for.
     pub(crate) async fn connect(&self) -> Result<ControlClient, client::Error> {
         let net: NetRef = Arc::new(TcpNet);
-        ControlClient::connect(net, &self.master).await
+        ControlClient::find(net, &self.master).await
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use millstream_common::client::{self, ControlClient};
@@ -96,7 +96,7 @@ async fn pending_unless(stopping: &mut Option<Stopping>) -> Result<Stopped, clie
 }
 
 /// A job that ended by itself just before the stop arrived has no stop to report.
-async fn end_of_stop(
+pub(crate) async fn end_of_stop(
     client: &ControlClient,
     name: &JobName,
     stopped: Result<Stopped, client::Error>,
@@ -107,7 +107,7 @@ async fn end_of_stop(
     };
     match client.job(name).await {
         Ok(job) if job.state.is_over() => Ok(End::Job(job)),
-        _ => Err(error).context("stop job"),
+        _ => Err(error.into()),
     }
 }
 

@@ -27,11 +27,13 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 /// The job, then a table of its sources and one of its sinks.
 pub(crate) fn render(job: &JobView) -> String {
     let mut rows = format!(
-        "{} read, {} in dead letters, {} a second",
+        "{} read, {}",
         text::count(job.rows_read),
-        text::count(job.rows_rejected),
-        text::rate(job.rows_per_second)
+        text::left_out(job)
     );
+    if let Some(rate) = text::job_rate(job) {
+        rows.push_str(&format!(", {rate} a second"));
+    }
     if let Some(lag) = job.lag_records {
         rows.push_str(&format!(", {} behind", text::count(lag)));
     }

@@ -45,9 +45,9 @@ fn render(jobs: &[JobView]) -> String {
                 job.state.to_string(),
                 job.epoch.to_string(),
                 text::watermark(job.watermark),
-                text::rate(job.rows_per_second),
+                text::job_rate(job).unwrap_or_default(),
                 text::count(job.rows_read),
-                text::count(job.rows_rejected),
+                text::count(job.dead_letter_count()),
                 job.lag_records.map(text::count).unwrap_or_default(),
             ]
         })

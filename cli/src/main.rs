@@ -7,6 +7,7 @@ mod arguments;
 mod check;
 mod checkpoints;
 mod demo;
+mod drain;
 mod explain;
 mod follow;
 mod healthcheck;
@@ -74,7 +75,7 @@ enum Verb {
     Job(job::Arguments),
     /// Stop a job so that it can go on, or drain it to its end.
     Stop(stop::Arguments),
-    /// List the workers that have joined.
+    /// List the workers that have joined, or drain one.
     Workers(workers::Arguments),
     /// Show how far behind each sink of a job is.
     Sinks(sinks::Arguments),
@@ -82,7 +83,7 @@ enum Verb {
     Sink(sink::Arguments),
     /// List the newest epochs of a job.
     Checkpoints(checkpoints::Arguments),
-    /// Ask a master whether it serves; for containers and load balancers.
+    /// Ask a master whether it serves or stands by; for containers.
     Healthcheck(healthcheck::Arguments),
 }
 

@@ -79,6 +79,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         clock,
         listen: arguments.listen,
         name: arguments.name,
+        host: process::host(),
         retention: arguments.retention.into(),
     };
     let candidacy = Candidacy {

@@ -11,11 +11,23 @@ use millstream_common::time::ClockRef;
 use millstream_master::Candidacy;
 pub(crate) use millstream_master::Master;
 use millstream_master::config::{ConnectorsRef, MasterConfig, RealConnectors};
-use millstream_master::plan::{self, PlannedJob};
+use millstream_master::plan;
 use millstream_master::probe::RealProbe;
 pub(crate) use millstream_worker::Worker;
 use millstream_worker::config::WorkerConfig;
 use serde::Serialize;
+
+/// Tells this machine from all others, and this container from others on it: the kernel's random number of this boot, and the
+/// name. Where there is none every process counts as a machine, which costs a restarted master a short wait.
+pub(crate) fn host() -> String {
+    let read = |path| std::fs::read_to_string(path).ok();
+    let boot = read("/proc/sys/kernel/random/boot_id");
+    let name = read("/proc/sys/kernel/hostname");
+    match (name, boot) {
+        (Some(name), Some(boot)) => format!("{}/{}", name.trim(), boot.trim()),
+        _ => millstream_common::ids::nonce(),
+    }
+}
 
 /// Starts a master that reigns when no other does.
 pub(crate) async fn stand_as_master(
@@ -62,31 +74,24 @@ pub(crate) struct Findings {
 
 /// Looks at a job and at what it refers to outside.
 pub(crate) async fn check(sql: &str) -> anyhow::Result<Findings> {
-    Ok(match plan_job(sql) {
-        Ok(planned) => {
-            let probe = RealProbe::new(Arc::new(ThreadPool));
-            let problems = plan::check_external(&planned, &probe).await;
-            Findings {
-                problems,
-                warnings: planned.warnings,
-            }
-        }
-        Err(problems) => Findings {
-            problems,
-            warnings: Vec::new(),
-        },
+    let drafted = plan::draft_job(sql, &secret::Environment);
+    let warnings = match &drafted.planned {
+        Ok(planned) => planned.warnings.clone(),
+        Err(_) => Vec::new(),
+    };
+    let probe = RealProbe::new(Arc::new(ThreadPool));
+    let checked = plan::check_job(drafted, &probe).await;
+    Ok(Findings {
+        problems: checked.err().unwrap_or_default(),
+        warnings,
     })
 }
 
 /// The stages of a job, or the problems of its SQL.
 pub(crate) fn explain(sql: &str) -> Result<Explained, Vec<Problem>> {
-    let planned = plan_job(sql)?;
+    let planned = plan::plan_job(sql, &secret::Environment)?;
     Ok(Explained {
         text: plan::explain(&planned),
         plan: planned.plan,
     })
-}
-
-fn plan_job(sql: &str) -> Result<PlannedJob, Vec<Problem>> {
-    plan::plan_job(sql, &secret::Environment)
 }

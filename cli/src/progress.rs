@@ -77,17 +77,17 @@ impl Progress {
 
 /// A job in one line: what matters most stands first.
 pub(crate) fn line(job: &JobView) -> String {
-    let mut parts = vec![
-        format!("{} {}", job.name, job.state),
-        format!("{} rows/s", text::rate(job.rows_per_second)),
-    ];
+    let mut parts = vec![format!("{} {}", job.name, job.state)];
+    if let Some(rate) = text::job_rate(job) {
+        parts.push(format!("{rate} rows/s"));
+    }
     if let Some(lag) = job.lag_records {
         parts.push(format!("lag {}", text::count(lag)));
     }
     parts.push(format!("watermark {}", text::watermark(job.watermark)));
     parts.push(format!("epoch {}", job.epoch));
-    if job.rows_rejected > 0 {
-        parts.push(format!("rejected {}", text::count(job.rows_rejected)));
+    if job.dead_letter_count() > 0 {
+        parts.push(format!("rejected {}", text::count(job.dead_letter_count())));
     }
     if let Some(cause) = &job.cause {
         parts.push(one_line(cause));
@@ -101,12 +101,12 @@ pub(crate) fn line(job: &JobView) -> String {
 }
 
 /// Errors of databases span lines; a progress line does not.
-fn one_line(cause: &str) -> String {
+pub(crate) fn one_line(cause: &str) -> String {
     cause.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -129,7 +129,8 @@ mod tests {
         }
     }
 
-    fn job() -> JobView {
+    /// A job that runs well.
+    pub(crate) fn job() -> JobView {
         JobView {
             name: "clicks".into(),
             state: JobState::Running,
@@ -151,6 +152,26 @@ mod tests {
             storage: None,
             stages: Vec::new(),
             rows_unaccounted: 0,
+            rows_reread: 0,
+        }
+    }
+
+    /// A sink that is behind.
+    pub(crate) fn sink() -> SinkView {
+        SinkView {
+            name: "warehouse".to_owned(),
+            connector: "postgres".to_owned(),
+            relation: "page_views".to_owned(),
+            marker: Epoch(3),
+            lag_epochs: 38,
+            lag_rows: 76,
+            lag_bytes: 4_096,
+            lag_age_ms: Some(38_000),
+            paused: false,
+            rows_delivered: 0,
+            rows_refused: 0,
+            cause: Some("connection refused".to_owned()),
+            worker: None,
         }
     }
 
@@ -167,21 +188,7 @@ mod tests {
     fn what_hinders_the_job_or_a_sink_stands_in_the_same_line() {
         let mut job = job();
         job.cause = Some("no worker\nhas joined".to_owned());
-        job.sinks.push(SinkView {
-            name: "warehouse".to_owned(),
-            connector: "postgres".to_owned(),
-            relation: "page_views".to_owned(),
-            marker: Epoch(3),
-            lag_epochs: 38,
-            lag_rows: 76,
-            lag_bytes: 4_096,
-            lag_age_ms: Some(38_000),
-            paused: false,
-            rows_delivered: 0,
-            rows_refused: 0,
-            cause: Some("connection refused".to_owned()),
-            worker: None,
-        });
+        job.sinks.push(sink());
         let shown = line(&job);
         assert!(
             shown.ends_with("| no worker has joined | warehouse: connection refused"),

@@ -72,27 +72,12 @@ fn state(sink: &SinkView) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use millstream_common::ids::Epoch;
-
     use super::*;
+    use crate::progress::tests::sink;
 
     #[test]
     fn a_sink_that_is_behind_shows_by_how_much_and_why() {
-        let sink = SinkView {
-            name: "warehouse".to_owned(),
-            connector: "postgres".to_owned(),
-            relation: "page_views".to_owned(),
-            marker: Epoch(3),
-            lag_epochs: 38,
-            lag_rows: 1_900,
-            lag_bytes: 65_536,
-            lag_age_ms: Some(38_000),
-            paused: false,
-            rows_delivered: 0,
-            rows_refused: 0,
-            cause: Some("connection refused".to_owned()),
-            worker: None,
-        };
+        let sink = sink();
         let shown = render(std::slice::from_ref(&sink));
         for part in ["warehouse", "troubled", "38", "connection refused"] {
             assert!(shown.contains(part), "{shown}");

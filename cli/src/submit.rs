@@ -103,9 +103,9 @@ pub(crate) fn began(submitted: &Submitted) -> String {
 /// Prints how a job ended by itself; a failed job is a failed command.
 pub(crate) fn report_end(job: &JobView) -> ExitCode {
     let rows = format!(
-        "{} rows read, {} in dead letters",
+        "{} rows read, {}",
         text::count(job.rows_read),
-        text::count(job.rows_rejected)
+        text::left_out(job)
     );
     if job.state == JobState::Failed {
         let cause = job.cause.as_deref().unwrap_or("no cause is known");

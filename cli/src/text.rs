@@ -1,5 +1,6 @@
 //! Numbers, times and sizes as people read them. Pure.
 
+use millstream_common::control::JobView;
 use millstream_common::time::EventTime;
 
 /// `1234567` as `1,234,567`.
@@ -13,6 +14,20 @@ pub(crate) fn count(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// The rows of a job that went no further: `2 in dead letters, 1 dropped`.
+pub(crate) fn left_out(job: &JobView) -> String {
+    let letters = format!("{} in dead letters", count(job.dead_letter_count()));
+    match job.dropped_count() {
+        0 => letters,
+        dropped => format!("{letters}, {} dropped", count(dropped)),
+    }
+}
+
+/// The rate of a job, whole; none where nothing more will be read.
+pub(crate) fn job_rate(job: &JobView) -> Option<String> {
+    (!job.state.is_over()).then(|| rate(job.rows_per_second))
 }
 
 /// Rows a second, whole.
@@ -70,7 +85,34 @@ pub(crate) fn bytes(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use millstream_common::control::{JobState, StageView};
+
     use super::*;
+    use crate::progress::tests::{job, sink};
+
+    #[test]
+    fn dead_letters_are_those_of_sources_expressions_and_sinks() {
+        let mut job = job();
+        job.rows_rejected = 1_200;
+        assert_eq!(left_out(&job), "1,200 in dead letters");
+        let stage = |failed, dropped| StageView {
+            failed,
+            dropped,
+            ..StageView::default()
+        };
+        job.stages = vec![stage(30, 0), stage(0, 5)];
+        job.sinks.push(sink());
+        job.sinks[0].rows_refused = 4;
+        assert_eq!(left_out(&job), "1,234 in dead letters, 5 dropped");
+    }
+
+    #[test]
+    fn a_job_that_is_over_has_no_rate() {
+        let mut job = job();
+        assert_eq!(job_rate(&job).as_deref(), Some("2,013"));
+        job.state = JobState::Stopped;
+        assert_eq!(job_rate(&job), None);
+    }
 
     #[test]
     fn numbers_are_grouped_by_thousands() {

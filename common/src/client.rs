@@ -18,7 +18,7 @@ use crate::control::{
 };
 use crate::error::Kind;
 use crate::grpc::{self, Malformed};
-use crate::ids::JobName;
+use crate::ids::{JobName, WorkerId};
 use crate::net::{self, NetRef};
 
 /// For calls that only look: the master answers from memory.
@@ -31,6 +31,10 @@ const STOP_DEADLINE: Duration = Duration::from_secs(60);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// The others have this long once one has refused.
 const OTHERS_DEADLINE: Duration = Duration::from_secs(1);
+/// A standby reigns within this once the active master is gone; the usual takeover takes two seconds.
+const TAKEOVER_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks for a master during a takeover.
+const TAKEOVER_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// Answers are lists of jobs, workers or epochs: far below this.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -47,6 +51,15 @@ pub enum Error {
     )]
     Unreachable {
         /// Each address with what went wrong there.
+        causes: String,
+    },
+    /// Masters answer, but all of them stand by or are ending.
+    #[error(
+        "no master reigns: {causes}; one that stands by takes over within seconds of the last sign of the active one: \
+         try again, or look at its log"
+    )]
+    Vacant {
+        /// Each address with what it says.
         causes: String,
     },
     /// The deadline passed; whether the call had its effect is unknown.
@@ -79,9 +92,10 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Refused(error) => error.kind(),
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Broken { .. } => {
-                Kind::External
-            }
+            Self::Unreachable { .. }
+            | Self::Vacant { .. }
+            | Self::TimedOut { .. }
+            | Self::Broken { .. } => Kind::External,
             Self::Malformed(_) => Kind::Internal,
         }
     }
@@ -107,7 +121,51 @@ impl fmt::Debug for ControlClient {
     }
 }
 
+/// What a master is, as it says itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It answers for the cluster.
+    Active,
+    /// It would take over.
+    Standby {
+        /// The address of the active one, as far as it knows.
+        active: Option<String>,
+    },
+}
+
 impl ControlClient {
+    /// Connects as [`Self::connect`] does; as long as masters answer and none of them reigns, a takeover is waited for.
+    pub async fn find(net: NetRef, addresses: &str) -> Result<Self, Error> {
+        let mut vacant = match Self::connect(net.clone(), addresses).await {
+            Err(error @ Error::Vacant { .. }) => error,
+            settled => return settled,
+        };
+        let look = async {
+            loop {
+                tokio::time::sleep(TAKEOVER_RETRY_INTERVAL).await;
+                match Self::connect(net.clone(), addresses).await {
+                    Err(error @ Error::Vacant { .. }) => vacant = error,
+                    settled => return settled,
+                }
+            }
+        };
+        match tokio::time::timeout(TAKEOVER_PATIENCE, look).await {
+            Ok(settled) => settled,
+            Err(_) => Err(vacant),
+        }
+    }
+
+    /// What the master at `address` is; an error says why it does not answer.
+    pub async fn role(net: NetRef, address: &str) -> Result<Role, String> {
+        match Self::try_address(net, address.to_owned()).await {
+            Ok(_) => Ok(Role::Active),
+            Err(refusal) if refusal.stands_by => Ok(Role::Standby {
+                active: refusal.active,
+            }),
+            Err(refusal) => Err(refusal.cause),
+        }
+    }
+
     /// Connects to the one of `addresses` (separated by commas) that answers as the active master. All are asked at once, for one
     /// that hangs must not hide the next; where one that stands by names the active one, that is asked too.
     pub async fn connect(net: NetRef, addresses: &str) -> Result<Self, Error> {
@@ -123,6 +181,7 @@ impl ControlClient {
             .map(|address| Self::try_address(net.clone(), address.clone()))
             .collect();
         let mut causes = Vec::new();
+        let mut is_vacant = false;
         // Once one has answered, one that hangs is not waited for as long as if it were the only one.
         let patience = |refused: usize| match refused {
             0 => CONNECT_DEADLINE,
@@ -147,6 +206,7 @@ impl ControlClient {
                 asked.push(active.clone());
                 tries.push(Self::try_address(net.clone(), active));
             }
+            is_vacant |= refusal.stands_by;
             causes.push((refusal.address, refusal.cause));
         }
         let told = asked.iter().map(|address| {
@@ -158,7 +218,10 @@ impl ControlClient {
             true => "no address is given".to_owned(),
             false => told.collect::<Vec<_>>().join(", "),
         };
-        Err(Error::Unreachable { causes })
+        Err(match is_vacant {
+            true => Error::Vacant { causes },
+            false => Error::Unreachable { causes },
+        })
     }
 
     /// A connection alone proves little: the smallest call shows that an active master is behind it.
@@ -166,13 +229,14 @@ impl ControlClient {
         net: NetRef,
         address: String,
     ) -> Result<(control_client::ControlClient<Channel>, String), Refusal> {
-        let refusal = |cause: String, active| Refusal {
+        let refusal = |cause: String| Refusal {
             address: address.clone(),
             cause,
-            active,
+            stands_by: false,
+            active: None,
         };
-        let channel = net::channel(&net, &address)
-            .map_err(|error| refusal(crate::error::chain(&error), None))?;
+        let channel =
+            net::channel(&net, &address).map_err(|error| refusal(crate::error::chain(&error)))?;
         let client =
             control_client::ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
         let mut probe = client.clone();
@@ -180,13 +244,16 @@ impl ControlClient {
         match tokio::time::timeout(CONNECT_DEADLINE, answer).await {
             Ok(Ok(_)) => Ok((client, address)),
             Ok(Err(status)) => Err(match grpc::from_status(&status) {
-                Some(ControlError::Unavailable { cause, active }) => refusal(cause, active),
-                Some(refused) => refusal(refused.to_string(), None),
-                None => refusal(transport_cause(&status), None),
+                Some(ControlError::Unavailable { cause, active }) => Refusal {
+                    stands_by: true,
+                    active,
+                    ..refusal(cause)
+                },
+                _ => refusal(grpc::in_plain_words(&status)),
             }),
             Err(_) => {
                 let cause = format!("no answer in {} s", CONNECT_DEADLINE.as_secs());
-                Err(refusal(cause, None))
+                Err(refusal(cause))
             }
         }
     }
@@ -268,6 +335,17 @@ impl ControlClient {
         Ok(response.workers.into_iter().map(WorkerView::from).collect())
     }
 
+    /// Gives a worker no more tasks; the worker as it is then.
+    pub async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, Error> {
+        let request = v1::DrainWorkerRequest {
+            id: worker.0.clone(),
+        };
+        let mut client = self.client.clone();
+        let answer = client.drain_worker(timed(request, READ_DEADLINE));
+        let response = self.within("drain worker", READ_DEADLINE, answer).await?;
+        Ok(WorkerView::from(response.worker.unwrap_or_default()))
+    }
+
     /// The newest `limit` epochs of a job, newest first.
     pub async fn checkpoints(
         &self,
@@ -346,7 +424,7 @@ impl ControlClient {
             None => Error::Broken {
                 call,
                 address: self.address.clone(),
-                cause: transport_cause(&status),
+                cause: grpc::in_plain_words(&status),
             },
         }
     }
@@ -356,6 +434,8 @@ impl ControlClient {
 struct Refusal {
     address: String,
     cause: String,
+    /// It is a master, but does not reign now.
+    stands_by: bool,
     /// Where one that stands by sends its callers.
     active: Option<String>,
 }
@@ -365,16 +445,4 @@ fn timed<T>(message: T, deadline: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(deadline);
     request
-}
-
-/// The innermost cause is the one a person can act on; the layers above only say "transport error".
-fn transport_cause(status: &Status) -> String {
-    let mut innermost: Option<&dyn std::error::Error> = std::error::Error::source(status);
-    while let Some(cause) = innermost.and_then(std::error::Error::source) {
-        innermost = Some(cause);
-    }
-    match innermost {
-        Some(cause) => cause.to_string(),
-        None => format!("{}: {}", status.code(), status.message()),
-    }
 }

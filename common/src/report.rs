@@ -99,6 +99,11 @@ pub struct RefusedRows {
 }
 
 impl RefusedRows {
+    /// Whether a sink that holds `marker` has still to leave any of them out.
+    pub fn is_needed_behind(&self, marker: Epoch) -> bool {
+        self.rows.keys().any(|epoch| *epoch > marker)
+    }
+
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.rows.values().map(|rows| rows.len() as u64).sum()
@@ -237,7 +242,11 @@ pub struct RestorePoint {
     pub acted_watermarks: BTreeMap<SourceIndex, EventTime>,
     /// Live state parts, oldest first.
     pub parts: BTreeMap<OperatorId, Vec<StatePart>>,
-    /// Epochs that some sink may not hold yet, in order.
+    /// Epochs that some sink may not hold yet, older than [`Self::undelivered`], in order.
+    pub backlog: Vec<crate::log::backlog::BacklogPart>,
+    /// Rows that epochs of the backlog name as refused.
+    pub left_out: Vec<RefusedRows>,
+    /// The newest epochs that some sink may not hold yet, in order.
     pub undelivered: Vec<crate::log::entry::CommittedEpoch>,
 }
 

@@ -12,7 +12,7 @@ use millstream_common::control::{
     CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest,
     Submitted, WorkerView,
 };
-use millstream_common::ids::{Epoch, JobName};
+use millstream_common::ids::{Epoch, JobName, WorkerId};
 use millstream_common::secret;
 use ractor::{ActorRef, call};
 
@@ -40,16 +40,20 @@ impl Backend {
         }
     }
 
-    /// Plans the SQL; the text is given back.
+    /// Plans the SQL and looks at what it names outside; the text is given back.
     async fn plan(&self, sql: String) -> Result<(String, plan::PlannedJob), ControlError> {
-        let planned = blocking::run(&self.blocking, move || {
-            let planned = plan::plan_job(&sql, &secret::Environment);
-            planned.map(|planned| (sql, planned))
+        let drafted = blocking::run(&self.blocking, move || {
+            let drafted = plan::draft_job(&sql, &secret::Environment);
+            (sql, drafted)
         });
-        match planned.await {
-            Ok(planned) => planned.map_err(ControlError::Problems),
-            Err(panicked) => Err(ControlError::Internal(format!("plan the job: {panicked}"))),
-        }
+        let (sql, drafted) = match drafted.await {
+            Ok(drafted) => drafted,
+            Err(panicked) => {
+                return Err(ControlError::Internal(format!("plan the job: {panicked}")));
+            }
+        };
+        let checked = plan::check_job(drafted, self.probe.as_ref()).await;
+        Ok((sql, checked.map_err(ControlError::Problems)?))
     }
 
     fn supervisor(&self) -> Result<ActorRef<SupervisorMessage>, ControlError> {
@@ -79,10 +83,6 @@ impl ControlBackend for Backend {
         // Nothing is planned for somebody else.
         self.roles.active()?;
         let (sql, planned) = self.plan(request.sql).await?;
-        let problems = plan::check_external(&planned, self.probe.as_ref()).await;
-        if !problems.is_empty() {
-            return Err(ControlError::Problems(problems));
-        }
         let submission = Submission {
             job: request.name,
             sql,
@@ -168,6 +168,7 @@ impl ControlBackend for Backend {
                 splits: own.iter().map(|share| share.splits).sum(),
                 jobs: own.iter().map(|share| share.job.clone()).collect(),
                 id: status.worker,
+                state: status.state,
                 flight_address: status.flight_address,
                 slots: status.slots,
                 age_ms: status.age.as_millis() as u64,
@@ -176,6 +177,20 @@ impl ControlBackend for Backend {
             }
         });
         Ok(views.collect())
+    }
+
+    async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError> {
+        let drained = call!(self.supervisor()?, |reply| SupervisorMessage::DrainWorker(
+            worker.clone(),
+            reply
+        ));
+        drained.map_err(gone)??;
+        let workers = self.workers().await?;
+        let named = workers.into_iter().find(|known| known.id == *worker);
+        named.ok_or_else(|| ControlError::Unavailable {
+            cause: format!("worker {worker} has just left"),
+            active: None,
+        })
     }
 
     async fn checkpoints(

@@ -63,6 +63,8 @@ pub struct MasterConfig {
     pub listen: String,
     /// Its name in the log, for people.
     pub name: String,
+    /// Tells its machine from all others: equal addresses on two machines are two places.
+    pub host: String,
     /// How long what is not needed any more is kept.
     pub retention: Retention,
 }

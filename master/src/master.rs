@@ -28,6 +28,17 @@ pub enum MasterError {
     /// The log cannot be read, or holds epochs that do not form a chain.
     #[error("read the log: {0}")]
     Log(#[from] TrailError),
+    /// It would have to take the reign of a master that lives.
+    #[error(
+        "master {master:?} at {address} reigns over this storage: submit the job to it with `millstream submit`, end it, or \
+         give this one a --storage of its own"
+    )]
+    Reigned {
+        /// Its name.
+        master: String,
+        /// Where it serves.
+        address: String,
+    },
     /// This master may not write the log.
     #[error("{0}")]
     Fenced(#[from] crate::log_actor::Stopped),
@@ -42,8 +53,9 @@ pub enum MasterError {
 /// When a master begins to reign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entrance {
-    /// At once, whoever reigns; and it ends with its reign. For one process that is its own cluster.
-    AtOnce,
+    /// As soon as it is known that nobody else does; where somebody does, not at all, and it ends with its reign. For one process
+    /// that is its own cluster.
+    Alone,
     /// When nobody else does; until then, and afterwards, it stands by.
     WhenVacant,
 }
@@ -77,7 +89,7 @@ impl Master {
     /// Takes the reign and serves.
     pub async fn start(config: MasterConfig) -> Result<Self, MasterError> {
         let candidacy = Candidacy {
-            entrance: Entrance::AtOnce,
+            entrance: Entrance::Alone,
             cluster: CLUSTER_DEFAULT.to_owned(),
             advertise: None,
         };

@@ -116,6 +116,25 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
                 job.assignment = None;
             }
         }
+        Entry::Backlog {
+            job,
+            incarnation,
+            part,
+        } => {
+            if let Some(job) = living(jobs, job, *incarnation) {
+                job.progress.fold(part);
+            }
+        }
+        Entry::SinkCommanded {
+            job,
+            incarnation,
+            sink,
+            command,
+        } => {
+            if let Some(job) = living(jobs, job, *incarnation) {
+                job.progress.command_sink(*sink, *command);
+            }
+        }
         Entry::Resumed { job, incarnation } => {
             if let Some(job) = living(jobs, job, *incarnation) {
                 job.end = None;
@@ -137,7 +156,8 @@ fn living<'a>(
 
 #[cfg(test)]
 mod tests {
-    use millstream_common::ids::Epoch;
+    use millstream_common::control::SinkCommand;
+    use millstream_common::ids::{Epoch, SinkIndex};
     use millstream_common::log::entry::{AssignEntry, EpochEntry};
     use millstream_common::plan::{JobPlan, JobSettings};
 
@@ -251,6 +271,39 @@ mod tests {
             incarnation: life,
         };
         assert_eq!(replayed(&[job(life), ended, resumed]).end, None);
+    }
+
+    #[test]
+    fn a_pause_of_a_sink_holds_over_a_stop_and_in_a_boundary_until_it_is_resumed_or_the_life_ends()
+    {
+        let life = Incarnation::fresh();
+        let sink = SinkIndex(1);
+        let commanded = |command| Entry::SinkCommanded {
+            job: "clicks".into(),
+            incarnation: life,
+            sink,
+            command,
+        };
+        let ended = Entry::Ended {
+            job: "clicks".into(),
+            incarnation: life,
+            end: JobEnd::Stopped,
+        };
+        let resumed = Entry::Resumed {
+            job: "clicks".into(),
+            incarnation: life,
+        };
+        let paused = [job(life), commanded(SinkCommand::Pause), ended, resumed];
+        let replayed_job = replayed(&paused);
+        let folded = serde_json::to_vec(&replayed_job).expect("plain data");
+        let folded: ReplayedJob = serde_json::from_slice(&folded).expect("plain data");
+        for found in [replayed_job, folded] {
+            assert_eq!(found.progress.paused_sinks, [sink].into());
+        }
+        for end in [commanded(SinkCommand::Resume), job(Incarnation::fresh())] {
+            let entries = paused.iter().cloned().chain([end]).collect::<Vec<_>>();
+            assert!(replayed(&entries).progress.paused_sinks.is_empty());
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What tests of the master share: storage in memory that can be held up, and workers that answer as they are told.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -125,6 +125,7 @@ pub(crate) struct MemoryStore {
     objects: Mutex<BTreeMap<String, Bytes>>,
     answers: watch::Sender<Answers>,
     panics_at_create: AtomicBool,
+    listed: AtomicUsize,
 }
 
 impl Default for MemoryStore {
@@ -133,6 +134,7 @@ impl Default for MemoryStore {
             objects: Mutex::default(),
             answers: watch::channel(Answers::All).0,
             panics_at_create: AtomicBool::new(false),
+            listed: AtomicUsize::new(0),
         }
     }
 }
@@ -144,6 +146,11 @@ impl MemoryStore {
 
     pub(crate) fn panic_at_create(&self) {
         self.panics_at_create.store(true, Ordering::Relaxed);
+    }
+
+    /// How often it was asked for the keys of a folder.
+    pub(crate) fn listed(&self) -> usize {
+        self.listed.load(Ordering::Relaxed)
     }
 
     async fn wait(&self, needed: &[Answers]) {
@@ -193,6 +200,7 @@ impl Store for MemoryStore {
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
         self.may_read().await;
+        self.listed.fetch_add(1, Ordering::Relaxed);
         let objects = self.objects.lock().unwrap();
         let keys = objects.keys().filter(|key| key.starts_with(prefix));
         Ok(keys.cloned().collect())
@@ -224,25 +232,42 @@ impl FakeWorker {
         name: &str,
         held: Vec<Held>,
     ) -> Self {
-        let (sender, frames) = mpsc::channel(64);
         let hello = WorkerHello {
             worker: name.into(),
+            process: name.to_owned(),
             flight_address: format!("{name}:1"),
             slots: 1,
             version: "0".to_owned(),
             held,
+            is_leaving: false,
         };
+        Self::join_as(supervisor, hello).await
+    }
+
+    /// Joins with this Hello.
+    pub(crate) async fn join_as(
+        supervisor: &ActorRef<SupervisorMessage>,
+        hello: WorkerHello,
+    ) -> Self {
+        let (sender, frames) = mpsc::channel(64);
+        let name = hello.worker.clone();
         let session = call!(supervisor, |reply| SupervisorMessage::Joined {
             hello,
             frames: sender,
             reply
         });
         Self {
-            name: name.into(),
+            name,
             frames,
-            session: session.expect("joined"),
+            session: session.expect("call").expect("joined"),
             supervisor: supervisor.clone(),
         }
+    }
+
+    /// Why its session is over, once it is.
+    pub(crate) async fn over(&mut self) -> String {
+        let over = soon(&mut self.session.over).await;
+        over.expect("the supervisor lives")
     }
 
     pub(crate) fn leave(self) {
@@ -253,7 +278,7 @@ impl FakeWorker {
         self.supervisor.cast(left).expect("the supervisor lives");
     }
 
-    fn say(&self, frame: ToMaster) {
+    pub(crate) fn say(&self, frame: ToMaster) {
         let said = SupervisorMessage::Frame {
             worker: self.name.clone(),
             session: self.session.number,

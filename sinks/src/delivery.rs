@@ -1,51 +1,53 @@
 //! What a sink is to be handed next: the decisions of `sink_actor.rs`, without clock, tasks or I/O.
 //!
-//! Owns the queue of committed epochs that the sink does not hold yet, as references to segments only, so a sink
-//! that is down for hours costs a few hundred bytes an epoch (INV-9). Keeps INV-3: the marker is a member of the
+//! Owns the queue of committed epochs that the sink does not hold yet (`waiting.rs`), as references to segments or to stored parts,
+//! so that a sink may be down for days (INV-9). Keeps INV-3: the marker is a member of the
 //! job's chain and only moves forward along it. Failure: a marker outside the chain is a
 //! [`SinkError::MarkerMismatch`]; an epoch that does not follow the chain is a defect of whoever sent it.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use millstream_common::ids::{Epoch, OutputIndex, SinkIndex};
+use millstream_common::log::backlog::BacklogPart;
 use millstream_common::log::entry::{BrokenChain, CommittedEpoch};
-use millstream_common::report::{RefusedRows, Segment};
+use millstream_common::report::RefusedRows;
 
 use crate::left_out::{RunSegment, run_segments};
 use crate::sink::{Cadence, EpochRun, Held, SinkError};
+use crate::waiting::{PendingEpoch, Place, Waiting};
+
+/// What a sink may lack of its job's epochs.
+#[derive(Clone, Debug, Default)]
+pub struct Lacking {
+    /// The oldest, in order.
+    pub backlog: Vec<BacklogPart>,
+    /// Rows that they name as refused.
+    pub left_out: Vec<RefusedRows>,
+    /// The rest, in order.
+    pub undelivered: Vec<CommittedEpoch>,
+    /// The job's last committed epoch.
+    pub head: Epoch,
+}
 
 /// The epochs that one sink has yet to take.
 #[derive(Debug)]
 pub struct Delivery {
     sink: SinkIndex,
     output: OutputIndex,
-    /// The parent of the first pending epoch, or the end of the chain.
+    /// The epoch before the first that waits, or the end of the chain.
     base: Epoch,
-    pending: VecDeque<PendingEpoch>,
+    waiting: Waiting,
+    /// By epoch, places of the rows that the sink refused, ascending: they are dead letters.
+    left_out: BTreeMap<Epoch, Vec<u64>>,
     /// Known after fencing.
     held: Option<Held>,
+    /// What the sink says it holds lies in a part that has to be read before it is believed.
+    claimed: Option<Held>,
     /// Deliver what waits without gathering, until nothing waits.
     hurried: bool,
     /// Up to here each epoch is a run of its own: the limit of refused rows is one of an epoch.
     apart_up_to: Epoch,
-}
-
-#[derive(Debug)]
-struct PendingEpoch {
-    epoch: Epoch,
-    segments: Vec<Segment>,
-    /// Places of the rows that the sink refused, ascending: they are dead letters.
-    left_out: Vec<u64>,
-    last: bool,
-    /// Monotonic time at which this process learned of it.
-    arrived: Duration,
-}
-
-impl PendingEpoch {
-    fn bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.bytes).sum()
-    }
 }
 
 /// What to do next.
@@ -57,29 +59,37 @@ pub enum Next {
     Idle,
     /// Nothing until this much time has passed, or another epoch is committed.
     Wait(Duration),
+    /// Read this part of the backlog.
+    Load(BacklogPart),
     /// Apply this run.
     Apply(EpochRun, Vec<RunSegment>),
 }
 
 impl Delivery {
-    /// For `sink`, which reads `output`: `undelivered` in order, the chain ending at `head`.
+    /// For `sink`, which reads `output`.
     pub fn new(
         sink: SinkIndex,
         output: OutputIndex,
-        undelivered: Vec<CommittedEpoch>,
-        head: Epoch,
+        lacking: Lacking,
         now: Duration,
     ) -> Result<Self, BrokenChain> {
+        let oldest = lacking.backlog.first().map(|part| part.parent);
+        let oldest = oldest.or(lacking.undelivered.first().map(|first| first.parent));
         let mut delivery = Self {
             sink,
             output,
-            base: undelivered.first().map_or(head, |first| first.parent),
-            pending: VecDeque::new(),
+            base: oldest.unwrap_or(lacking.head),
+            waiting: Waiting::new(lacking.backlog),
+            left_out: BTreeMap::new(),
             held: None,
+            claimed: None,
             hurried: false,
             apart_up_to: Epoch::default(),
         };
-        for committed in undelivered {
+        for refused in &lacking.left_out {
+            delivery.leave_out(refused);
+        }
+        for committed in lacking.undelivered {
             delivery.committed(committed, now)?;
         }
         Ok(delivery)
@@ -103,46 +113,75 @@ impl Delivery {
             });
         }
         for refused in &committed.refused {
-            if refused.sink == self.sink {
-                self.leave_out(refused);
-            }
+            self.leave_out(refused);
         }
-        let mut segments = committed.segments;
-        segments.retain(|segment| segment.output == self.output);
-        self.pending.push_back(PendingEpoch {
-            epoch: committed.epoch,
-            segments,
-            left_out: Vec::new(),
-            last: committed.last,
-            arrived: now,
-        });
+        self.waiting
+            .push(PendingEpoch::new(committed, self.output, now));
         Ok(())
     }
 
-    /// The log names rows that the sink refused; those of epochs that the sink holds are left out already.
+    /// The log names rows that a sink refused; those of epochs that this one holds are left out already.
     fn leave_out(&mut self, refused: &RefusedRows) {
-        for (epoch, rows) in &refused.rows {
-            let pending = self.pending.iter_mut().find(|next| next.epoch == *epoch);
-            if let Some(pending) = pending {
-                pending.left_out.extend(rows);
-                pending.left_out.sort_unstable();
-                pending.left_out.dedup();
+        if refused.sink != self.sink {
+            return;
+        }
+        for (epoch, rows) in refused.rows.range(self.base.next()..) {
+            let left_out = self.left_out.entry(*epoch).or_default();
+            left_out.extend(rows);
+            left_out.sort_unstable();
+            left_out.dedup();
+        }
+    }
+
+    /// Epochs that wait are in storage by now.
+    pub fn folded(&mut self, part: BacklogPart) {
+        self.waiting.fold(part);
+    }
+
+    /// Takes the epochs of a part that was read. Returns the marker if it was this part that says whether it is one.
+    pub fn loaded(
+        &mut self,
+        part: &BacklogPart,
+        epochs: Vec<CommittedEpoch>,
+        now: Duration,
+    ) -> Result<Option<Epoch>, SinkError> {
+        let mut head = part.parent;
+        let mut pending = Vec::with_capacity(epochs.len());
+        for committed in epochs {
+            if committed.parent != head {
+                return Err(not_the_part(part));
             }
+            head = committed.epoch;
+            if head > self.base {
+                pending.push(PendingEpoch::new(committed, self.output, now));
+            }
+        }
+        if head != part.last {
+            return Err(not_the_part(part));
+        }
+        self.waiting.unfold(part, pending);
+        match self.claimed.take() {
+            Some(claimed) => self.fenced(claimed),
+            None => Ok(None),
         }
     }
 
     /// The newest committed epoch.
     pub fn head(&self) -> Epoch {
-        self.pending.back().map_or(self.base, |last| last.epoch)
+        self.waiting.head().unwrap_or(self.base)
     }
 
-    /// Takes what the sink held when it was fenced and drops the epochs in it. Returns the marker.
-    pub fn fenced(&mut self, held: Held) -> Result<Epoch, SinkError> {
+    /// Takes what the sink held when it was fenced and drops the epochs in it. Returns the marker, unless a part has to be
+    /// read first to believe it.
+    pub fn fenced(&mut self, held: Held) -> Result<Option<Epoch>, SinkError> {
         let marker = held.marker.unwrap_or(self.base);
-        let in_chain =
-            marker == self.base || self.pending.iter().any(|pending| pending.epoch == marker);
-        if !in_chain {
-            return Err(self.mismatch(marker));
+        match self.waiting.find(marker) {
+            Place::InPart if marker != self.base => {
+                self.claimed = Some(held);
+                return Ok(None);
+            }
+            Place::Nowhere if marker != self.base => return Err(self.mismatch(marker)),
+            Place::Known | Place::InPart | Place::Nowhere => {}
         }
         let begun = held.begun.filter(|begun| *begun > marker);
         self.held = Some(Held {
@@ -150,7 +189,7 @@ impl Delivery {
             begun,
         });
         self.forget_up_to(marker);
-        Ok(marker)
+        Ok(Some(marker))
     }
 
     /// The sink holds everything up to `marker`, the end of the run last handed out.
@@ -166,6 +205,7 @@ impl Delivery {
     /// What the sink holds is unknown: fence before anything else.
     pub fn failed(&mut self) {
         self.held = None;
+        self.claimed = None;
     }
 
     /// The sink refuses a run: what waits now is tried epoch by epoch.
@@ -176,16 +216,21 @@ impl Delivery {
 
     /// Delivers what waits now without gathering; for a job that is being stopped.
     pub fn hurry(&mut self) {
-        self.hurried = !self.pending.is_empty();
+        self.hurried = !self.waiting.is_empty();
     }
 
     /// What to do at `now`.
     pub fn next(&self, cadence: Cadence, now: Duration) -> Next {
+        let claimed = self.claimed.and_then(|claimed| claimed.marker);
+        if let Some(part) = claimed.and_then(|marker| self.waiting.part_around(marker)) {
+            return Next::Load(part.clone());
+        }
         let Some(held) = self.held else {
             return Next::Fence;
         };
-        let Some(first) = self.pending.front() else {
-            return Next::Idle;
+        let Some(first) = self.waiting.ready().next() else {
+            let part = self.waiting.first_part();
+            return part.map_or(Next::Idle, |part| Next::Load(part.clone()));
         };
         if let Some(begun) = held.begun {
             return self.finish_begun(begun);
@@ -194,20 +239,21 @@ impl Delivery {
             return self.run_of(1);
         }
         let count = self.full_run(cadence);
-        let is_full = count < self.pending.len() || count == cadence.run_epochs_max;
-        let is_last = self.pending.iter().any(|pending| pending.last);
+        let is_full = self.waiting.is_longer_than(count) || count == cadence.run_epochs_max;
         let waited = now.saturating_sub(first.arrived);
-        if is_full || is_last || self.hurried || waited >= cadence.gather {
+        if is_full || self.waiting.has_last() || self.hurried || waited >= cadence.gather {
             return self.run_of(count);
         }
         Next::Wait(cadence.gather - waited)
     }
 
+    /// A run that was begun may reach into a part that was stored since.
     fn finish_begun(&self, begun: Epoch) -> Next {
-        let position = self.pending.iter().position(|next| next.epoch == begun);
-        match position {
-            Some(index) => self.run_of(index + 1),
-            None => Next::Idle,
+        let position = self.waiting.ready().position(|next| next.epoch == begun);
+        match (position, self.waiting.first_part()) {
+            (Some(index), _) => self.run_of(index + 1),
+            (None, Some(part)) => Next::Load(part.clone()),
+            (None, None) => Next::Idle,
         }
     }
 
@@ -215,7 +261,7 @@ impl Delivery {
     fn full_run(&self, cadence: Cadence) -> usize {
         let mut bytes = 0;
         let mut count = 0;
-        for pending in self.pending.iter().take(cadence.run_epochs_max) {
+        for pending in self.waiting.ready().take(cadence.run_epochs_max) {
             bytes += pending.bytes();
             if count > 0 && bytes > cadence.run_bytes_max {
                 break;
@@ -226,27 +272,27 @@ impl Delivery {
     }
 
     fn run_of(&self, count: usize) -> Next {
-        let epochs = self.pending.iter().take(count);
-        let segments: Vec<RunSegment> = epochs
-            .flat_map(|next| run_segments(next.epoch, &next.segments, &next.left_out))
-            .collect();
+        let mut last = self.base;
+        let mut segments: Vec<RunSegment> = Vec::new();
+        for next in self.waiting.ready().take(count) {
+            let left_out = self.left_out.get(&next.epoch);
+            let left_out = left_out.map(Vec::as_slice).unwrap_or_default();
+            segments.extend(run_segments(next.epoch, &next.segments, left_out));
+            last = next.epoch;
+        }
         let run = EpochRun {
             guard: self.base,
-            last: self.pending[count - 1].epoch,
+            last,
             row_count: segments.iter().map(RunSegment::row_count).sum(),
         };
         Next::Apply(run, segments)
     }
 
     fn forget_up_to(&mut self, marker: Epoch) {
-        while let Some(first) = self.pending.front() {
-            if first.epoch > marker {
-                break;
-            }
-            self.pending.pop_front();
-        }
+        self.waiting.forget_up_to(marker);
+        self.left_out = self.left_out.split_off(&marker.next());
         self.base = marker;
-        if self.pending.is_empty() {
+        if self.waiting.is_empty() {
             self.hurried = false;
         }
     }
@@ -267,6 +313,11 @@ impl Delivery {
     }
 }
 
+fn not_the_part(part: &BacklogPart) -> SinkError {
+    let cause = format!("{} does not hold the epochs it was written for", part.path);
+    SinkError::refused("read backlog", cause)
+}
+
 /// The pause before try number `attempt` (from 1): doubling from 200 ms to 10 s, less up to a
 /// quarter of it by `seed`, so that sinks of one database do not all come back at once.
 pub fn backoff(attempt: u32, seed: u64) -> Duration {
@@ -280,6 +331,8 @@ pub fn backoff(attempt: u32, seed: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use millstream_common::report::Segment;
+
     use super::*;
 
     const OUT: SinkIndex = SinkIndex(3);
@@ -315,7 +368,12 @@ mod tests {
     }
 
     fn delivery(undelivered: Vec<CommittedEpoch>, head: u64) -> Delivery {
-        Delivery::new(OUT, MINE, undelivered, Epoch(head), Duration::ZERO).expect("a chain")
+        let lacking = Lacking {
+            undelivered,
+            head: Epoch(head),
+            ..Lacking::default()
+        };
+        Delivery::new(OUT, MINE, lacking, Duration::ZERO).expect("a chain")
     }
 
     fn held(marker: u64) -> Held {
@@ -368,7 +426,7 @@ mod tests {
     #[test]
     fn epochs_the_sink_holds_are_skipped_and_the_rest_follows_its_marker() {
         let mut delivery = delivery(vec![committed(2, 3, 10), committed(3, 7, 20)], 7);
-        assert_eq!(delivery.fenced(held(3)).ok(), Some(Epoch(3)));
+        assert_eq!(delivery.fenced(held(3)).ok(), Some(Some(Epoch(3))));
         assert_eq!(
             range(delivery.next(AT_ONCE, Duration::ZERO)),
             Some((3, 7, 2))
@@ -398,7 +456,7 @@ mod tests {
             marker: None,
             begun: None,
         };
-        assert_eq!(delivery.fenced(none).ok(), Some(Epoch(2)));
+        assert_eq!(delivery.fenced(none).ok(), Some(Some(Epoch(2))));
     }
 
     #[test]
@@ -506,6 +564,131 @@ mod tests {
             assert_eq!(run.row_count, 2);
             assert_eq!(segments[0].left_out, [0, 2]);
         }
+    }
+
+    /// Epochs behind `parent` up to `last`, in storage.
+    fn part(parent: u64, last: u64) -> BacklogPart {
+        BacklogPart {
+            path: format!("backlog/{last}"),
+            checksum: 0,
+            parent: Epoch(parent),
+            last: Epoch(last),
+            epoch_count: last - parent,
+            outputs: BTreeMap::new(),
+        }
+    }
+
+    fn chain(parent: u64, last: u64) -> Vec<CommittedEpoch> {
+        let epochs = parent + 1..=last;
+        epochs
+            .map(|epoch| committed(epoch - 1, epoch, 10))
+            .collect()
+    }
+
+    /// Lacks ten epochs in storage and two in memory; a row of epoch 9 was refused.
+    fn behind() -> Delivery {
+        let lacking = Lacking {
+            backlog: vec![part(0, 5), part(5, 10)],
+            left_out: vec![RefusedRows {
+                sink: OUT,
+                attempt: "a".to_owned(),
+                rows: [(Epoch(9), vec![0])].into(),
+            }],
+            undelivered: chain(10, 12),
+            head: Epoch(12),
+        };
+        Delivery::new(OUT, MINE, lacking, Duration::ZERO).expect("a chain")
+    }
+
+    const NOW: Duration = Duration::ZERO;
+
+    #[test]
+    fn parts_in_storage_are_read_when_their_turn_comes_and_every_epoch_is_delivered_once() {
+        let mut delivery = behind();
+        let marker = delivery.fenced(held(0)).expect("in the chain");
+        assert_eq!(marker, Some(Epoch(0)));
+        let mut runs = Vec::new();
+        loop {
+            match delivery.next(AT_ONCE, NOW) {
+                Next::Load(read) => {
+                    let epochs = chain(read.parent.0, read.last.0);
+                    delivery.loaded(&read, epochs, NOW).expect("the part");
+                }
+                Next::Apply(run, _) => {
+                    runs.push((run.guard.0, run.last.0, run.row_count));
+                    delivery.applied(run.last);
+                }
+                Next::Idle => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        let expected = [(0, 4, 4), (4, 5, 1), (5, 9, 3), (9, 12, 3)];
+        assert_eq!(runs, expected);
+    }
+
+    #[test]
+    fn a_marker_within_a_part_is_believed_once_the_part_was_read() {
+        let mut delivery = behind();
+        assert_eq!(delivery.fenced(held(7)).expect("perhaps"), None);
+        let Next::Load(read) = delivery.next(AT_ONCE, NOW) else {
+            panic!("it was believed");
+        };
+        assert_eq!(read, part(5, 10));
+        let marker = delivery.loaded(&read, chain(5, 10), NOW);
+        assert_eq!(marker.expect("in the chain"), Some(Epoch(7)));
+        assert_eq!(range(delivery.next(AT_ONCE, NOW)), Some((7, 11, 3)));
+        let mut delivery = behind();
+        delivery.fenced(held(7)).expect("perhaps");
+        let mut with_gap = chain(5, 10);
+        with_gap.remove(1);
+        with_gap[1].parent = Epoch(6);
+        let refused = delivery.loaded(&read, with_gap, NOW);
+        assert!(matches!(refused, Err(SinkError::MarkerMismatch { .. })));
+        assert_eq!(delivery.next(AT_ONCE, NOW), Next::Fence);
+    }
+
+    #[test]
+    fn what_is_stored_leaves_memory_unless_it_is_next() {
+        let mut delivery = delivery(chain(0, 12), 12);
+        for stored in [part(0, 3), part(3, 6), part(6, 9)] {
+            delivery.folded(stored);
+        }
+        delivery.fenced(held(0)).expect("in the chain");
+        assert_eq!(delivery.waiting.ready().count(), 3, "the next run");
+        assert_eq!(range(delivery.next(AT_ONCE, NOW)), Some((0, 3, 3)));
+        delivery.applied(Epoch(3));
+        assert_eq!(delivery.next(AT_ONCE, NOW), Next::Load(part(3, 6)));
+        assert_eq!(delivery.head(), Epoch(12));
+    }
+
+    #[test]
+    fn a_run_that_was_under_way_when_its_end_was_stored_goes_on_behind_it() {
+        let mut delivery = delivery(chain(0, 8), 8);
+        delivery.fenced(held(0)).expect("in the chain");
+        assert_eq!(range(delivery.next(AT_ONCE, NOW)), Some((0, 4, 4)));
+        delivery.folded(part(2, 6));
+        delivery.applied(Epoch(4));
+        assert_eq!(delivery.next(AT_ONCE, NOW), Next::Load(part(2, 6)));
+        delivery
+            .loaded(&part(2, 6), chain(2, 6), NOW)
+            .expect("the part");
+        assert_eq!(range(delivery.next(AT_ONCE, NOW)), Some((4, 8, 4)));
+    }
+
+    #[test]
+    fn a_run_that_was_begun_reaches_into_a_part() {
+        let mut delivery = behind();
+        let begun = Held {
+            marker: Some(Epoch(4)),
+            begun: Some(Epoch(7)),
+        };
+        delivery.fenced(begun).expect("perhaps");
+        for read in [part(0, 5), part(5, 10)] {
+            assert_eq!(delivery.next(AT_ONCE, NOW), Next::Load(read.clone()));
+            let epochs = chain(read.parent.0, read.last.0);
+            delivery.loaded(&read, epochs, NOW).expect("the part");
+        }
+        assert_eq!(range(delivery.next(AT_ONCE, NOW)), Some((4, 7, 3)));
     }
 
     #[test]

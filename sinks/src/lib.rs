@@ -12,6 +12,7 @@ pub mod left_out;
 pub mod refused_rows;
 pub mod segment_rows;
 pub mod sink_actor;
+mod waiting;
 
 pub mod blackhole;
 pub mod console;

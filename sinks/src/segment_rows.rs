@@ -11,6 +11,8 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
+use millstream_common::log::backlog::BacklogPart;
+use millstream_common::log::entry::CommittedEpoch;
 use millstream_common::report::Segment;
 
 use crate::left_out::RunSegment;
@@ -21,6 +23,8 @@ use crate::sink::{RunRows, SinkError};
 pub trait SegmentSource: Send + Sync {
     /// All batches of the segment, in order, with `_op` as last column; its checksum holds (INV-8).
     async fn read(&self, segment: &Segment) -> Result<Vec<RecordBatch>, SinkError>;
+    /// The epochs of a part of the backlog, in order; its checksum holds (INV-8).
+    async fn read_backlog(&self, part: &BacklogPart) -> Result<Vec<CommittedEpoch>, SinkError>;
 }
 
 /// The rows of some segments.

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use millstream_common::error::Kind;
 use millstream_common::ids::{Epoch, OutputIndex, SinkIndex};
+use millstream_common::log::backlog::BacklogPart;
 use millstream_common::log::entry::CommittedEpoch;
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::Refusal;
@@ -22,11 +23,11 @@ use millstream_common::time::ClockRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, info, info_span};
 
 use arrow::datatypes::SchemaRef;
 
-use crate::delivery::{Delivery, Next, backoff};
+use crate::delivery::{Delivery, Lacking, Next, backoff};
 use crate::left_out::RunSegment;
 use crate::refused_rows::{PlacedRow, RefusedRun};
 use crate::segment_rows::{SegmentRows, SegmentSource};
@@ -86,10 +87,8 @@ pub struct SinkArguments {
     pub factory: SinkFactory,
     /// Reads segments.
     pub segments: Arc<dyn SegmentSource>,
-    /// Epochs the sink may lack, in order.
-    pub undelivered: Vec<CommittedEpoch>,
-    /// The job's last committed epoch.
-    pub head: Epoch,
+    /// Epochs the sink may lack.
+    pub lacking: Lacking,
     /// Measures how long epochs wait.
     pub clock: ClockRef,
     /// Told how it goes.
@@ -101,6 +100,8 @@ pub struct SinkArguments {
 pub enum SinkMessage {
     /// The next epoch of the job's chain is in the log.
     EpochCommitted(CommittedEpoch),
+    /// Epochs that may wait here are in storage by now.
+    Folded(BacklogPart),
     /// Deliver nothing until `Resume`; a run under way is finished.
     Pause,
     /// Deliver again.
@@ -129,6 +130,7 @@ impl std::fmt::Debug for TaskEnd {
 #[derive(Debug)]
 enum Outcome {
     Fenced(Held),
+    Loaded(BacklogPart, Vec<CommittedEpoch>),
     Applied(EpochRun, Applied),
     Failed(SinkError),
     Panicked,
@@ -189,13 +191,7 @@ impl Actor for SinkActor {
         arguments: SinkArguments,
     ) -> Result<SinkState, ActorProcessingErr> {
         let now = arguments.clock.monotonic();
-        let delivery = Delivery::new(
-            arguments.sink,
-            arguments.output,
-            arguments.undelivered,
-            arguments.head,
-            now,
-        )?;
+        let delivery = Delivery::new(arguments.sink, arguments.output, arguments.lacking, now)?;
         myself.cast(SinkMessage::Deliver)?;
         Ok(SinkState {
             arguments: SharedArguments {
@@ -227,6 +223,7 @@ impl Actor for SinkActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SinkMessage::EpochCommitted(committed) => state.committed(committed)?,
+            SinkMessage::Folded(part) => state.delivery.folded(part),
             SinkMessage::Pause => state.is_paused = true,
             SinkMessage::Resume => state.resume(),
             SinkMessage::Flush => state.delivery.hurry(),
@@ -266,6 +263,7 @@ impl SinkState {
             Next::Idle => {}
             Next::Wait(pause) => self.wake_after(myself, pause),
             Next::Fence => self.start_fence(myself),
+            Next::Load(part) => self.start_load(myself, part),
             Next::Apply(run, segments) => self.start_apply(myself, run, segments),
         }
     }
@@ -286,6 +284,19 @@ impl SinkState {
             (Some(sink), outcome)
         };
         self.start_task(myself, work.instrument(span));
+    }
+
+    fn start_load(&mut self, myself: &ActorRef<SinkMessage>, part: BacklogPart) {
+        let sink = self.sink.take();
+        let segments = self.arguments.segments.clone();
+        let work = async move {
+            let outcome = match segments.read_backlog(&part).await {
+                Ok(epochs) => Outcome::Loaded(part, epochs),
+                Err(error) => Outcome::Failed(error),
+            };
+            (sink, outcome)
+        };
+        self.start_task(myself, work);
     }
 
     fn start_apply(
@@ -350,12 +361,15 @@ impl SinkState {
         self.activity = Activity::Free;
         self.sink = end.sink;
         let result = match end.outcome {
-            Outcome::Fenced(held) => self.delivery.fenced(held).map(|marker| {
-                info!(sink = %self.arguments.deliverer.sink, %marker, "sink fenced");
-                if self.reported != Some(marker) || self.delivery.head() == marker {
-                    self.report(marker, &Applied::default());
-                }
-            }),
+            Outcome::Fenced(held) => {
+                let fenced = self.delivery.fenced(held);
+                fenced.map(|marker| self.fenced(marker))
+            }
+            Outcome::Loaded(part, epochs) => {
+                let now = self.arguments.clock.monotonic();
+                let loaded = self.delivery.loaded(&part, epochs, now);
+                loaded.map(|marker| self.fenced(marker))
+            }
             Outcome::Applied(run, applied) => {
                 self.attempt = 0;
                 self.delivery.applied(run.last);
@@ -371,6 +385,17 @@ impl SinkState {
             self.recover(myself, &error);
         }
         Ok(())
+    }
+
+    /// The marker is known, unless a part of the backlog has to be read first.
+    fn fenced(&mut self, marker: Option<Epoch>) {
+        let Some(marker) = marker else {
+            return;
+        };
+        info!(sink = %self.arguments.deliverer.sink, %marker, "sink fenced");
+        if self.reported != Some(marker) || self.delivery.head() == marker {
+            self.report(marker, &Applied::default());
+        }
     }
 
     fn report(&mut self, marker: Epoch, applied: &Applied) {
@@ -406,7 +431,7 @@ impl SinkState {
                 (TroubleState::Suspended, SUSPENDED_RETRY)
             }
         };
-        warn!(%sink, %error, ?state, pause_ms = pause.as_millis() as u64, "deliver to sink");
+        // The observer logs it: it knows the job.
         self.arguments.observer.troubled(&Trouble {
             kind: error.kind(),
             cause: error.to_string(),

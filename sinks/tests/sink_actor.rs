@@ -12,10 +12,12 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use futures::StreamExt;
 use millstream_common::ids::{Epoch, OutputIndex, SinkIndex, Token};
+use millstream_common::log::backlog::BacklogPart;
 use millstream_common::log::entry::CommittedEpoch;
 use millstream_common::report::{Refusal, RefusedRows, Segment};
 use millstream_common::time::SystemClock;
 use millstream_sinks::conformance::{Change, MemoryRows, deliverer};
+use millstream_sinks::delivery::Lacking;
 use millstream_sinks::refused_rows::{PlacedRow, places};
 use millstream_sinks::segment_rows::SegmentSource;
 use millstream_sinks::sink::{
@@ -134,6 +136,11 @@ impl SegmentSource for TwoRows {
         let batches: Vec<_> = rows.batches().collect().await;
         batches.into_iter().collect()
     }
+
+    async fn read_backlog(&self, part: &BacklogPart) -> Result<Vec<CommittedEpoch>, SinkError> {
+        let epochs = part.parent.0 + 1..=part.last.0;
+        Ok(epochs.map(|epoch| committed(epoch - 1, epoch)).collect())
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -196,11 +203,20 @@ struct Started {
     script: Shared,
 }
 
+async fn start(script: Script, undelivered: Vec<CommittedEpoch>, head: u64) -> Started {
+    start_behind(script, Vec::new(), undelivered, head).await
+}
+
 #[allow(
     clippy::disallowed_methods,
     reason = "what the observer is told is bounded by the script"
 )]
-async fn start(script: Script, undelivered: Vec<CommittedEpoch>, head: u64) -> Started {
+async fn start_behind(
+    script: Script,
+    backlog: Vec<BacklogPart>,
+    undelivered: Vec<CommittedEpoch>,
+    head: u64,
+) -> Started {
     let script = Arc::new(Mutex::new(script));
     let (sender, told) = mpsc::unbounded_channel();
     let made = script.clone();
@@ -211,8 +227,12 @@ async fn start(script: Script, undelivered: Vec<CommittedEpoch>, head: u64) -> S
         schema: two_rows().schema(),
         factory: Arc::new(move || Ok(Box::new(ScriptedSink(made.clone())))),
         segments: Arc::new(TwoRows),
-        undelivered,
-        head: Epoch(head),
+        lacking: Lacking {
+            backlog,
+            left_out: Vec::new(),
+            undelivered,
+            head: Epoch(head),
+        },
         clock: Arc::new(SystemClock::new()),
         observer: Arc::new(Observer(sender)),
     };
@@ -245,6 +265,29 @@ fn unavailable() -> SinkError {
 
 fn refused() -> SinkError {
     SinkError::refused("write", "no such table")
+}
+
+#[tokio::test]
+async fn epochs_in_storage_arrive_before_those_in_memory_whatever_the_sink_held() {
+    for (marker, expected) in [(0, vec![(0, 3), (3, 7)]), (4, vec![(4, 7)])] {
+        let part = |parent: u64, last: u64| BacklogPart {
+            path: format!("backlog/{last}"),
+            checksum: 0,
+            parent: Epoch(parent),
+            last: Epoch(last),
+            epoch_count: last - parent,
+            outputs: Default::default(),
+        };
+        let script = Script {
+            marker,
+            ..Script::default()
+        };
+        let backlog = vec![part(0, 3), part(3, 6)];
+        let mut started = start_behind(script, backlog, vec![committed(6, 7)], 7).await;
+        while started.next().await != Told::Advanced(7) {}
+        assert_eq!(lock(&started.script).runs, expected);
+        started.actor.stop(None);
+    }
 }
 
 #[tokio::test]

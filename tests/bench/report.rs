@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+pub(crate) use millstream_tests::figures::{count, percentile};
+
 /// Says what was measured on: a figure without it is none.
 pub(crate) fn machine() {
     let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
@@ -28,19 +30,6 @@ pub(crate) fn row(name: &str, value: impl Into<String>) -> (String, String) {
     (name.to_owned(), value.into())
 }
 
-/// `1234567` as `1,234,567`.
-pub(crate) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// How many of `amount` a second.
 pub(crate) fn rate(amount: u64, elapsed: Duration) -> f64 {
     amount as f64 / elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
@@ -54,11 +43,4 @@ pub(crate) fn millis(span: Duration) -> String {
 /// Whole mebibytes.
 pub(crate) fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", count(bytes >> 20))
-}
-
-/// The least value that `share` of `sorted` do not exceed; zero if there are none.
-pub(crate) fn percentile(sorted: &[Duration], share: f64) -> Duration {
-    let rank = (sorted.len() as f64 * share).ceil() as usize;
-    let index = rank.max(1).min(sorted.len()).wrapping_sub(1);
-    sorted.get(index).copied().unwrap_or_default()
 }

@@ -130,7 +130,7 @@ async fn a_topic_that_is_not_there_is_told_with_the_command_that_creates_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_does_not_answer_is_told_with_its_address() {
     let unfit = Unfit::from("page_views.sql", "no_broker").await;
-    let told = ["127.0.0.1:1", "start it, or correct brokers"];
+    let told = ["127.0.0.1:1", "check the address"];
     unfit.set("KAFKA_BROKERS", "127.0.0.1:1").told(&told).await;
 }
 

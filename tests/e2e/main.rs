@@ -17,6 +17,7 @@ mod join_and_leave;
 mod kafka_sink;
 mod master_crash;
 mod refused_rows;
+mod rescale;
 mod retention;
 mod run;
 mod services_down;

@@ -1,7 +1,8 @@
 """Apache Kafka in KRaft mode: each broker is a controller too. `kafka.1` .. `kafka.3`.
 
 The jars come from Maven, the container from the project's own image. Small and quick to start;
-`$MILLSTREAM_KAFKA_JVM` adds flags for a benchmark.
+`$MILLSTREAM_KAFKA_JVM` adds flags for a benchmark. Clients come to `$MILLSTREAM_KAFKA_ADVERTISED`
+where that is given: a proxy in front of the one broker.
 """
 
 import hashlib
@@ -99,7 +100,7 @@ class Kafka(Service):
         voters = [f"{n}@{HOST}:{box.port(9191 + n)}" for n in self.nodes(box)]
         properties = cluster_properties(node, voters) | {
             "listeners": f"CLIENT://{HOST}:{port},CONTROLLER://{HOST}:{controller}",
-            "advertised.listeners": f"CLIENT://{HOST}:{port}",
+            "advertised.listeners": f"CLIENT://{advertised(port)}",
             "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "inter.broker.listener.name": "CLIENT",
             "log.dirs": folder / "data",
@@ -201,6 +202,11 @@ def cluster_id(box):
 def extra_flags():
     """The flags that the user adds to a broker."""
     return shlex.split(os.environ.get("MILLSTREAM_KAFKA_JVM", ""))
+
+
+def advertised(port):
+    """Where the broker at `port` tells its clients to come."""
+    return os.environ.get("MILLSTREAM_KAFKA_ADVERTISED") or f"{HOST}:{port}"
 
 
 def cluster_properties(node, voters):

@@ -86,6 +86,7 @@ impl Cluster {
             }),
             listen: "master:0".to_owned(),
             name: "test".to_owned(),
+            host: "test".to_owned(),
             retention: Retention::default(),
         })
         .await?;

@@ -83,6 +83,8 @@ pub(crate) async fn read(store: &StoreRef, name: &str) -> anyhow::Result<Rows> {
             Entry::Epoch(epoch) => segments.extend(epoch.segments.iter().cloned()),
             Entry::Fence { .. }
             | Entry::Assign(_)
+            | Entry::SinkCommanded { .. }
+            | Entry::Backlog { .. }
             | Entry::Ended { .. }
             | Entry::Resumed { .. } => {}
         }

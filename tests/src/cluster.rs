@@ -3,7 +3,7 @@
 //! Called by the end-to-end tests. Owns the processes and the storage folder; all end with it. A
 //! master takes a free port when it first starts and keeps it, so that workers find the next one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,14 +21,43 @@ use crate::wait;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// In the folder of the cluster.
 const STORAGE: &str = "storage";
+const FREE_PORT: &str = "127.0.0.1:0";
+
+/// Where a process listens.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// `host:port`; port 0 takes a free one.
+    pub listen: String,
+    /// How others reach it, if not there.
+    pub advertise: Option<String>,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self {
+            listen: FREE_PORT.to_owned(),
+            advertise: None,
+        }
+    }
+}
+
+/// How a cluster is started.
+pub struct Outfit {
+    /// Of the log, state and segments: a URL, or a folder.
+    pub storage: String,
+    /// What every process sees.
+    pub environment: Vec<(&'static str, String)>,
+    /// One for each master.
+    pub masters: Vec<Door>,
+    /// One for each of the first workers.
+    pub workers: Vec<Door>,
+}
 
 /// Running processes.
 pub struct Cluster {
     /// `host:port` of each master, separated by commas.
     pub address: String,
-    environment: Vec<(&'static str, String)>,
-    /// Of the log, state and segments.
-    storage: String,
+    outfit: Outfit,
     folder: TempDir,
     masters: Vec<Master>,
     workers: Vec<Process>,
@@ -37,7 +66,10 @@ pub struct Cluster {
 /// One of the masters, all on the same storage.
 struct Master {
     process: Process,
+    /// Where it is reached.
     address: String,
+    /// Where it listens, also when it is started again.
+    listen: String,
 }
 
 impl Cluster {
@@ -69,20 +101,30 @@ impl Cluster {
         master_count: usize,
         worker_count: usize,
     ) -> anyhow::Result<Self> {
+        Self::start_with(Outfit {
+            storage: storage.to_owned(),
+            environment,
+            masters: vec![Door::default(); master_count],
+            workers: vec![Door::default(); worker_count],
+        })
+        .await
+    }
+
+    /// Starts masters and workers, and waits until all workers have joined.
+    pub async fn start_with(outfit: Outfit) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("millstream-e2e-")
             .tempdir()
             .context("create folder of a cluster")?;
         let mut masters = Vec::new();
-        for index in 0..master_count {
-            let listen = "127.0.0.1:0";
-            masters.push(start_master(&folder, storage, &environment, index, listen).await?);
+        for (index, door) in outfit.masters.iter().enumerate() {
+            masters.push(start_master(&folder, &outfit, index, &door.listen).await?);
         }
         let addresses: Vec<&str> = masters.iter().map(|each| each.address.as_str()).collect();
+        let worker_count = outfit.workers.len();
         let mut cluster = Self {
             address: addresses.join(","),
-            environment,
-            storage: storage.to_owned(),
+            outfit,
             folder,
             masters,
             workers: Vec::new(),
@@ -116,7 +158,8 @@ impl Cluster {
 
     fn start_worker(&self, index: usize) -> anyhow::Result<Process> {
         let name = format!("worker-{index}");
-        let arguments = [
+        let door = self.outfit.workers.get(index).cloned().unwrap_or_default();
+        let mut arguments = vec![
             "worker",
             "--master",
             &self.address,
@@ -124,8 +167,13 @@ impl Cluster {
             &name,
             "--slots",
             "2",
+            "--flight-listen",
+            &door.listen,
         ];
-        start(&self.folder, &self.environment, &name, &arguments)
+        if let Some(advertise) = &door.advertise {
+            arguments.extend(["--advertise", advertise]);
+        }
+        start(&self.folder, &self.outfit.environment, &name, &arguments)
     }
 
     /// Starts one more worker, which joins by itself.
@@ -133,6 +181,16 @@ impl Cluster {
         let worker = self.start_worker(self.workers.len())?;
         self.workers.push(worker);
         Ok(())
+    }
+
+    /// SIGTERM to a worker, which works on until its tasks have moved.
+    pub async fn ask_worker_to_leave(&self, index: usize) -> anyhow::Result<()> {
+        self.workers[index].terminate().await
+    }
+
+    /// The exit status of a worker that ends.
+    pub async fn worker_ended(&mut self, index: usize) -> anyhow::Result<ExitStatus> {
+        self.workers[index].ended().await
     }
 
     /// SIGTERM to a worker; its exit status.
@@ -143,9 +201,29 @@ impl Cluster {
 
     /// SIGKILL of a worker, which is then started again under the same name.
     pub async fn kill_worker(&mut self, index: usize) -> anyhow::Result<()> {
-        self.workers[index].kill().await?;
+        self.end_worker(index).await?;
+        self.start_worker_again(index)
+    }
+
+    /// SIGKILL of a worker.
+    pub async fn end_worker(&mut self, index: usize) -> anyhow::Result<()> {
+        self.workers[index].kill().await
+    }
+
+    /// Starts a worker that has ended again under the same name.
+    pub fn start_worker_again(&mut self, index: usize) -> anyhow::Result<()> {
         self.workers[index] = self.start_worker(index)?;
         Ok(())
+    }
+
+    /// SIGSTOP of a worker: it stands still, and its connections stay open.
+    pub async fn pause_worker(&self, index: usize) -> anyhow::Result<()> {
+        self.workers[index].pause().await
+    }
+
+    /// SIGCONT of a worker.
+    pub async fn resume_worker(&self, index: usize) -> anyhow::Result<()> {
+        self.workers[index].resume().await
     }
 
     /// SIGKILL of the first master, which is then started again on the same storage and port.
@@ -161,14 +239,8 @@ impl Cluster {
 
     /// Starts a master again on the same storage and port.
     pub async fn start_master_again(&mut self, index: usize) -> anyhow::Result<()> {
-        let listen = self.masters[index].address.clone();
-        let started = start_master(
-            &self.folder,
-            &self.storage,
-            &self.environment,
-            index,
-            &listen,
-        );
+        let listen = self.masters[index].listen.clone();
+        let started = start_master(&self.folder, &self.outfit, index, &listen);
         self.masters[index] = started.await?;
         Ok(())
     }
@@ -272,6 +344,18 @@ impl Cluster {
         text
     }
 
+    /// Copies all that each process said into `folder`, a file for each.
+    pub fn save_logs(&self, folder: &Path) -> anyhow::Result<()> {
+        std::fs::create_dir_all(folder).context("create folder for logs")?;
+        for entry in std::fs::read_dir(self.folder.path())? {
+            let path = entry?.path();
+            if let Some(name) = path.file_name().filter(|_| path.is_file()) {
+                std::fs::copy(&path, folder.join(name)).context("copy a log")?;
+            }
+        }
+        Ok(())
+    }
+
     /// Where the log, state and segments are, unless the cluster was started on another place.
     pub fn storage(&self) -> PathBuf {
         self.folder.path().join(STORAGE)
@@ -280,28 +364,32 @@ impl Cluster {
 
 async fn start_master(
     folder: &TempDir,
-    storage: &str,
-    environment: &[(&'static str, String)],
+    outfit: &Outfit,
     index: usize,
     listen: &str,
 ) -> anyhow::Result<Master> {
     let name = format!("master-{index}");
-    let arguments = [
+    let advertise = outfit.masters[index].advertise.as_deref();
+    let mut arguments = vec![
         "master",
         "--listen",
         listen,
         "--storage",
-        storage,
+        &outfit.storage,
         "--name",
         &name,
     ];
-    let mut process = start(folder, environment, &name, &arguments)?;
+    if let Some(advertise) = advertise {
+        arguments.extend(["--advertise", advertise]);
+    }
+    let mut process = start(folder, &outfit.environment, &name, &arguments)?;
     let line = process.first_line().await?;
-    let address = line.strip_prefix("master listening at ");
-    let address = address.with_context(|| format!("read address of the master from {line:?}"))?;
+    let listen = line.strip_prefix("master listening at ");
+    let listen = listen.with_context(|| format!("read address of the master from {line:?}"))?;
     Ok(Master {
         process,
-        address: address.to_owned(),
+        address: advertise.unwrap_or(listen).to_owned(),
+        listen: listen.to_owned(),
     })
 }
 

@@ -64,6 +64,12 @@ impl Oracle {
         counts
     }
 
+    /// Every event that is not rejected, once.
+    pub fn unique_events(&self) -> BTreeMap<String, u64> {
+        let events = self.seen.iter();
+        events.map(|event| (event.clone(), 1)).collect()
+    }
+
     fn take(&mut self, topic: &str, record: &Stored) {
         match self.accept(record) {
             Ok(click) => self.count(click),

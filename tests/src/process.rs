@@ -17,12 +17,16 @@ use tokio::process::{Child, ChildStdin, Command};
 const DEADLINE: Duration = Duration::from_secs(60);
 const LOG_LINES_SHOWN: usize = 25;
 
-/// The binary that is tested: Cargo puts it beside the folder of the test binaries, and builds it with
-/// them because its own crate has integration tests.
+/// The binary that is tested. Cargo puts it beside other programs, which is above the folder of the test binaries, and
+/// builds it with them because its own crate has integration tests.
 pub fn binary() -> anyhow::Result<PathBuf> {
-    let test = std::env::current_exe().context("find the test binary")?;
-    let folder = test.parent().and_then(Path::parent);
-    let binary = folder.context("find target folder")?.join("millstream");
+    let program = std::env::current_exe().context("find this program")?;
+    let folder = program.parent().context("find its folder")?;
+    let folder = match folder.ends_with("deps") {
+        true => folder.parent().context("find target folder")?,
+        false => folder,
+    };
+    let binary = folder.join("millstream");
     if !binary.try_exists().context("look for millstream")? {
         bail!(
             "{} is missing: run the tests with `make test`, or build it with `cargo build --workspace`",

@@ -80,11 +80,17 @@ impl Bucket {
 pub struct PrivateServices {
     exports: String,
     folder: TempDir,
+    kafka_advertised: Option<String>,
 }
 
 impl PrivateServices {
     /// Starts them on free ports. Each name is `kafka`, `postgres` or `s3`.
     pub fn start(names: &[&str]) -> anyhow::Result<Self> {
+        Self::start_behind(None, names)
+    }
+
+    /// As [`Self::start`]; Kafka tells its clients to come to `kafka_advertised`, if that is some.
+    pub fn start_behind(kafka_advertised: Option<&str>, names: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("millstream-e2e-services-")
             .tempdir()
@@ -92,6 +98,7 @@ impl PrivateServices {
         let mut started = Self {
             exports: String::new(),
             folder,
+            kafka_advertised: kafka_advertised.map(str::to_owned),
         };
         let up = ["--offset", "auto", "up"];
         started.call(&[&up, names].concat())?;
@@ -123,7 +130,8 @@ impl PrivateServices {
     }
 
     fn call(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = command(self.folder.path(), arguments)?;
+        let advertised = self.kafka_advertised.as_deref();
+        let output = command(self.folder.path(), advertised, arguments)?;
         if !output.status.success() {
             bail!(
                 "tests/services/services {}: {}\n{}",
@@ -144,7 +152,11 @@ impl Drop for PrivateServices {
     }
 }
 
-fn command(folder: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
+fn command(
+    folder: &Path,
+    kafka_advertised: Option<&str>,
+    arguments: &[&str],
+) -> anyhow::Result<Output> {
     let program = project_folder().join("tests/services/services");
     let mut command = Command::new(&program);
     command.arg("--dir").arg(folder).args(arguments);
@@ -152,6 +164,7 @@ fn command(folder: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
     for variable in VARIABLES {
         command.env_remove(variable);
     }
+    command.envs(kafka_advertised.map(|address| ("MILLSTREAM_KAFKA_ADVERTISED", address)));
     command
         .output()
         .with_context(|| format!("run {}", program.display()))

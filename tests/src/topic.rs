@@ -147,8 +147,8 @@ impl Topic {
         Ok(records)
     }
 
-    /// What a reader of committed records sees now, in the order of each partition.
-    pub fn committed(&self) -> anyhow::Result<Vec<Stored>> {
+    /// A reader of committed records from the beginning.
+    pub fn follow(&self) -> anyhow::Result<Follower> {
         let consumer: BaseConsumer = config(&self.brokers)
             .set("group.id", "reader")
             .set("enable.auto.commit", "false")
@@ -161,6 +161,12 @@ impl Topic {
             assignment.add_partition_offset(&self.name, partition, Offset::Beginning)?;
         }
         consumer.assign(&assignment).context("assign partitions")?;
+        Ok(Follower { consumer })
+    }
+
+    /// What a reader of committed records sees now, in the order of each partition.
+    pub fn committed(&self) -> anyhow::Result<Vec<Stored>> {
+        let Follower { consumer } = self.follow()?;
         let mut records = Vec::new();
         let mut open = self.partition_count;
         while open > 0 {
@@ -170,6 +176,27 @@ impl Topic {
                 Some(Err(error)) if is_passing(&error) => continue,
                 Some(Err(error)) => return Err(error).context("read committed records"),
                 None => bail!("no end of {} came", self.name),
+            }
+        }
+        Ok(records)
+    }
+}
+
+/// Reads committed records as they come.
+pub struct Follower {
+    consumer: BaseConsumer,
+}
+
+impl Follower {
+    /// What has come since the last call; does not wait.
+    pub fn drain(&mut self) -> anyhow::Result<Vec<Stored>> {
+        let mut records = Vec::new();
+        while let Some(polled) = self.consumer.poll(Duration::ZERO) {
+            match polled {
+                Ok(message) => records.push(stored(&message)),
+                Err(KafkaError::PartitionEOF(_)) => {}
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return Err(error).context("follow committed records"),
             }
         }
         Ok(records)

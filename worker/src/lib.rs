@@ -12,6 +12,7 @@ pub mod exchange;
 pub mod failed_rows;
 mod holding;
 pub mod ipc;
+pub mod leaving;
 mod link;
 pub mod operator;
 pub mod pipeline;

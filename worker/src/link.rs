@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use millstream_common::error::chain;
+use millstream_common::grpc;
 use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
 use millstream_common::net::{NetRef, channel};
 use millstream_proto::v1;
@@ -30,6 +31,8 @@ const REDIAL_DELAY: Duration = Duration::from_millis(200);
 const REJOIN_DELAY_MAX: Duration = Duration::from_secs(5);
 /// A master that does not answer Hello for this long is not there.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(3);
+/// A master that the worker has let go of is dialled again when each of the others has had its chance.
+const SHUN_DELAY: Duration = WELCOME_TIMEOUT;
 /// Frames that wait to be sent; a barrier's reports of a thousand jobs.
 const FRAMES_WAITING_MAX: usize = 4_096;
 /// Largest frame taken: a Deploy with the state of ten thousand splits.
@@ -48,8 +51,9 @@ pub(crate) struct LinkConfig {
 /// Keeps a link open until its actor is gone.
 pub(crate) async fn keep_link(config: LinkConfig) {
     let mut delay = REDIAL_DELAY;
+    let mut shunned = None;
     // Without an actor there is nobody to say Hello.
-    while let Some((address, (sender, frames))) = dial_all(&config).await {
+    while let Some((address, (sender, frames))) = dial_all(&config, shunned).await {
         info!(%address, "attached to the master");
         let end = carry(&config, sender, frames).await;
         // A worker that is ending detaches by itself.
@@ -57,22 +61,42 @@ pub(crate) async fn keep_link(config: LinkConfig) {
             return;
         }
         warn!(%address, cause = %end, "detached from the master");
-        delay = match end {
-            LinkEnd::LetGo => (delay * 2).min(REJOIN_DELAY_MAX),
-            LinkEnd::Lost(_) => REDIAL_DELAY,
+        (delay, shunned) = match end {
+            LinkEnd::LetGo => ((delay * 2).min(REJOIN_DELAY_MAX), Some(address)),
+            LinkEnd::Lost(_) => (REDIAL_DELAY, None),
         };
         tokio::time::sleep(delay).await;
     }
 }
 
-/// Dials every address again and again; the first that says Welcome is taken. `None`: the worker has ended.
-async fn dial_all(config: &LinkConfig) -> Option<(&str, Attached)> {
+/// Dials every address again and again; the first that says Welcome is taken, `shunned` only if it still is the first after
+/// a while: one that has lost its reign without knowing answers as fast as the one that reigns now. `None`: the worker has
+/// ended.
+async fn dial_all<'a>(
+    config: &'a LinkConfig,
+    shunned: Option<&'a str>,
+) -> Option<(&'a str, Attached)> {
     let addresses = config.addresses.iter();
-    let mut dials: FuturesUnordered<_> = addresses.map(|address| dial(config, address)).collect();
+    let dials = addresses.map(|address| {
+        let has_others = config.addresses.len() > 1;
+        let is_shunned = has_others && shunned == Some(address);
+        let delay = if is_shunned {
+            SHUN_DELAY
+        } else {
+            Duration::ZERO
+        };
+        dial(config, address, delay)
+    });
+    let mut dials: FuturesUnordered<_> = dials.collect();
     dials.next().await.flatten()
 }
 
-async fn dial<'a>(config: &LinkConfig, address: &'a str) -> Option<(&'a str, Attached)> {
+async fn dial<'a>(
+    config: &LinkConfig,
+    address: &'a str,
+    delay: Duration,
+) -> Option<(&'a str, Attached)> {
+    tokio::time::sleep(delay).await;
     let mut is_known = false;
     loop {
         // What the worker holds is asked anew for each dial, behind all frames of the last link.
@@ -115,7 +139,7 @@ async fn attach(
     let call = tokio::time::timeout(WELCOME_TIMEOUT, client.attach(outgoing)).await;
     match call {
         Ok(Ok(response)) => Ok((sender, response.into_inner())),
-        Ok(Err(status)) => Err(chain(&status)),
+        Ok(Err(status)) => Err(grpc::in_plain_words(&status)),
         Err(_) => Err("no answer to Hello".to_owned()),
     }
 }
@@ -160,7 +184,7 @@ async fn carry(
                     Ok(Some(Ok(frame))) => frame,
                     Ok(Some(Err(error))) => return LinkEnd::Lost(error.to_string()),
                     Ok(None) => return lost("the master closed the link"),
-                    Err(status) => return lost(status.message()),
+                    Err(status) => return lost(&grpc::in_plain_words(&status)),
                 };
                 let message = match frame {
                     ToWorker::Welcome { term, storage_url } => match unwelcomed.take() {

@@ -35,6 +35,7 @@ use millstream_proto::v1;
 use millstream_proto::v1::worker_link_server::{WorkerLink, WorkerLinkServer};
 use millstream_worker::config::OpenStore;
 use millstream_worker::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
+use millstream_worker::leaving::Left;
 use millstream_worker::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 use millstream_worker::{RealConnectors, RealStores, Worker, WorkerConfig};
 use ractor::{Actor, ActorRef, call};
@@ -156,27 +157,35 @@ fn storage_url(folder: &tempfile::TempDir) -> String {
     format!("file://{}", folder.path().display())
 }
 
-#[tokio::test]
-async fn a_worker_that_cannot_open_the_storage_is_no_member_and_joins_anew() {
-    let folder = tempfile::tempdir().expect("folder");
-    let net: NetRef = Arc::new(MemoryNet::default());
-    let mut tasks = JoinSet::new();
-    let (address, mut links) = serve_master(&net, &mut tasks).await;
-    let stores = LateStores {
-        was_asked: AtomicBool::new(false),
-        real: real_stores(),
-    };
-    let worker = Worker::start(config(WORKER, net, address, Arc::new(stores))).await;
-    let worker = worker.expect("a worker");
-    let (mut first, _) = joined(&mut links).await;
-    first.say(welcome(1, &folder)).await;
-    assert_eq!(first.next().await, None, "the worker lets go");
-    let (mut second, _) = joined(&mut links).await;
-    second.say(welcome(1, &folder)).await;
-    second.say(ToWorker::Teardown(generation(1))).await;
-    let answer = second.next().await;
-    assert_eq!(answer, Some(ToMaster::TornDown(generation(1))));
-    worker.shutdown().await;
+/// A worker, and the master that it looks for.
+struct Member {
+    worker: Worker,
+    links: mpsc::Receiver<Link>,
+    folder: tempfile::TempDir,
+    _tasks: JoinSet<()>,
+}
+
+impl Member {
+    async fn start(stores: Arc<dyn OpenStore>) -> Self {
+        let net: NetRef = Arc::new(MemoryNet::default());
+        let mut tasks = JoinSet::new();
+        let (address, links) = serve_master(&net, &mut tasks).await;
+        let worker = Worker::start(config(WORKER, net, address, stores)).await;
+        Self {
+            worker: worker.expect("a worker"),
+            links,
+            folder: tempfile::tempdir().expect("folder"),
+            _tasks: tasks,
+        }
+    }
+
+    async fn joined(&mut self) -> (Link, WorkerHello) {
+        joined(&mut self.links).await
+    }
+
+    fn welcome(&self, term: u64) -> ToWorker {
+        welcome(term, &self.folder)
+    }
 }
 
 /// The next link, whose worker has said Hello.
@@ -196,16 +205,29 @@ fn welcome(term: u64, folder: &tempfile::TempDir) -> ToWorker {
 }
 
 #[tokio::test]
+async fn a_worker_that_cannot_open_the_storage_is_no_member_and_joins_anew() {
+    let stores = LateStores {
+        was_asked: AtomicBool::new(false),
+        real: real_stores(),
+    };
+    let mut member = Member::start(Arc::new(stores)).await;
+    let (mut first, _) = member.joined().await;
+    first.say(member.welcome(1)).await;
+    assert_eq!(first.next().await, None, "the worker lets go");
+    let (mut second, _) = member.joined().await;
+    second.say(member.welcome(1)).await;
+    second.say(ToWorker::Teardown(generation(1))).await;
+    let answer = second.next().await;
+    assert_eq!(answer, Some(ToMaster::TornDown(generation(1), 0)));
+    member.worker.shutdown().await;
+}
+
+#[tokio::test]
 async fn pipelines_go_on_without_a_master_and_the_next_one_hears_what_the_last_may_not_have() {
-    let folder = tempfile::tempdir().expect("folder");
-    let net: NetRef = Arc::new(MemoryNet::default());
-    let mut tasks = JoinSet::new();
-    let (address, mut links) = serve_master(&net, &mut tasks).await;
-    let worker = Worker::start(config(WORKER, net, address, Arc::new(real_stores()))).await;
-    let worker = worker.expect("a worker");
-    let (mut first, hello) = joined(&mut links).await;
+    let mut member = Member::start(Arc::new(real_stores())).await;
+    let (mut first, hello) = member.joined().await;
     assert_eq!(hello.held, []);
-    first.say(welcome(1, &folder)).await;
+    first.say(member.welcome(1)).await;
     let incarnation = Incarnation::fresh();
     first.say(deploy(WORKER, 1, incarnation)).await;
     let deployed = first.next().await;
@@ -215,13 +237,13 @@ async fn pipelines_go_on_without_a_master_and_the_next_one_hears_what_the_last_m
     let snapshotted = first.next().await;
     assert!(matches!(snapshotted, Some(ToMaster::Snapshotted(..))));
     drop(first);
-    let (mut second, hello) = joined(&mut links).await;
+    let (mut second, hello) = member.joined().await;
     let [held] = hello.held.as_slice() else {
         panic!("{hello:?}");
     };
     assert_eq!((&held.at, held.incarnation), (&generation(1), incarnation));
     assert_eq!(held.passed(), Epoch(1));
-    second.say(welcome(2, &folder)).await;
+    second.say(member.welcome(2)).await;
     second.say(ToWorker::Resume(generation(1))).await;
     assert_eq!(second.next().await, snapshotted);
     second.say(barrier(1, 1)).await;
@@ -230,19 +252,14 @@ async fn pipelines_go_on_without_a_master_and_the_next_one_hears_what_the_last_m
         Some(ToMaster::Snapshotted(_, report)) => assert_eq!(report.epoch, Epoch(2)),
         other => panic!("{other:?}"),
     }
-    worker.shutdown().await;
+    member.worker.shutdown().await;
 }
 
 #[tokio::test]
 async fn a_master_of_an_older_reign_is_let_go_and_what_it_says_has_no_effect() {
-    let folder = tempfile::tempdir().expect("folder");
-    let net: NetRef = Arc::new(MemoryNet::default());
-    let mut tasks = JoinSet::new();
-    let (address, mut links) = serve_master(&net, &mut tasks).await;
-    let worker = Worker::start(config(WORKER, net, address, Arc::new(real_stores()))).await;
-    let worker = worker.expect("a worker");
-    let (mut newest, _) = joined(&mut links).await;
-    newest.say(welcome(2, &folder)).await;
+    let mut member = Member::start(Arc::new(real_stores())).await;
+    let (mut newest, _) = member.joined().await;
+    newest.say(member.welcome(2)).await;
     newest.say(deploy(WORKER, 1, Incarnation::fresh())).await;
     let deployed = newest.next().await;
     assert_eq!(deployed, Some(ToMaster::Deployed(generation(1))));
@@ -251,13 +268,114 @@ async fn a_master_of_an_older_reign_is_let_go_and_what_it_says_has_no_effect() {
     let snapshotted = newest.next().await;
     assert!(matches!(snapshotted, Some(ToMaster::Snapshotted(..))));
     drop(newest);
-    let (mut stale, _) = joined(&mut links).await;
-    stale.say(welcome(1, &folder)).await;
+    let (mut stale, _) = member.joined().await;
+    stale.say(member.welcome(1)).await;
     stale.say(ToWorker::Teardown(generation(1))).await;
     assert_eq!(stale.next().await, None);
-    let (_next, hello) = joined(&mut links).await;
+    let (_next, hello) = member.joined().await;
     assert_eq!(hello.held.len(), 1, "what it said had no effect");
+    member.worker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_master_that_was_let_go_is_dialled_again_only_after_the_others() {
+    let folder = tempfile::tempdir().expect("folder");
+    let net: NetRef = Arc::new(MemoryNet::default());
+    let mut tasks = JoinSet::new();
+    let (one, mut links_to_one) = serve_master(&net, &mut tasks).await;
+    let (two, mut links_to_two) = serve_master(&net, &mut tasks).await;
+    let both = format!("{one},{two}");
+    let worker = Worker::start(config(WORKER, net, both, Arc::new(real_stores()))).await;
+    let worker = worker.expect("a worker");
+    let (newest, _) = taken(&mut links_to_one, &mut links_to_two, 2, &folder).await;
+    drop(newest);
+    let (mut stale, is_one) = taken(&mut links_to_one, &mut links_to_two, 1, &folder).await;
+    assert_eq!(stale.next().await, None, "it is let go");
+    let (stale_links, other_links) = match is_one {
+        true => (&mut links_to_one, &mut links_to_two),
+        false => (&mut links_to_two, &mut links_to_one),
+    };
+    loop {
+        let (mut link, _) = joined(other_links).await;
+        link.say(welcome(3, &folder)).await;
+        link.say(ToWorker::Teardown(generation(1))).await;
+        if link.next().await.is_some() {
+            break;
+        }
+    }
+    assert!(stale_links.try_recv().is_err(), "it was not even dialled");
     worker.shutdown().await;
+}
+
+/// The link of the master that the worker takes, which reigns in `term`, and whether it is the first one.
+async fn taken(
+    one: &mut mpsc::Receiver<Link>,
+    two: &mut mpsc::Receiver<Link>,
+    term: u64,
+    folder: &tempfile::TempDir,
+) -> (Link, bool) {
+    loop {
+        let (link, is_one) = tokio::select! {
+            link = one.recv() => (link, true),
+            link = two.recv() => (link, false),
+        };
+        let mut link = link.expect("a link");
+        // The dial of the other is dropped.
+        if link.next().await.is_some() && link.say.send(welcome(term, folder)).await.is_ok() {
+            return (link, is_one);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_end_works_on_until_nothing_counts_on_it() {
+    let Member {
+        worker,
+        mut links,
+        folder,
+        _tasks,
+    } = Member::start(Arc::new(real_stores())).await;
+    let (mut first, hello) = joined(&mut links).await;
+    assert!(!hello.is_leaving);
+    first.say(welcome(1, &folder)).await;
+    first.say(deploy(WORKER, 1, Incarnation::fresh())).await;
+    first.say(ToWorker::Start(generation(1))).await;
+    let deployed = first.next().await;
+    assert_eq!(deployed, Some(ToMaster::Deployed(generation(1))));
+    let (left, ()) = tokio::join!(worker.leave(PATIENCE), async {
+        assert_eq!(first.next().await, Some(ToMaster::Leaving));
+        first.say(barrier(1, 1)).await;
+        let snapshotted = first.next().await;
+        assert!(matches!(snapshotted, Some(ToMaster::Snapshotted(..))));
+        drop(first);
+        // Another master learns it from Hello, and from the frame if Hello was said before.
+        let (mut second, hello) = joined(&mut links).await;
+        assert!(hello.is_leaving && hello.held.len() == 1, "{hello:?}");
+        second.say(welcome(2, &folder)).await;
+        assert_eq!(second.next().await, Some(ToMaster::Leaving));
+        second.say(ToWorker::Teardown(generation(1))).await;
+        let torn_down = second.next().await;
+        assert_eq!(torn_down, Some(ToMaster::TornDown(generation(1), 0)));
+        second.say(ToWorker::Released { is_last: false }).await;
+    });
+    assert_eq!(left, Left::Released { is_last: false });
+    worker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_drained_worker_remembers_it_and_one_that_has_nothing_needs_no_master_to_end() {
+    let mut member = Member::start(Arc::new(real_stores())).await;
+    let (mut first, _) = member.joined().await;
+    first.say(member.welcome(1)).await;
+    first.say(ToWorker::Drain).await;
+    first.say(ToWorker::Teardown(generation(1))).await;
+    let heard = first.next().await;
+    assert_eq!(heard, Some(ToMaster::TornDown(generation(1), 0)));
+    drop(first);
+    let (_second, hello) = member.joined().await;
+    assert!(hello.is_leaving);
+    assert_eq!(member.worker.leave(PATIENCE).await, Left::Idle);
+    member.worker.shutdown().await;
 }
 
 fn generation(number: u64) -> JobGeneration {
@@ -392,16 +510,19 @@ impl Supervisor {
     async fn next(&mut self) -> ToMaster {
         soon(self.frames.recv()).await.expect("it is attached")
     }
+
+    async fn deploy(&mut self, number: u64) {
+        self.say(deploy(WORKER, number, Incarnation::fresh()));
+        let deployed = self.next().await;
+        assert_eq!(deployed, ToMaster::Deployed(generation(number)));
+    }
 }
 
 #[tokio::test]
 async fn a_late_failure_of_an_older_generation_does_not_end_the_newer_one() {
     let mut supervisor = Supervisor::start(WORKER).await;
-    for number in [1, 2] {
-        supervisor.say(deploy(WORKER, number, Incarnation::fresh()));
-        let deployed = supervisor.next().await;
-        assert_eq!(deployed, ToMaster::Deployed(generation(number)));
-    }
+    supervisor.deploy(1).await;
+    supervisor.deploy(2).await;
     let failure = Failure {
         kind: Kind::Internal,
         origin: "task".to_owned(),
@@ -426,11 +547,8 @@ async fn a_late_failure_of_an_older_generation_does_not_end_the_newer_one() {
 #[tokio::test]
 async fn a_pipeline_that_no_master_goes_on_with_ends_and_is_not_waited_for() {
     let mut supervisor = Supervisor::start(WORKER).await;
-    for number in [1, 2] {
-        supervisor.say(deploy(WORKER, number, Incarnation::fresh()));
-        let deployed = supervisor.next().await;
-        assert_eq!(deployed, ToMaster::Deployed(generation(number)));
-    }
+    supervisor.deploy(1).await;
+    supervisor.deploy(2).await;
     assert_eq!(supervisor.held().await, [], "it has not begun");
     supervisor.say(ToWorker::Start(generation(2)));
     supervisor.tell(SupervisorMessage::Detached);
@@ -450,9 +568,7 @@ async fn a_pipeline_that_no_master_goes_on_with_ends_and_is_not_waited_for() {
 #[tokio::test]
 async fn a_failure_without_a_master_is_told_to_the_next_one() {
     let mut supervisor = Supervisor::start(WORKER).await;
-    supervisor.say(deploy(WORKER, 1, Incarnation::fresh()));
-    let deployed = supervisor.next().await;
-    assert_eq!(deployed, ToMaster::Deployed(generation(1)));
+    supervisor.deploy(1).await;
     supervisor.say(ToWorker::Start(generation(1)));
     supervisor.tell(SupervisorMessage::Detached);
     let failure = Failure {

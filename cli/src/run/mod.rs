@@ -5,9 +5,12 @@
 //! The first Ctrl-C stops the job with a last, delivered epoch; the second ends the process at once,
 //! which loses nothing: what was not committed is read again. Failure: a failed job is exit code 1.
 
+mod lock;
+
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -15,7 +18,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use millstream_common::blocking::{BlockingRef, ThreadPool};
 use millstream_common::client::{self, ControlClient};
-use millstream_common::control::{ControlError, StopMode, Submitted};
+use millstream_common::control::{ControlError, JobState, JobView, StopMode, Stopped, Submitted};
 use millstream_common::ids::{JobName, WorkerId};
 use millstream_common::net::{MemoryNet, NetRef};
 use millstream_common::store;
@@ -28,7 +31,7 @@ use crate::arguments::{JobFile, JobText, storage_url};
 use crate::follow::{End, OnInterrupt, follow};
 use crate::interrupts::{self, INTERRUPTED};
 use crate::process::{self, Master, Worker};
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::submit::{began, report_end, submit};
 use crate::{stop, worker};
 
@@ -94,6 +97,7 @@ struct Here {
     master: Master,
     worker: Worker,
     client: ControlClient,
+    _lock: Option<lock::Lock>,
 }
 
 impl Here {
@@ -101,6 +105,7 @@ impl Here {
         let net: NetRef = Arc::new(MemoryNet::default());
         let blocking: BlockingRef = Arc::new(ThreadPool);
         let storage_url = storage_url(storage)?;
+        let lock = lock::take(&storage_url)?;
         let master = process::start_master(MasterConfig {
             net: net.clone(),
             store: store::open(&storage_url, blocking.clone()).await?,
@@ -110,6 +115,7 @@ impl Here {
             blocking: blocking.clone(),
             listen: "master:0".to_owned(),
             name: "run".to_owned(),
+            host: process::host(),
             retention: Retention::default(),
         })
         .await?;
@@ -134,6 +140,7 @@ impl Here {
             master,
             worker,
             client,
+            _lock: lock,
         })
     }
 
@@ -154,6 +161,9 @@ impl Here {
         self.master.shutdown().await;
     }
 }
+
+/// How long a stop of what was left takes without a word.
+const TOLD_EVERY: Duration = Duration::from_secs(2);
 
 /// The job of this process, as a client sees it.
 struct Job {
@@ -222,14 +232,53 @@ impl Job {
             "{} was not stopped last time; going on from its last epoch",
             self.name
         );
-        let stopped = self.client.stop(&self.name, StopMode::Stop).await;
-        match stopped {
+        match self.stop_what_was_left().await {
             // It may have come to its own end in between.
             Ok(_) | Err(client::Error::Refused(ControlError::NotRunning { .. })) => {}
             Err(error) => return Err(error.into()),
         }
         Ok(submit(&self.client, &self.name, text, self.fresh).await?)
     }
+
+    /// Its last epoch may have to wait: for rows to be read again, for a sink that is down. Whoever waits for that is told.
+    async fn stop_what_was_left(&self) -> Result<Stopped, client::Error> {
+        let mut stopping = pin!(self.client.stop(&self.name, StopMode::Stop));
+        let mut told = String::new();
+        loop {
+            tokio::select! {
+                stopped = &mut stopping => return stopped,
+                () = tokio::time::sleep(TOLD_EVERY) => {}
+            }
+            let Ok(job) = self.client.job(&self.name).await else {
+                continue;
+            };
+            let line = waits_for(&job);
+            if line != told {
+                eprintln!("{line}");
+                told = line;
+            }
+        }
+    }
+}
+
+/// What a job that is being stopped waits for.
+fn waits_for(job: &JobView) -> String {
+    let behind = job.sinks.iter().filter(|sink| sink.lag_epochs > 0);
+    let sinks: Vec<&str> = behind.map(|sink| sink.name.as_str()).collect();
+    let what = match (&job.state, sinks.as_slice()) {
+        (JobState::Waiting, _) => "a worker".to_owned(),
+        (JobState::Deploying | JobState::Recovering, _) => {
+            format!("its tasks to go on from epoch {}", job.epoch)
+        }
+        (_, []) => "its last epoch".to_owned(),
+        (_, sinks) => format!("the delivery to {}", sinks.join(", ")),
+    };
+    let causes = job.sinks.iter().filter_map(|sink| sink.cause.as_deref());
+    let mut line = format!("waiting for {what}, at most a minute");
+    for cause in job.cause.as_deref().into_iter().chain(causes) {
+        line.push_str(&format!(" | {}", progress::one_line(cause)));
+    }
+    line
 }
 
 #[cfg(test)]

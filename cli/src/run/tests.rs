@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use millstream_common::control::{
     CheckpointView, JobState, JobView, SinkCommand, SinkView, Stopped, SubmitRequest, WorkerView,
 };
-use millstream_common::ids::{Epoch, Generation};
+use millstream_common::ids::{Epoch, Generation, WorkerId};
 use millstream_common::problem::Problem;
 use millstream_master::service::{self, ControlBackend};
 use millstream_proto::v1;
@@ -64,6 +64,7 @@ impl Script {
             storage: None,
             stages: Vec::new(),
             rows_unaccounted: 0,
+            rows_reread: 0,
         }
     }
 }
@@ -132,6 +133,10 @@ impl ControlBackend for Script {
 
     async fn workers(&self) -> Result<Vec<WorkerView>, ControlError> {
         Ok(Vec::new())
+    }
+
+    async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError> {
+        Err(ControlError::Invalid(format!("no worker {worker}")))
     }
 
     async fn checkpoints(
@@ -257,6 +262,46 @@ async fn a_second_interrupt_does_not_wait_for_what_was_left() {
     let outcome = run_job(&script, "SELECT 1", twice.boxed()).await;
     assert_eq!(outcome.unwrap(), Outcome::Interrupted);
     assert_eq!(*script.calls.lock().unwrap(), ["submit", "stop"]);
+}
+
+#[test]
+fn whoever_waits_for_a_stop_is_told_what_for() {
+    let mut job = crate::progress::tests::job();
+    assert_eq!(
+        waits_for(&job),
+        "waiting for its last epoch, at most a minute"
+    );
+    job.sinks.push(crate::progress::tests::sink());
+    assert_eq!(
+        waits_for(&job),
+        "waiting for the delivery to warehouse, at most a minute | connection refused"
+    );
+    job.state = JobState::Recovering;
+    job.cause = Some("disk\nfull".to_owned());
+    assert_eq!(
+        waits_for(&job),
+        "waiting for its tasks to go on from epoch 41, at most a minute | disk full | connection refused"
+    );
+}
+
+#[tokio::test]
+async fn a_failed_stop_is_named_once() {
+    let net: NetRef = Arc::new(MemoryNet::default());
+    let script = Script::new(JobState::Running, true);
+    let listener = net.listen("master:1").await.unwrap();
+    let mut server = JoinSet::new();
+    let never = std::future::pending();
+    server.spawn(service::serve(listener, script.clone(), NoLink, never));
+    let client = ControlClient::connect(net, "master:1").await.unwrap();
+    let broken = client::Error::TimedOut {
+        call: "stop job",
+        address: "master:1".to_owned(),
+        seconds: 60,
+    };
+    let name = "clicks".into();
+    let ended = crate::follow::end_of_stop(&client, &name, Err(broken)).await;
+    let text = millstream_common::error::chain(ended.unwrap_err().as_ref());
+    assert_eq!(text.matches("stop job").count(), 1, "{text}");
 }
 
 #[tokio::test]

@@ -9,10 +9,10 @@ mod view;
 pub use error::ControlError;
 pub use view::{
     BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, StorageUse,
-    WorkerView,
+    WorkerState, WorkerView,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, JobName};
 use crate::problem::Problem;
@@ -51,7 +51,8 @@ pub enum StopMode {
 }
 
 /// What a person can ask of a sink.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SinkCommand {
     /// Deliver nothing more; what is under way is finished.
     Pause,

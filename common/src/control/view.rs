@@ -71,7 +71,7 @@ pub struct JobView {
     pub watermark: Option<EventTime>,
     /// Rows read since the life began.
     pub rows_read: u64,
-    /// Rows in dead letters since the life began.
+    /// Rows that its sources rejected since the life began; they are dead letters.
     pub rows_rejected: u64,
     /// Over the last epochs.
     pub rows_per_second: f64,
@@ -98,6 +98,25 @@ pub struct JobView {
     pub stages: Vec<StageView>,
     /// Rows that are in none of the counters: zero, or rows were lost or doubled.
     pub rows_unaccounted: u64,
+    /// Rows that were read behind the last committed epoch when tasks were ended, and that are read again; those that a killed
+    /// worker had read are not known. Since this master began.
+    pub rows_reread: u64,
+}
+
+impl JobView {
+    /// Rows in dead letters since the life began, whoever made them: sources, expressions, sinks.
+    pub fn dead_letter_count(&self) -> u64 {
+        let failed: u64 = self.stages.iter().map(|stage| stage.failed).sum();
+        let refused: u64 = self.sinks.iter().map(|sink| sink.rows_refused).sum();
+        self.rows_rejected + failed + refused
+    }
+
+    /// Rows that `on_violation = 'drop'` of a source took out since the life began.
+    pub fn dropped_count(&self) -> u64 {
+        let decoded: u64 = self.sources.iter().map(|source| source.rows_dropped).sum();
+        let failed: u64 = self.stages.iter().map(|stage| stage.dropped).sum();
+        decoded + failed
+    }
 }
 
 /// The rows of one stage since the life began; with those of the sources these counters close the sum.
@@ -204,11 +223,35 @@ pub struct SinkView {
     pub worker: Option<WorkerId>,
 }
 
+/// Whether a worker is given tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    /// It is.
+    Active,
+    /// It is not, and what it has moves to others.
+    Draining,
+    /// It is not, and has none.
+    Drained,
+}
+
+impl fmt::Display for WorkerState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+        })
+    }
+}
+
 /// A worker that has joined.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WorkerView {
     /// The name it gave itself.
     pub id: WorkerId,
+    /// Whether it is given tasks.
+    pub state: WorkerState,
     /// Where its Flight server is reached.
     pub flight_address: String,
     /// Tasks of each stage that it runs.

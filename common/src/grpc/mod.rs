@@ -6,8 +6,9 @@
 
 mod status;
 mod view;
+mod worker;
 
-pub use status::{from_status, to_status};
+pub use status::{from_status, in_plain_words, to_status};
 pub(crate) use view::job;
 
 /// A message of the other side that the contract does not allow.

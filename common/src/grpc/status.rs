@@ -129,6 +129,23 @@ pub fn from_status(status: &Status) -> Option<ControlError> {
     })
 }
 
+/// What went wrong with a call, for people: a master's refusal, or the innermost cause, which is the one a person can act on; the layers
+/// above it only say "transport error".
+pub fn in_plain_words(status: &Status) -> String {
+    if let Some(refusal) = from_status(status) {
+        return refusal.to_string();
+    }
+    let mut innermost: Option<&dyn std::error::Error> = std::error::Error::source(status);
+    while let Some(cause) = innermost.and_then(std::error::Error::source) {
+        innermost = Some(cause);
+    }
+    match (innermost, status.message()) {
+        (Some(cause), _) => cause.to_string(),
+        (None, "") => status.code().description().to_lowercase(),
+        (None, message) => message.to_owned(),
+    }
+}
+
 fn from_info(mut info: ErrorInfo) -> Option<ControlError> {
     let mut metadata = std::mem::take(&mut info.metadata);
     let mut optional = |key: &str| metadata.remove(key);
@@ -250,6 +267,30 @@ mod tests {
             message: message.to_owned(),
             hint: None,
         }
+    }
+
+    #[test]
+    fn a_failed_call_is_told_without_the_words_of_the_transport() {
+        let standby = ControlError::Unavailable {
+            cause: "it stands by".to_owned(),
+            active: Some("one:7070".to_owned()),
+        };
+        assert_eq!(
+            in_plain_words(&to_status(&standby)),
+            "the master cannot act now: it stands by; the active master is at one:7070"
+        );
+        let refused = std::io::Error::other("connect to one:7070: connection refused");
+        let broken = Status::from_error(Box::new(refused));
+        assert_eq!(
+            in_plain_words(&broken),
+            "connect to one:7070: connection refused"
+        );
+        assert_eq!(in_plain_words(&Status::internal("no Hello")), "no Hello");
+        let bare = Status::new(Code::Unavailable, "");
+        assert_eq!(
+            in_plain_words(&bare),
+            "the service is currently unavailable"
+        );
     }
 
     #[test]

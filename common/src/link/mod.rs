@@ -15,6 +15,7 @@ use crate::error::Failure;
 use crate::ids::{
     Epoch, Generation, Incarnation, JobName, SinkIndex, SourceIndex, SplitId, Term, WorkerId,
 };
+use crate::log::backlog::BacklogPart;
 use crate::log::entry::{Assignment, CommittedEpoch, SplitPlacement};
 use crate::plan::JobPlan;
 use crate::report::{AssignedSplit, PipelineReport, Refusal, RestorePoint, SplitProgress};
@@ -71,22 +72,24 @@ pub enum ToMaster {
     },
     /// A sink refused rows and waits with its run until the log says so. Said again until it does.
     SinkRefused(JobGeneration, Box<Refusal>),
-    /// Nothing of the generation is left.
-    TornDown(JobGeneration),
+    /// Nothing of the generation is left. So many rows were read behind the last recorded epoch: they are read again.
+    TornDown(JobGeneration, u64),
+    /// Give me no more tasks; I go when I am released.
+    Leaving,
 }
 
 impl ToMaster {
     /// The generation that the frame is about.
     pub fn at(&self) -> Option<&JobGeneration> {
         match self {
-            Self::Hello(_) | Self::Heartbeat => None,
+            Self::Hello(_) | Self::Heartbeat | Self::Leaving => None,
             Self::Deployed(at)
             | Self::Snapshotted(at, _)
             | Self::PipelineFailed(at, _)
             | Self::SinkAdvanced { at, .. }
             | Self::SinkTroubled { at, .. }
             | Self::SinkRefused(at, _)
-            | Self::TornDown(at) => Some(at),
+            | Self::TornDown(at, _) => Some(at),
         }
     }
 }
@@ -96,6 +99,8 @@ impl ToMaster {
 pub struct WorkerHello {
     /// The name it gave itself.
     pub worker: WorkerId,
+    /// Unique to this process: tells one that joins again from another of its name.
+    pub process: String,
     /// Where other workers reach its Flight server.
     pub flight_address: String,
     /// Tasks of each stage that it runs.
@@ -104,6 +109,8 @@ pub struct WorkerHello {
     pub version: String,
     /// The pipelines that it has kept since its last master was lost.
     pub held: Vec<Held>,
+    /// It is to be given no tasks.
+    pub is_leaving: bool,
 }
 
 /// A pipeline that runs on without a master, and how far it has come.
@@ -156,6 +163,8 @@ pub enum ToWorker {
         /// For outside tools: positions of the splits that moved.
         positions: SplitPositions,
     },
+    /// Epochs that sinks lack are in storage by now: they need not be kept in memory.
+    Backlog(JobGeneration, Vec<BacklogPart>),
     /// Splits found while the job runs.
     AssignSplits(JobGeneration, Vec<AssignedSplit>),
     /// Go on with what was kept of the generation, and say again what its last master may not have heard.
@@ -164,6 +173,13 @@ pub enum ToWorker {
     CommandSink(JobGeneration, SinkIndex, SinkCommand),
     /// End everything of the generation.
     Teardown(JobGeneration),
+    /// A person wants the worker to be given no tasks.
+    Drain,
+    /// Nothing counts any more on a worker that is leaving.
+    Released {
+        /// No other worker is there to go on.
+        is_last: bool,
+    },
     /// Keeps the stream known to be alive.
     Ping,
 }
@@ -172,11 +188,12 @@ impl ToWorker {
     /// The generation that the frame is about.
     pub fn at(&self) -> Option<&JobGeneration> {
         match self {
-            Self::Welcome { .. } | Self::Ping => None,
+            Self::Welcome { .. } | Self::Drain | Self::Released { .. } | Self::Ping => None,
             Self::Deploy(deploy) => Some(&deploy.at),
             Self::Start(at)
             | Self::Barrier(at, _)
             | Self::EpochCommitted { at, .. }
+            | Self::Backlog(at, _)
             | Self::AssignSplits(at, _)
             | Self::CommandSink(at, ..)
             | Self::Resume(at)
@@ -253,13 +270,31 @@ mod tests {
             watermarks: BTreeMap::from([(SourceIndex(0), EventTime(-5))]),
         };
         let pause = ToWorker::CommandSink(at.clone(), SinkIndex(2), SinkCommand::Pause);
-        for frame in [ToWorker::Barrier(at.clone(), barrier.clone()), pause] {
+        let part = BacklogPart {
+            path: "backlog/a".to_owned(),
+            checksum: 7,
+            parent: Epoch(1),
+            last: Epoch(3),
+            epoch_count: 2,
+            outputs: BTreeMap::from([(crate::ids::OutputIndex(1), Default::default())]),
+        };
+        let backlog = ToWorker::Backlog(at.clone(), vec![part]);
+        let released = ToWorker::Released { is_last: true };
+        let frames = [
+            ToWorker::Barrier(at.clone(), barrier.clone()),
+            pause,
+            ToWorker::Drain,
+            released,
+            backlog,
+        ];
+        for frame in frames {
             let wire = v1::MasterFrame::try_from(frame.clone()).expect("encode");
             assert_eq!(ToWorker::try_from(wire).expect("decode"), frame);
         }
 
         let hello = ToMaster::Hello(WorkerHello {
             worker: "w1".into(),
+            process: "p1".to_owned(),
             flight_address: "w1:7080".to_owned(),
             slots: 2,
             version: "1".to_owned(),
@@ -271,6 +306,7 @@ mod tests {
                 committed: Epoch(2),
                 given: Vec::new(),
             }],
+            is_leaving: true,
         });
         let wire = v1::WorkerFrame::try_from(hello.clone()).expect("encode");
         assert_eq!(ToMaster::try_from(wire).expect("decode"), hello);
@@ -286,8 +322,11 @@ mod tests {
             lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
         };
-        let frame = ToMaster::Snapshotted(at, Box::new(report));
-        let wire = v1::WorkerFrame::try_from(frame.clone()).expect("encode");
-        assert_eq!(ToMaster::try_from(wire).expect("decode"), frame);
+        let torn_down = ToMaster::TornDown(at.clone(), 8);
+        let snapshotted = ToMaster::Snapshotted(at, Box::new(report));
+        for frame in [snapshotted, torn_down, ToMaster::Leaving] {
+            let wire = v1::WorkerFrame::try_from(frame.clone()).expect("encode");
+            assert_eq!(ToMaster::try_from(wire).expect("decode"), frame);
+        }
     }
 }

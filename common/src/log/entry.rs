@@ -3,10 +3,12 @@
 //! Written by the master's log actor, read by a starting master and by whoever explains a cluster's past.
 //! Stored as JSON, one object a position, several entries an object. Plain data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::backlog::BacklogPart;
+use crate::control::SinkCommand;
 use crate::error::Failure;
 use crate::ids::{
     Epoch, Generation, Incarnation, JobName, OperatorId, OutputIndex, Seq, SinkIndex, SourceIndex,
@@ -45,6 +47,15 @@ pub enum Entry {
     Assign(Box<AssignEntry>),
     /// The commit of an epoch: before it nothing happened, after it everything will.
     Epoch(Box<EpochEntry>),
+    /// Epochs that some sink lacks are in an object of their own from now on.
+    Backlog {
+        /// The job.
+        job: JobName,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// The object.
+        part: Box<BacklogPart>,
+    },
     /// A job came to its end.
     Ended {
         /// The job.
@@ -53,6 +64,17 @@ pub enum Entry {
         incarnation: Incarnation,
         /// How it ended.
         end: JobEnd,
+    },
+    /// A person has told a sink to wait, or to go on: it does, whoever reigns and runs it, until told otherwise.
+    SinkCommanded {
+        /// The job.
+        job: JobName,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Which sink.
+        sink: SinkIndex,
+        /// What was said.
+        command: SinkCommand,
     },
     /// A job that was stopped is to go on.
     Resumed {
@@ -224,7 +246,7 @@ impl From<&EpochEntry> for CommittedEpoch {
     }
 }
 
-/// A job's position, folded from its Epoch entries in order.
+/// A job's position, folded from its entries in order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobProgress {
     /// The last committed epoch; 0 is none.
@@ -247,10 +269,19 @@ pub struct JobProgress {
     pub refused: BTreeMap<SinkIndex, u64>,
     /// The last known markers.
     pub sink_markers: BTreeMap<SinkIndex, Epoch>,
-    /// Epochs that some sink may still need, in order.
+    /// Epochs that some sink may still need and that are older than [`Self::undelivered`], in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backlog: Vec<BacklogPart>,
+    /// The newest epochs that some sink may still need, in order.
     pub undelivered: Vec<CommittedEpoch>,
+    /// Rows that epochs of the backlog name as refused, while their sinks may not hold them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<RefusedRows>,
     /// The sources have ended and everything has fired.
     pub drained: bool,
+    /// Sinks that a person has paused.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub paused_sinks: BTreeSet<SinkIndex>,
 }
 
 /// An Epoch entry that does not follow the chain: another master's, or a defect.
@@ -312,6 +343,14 @@ impl JobProgress {
         Ok(())
     }
 
+    /// Folds what a person has told a sink.
+    pub fn command_sink(&mut self, sink: SinkIndex, command: SinkCommand) {
+        match command {
+            SinkCommand::Pause => self.paused_sinks.insert(sink),
+            SinkCommand::Resume => self.paused_sinks.remove(&sink),
+        };
+    }
+
     /// Forgets the epochs that every one of `sink_count` sinks holds.
     pub fn forget_delivered(&mut self, sink_count: usize) {
         let marker = |index: usize| {
@@ -326,8 +365,46 @@ impl JobProgress {
             false => markers.min(),
         };
         let delivered = delivered.unwrap_or(self.epoch);
+        self.backlog.retain(|part| part.last > delivered);
+        self.left_out
+            .retain(|refused| refused.is_needed_behind(marker(refused.sink.index())));
         self.undelivered
             .retain(|committed| committed.epoch > delivered);
+    }
+
+    /// The epochs of `part` are in storage: they are forgotten here, but for the rows that they name as refused.
+    pub fn fold(&mut self, part: &BacklogPart) {
+        let count = self
+            .undelivered
+            .partition_point(|committed| committed.epoch <= part.last);
+        if count == 0 {
+            // Every sink holds them by now.
+            return;
+        }
+        if self
+            .backlog
+            .last()
+            .is_some_and(|last| last.last < part.parent)
+        {
+            // Who wrote the part had heard of markers that are not in the log: what lay before it is delivered.
+            self.backlog.clear();
+        }
+        for committed in self.undelivered.drain(..count) {
+            let markers = &self.sink_markers;
+            let needed = committed.refused.into_iter().filter(|refused| {
+                let marker = markers.get(&refused.sink).copied();
+                refused.is_needed_behind(marker.unwrap_or_default())
+            });
+            self.left_out.extend(needed);
+        }
+        self.backlog.push(part.clone());
+    }
+
+    /// Every sink holds this epoch and all before it.
+    pub fn delivered(&self) -> Epoch {
+        let oldest = self.backlog.first().map(|part| part.parent);
+        let oldest = oldest.or(self.undelivered.first().map(|missing| missing.parent));
+        oldest.unwrap_or(self.epoch)
     }
 }
 

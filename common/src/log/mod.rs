@@ -5,6 +5,7 @@
 //! object; a stale term shows there. Failure: an unknown result is read back and compared by nonce before
 //! anything else is tried.
 
+pub mod backlog;
 pub mod boundary;
 pub mod entry;
 mod seal;

@@ -11,6 +11,7 @@ use super::entry::{EpochEntry, JobProgress};
 use super::*;
 use crate::blocking::ThreadPool;
 use crate::ids::{Epoch, Generation, Incarnation, SinkIndex, SourceIndex};
+use crate::report::RefusedRows;
 use crate::store::{FileStore, Store};
 use crate::time::EventTime;
 
@@ -201,6 +202,52 @@ fn epochs_are_kept_until_the_slowest_sink_holds_them() {
         .map(|committed| committed.epoch)
         .collect();
     assert_eq!(left, [Epoch(3)]);
+}
+
+#[tokio::test]
+async fn epochs_that_are_put_away_leave_what_their_sinks_still_need() {
+    let folder = tempfile::tempdir().expect("folder");
+    let store: StoreRef = Arc::new(file_store(&folder).await);
+    let mut progress = JobProgress::default();
+    for number in 1..=6 {
+        let mut entry = epoch(number, number - 1);
+        if number > 1 {
+            let rows = [(Epoch(number - 1), vec![0])].into();
+            entry.refused.push(RefusedRows {
+                sink: SinkIndex(0),
+                attempt: number.to_string(),
+                rows,
+            });
+        }
+        progress.apply(&entry).expect("chain");
+    }
+    progress.sink_markers.insert(SinkIndex(0), Epoch(2));
+    progress.sink_markers.insert(SinkIndex(1), Epoch(5));
+    progress.forget_delivered(2);
+    let incarnation = Incarnation(uuid::Uuid::nil());
+    let old = progress.undelivered[..3].to_vec();
+    let part = backlog::store(&store, incarnation, &old).await;
+    let part = part.expect("store").expect("some");
+    progress.fold(&part);
+    assert_eq!(backlog::load(&store, &part).await.expect("load"), old);
+    assert_eq!(
+        (progress.delivered(), progress.undelivered.len()),
+        (Epoch(2), 1)
+    );
+    let attempts = progress.left_out.iter().map(|refused| &*refused.attempt);
+    assert_eq!(attempts.collect::<Vec<_>>(), ["4", "5"]);
+    progress.sink_markers.insert(SinkIndex(0), Epoch(5));
+    progress.forget_delivered(2);
+    assert_eq!((progress.backlog.len(), progress.left_out.len()), (0, 0));
+    let mut late = JobProgress::default();
+    late.apply(&epoch(9, 0)).expect("chain");
+    late.forget_delivered(0);
+    late.fold(&part);
+    assert!(late.backlog.is_empty(), "every sink holds it by now");
+    let mut damaged = part.clone();
+    damaged.checksum ^= 1;
+    let refused = backlog::load(&store, &damaged).await.expect_err("damaged");
+    assert!(refused.to_string().contains(&part.path), "{refused}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 //! or the end of the stream, ends the session; the supervisor is told and the worker dials again.
 
 use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use millstream_common::grpc;
 use millstream_common::ids::WorkerId;
 use millstream_common::link::{FrameError, ToMaster, ToWorker, WorkerHello};
@@ -55,12 +55,13 @@ impl WorkerLink for LinkService {
         };
         let session = join(&active.supervisor, hello.clone(), sender, welcome).await?;
         let incoming = listen(active.supervisor, hello.worker, session.number, frames);
+        let over = stream::once(session.over).map(|reason| Err(over(reason.ok())));
         let outgoing = ReceiverStream::new(receiver)
             .map(|frame| v1::MasterFrame::try_from(frame).map_err(refuse));
         // Both directions live in the answer's stream: when the peer goes, or the registry gives the
-        // session up, both are dropped.
-        let merged = futures::stream::select(outgoing, incoming);
-        Ok(Response::new(merged.take_until(session.over).boxed()))
+        // session up, both are dropped, for a stream of answers ends with its first error.
+        let merged = stream::select(stream::select(outgoing, incoming), over);
+        Ok(Response::new(merged.boxed()))
     }
 }
 
@@ -78,7 +79,13 @@ async fn join(
         frames,
         reply
     })
-    .map_err(|error| Status::unavailable(format!("the master is ending: {error}")))
+    .map_err(|error| Status::unavailable(format!("the master is ending: {error}")))?
+    .map_err(|taken| Status::already_exists(taken.to_string()))
+}
+
+fn over(reason: Option<String>) -> Status {
+    let reason = reason.unwrap_or_else(|| "the master's reign is over".to_owned());
+    Status::unavailable(reason)
 }
 
 /// Tells the supervisor that a session is over, however it ends.
@@ -110,7 +117,7 @@ fn listen(
         worker,
         session,
     };
-    let stream = futures::stream::unfold(Some((frames, session)), |state| async {
+    let stream = stream::unfold(Some((frames, session)), |state| async {
         let (mut frames, session) = state?;
         loop {
             let frame = match frames.message().await {

@@ -35,7 +35,7 @@ impl JobState {
         if !is_free {
             return Ok(());
         }
-        let kind = match (self.stop, self.rescale) {
+        let kind = match (self.stop, self.rescale.is_due) {
             (Some(StopMode::Drain), _) => BarrierKind::Drain,
             (Some(StopMode::Stop), _) | (None, true) => BarrierKind::Stop,
             (None, false) => BarrierKind::Checkpoint,
@@ -86,6 +86,7 @@ impl JobState {
         self.progress.apply(&entry)?;
         self.refusals.drop_named(&self.progress);
         self.progress.forget_delivered(self.entry.plan.sinks.len());
+        self.put_away();
         self.claims.recorded(&self.progress);
         self.observe_commit(&entry);
         let is_live = matches!(self.phase, Phase::Running | Phase::Delivering(_));
@@ -133,13 +134,16 @@ impl JobState {
         ) {
             return self.trigger(BarrierKind::Stop, true);
         }
+        if self.rescale.is_due {
+            return self.barrier_due();
+        }
         self.give_new_splits()?;
         self.remind_of_barrier();
         Ok(())
     }
 
-    /// A worker has joined: its share moves at an epoch's end, so nothing is read twice.
-    fn place_anew(&mut self) -> Handled {
+    /// Workers have joined or are leaving: shares move at an epoch's end, so nothing is read twice.
+    pub(super) fn place_anew(&mut self) -> Handled {
         info!(job = %self.entry.job, epoch = %self.progress.epoch, workers = self.workers.len(), "place anew");
         self.tear_down()?;
         self.phase = Phase::Waiting;

@@ -1,14 +1,18 @@
-//! What workers are sent to build a generation.
+//! What workers are sent to build a generation, and the sending of all frames.
 //!
 //! Called by `lifecycle.rs` once the Assign entry is in the log. Every worker gets the same frame and takes its own share.
+//! Failure: a worker that takes no frames is told to the supervisor, which ends its session.
 
-use millstream_common::ids::StageIndex;
-use millstream_common::link::{Deploy, JobGeneration};
+use millstream_common::ids::{StageIndex, WorkerId};
+use millstream_common::link::{Deploy, JobGeneration, ToWorker};
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::{RestorePoint, SplitStart};
+use ractor::ActorProcessingErr;
 
 use super::claims;
-use super::job_actor::JobState;
+use super::job_actor::{JobState, Sent, WorkerHandle};
+use super::lifecycle::Handled;
+use crate::supervisor::supervisor_actor::SupervisorMessage;
 
 impl JobState {
     /// The running generation, for frames.
@@ -45,11 +49,40 @@ impl JobState {
                     false => self.progress.acted_watermarks.clone(),
                 },
                 parts: self.progress.parts.clone(),
+                backlog: self.progress.backlog.clone(),
+                left_out: self.progress.left_out.clone(),
                 undelivered: self.progress.undelivered.clone(),
             },
             flight_addresses: addresses
                 .map(|(worker, handle)| (worker.clone(), handle.flight_address.clone()))
                 .collect(),
         }
+    }
+
+    /// Sends `frame` to every worker of the assignment.
+    pub(super) fn send_all(&mut self, frame: &ToWorker) -> Handled {
+        let workers = self.sessions.keys();
+        let handles = workers.filter_map(|worker| self.workers.get_key_value(worker));
+        for (worker, handle) in handles {
+            self.send(worker, handle, frame.clone())?;
+        }
+        Ok(())
+    }
+
+    /// A worker that takes no frames any more is lost, once the supervisor has ended its session.
+    pub(super) fn send(
+        &self,
+        worker: &WorkerId,
+        handle: &WorkerHandle,
+        frame: ToWorker,
+    ) -> Result<Sent, ActorProcessingErr> {
+        let sent = handle.send(frame);
+        if sent == Sent::Overrun {
+            self.supervisor.cast(SupervisorMessage::Overrun {
+                worker: worker.clone(),
+                session: handle.session,
+            })?;
+        }
+        Ok(sent)
     }
 }

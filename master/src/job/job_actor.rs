@@ -15,17 +15,22 @@ use millstream_common::control::{
 use millstream_common::error::Failure;
 use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
 use millstream_common::link::{BarrierKind, Held, ToMaster, ToWorker};
+use millstream_common::log::backlog::BacklogPart;
 use millstream_common::log::entry::{Assignment, EpochEntry, JobEnd, JobEntry, JobProgress};
 use millstream_common::report::SplitStart;
+use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::task::JoinSet;
 
 use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorActor, EnumeratorConfig, EnumeratorMessage};
 use super::reattach::Lasting;
 use super::recovery_time::RecoveryTime;
 use super::refused::Refusals;
+use super::rescale::Rescale;
 use super::restart::RestartPolicy;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::config::ConnectorsRef;
@@ -43,8 +48,29 @@ pub struct WorkerHandle {
     pub flight_address: String,
     /// The pipelines that it held when it joined.
     pub held: Arc<[Held]>,
-    /// What it is sent; bounded, a full queue is a lost worker.
+    /// It is to be given no tasks, and goes once nothing counts on it.
+    pub is_leaving: bool,
+    /// What it is sent; bounded (INV-9), see [`Sent::Overrun`].
     pub frames: mpsc::Sender<ToWorker>,
+}
+
+/// What became of a frame for a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It waits to be sent, or the session has ended, which its workers are told of.
+    Settled,
+    /// Too many wait already: the session has to end, for the worker would miss this one for ever.
+    Overrun,
+}
+
+impl WorkerHandle {
+    /// Hands a frame to the worker's link.
+    pub fn send(&self, frame: ToWorker) -> Sent {
+        match self.frames.try_send(frame) {
+            Ok(()) | Err(TrySendError::Closed(_)) => Sent::Settled,
+            Err(TrySendError::Full(_)) => Sent::Overrun,
+        }
+    }
 }
 
 /// The workers that have joined.
@@ -74,6 +100,17 @@ pub enum Recorded {
     },
     /// An Epoch entry.
     Epoch(Box<EpochEntry>),
+    /// A Backlog entry.
+    Backlog(Box<BacklogPart>),
+    /// A SinkCommanded entry; who waits for it.
+    SinkCommanded {
+        /// Which sink.
+        sink: SinkIndex,
+        /// What was said.
+        command: SinkCommand,
+        /// The sink as it is then.
+        reply: RpcReplyPort<Result<SinkView, ControlError>>,
+    },
     /// An Ended entry.
     Ended(JobEnd),
 }
@@ -91,6 +128,8 @@ pub enum Due {
     Delivery(Generation),
     /// Workers have had their time to come back with what they hold.
     Reattachment,
+    /// Workers that come and go have been gathered.
+    Rescale,
 }
 
 /// What a job's actor takes.
@@ -108,6 +147,8 @@ pub enum JobMessage {
         /// What was found.
         result: Result<Discovery, Failure>,
     },
+    /// Epochs that sinks lack are in storage, or why not.
+    PutAway(Result<Option<Box<BacklogPart>>, String>),
     /// A timer.
     Due(Due),
     /// The log cannot be written, or can again.
@@ -176,6 +217,8 @@ pub struct JobConfig {
     pub end: Option<JobEnd>,
     /// What its workers may hold under a new master; `None` under the one that placed it.
     pub(crate) lasting: Option<Lasting>,
+    /// Where epochs that sinks lack are put away.
+    pub store: StoreRef,
     /// The one writer of the log.
     pub log: ActorRef<LogMessage>,
     /// Told when the job has ended.
@@ -215,15 +258,16 @@ pub struct JobState {
     pub(super) restarts: RestartPolicy,
     pub(super) stop: Option<StopMode>,
     pub(super) stop_replies: Vec<RpcReplyPort<Stopped>>,
-    /// A worker has joined: place the job anew at the next barrier.
-    pub(super) rescale: bool,
+    pub(super) rescale: Rescale,
     /// Barriers sent in this generation; the first follow each other faster.
     pub(super) barrier_count: u32,
     pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
     pub(super) refusals: Refusals,
-    /// Sinks that a person has paused.
-    pub(super) paused_sinks: BTreeSet<SinkIndex>,
+    /// Epochs on their way into storage, and whether any are, or are not in the log yet.
+    pub(super) puts_away: JoinSet<()>,
+    pub(super) is_putting_away: bool,
     pub(super) observed: Observed,
+    pub(super) store: StoreRef,
     pub(super) log: ActorRef<LogMessage>,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
     pub(super) clock: ClockRef,
@@ -238,6 +282,8 @@ pub(super) struct Observed {
     /// Why the log cannot be written.
     pub(super) log_trouble: Option<String>,
     pub(super) restart_count: u32,
+    /// Read behind the last committed epoch of some generation.
+    pub(super) rows_reread: u64,
     pub(super) recovery: RecoveryTime,
     /// When the barrier that is being committed was triggered.
     pub(super) barrier_since: Duration,
@@ -298,14 +344,16 @@ impl Actor for JobActor {
             enumerators,
             stop: None,
             stop_replies: Vec::new(),
-            rescale: false,
+            rescale: Rescale::default(),
             barrier_count: 0,
             refusals: Refusals::default(),
-            paused_sinks: BTreeSet::new(),
             observed: Observed {
                 begun: config.clock.monotonic(),
                 ..Observed::default()
             },
+            puts_away: JoinSet::new(),
+            is_putting_away: false,
+            store: config.store,
             log: config.log,
             supervisor: config.supervisor,
             clock: config.clock,
@@ -313,6 +361,7 @@ impl Actor for JobActor {
         };
         state.discover_all()?;
         state.begin_reattaching()?;
+        state.vacate()?;
         Ok(state)
     }
 
@@ -322,11 +371,12 @@ impl Actor for JobActor {
         message: JobMessage,
         state: &mut JobState,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
+        let handled = match message {
             JobMessage::WorkersChanged(workers) => state.workers_changed(workers),
             JobMessage::Frame(worker, frame) => state.frame(worker, frame),
             JobMessage::Recorded(recorded, seq) => state.recorded(recorded, seq),
             JobMessage::Discovered { source, result } => state.discovered(source, result),
+            JobMessage::PutAway(stored) => state.stored(stored),
             JobMessage::Due(due) => state.due(due),
             JobMessage::LogTroubled(trouble) => state.log_troubled(trouble),
             JobMessage::StorageUsed(used) => {
@@ -344,7 +394,9 @@ impl Actor for JobActor {
             JobMessage::Checkpoints(limit, reply) => {
                 state.answer(reply, |state| state.newest_checkpoints(limit))
             }
-        }
+        };
+        handled?;
+        state.vacate()
     }
 
     /// An enumerator answers with errors and does not end by itself: its end is a defect.

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use super::claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage};
 use super::job_actor::{Due, JobMessage, JobState, Phase, Recorded, Workers};
+use super::rescale::{self, candidates};
 use super::restart::Decision;
 use crate::assign::{Candidate, assign, workers_with_tasks};
 use crate::checkpoint::coordinator::Coordinator;
@@ -92,13 +93,14 @@ impl JobState {
             Due::Discovery(source) if !self.is_over() => self.discover(source),
             Due::Delivery(generation) if generation == self.generation => self.delivery_due(),
             Due::Reattachment => self.reattachment_due(),
+            Due::Rescale => self.gathered(),
             Due::Barrier(_) | Due::Retry | Due::Discovery(_) | Due::Delivery(_) => Ok(()),
         }
     }
 
     pub(super) fn workers_changed(&mut self, workers: Workers) -> Handled {
         let known = std::mem::replace(&mut self.workers, workers);
-        self.dismiss_joined(&known);
+        self.dismiss_joined(&known)?;
         match self.phase {
             Phase::Reattaching { .. } => self.reattach(),
             Phase::Waiting => self.advance(),
@@ -107,10 +109,7 @@ impl JobState {
                 if let Some(lost) = self.lost_worker() {
                     return self.lost(lost);
                 }
-                self.rescale |= self
-                    .workers
-                    .keys()
-                    .any(|worker| !self.sessions.contains_key(worker));
+                self.gather();
                 Ok(())
             }
         }
@@ -139,18 +138,19 @@ impl JobState {
         if !is_ready || !is_settled {
             return Ok(());
         }
-        if self.workers.is_empty() {
-            self.observed.cause =
-                "no worker has joined; start one with `millstream worker`".to_owned();
+        if candidates(&self.workers).next().is_none() {
+            let cause = match self.workers.is_empty() {
+                true => "no worker has joined",
+                false => "every worker is leaving or drained",
+            };
+            self.observed.cause = format!("{cause}; start one with `millstream worker`");
             return Ok(());
         }
         self.assign()
     }
 
     pub(super) fn assign(&mut self) -> Handled {
-        let candidates: Vec<Candidate> = self
-            .workers
-            .iter()
+        let candidates: Vec<Candidate> = candidates(&self.workers)
             .map(|(worker, handle)| Candidate {
                 worker: worker.clone(),
                 slots: handle.slots,
@@ -167,12 +167,10 @@ impl JobState {
         );
         self.observed.lag.clear();
         self.observed.reader_troubles.clear();
-        self.sessions = self
-            .workers
-            .iter()
+        self.sessions = rescale::candidates(&self.workers)
             .map(|(worker, handle)| (worker.clone(), handle.session))
             .collect();
-        self.rescale = false;
+        self.rescale.is_due = false;
         self.phase = Phase::Assigning;
         let entry = AssignEntry {
             job: self.entry.job.clone(),
@@ -195,7 +193,13 @@ impl JobState {
                 assignment,
             } => self.assigned(attempt, *assignment, seq),
             Recorded::Epoch(entry) => self.epoch_recorded(*entry),
+            Recorded::Backlog(part) => self.put_away_recorded(*part),
             Recorded::Ended(end) => self.ended(end),
+            Recorded::SinkCommanded {
+                sink,
+                command,
+                reply,
+            } => self.sink_commanded(sink, command, reply),
         }
     }
 
@@ -248,14 +252,19 @@ impl JobState {
             ToMaster::SinkRefused(at, refusal) if at.generation == self.generation => {
                 self.sink_refused(*refusal)
             }
+            // Said of a generation that is over.
+            ToMaster::TornDown(_, rows_reread) => {
+                self.observed.rows_reread += rows_reread;
+                Ok(())
+            }
             ToMaster::Deployed(_)
             | ToMaster::Snapshotted(..)
             | ToMaster::PipelineFailed(..)
             | ToMaster::SinkAdvanced { .. }
             | ToMaster::SinkTroubled { .. }
             | ToMaster::SinkRefused(..)
-            | ToMaster::TornDown(_)
             | ToMaster::Hello(_)
+            | ToMaster::Leaving
             | ToMaster::Heartbeat => Ok(()),
         }
     }
@@ -351,7 +360,7 @@ impl JobState {
             (Phase::Delivering(JobEnd::Finished), StopMode::Stop) => self.end(JobEnd::Stopped),
             (Phase::Delivering(_), _) => Ok(()),
             (Phase::Reattaching { .. }, StopMode::Stop) => {
-                self.dismiss();
+                self.dismiss()?;
                 self.end(JobEnd::Stopped)
             }
             (_, StopMode::Drain) => {
@@ -426,18 +435,6 @@ impl JobState {
 
     pub(super) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Ending | Phase::Ended(_))
-    }
-
-    /// Sends `frame` to every worker of the assignment. A full queue is a lost worker: its link will end.
-    pub(super) fn send_all(&mut self, frame: &ToWorker) -> Handled {
-        for worker in self.sessions.keys() {
-            if let Some(handle) = self.workers.get(worker)
-                && let Err(error) = handle.frames.try_send(frame.clone())
-            {
-                warn!(%worker, %error, "send frame");
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn append(&self, entry: Entry, recorded: Recorded) -> Handled {

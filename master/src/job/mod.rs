@@ -5,6 +5,7 @@
 //! new master, [`recovery_time`] measures what both take, [`deploy`] builds what workers are sent, [`sinks`] knows how far behind each sink
 //! is, [`view`] is what people see, with the sum of the rows from `row_sum`.
 
+mod backlog;
 pub mod claims;
 mod commit;
 mod deploy;
@@ -14,6 +15,7 @@ mod lifecycle;
 pub(crate) mod reattach;
 mod recovery_time;
 mod refused;
+mod rescale;
 pub mod restart;
 mod row_sum;
 mod sinks;

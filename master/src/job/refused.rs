@@ -50,6 +50,7 @@ impl Refusals {
 /// Whether one of the rows is in the log already. An epoch that names rows is kept until their sink holds it.
 fn is_named(refused: &RefusedRows, progress: &JobProgress) -> bool {
     let named = progress.undelivered.iter().flat_map(|epoch| &epoch.refused);
+    let named = named.chain(&progress.left_out);
     let mut of_sink = named.filter(|named| named.sink == refused.sink);
     of_sink.any(|named| {
         let in_both = |(epoch, rows): (_, &Vec<u64>)| {

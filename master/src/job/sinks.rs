@@ -1,20 +1,24 @@
 //! The sinks of a job: how far behind each is, and what a person asks of them.
 //!
-//! Called by `job_actor.rs` and `view.rs`. A pause is kept here and told to every generation, so it outlives workers; it is not in
-//! the log and ends with this actor. Failure: a name that no sink has is refused with the nearest.
+//! Called by `job_actor.rs` and `view.rs`. A pause is an entry of the log and told to every generation, so it outlives workers, this
+//! actor and its master. Failure: a name that no sink has is refused with the nearest, and so is a job that has ended.
 
 use std::time::Duration;
 
 use millstream_common::control::{ControlError, SinkCommand, SinkView};
-use millstream_common::ids::{Epoch, SinkIndex};
+use millstream_common::ids::{Epoch, OutputIndex, SinkIndex};
 use millstream_common::link::ToWorker;
+use millstream_common::log::Entry;
 use millstream_common::log::entry::CommittedEpoch;
 use millstream_common::plan::{SinkPlan, SinkSpec};
 use ractor::RpcReplyPort;
 use tracing::info;
 
-use super::job_actor::JobState;
+use super::job_actor::{JobState, Recorded};
 use super::lifecycle::Handled;
+
+/// Times of commits that are kept to show how old what a sink lacks is.
+const COMMIT_TIMES_MAX: usize = 4_096;
 
 impl JobState {
     /// The sinks that do not hold the last committed epoch.
@@ -48,9 +52,11 @@ impl JobState {
             .collect();
         let segments = waiting.iter().flat_map(|epoch| &epoch.segments);
         let own = segments.filter(|segment| segment.output == sink.output);
-        let (lag_rows, lag_bytes) = own.fold((0, 0), |(rows, bytes), segment| {
-            (rows + segment.row_count, bytes + segment.bytes)
-        });
+        let put_away = self.put_away_lag(sink.output, marker);
+        let (lag_rows, lag_bytes) = own.fold(
+            (put_away.row_count, put_away.bytes),
+            |(rows, bytes), segment| (rows + segment.row_count, bytes + segment.bytes),
+        );
         let placement = self
             .assignment
             .sinks
@@ -65,11 +71,14 @@ impl JobState {
                 .relation
                 .clone(),
             marker,
-            lag_epochs: waiting.len() as u64,
+            lag_epochs: put_away.epoch_count + waiting.len() as u64,
             lag_rows,
             lag_bytes,
-            lag_age_ms: waiting.first().map(|first| self.age_ms(first.epoch)),
-            paused: self.paused_sinks.contains(&index),
+            lag_age_ms: put_away
+                .first
+                .or(waiting.first().map(|first| first.epoch))
+                .map(|first| self.age_ms(first)),
+            paused: self.progress.paused_sinks.contains(&index),
             rows_delivered: delivered.unwrap_or_default(),
             rows_refused: self
                 .progress
@@ -82,19 +91,45 @@ impl JobState {
         }
     }
 
+    /// What a sink lacks of the epochs that are put away. Of a part that its marker lies in, a share by numbers of epochs.
+    fn put_away_lag(&self, output: OutputIndex, marker: Epoch) -> PutAwayLag {
+        let mut lag = PutAwayLag::default();
+        let parts = self.progress.backlog.iter();
+        for part in parts.filter(|part| part.last > marker) {
+            let lacked = part.last.0 - marker.max(part.parent).0;
+            let share = lacked as f64 / (part.last.0 - part.parent.0) as f64;
+            let of = |count: u64| (count as f64 * share).ceil() as u64;
+            let sum = part.outputs.get(&output).copied().unwrap_or_default();
+            lag.first.get_or_insert(marker.max(part.parent).next());
+            lag.epoch_count += of(part.epoch_count);
+            lag.row_count += of(sum.row_count);
+            lag.bytes += of(sum.bytes);
+        }
+        lag
+    }
+
     fn age_ms(&self, epoch: Epoch) -> u64 {
         let times = &self.observed.commit_times;
-        let since = times.get(&epoch).unwrap_or(&self.observed.begun);
+        // The epoch's own time, or of one before it that was kept.
+        let since = times.range(..=epoch).next_back().map(|(_, since)| since);
+        let since = since.unwrap_or(&self.observed.begun);
         self.clock.monotonic().saturating_sub(*since).as_millis() as u64
     }
 
-    /// Keeps the times of epochs that some sink lacks.
+    /// Keeps the times of epochs that some sink lacks: of all of them, or evenly of some (INV-9).
     pub(super) fn observe_commit_time(&mut self, epoch: Epoch, now: Duration) {
         let markers = (0..self.entry.plan.sinks.len()).map(|sink| self.marker(sink));
         let held = markers.min().unwrap_or(epoch);
         let times = &mut self.observed.commit_times;
         times.insert(epoch, now);
         times.retain(|epoch, _| *epoch > held);
+        if times.len() > COMMIT_TIMES_MAX {
+            let mut is_kept = false;
+            times.retain(|_, _| {
+                is_kept = !is_kept;
+                is_kept
+            });
+        }
     }
 
     pub(super) fn command_sink(
@@ -108,34 +143,72 @@ impl JobState {
             let names: Vec<String> = sinks.iter().map(|sink| sink.name.clone()).collect();
             return self.answer(reply, |state| Err(unknown(state, name, &names)));
         };
+        if self.is_over() {
+            return self.answer(reply, |state| {
+                Err(ControlError::NotRunning {
+                    name: state.entry.job.to_string(),
+                    state: state.view().state.to_string(),
+                })
+            });
+        }
         let sink = SinkIndex(index as u32);
-        match command {
-            SinkCommand::Pause => self.paused_sinks.insert(sink),
-            SinkCommand::Resume => self.paused_sinks.remove(&sink),
+        let entry = Entry::SinkCommanded {
+            job: self.entry.job.clone(),
+            incarnation: self.entry.incarnation,
+            sink,
+            command,
         };
-        info!(job = %self.entry.job, sink = name, ?command, "command sink");
-        self.send_all(&ToWorker::CommandSink(self.at(), sink, command))?;
-        self.answer(reply, |state| {
-            Ok(state.sink_view(sink, &state.entry.plan.sinks[index]))
-        })
+        let recorded = Recorded::SinkCommanded {
+            sink,
+            command,
+            reply,
+        };
+        self.append(entry, recorded)
     }
 
-    /// Of the pauses under an earlier master this one knows nothing: what it shows must be true.
-    pub(super) fn resume_every_sink(&mut self) -> Handled {
+    /// It is in the log: from here on it holds, and the person may know.
+    pub(super) fn sink_commanded(
+        &mut self,
+        sink: SinkIndex,
+        command: SinkCommand,
+        reply: RpcReplyPort<Result<SinkView, ControlError>>,
+    ) -> Handled {
+        self.progress.command_sink(sink, command);
+        let plan = self.entry.plan.sinks[sink.index()].clone();
+        info!(job = %self.entry.job, sink = plan.name, ?command, "command sink");
+        self.send_all(&ToWorker::CommandSink(self.at(), sink, command))?;
+        self.answer(reply, |state| Ok(state.sink_view(sink, &plan)))
+    }
+
+    /// The last master may have recorded what it did not come to tell.
+    pub(super) fn repeat_commands(&mut self) -> Handled {
         for sink in 0..self.entry.plan.sinks.len() {
             let sink = SinkIndex(sink as u32);
-            self.send_all(&ToWorker::CommandSink(self.at(), sink, SinkCommand::Resume))?;
+            let command = match self.progress.paused_sinks.contains(&sink) {
+                true => SinkCommand::Pause,
+                false => SinkCommand::Resume,
+            };
+            self.send_all(&ToWorker::CommandSink(self.at(), sink, command))?;
         }
         Ok(())
     }
 
     /// A new generation knows nothing of pauses.
     pub(super) fn repeat_pauses(&mut self) -> Handled {
-        for sink in self.paused_sinks.clone() {
+        for sink in self.progress.paused_sinks.clone() {
             self.send_all(&ToWorker::CommandSink(self.at(), sink, SinkCommand::Pause))?;
         }
         Ok(())
     }
+}
+
+/// What a sink lacks of the epochs that are put away.
+#[derive(Debug, Default)]
+struct PutAwayLag {
+    first: Option<Epoch>,
+    epoch_count: u64,
+    row_count: u64,
+    bytes: u64,
 }
 
 fn unknown(state: &JobState, name: &str, names: &[String]) -> ControlError {

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use millstream_common::ids::WorkerId;
 use millstream_common::link::{Held, ToWorker};
-use tracing::{info, warn};
+use tracing::info;
 
-use super::job_actor::{Due, JobState, Phase, WorkerHandle, Workers};
+use super::job_actor::{Due, JobState, Phase, Sent, WorkerHandle, Workers};
 use super::lifecycle::Handled;
 use super::reattach::{self, Lasting, Resumption, Verdict};
 use crate::assign::workers_with_tasks;
@@ -68,7 +68,7 @@ impl JobState {
     /// Places the job anew from the log's head.
     pub(super) fn rewind(&mut self, cause: &str) -> Handled {
         info!(job = %self.entry.job, epoch = %self.progress.epoch, %cause, "rewind");
-        self.dismiss();
+        self.dismiss()?;
         self.observed.cause.clear();
         self.phase = Phase::Waiting;
         self.advance()
@@ -92,7 +92,6 @@ impl JobState {
         self.sessions = holders
             .map(|(worker, handle)| (worker.clone(), handle.session))
             .collect();
-        self.rescale = self.workers.len() > self.sessions.len();
         self.assignment = lasting.assignment;
         self.assignment.splits.extend(given);
         let reporters = workers_with_tasks(&self.assignment);
@@ -100,16 +99,14 @@ impl JobState {
         self.coordinator = Coordinator::resume(reporters, triggered, open.clone(), now);
         self.observed.cause.clear();
         self.phase = Phase::Running;
+        self.gather();
         // Before it repeats its report, a worker has to know that somebody listens; the rest it obeys once.
         self.send_all(&ToWorker::Resume(self.at()))?;
-        self.resume_every_sink()?;
-        self.repeat_pauses()?;
-        for epoch in self.progress.undelivered.clone() {
-            self.send_all(&ToWorker::EpochCommitted {
-                at: self.at(),
-                epoch,
-                positions: BTreeMap::new(),
-            })?;
+        self.repeat_commands()?;
+        self.repeat_commits()?;
+        let backlog = self.progress.backlog.clone();
+        if !backlog.is_empty() {
+            self.send_all(&ToWorker::Backlog(self.at(), backlog))?;
         }
         match open {
             Some(barrier) => self.send_all(&ToWorker::Barrier(self.at(), barrier)),
@@ -121,32 +118,56 @@ impl JobState {
         }
     }
 
-    /// Ends what workers hold of the job, except under its own master.
-    pub(super) fn dismiss(&self) {
+    /// Of the epochs that some sink lacks a worker knows all up to the one it names: what the last master did not come to
+    /// tell it is a few, however long a sink has been down (INV-9).
+    fn repeat_commits(&self) -> Handled {
         for (worker, handle) in self.workers.iter() {
-            self.dismiss_held(worker, handle);
+            let Some(held) = self.held_by(handle) else {
+                continue;
+            };
+            let untold = self.progress.undelivered.iter();
+            let untold = untold.filter(|epoch| epoch.epoch > held.committed);
+            for epoch in untold.filter(|_| self.sessions.contains_key(worker)) {
+                let frame = ToWorker::EpochCommitted {
+                    at: self.at(),
+                    epoch: epoch.clone(),
+                    positions: BTreeMap::new(),
+                };
+                if self.send(worker, handle, frame)? == Sent::Overrun {
+                    break;
+                }
+            }
         }
+        Ok(())
+    }
+
+    /// Ends what workers hold of the job, except under its own master.
+    pub(super) fn dismiss(&self) -> Handled {
+        for (worker, handle) in self.workers.iter() {
+            self.dismiss_held(worker, handle)?;
+        }
+        Ok(())
     }
 
     /// A worker that joins while the job does not wait for it holds nothing that can be gone on with.
-    pub(super) fn dismiss_joined(&self, known: &Workers) {
+    pub(super) fn dismiss_joined(&self, known: &Workers) -> Handled {
         if matches!(self.phase, Phase::Reattaching { .. }) {
-            return;
+            return Ok(());
         }
         for (worker, handle) in self.workers.iter() {
             let known_session = known.get(worker).map(|known| known.session);
             if known_session != Some(handle.session) {
-                self.dismiss_held(worker, handle);
+                self.dismiss_held(worker, handle)?;
             }
         }
+        Ok(())
     }
 
-    fn dismiss_held(&self, worker: &WorkerId, handle: &WorkerHandle) {
-        if let Some(held) = self.held_by(handle)
-            && let Err(error) = handle.frames.try_send(ToWorker::Teardown(held.at.clone()))
-        {
-            warn!(%worker, %error, "send frame");
+    fn dismiss_held(&self, worker: &WorkerId, handle: &WorkerHandle) -> Handled {
+        if let Some(held) = self.held_by(handle) {
+            self.send(worker, handle, ToWorker::Teardown(held.at.clone()))?;
         }
+        Ok(())
     }
 
     fn held_by<'a>(&self, handle: &'a WorkerHandle) -> Option<&'a Held> {

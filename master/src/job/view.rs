@@ -71,6 +71,7 @@ impl JobState {
             storage: self.observed.storage,
             stages: row_sum::stage_views(&self.entry.plan, &self.progress),
             rows_unaccounted: row_sum::unaccounted(&self.entry.plan, &self.progress),
+            rows_reread: self.observed.rows_reread,
         }
     }
 
@@ -214,6 +215,8 @@ impl JobState {
 
     /// All tasks have passed a barrier between which and the one before nothing changed.
     pub(super) fn observe_empty_epoch(&mut self) {
+        self.observed.last_commit = Some(self.clock.monotonic());
+        self.observed.rows_per_second /= 2.0;
         let lags_are_known = self
             .entry
             .plan

@@ -29,6 +29,14 @@ impl Planner<'_> {
         }
     }
 
+    /// Those of a source or view with errors: what reads them is skipped.
+    pub(super) fn add_broken_letters(&mut self, owner: &str) {
+        // An owner that stands twice is reported where it is added.
+        let _ = self
+            .catalog
+            .insert(&name_of(owner), Place::default(), Entry::Broken);
+    }
+
     /// Those of each sink, before the views that may read them.
     pub(super) fn add_sink_letters(&mut self, statements: &[SinkStatement]) {
         for (index, statement) in statements.iter().enumerate() {

@@ -2,13 +2,14 @@
 //!
 //! Called by the control API at submit and by `check`, `explain` and `run`. The way is `parse` (text to statements), `options`
 //! and `source` (typed), `rules` and `session` (views planned by DataFusion), `lower` (streams and keyed stages), `sink` (outputs),
-//! `dead_letters` (of sources, views and sinks), `stages` (pruned and encoded). Nothing outside is asked here; that is [`check`]. Failure: all problems
+//! `dead_letters` (of sources, views and sinks), `stages` (pruned and encoded). Nothing outside is asked here; that is [`check`], which hears what to ask even where the plan fails. Failure: all problems
 //! at once, each with its place and what to write instead.
 
 mod catalog;
 pub mod check;
 mod dead_letters;
 mod explain;
+mod faults;
 mod graph;
 mod intervals;
 mod lower;
@@ -31,15 +32,17 @@ mod value;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
 
 use millstream_common::plan::{JobPlan, JobSettings, SinkPlan, SourcePlan};
 use millstream_common::secret::Lookup;
 
-pub use check::{ExternalProbe, check_external};
+pub use check::{ExternalProbe, Outside, check_job, check_outside};
 pub use explain::explain;
 pub use problem::{Place, Problem, render};
 
 use catalog::{Catalog, Entry, Relation};
+use check::OutsideSink;
 use graph::{DraftHead, DraftStage, Graph, Lineage, ScopeColumn};
 use lower::{Stream, StreamPort};
 use parse::{SinkStatement, SourceStatement, Statement, ViewStatement};
@@ -52,10 +55,15 @@ pub struct PlannedJob {
     pub plan: JobPlan,
     /// What is allowed, but may not be meant.
     pub warnings: Vec<Problem>,
-    /// Where the statements of [`JobPlan::sources`] stand, in their order.
-    pub sources: Vec<StatementPlaces>,
-    /// Where the statements of [`JobPlan::sinks`] stand, in their order.
-    pub sinks: Vec<StatementPlaces>,
+}
+
+/// What became of a job's text.
+#[derive(Debug)]
+pub struct DraftedJob {
+    /// The job, or every problem of the text, in order of place.
+    pub planned: Result<PlannedJob, Vec<Problem>>,
+    /// What its sound statements name outside, whatever the others are.
+    pub outside: Outside,
 }
 
 /// Where a statement and its parts stand.
@@ -81,6 +89,11 @@ impl StatementPlaces {
 /// # Errors
 /// Every problem of the text, in order of place.
 pub fn plan_job(sql: &str, lookup: &dyn Lookup) -> Result<PlannedJob, Vec<Problem>> {
+    draft_job(sql, lookup).planned
+}
+
+/// Plans the job in `sql` as [`plan_job`] does, and gathers what its sound statements name outside.
+pub fn draft_job(sql: &str, lookup: &dyn Lookup) -> DraftedJob {
     let parsed = parse::parse(sql);
     let mut planner = Planner {
         lookup,
@@ -90,8 +103,8 @@ pub fn plan_job(sql: &str, lookup: &dyn Lookup) -> Result<PlannedJob, Vec<Proble
         sources: Vec::new(),
         sinks: Vec::new(),
         view_letters: Vec::new(),
-        source_places: Vec::new(),
         sink_places: Vec::new(),
+        outside: Outside::default(),
         problems: parsed.problems,
         warnings: Vec::new(),
     };
@@ -100,8 +113,13 @@ pub fn plan_job(sql: &str, lookup: &dyn Lookup) -> Result<PlannedJob, Vec<Proble
         let _ = planner
             .catalog
             .insert(&name.text, name.place, Entry::Broken);
+        planner.add_broken_letters(&name.text);
     }
-    planner.plan(parsed.statements)
+    let planned = planner.plan(parsed.statements);
+    DraftedJob {
+        planned,
+        outside: planner.outside,
+    }
 }
 
 struct Planner<'a> {
@@ -113,14 +131,14 @@ struct Planner<'a> {
     sinks: Vec<SinkPlan>,
     /// The dead letters of views.
     view_letters: Vec<(String, Relation)>,
-    source_places: Vec<StatementPlaces>,
     sink_places: Vec<StatementPlaces>,
+    outside: Outside,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
 }
 
 impl Planner<'_> {
-    fn plan(mut self, statements: Vec<Statement>) -> Result<PlannedJob, Vec<Problem>> {
+    fn plan(&mut self, statements: Vec<Statement>) -> Result<PlannedJob, Vec<Problem>> {
         let mut sets = Vec::new();
         let mut sources = Vec::new();
         let mut views = Vec::new();
@@ -166,15 +184,21 @@ impl Planner<'_> {
             Some(relation) => Entry::Known(self.source_relation(&name.text, relation)),
             None => Entry::Broken,
         };
+        if matches!(entry, Entry::Broken) {
+            self.add_broken_letters(&name.text);
+        }
         if let Err(problem) = self.catalog.insert(&name.text, name.place, entry) {
             self.problems.push(problem);
         }
+        if let Some((spec, _)) = read.options.spec.filter(|_| !read.options.has_problems) {
+            let places = StatementPlaces {
+                name: name.place,
+                options: read.options.places,
+                columns: read.columns,
+            };
+            self.outside.sources.push((spec, places));
+        }
         self.sources.extend(read.plan);
-        self.source_places.push(StatementPlaces {
-            name: name.place,
-            options: read.options.places,
-            columns: read.columns,
-        });
     }
 
     /// The stage of a source, and the relation of its rows.
@@ -228,6 +252,9 @@ impl Planner<'_> {
             }
         };
         let name = &statement.name;
+        if matches!(entry, Entry::Broken) {
+            self.add_broken_letters(&name.text);
+        }
         if let Err(problem) = self.catalog.insert(&name.text, name.place, entry) {
             self.problems.push(problem);
         }
@@ -236,6 +263,7 @@ impl Planner<'_> {
 
     fn add_sink(&mut self, statement: &SinkStatement) {
         let mut read = options::read_sink(statement, self.lookup);
+        let has_sound_options = read.problems.is_empty();
         self.problems.append(&mut read.problems);
         let taken = self
             .sinks
@@ -254,15 +282,27 @@ impl Planner<'_> {
             &mut self.graph,
             &mut self.warnings,
         );
+        let places = StatementPlaces {
+            name: statement.name.place,
+            options: read.places,
+            columns: Vec::new(),
+        };
+        if let Some(spec) = read.spec.filter(|_| has_sound_options) {
+            let relation = match self.catalog.get(&statement.relation.text) {
+                Some(Entry::Known(relation)) if sink.is_ok() => Some(relation),
+                _ => None,
+            };
+            self.outside.sinks.push(OutsideSink {
+                spec,
+                schema: relation.map(|relation| relation.schema.clone()),
+                places: places.clone(),
+            });
+        }
         match sink {
             Ok(sink) => self.sinks.push(sink),
             Err(problems) => self.problems.extend(problems),
         }
-        self.sink_places.push(StatementPlaces {
-            name: statement.name.place,
-            options: read.places,
-            columns: Vec::new(),
-        });
+        self.sink_places.push(places);
     }
 
     /// A source or view that reaches no sink is probably not meant.
@@ -289,28 +329,19 @@ impl Planner<'_> {
         }
     }
 
-    fn finish(mut self, settings: JobSettings) -> Result<PlannedJob, Vec<Problem>> {
-        if self.problems.is_empty() {
-            match stages::finish(settings, self.sources, self.graph, self.sinks) {
-                Ok(plan) => {
-                    self.warnings
-                        .extend(intervals::shared(&plan, &self.sink_places));
-                    self.warnings.sort_by_key(Problem::place);
-                    return Ok(PlannedJob {
-                        plan,
-                        warnings: self.warnings,
-                        sources: self.source_places,
-                        sinks: self.sink_places,
-                    });
-                }
-                Err(error) => {
-                    let problem = Problem::at(Place::default(), error.to_string());
-                    return Err(vec![problem]);
-                }
-            }
+    fn finish(&mut self, settings: JobSettings) -> Result<PlannedJob, Vec<Problem>> {
+        if !self.problems.is_empty() {
+            let mut problems = take(&mut self.problems);
+            problems.sort_by_key(Problem::place);
+            problems.dedup();
+            return Err(problems);
         }
-        self.problems.sort_by_key(Problem::place);
-        self.problems.dedup();
-        Err(self.problems)
+        let (sources, sinks) = (take(&mut self.sources), take(&mut self.sinks));
+        let plan = stages::finish(settings, sources, take(&mut self.graph), sinks);
+        let plan = plan.map_err(|error| vec![Problem::at(Place::default(), error.to_string())])?;
+        let mut warnings = take(&mut self.warnings);
+        warnings.extend(intervals::shared(&plan, &self.sink_places));
+        warnings.sort_by_key(Problem::place);
+        Ok(PlannedJob { plan, warnings })
     }
 }

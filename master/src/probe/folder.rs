@@ -18,6 +18,8 @@ pub(super) async fn folder(
         kind,
         what: format!("look for folder {}", spec.path),
         cause,
+        // A reference that does not resolve says what to set.
+        is_advised: kind == Kind::User,
     };
     let path =
         secret::resolve(&spec.path).map_err(|error| failed(Kind::User, error.to_string()))?;

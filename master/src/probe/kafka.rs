@@ -22,11 +22,13 @@ pub(super) async fn topics(
             kind: error.kind(),
             what,
             cause: error.to_string(),
+            is_advised: !matches!(error, ClientError::Other { .. }),
         }),
         Err(panicked) => Err(ProbeError {
             kind: Kind::Internal,
             what,
             cause: panicked.to_string(),
+            is_advised: false,
         }),
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use millstream_common::blocking::BlockingRef;
 use millstream_common::error::{Kind, chain};
+use millstream_common::secret;
 use millstream_sinks::postgres::session::Session;
 use millstream_sinks::sink::SinkError;
 use tokio_postgres::{Client, Error};
@@ -57,11 +58,18 @@ pub(super) async fn table(
             kind: Kind::External,
             what: format!("look up table {table} in postgres"),
             cause: format!("no answer within {} seconds", PATIENCE.as_secs()),
+            is_advised: false,
         }),
     }
 }
 
 async fn ask(url: &str, table: &str, blocking: &BlockingRef) -> Result<PostgresTable, ProbeError> {
+    secret::resolve(url).map_err(|error| ProbeError {
+        kind: Kind::User,
+        what: "read the url of postgres".to_owned(),
+        cause: error.to_string(),
+        is_advised: true,
+    })?;
     let opened = Session::open(url, "millstream/check", blocking).await;
     let session = opened.map_err(refused)?;
     read(&session.client, table)
@@ -70,19 +78,24 @@ async fn ask(url: &str, table: &str, blocking: &BlockingRef) -> Result<PostgresT
             kind: Kind::External,
             what: format!("look up table {table} in {}", session.address),
             cause: chain(&error),
+            is_advised: false,
         })
 }
 
 fn refused(error: SinkError) -> ProbeError {
     let kind = error.kind();
     match error {
-        SinkError::Unavailable { what, cause } | SinkError::Refused { what, cause } => {
-            ProbeError { kind, what, cause }
-        }
+        SinkError::Unavailable { what, cause } | SinkError::Refused { what, cause } => ProbeError {
+            kind,
+            what,
+            cause,
+            is_advised: false,
+        },
         SinkError::Fenced { .. } | SinkError::MarkerMismatch { .. } => ProbeError {
             kind,
             what: "connect to postgres".to_owned(),
             cause: error.to_string(),
+            is_advised: false,
         },
     }
 }

@@ -18,6 +18,15 @@ const KEY: &str = "masters/heartbeat";
 /// From one to the next.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Where a master serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where clients and workers reach it.
+    pub address: String,
+    /// The machine; see [`crate::config::MasterConfig::host`].
+    pub host: String,
+}
+
 /// What the active master says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
@@ -27,6 +36,9 @@ pub struct Heartbeat {
     pub counter: u64,
     /// Where it serves.
     pub address: String,
+    /// The machine of that address.
+    #[serde(default)]
+    pub host: String,
     /// Its name, for people.
     pub master: String,
     /// It has ended in order: nobody need wait for the next.
@@ -35,11 +47,12 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     /// The first one of a reign.
-    pub fn new(term: Term, address: &str, master: &str) -> Self {
+    pub fn new(term: Term, place: &Place, master: &str) -> Self {
         Self {
             term,
             counter: 0,
-            address: address.to_owned(),
+            address: place.address.clone(),
+            host: place.host.clone(),
             master: master.to_owned(),
             resigned: false,
         }

@@ -16,7 +16,7 @@ use millstream_common::mutant::{self, Mutant};
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
-use super::heartbeat::{self, Heartbeat};
+use super::heartbeat::{self, Heartbeat, Place};
 use super::reigning::{Ended, Reign};
 use super::role::{Active, Role, Roles};
 use super::trail::{Trail, TrailError};
@@ -32,7 +32,7 @@ const RESIGN_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Office {
     config: MasterConfig,
     /// Where clients and workers reach this master.
-    address: String,
+    place: Place,
     entrance: Entrance,
     roles: watch::Sender<Role>,
     trail: Trail,
@@ -40,7 +40,7 @@ pub(crate) struct Office {
 }
 
 impl Office {
-    /// Reads the log, and reigns at once where that disturbs nobody or is asked for.
+    /// Reads the log, and reigns at once where that disturbs nobody.
     pub(crate) async fn open(
         config: MasterConfig,
         address: String,
@@ -49,16 +49,22 @@ impl Office {
         let (roles, seen) = watch::channel(Role::Standby { active: None });
         let mut office = Self {
             trail: Trail::new(config.store.clone()),
+            place: Place {
+                address,
+                host: config.host.clone(),
+            },
             config,
-            address,
             entrance,
             roles,
             reign: None,
         };
         let sign = office.look().await?;
         match office.entrance {
-            Entrance::AtOnce => office.begin().await?,
-            Entrance::WhenVacant if sign.is_vacant_for(&office.address) => {
+            Entrance::Alone => {
+                office.wait_for_silence(sign).await?;
+                office.begin().await?;
+            }
+            Entrance::WhenVacant if sign.is_vacant_for(&office.place) => {
                 if let Err(fenced) = office.begin().await {
                     office.fenced(fenced)?;
                 }
@@ -104,7 +110,7 @@ impl Office {
 
     /// Returns when nobody reigns.
     async fn stand_by(&mut self) -> Result<(), MasterError> {
-        info!(address = %self.address, term = %self.trail.term(), "master stands by");
+        info!(address = %self.place.address, term = %self.trail.term(), "master stands by");
         let mut watch = Watch::default();
         loop {
             match self.look().await {
@@ -119,6 +125,29 @@ impl Office {
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
+    }
+
+    /// For one that would not stand by: returns when nobody can be seen to live, and refuses to go on as soon as somebody can.
+    /// What a killed process has left is waited for, like a silent master.
+    async fn wait_for_silence(&mut self, mut sign: Sign) -> Result<(), MasterError> {
+        let left = sign.heartbeat.clone();
+        let mut watch = Watch::default();
+        while !sign.is_vacant() {
+            if watch.look(sign, self.config.clock.monotonic()) == Verdict::Vacant {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            sign = self.look().await?;
+            let moved = sign.heartbeat.as_ref();
+            let moved = moved.filter(|moved| left.as_ref() != Some(*moved) && !moved.resigned);
+            if let Some(alive) = moved {
+                return Err(MasterError::Reigned {
+                    master: alive.master.clone(),
+                    address: alive.address.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 
     async fn look(&mut self) -> Result<Sign, TrailError> {
@@ -142,13 +171,15 @@ impl Office {
     /// Appends the Fence entry of the next term, and starts the actors behind it. Of two masters that want the same term one gets
     /// it, and the other is fenced.
     async fn begin(&mut self) -> Result<(), MasterError> {
+        // What it has followed so far may have been collected behind it.
+        self.follow_settled().await?;
         let term = self.trail.term().next();
         if !mutant::is(Mutant::SkipLogFence) {
             self.fence(term).await?;
         }
         let jobs = self.trail.jobs().clone();
-        info!(%term, log = self.trail.next().0 - 1, jobs = jobs.len(), address = %self.address, "master reigns");
-        let heartbeat = Heartbeat::new(term, &self.address, &self.config.name);
+        info!(%term, log = self.trail.next().0 - 1, jobs = jobs.len(), address = %self.place.address, "master reigns");
+        let heartbeat = Heartbeat::new(term, &self.place, &self.config.name);
         let reign = Reign::begin(&self.config, heartbeat, self.trail.next(), jobs).await;
         let reign = reign.map_err(|error| MasterError::Run(error.to_string()))?;
         self.roles.send_replace(Role::Active(Active {
@@ -198,7 +229,7 @@ impl Office {
         warn!(%term, theirs = %newest, "another master has begun to reign; this one has no effect any more");
         match self.entrance {
             Entrance::WhenVacant => Ok(()),
-            Entrance::AtOnce => Err(MasterError::Fenced(Stopped::Fenced {
+            Entrance::Alone => Err(MasterError::Fenced(Stopped::Fenced {
                 theirs: newest,
                 ours: term,
             })),
@@ -208,7 +239,7 @@ impl Office {
     /// Follows the log to its end, however long the storage takes to answer.
     async fn follow_settled(&mut self) -> Result<(), TrailError> {
         loop {
-            match self.trail.follow().await {
+            match self.trail.follow_to_end().await {
                 Err(error) if error.is_passing() => {
                     warn!(error = %chain(&error), "read the log; trying on");
                     tokio::time::sleep(LOOK_INTERVAL).await;
@@ -223,7 +254,7 @@ impl Office {
         let Some(reign) = self.reign.take() else {
             return;
         };
-        let mut heartbeat = Heartbeat::new(reign.term, &self.address, &self.config.name);
+        let mut heartbeat = Heartbeat::new(reign.term, &self.place, &self.config.name);
         heartbeat.resigned = true;
         drop(reign);
         let written = heartbeat::write(&self.config.store, &heartbeat);

@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use millstream_common::blocking::ThreadPool;
 use millstream_common::control::ControlError;
-use millstream_common::ids::Term;
+use millstream_common::ids::{Seq, Term};
+use millstream_common::log::{Entry, LogObject};
 use millstream_common::net::MemoryNet;
 use millstream_common::store::StoreRef;
 use millstream_common::time::{Clock, ClockRef};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::heartbeat::{Heartbeat, Place, beat};
 use super::office::Office;
 use super::role::{Active, Roles};
 use crate::config::{MasterConfig, RealConnectors};
+use crate::log_actor::{OnTrouble, append_until_settled};
 use crate::master::{Entrance, MasterError};
 use crate::testing::{Answers, MemoryStore, memory, soon};
 
@@ -46,6 +49,7 @@ fn config(store: &Arc<MemoryStore>, name: &str) -> MasterConfig {
         }),
         listen: format!("{name}:0"),
         name: name.to_owned(),
+        host: name.to_owned(),
         retention: Default::default(),
     }
 }
@@ -168,19 +172,53 @@ async fn one_whose_reign_was_taken_stands_by_with_its_actors_gone() {
     let store = memory();
     let mut one = start(&store, "one").await;
     let deposed = reigns(&mut one).await;
-    // As `run` does: it takes the reign without asking.
-    let usurper = Office::open(
-        config(&store, "two"),
-        "two:7070".to_owned(),
-        Entrance::AtOnce,
-    );
-    let mut two = run(usurper.await.expect("open"));
-    assert_eq!(reigns(&mut two).await.term, Term(2));
+    // One that could not see it live.
+    let term = Term(2);
+    let fence = LogObject {
+        term,
+        nonce: "two".to_owned(),
+        entries: vec![Entry::Fence {
+            term,
+            master: "two".to_owned(),
+        }],
+    };
+    let shared: StoreRef = store.clone();
+    let quiet: OnTrouble = Arc::new(|_| {});
+    let landed = append_until_settled(&shared, Seq(2), &fence, &quiet).await;
+    landed.expect("append");
+    let place = Place {
+        address: "two:7070".to_owned(),
+        host: "two".to_owned(),
+    };
+    let mut two = JoinSet::new();
+    two.spawn(beat(shared, Heartbeat::new(term, &place, "two")));
     sends_to(&mut one, "two:7070").await;
     let status = deposed.supervisor.get_status();
     assert_eq!(status, ractor::ActorStatus::Stopped);
-    two.tasks.shutdown().await;
+    two.shutdown().await;
     assert_eq!(reigns(&mut one).await.term, Term(3), "and is ready again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_would_not_stand_by_refuses_to_take_a_living_masters_reign_and_takes_a_dead_ones()
+{
+    let store = memory();
+    let mut one = start(&store, "one").await;
+    reigns(&mut one).await;
+    let alone = || {
+        let address = "one:7070".to_owned();
+        Office::open(config(&store, "one"), address, Entrance::Alone)
+    };
+    let refused = alone().await.map(drop).expect_err("one lives").to_string();
+    assert!(
+        refused.contains("\"one\" at one:7070") && refused.contains("--storage"),
+        "{refused}"
+    );
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(reigns(&mut one).await.term, Term(1), "undisturbed");
+    one.tasks.shutdown().await;
+    let mut two = run(alone().await.expect("nobody lives"));
+    assert_eq!(reigns(&mut two).await.term, Term(2));
 }
 
 #[tokio::test(start_paused = true)]

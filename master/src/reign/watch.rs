@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use millstream_common::ids::{Seq, Term};
 
-use super::heartbeat::Heartbeat;
+use super::heartbeat::{Heartbeat, Place};
 
 /// An active master is gone when nothing has changed for this long: three heartbeats.
 const SILENCE_MAX: Duration = Duration::from_millis(1_500);
@@ -34,15 +34,21 @@ impl Sign {
         heartbeat.is_some_and(|heartbeat| heartbeat.resigned && heartbeat.term >= self.term)
     }
 
-    /// Whether a master that begins at `address` need not wait: nobody has ever reigned, the last one has resigned, or it
-    /// had this very address, which cannot be taken twice.
-    pub fn is_vacant_for(&self, address: &str) -> bool {
+    /// Whether anybody need not wait: nobody has ever reigned, or the last one has resigned.
+    pub fn is_vacant(&self) -> bool {
         let is_first = self.term == Term(0) && self.heartbeat.is_none();
+        is_first || self.is_resigned()
+    }
+
+    /// Whether a master that begins at `place` need not wait: nobody reigns, or the last one had this very address of
+    /// this machine, which cannot be taken twice.
+    pub fn is_vacant_for(&self, place: &Place) -> bool {
         let heartbeat = self.heartbeat.as_ref();
         let is_successor = heartbeat.is_some_and(|heartbeat| {
-            heartbeat.address == address && heartbeat.term >= self.term && is_one_place(address)
+            let is_place = heartbeat.address == place.address && heartbeat.host == place.host;
+            is_place && heartbeat.term >= self.term && is_one_place(&place.address)
         });
-        is_first || self.is_resigned() || is_successor
+        self.is_vacant() || is_successor
     }
 }
 
@@ -98,10 +104,17 @@ impl Watch {
 mod tests {
     use super::*;
 
+    fn place(address: &str, host: &str) -> Place {
+        Place {
+            address: address.to_owned(),
+            host: host.to_owned(),
+        }
+    }
+
     fn sign(term: u64, counter: u64) -> Sign {
         let heartbeat = Heartbeat {
             counter,
-            ..Heartbeat::new(Term(term), "one:7070", "one")
+            ..Heartbeat::new(Term(term), &place("one:7070", "a"), "one")
         };
         Sign {
             heartbeat: Some(heartbeat),
@@ -178,7 +191,7 @@ mod tests {
             ..resigned(3)
         };
         assert_eq!(verdicts([since.clone()]), [Verdict::Reigned]);
-        assert!(!since.is_vacant_for("other:7070"));
+        assert!(!since.is_vacant_for(&place("other:7070", "a")));
     }
 
     #[test]
@@ -188,18 +201,31 @@ mod tests {
             term: Term(0),
             end: Seq(1),
         };
-        assert!(empty.is_vacant_for("one:7070"));
-        assert!(sign(3, 5).is_vacant_for("one:7070"));
-        assert!(!sign(3, 5).is_vacant_for("two:7070"));
+        let one = place("one:7070", "a");
+        assert!(empty.is_vacant_for(&one));
+        assert!(sign(3, 5).is_vacant_for(&one));
+        assert!(!sign(3, 5).is_vacant_for(&place("two:7070", "a")));
         let unheard = Sign {
             heartbeat: None,
             ..sign(3, 5)
         };
-        assert!(!unheard.is_vacant_for("one:7070"));
-        let anywhere = Sign {
-            heartbeat: Some(Heartbeat::new(Term(3), "0.0.0.0:7070", "one")),
+        assert!(!unheard.is_vacant_for(&one));
+        let anywhere = place("0.0.0.0:7070", "a");
+        let sign = Sign {
+            heartbeat: Some(Heartbeat::new(Term(3), &anywhere, "one")),
             ..sign(3, 5)
         };
-        assert!(!anywhere.is_vacant_for("0.0.0.0:7070"), "every host has it");
+        assert!(!sign.is_vacant_for(&anywhere), "every host has it");
+    }
+
+    #[test]
+    fn the_same_address_of_another_machine_is_another_master() {
+        assert!(!sign(3, 5).is_vacant_for(&place("one:7070", "b")));
+        let old = r#"{"term":3,"counter":5,"address":"one:7070","master":"one","resigned":false}"#;
+        let unknown = Sign {
+            heartbeat: Some(serde_json::from_str(old).expect("an older heartbeat")),
+            ..sign(3, 5)
+        };
+        assert!(!unknown.is_vacant_for(&place("one:7070", "a")));
     }
 }

@@ -165,7 +165,7 @@ impl Collector {
     /// Looks once; returns what each job uses afterwards.
     pub(super) async fn look(&mut self) -> Result<BTreeMap<JobName, StorageUse>, HistoryError> {
         let mut keys = Vec::new();
-        for folder in ["boundary/", "log/", "segments/", "state/"] {
+        for folder in ["backlog/", "boundary/", "log/", "segments/", "state/"] {
             keys.extend(self.store.list_sized(folder).await?);
         }
         // Only now: see the header of `decision.rs`.
@@ -309,7 +309,7 @@ impl Collector {
             let used = StorageUse {
                 log_bytes,
                 state_bytes: sum(format!("state/{life}/")),
-                segment_bytes: sum(format!("segments/{life}/")),
+                segment_bytes: sum(format!("segments/{life}/")) + sum(format!("backlog/{life}/")),
             };
             (name.clone(), used)
         });
@@ -333,8 +333,7 @@ impl Seen {
                 self.checkpoints.pop_front();
             }
         }
-        let first_missing = job.progress.undelivered.first();
-        let delivered = first_missing.map_or(epoch, |missing| missing.parent);
+        let delivered = job.progress.delivered();
         if self
             .delivered
             .back()

@@ -8,7 +8,7 @@ use millstream_common::control::{
     CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest,
     Submitted, WorkerView,
 };
-use millstream_common::ids::JobName;
+use millstream_common::ids::{JobName, WorkerId};
 
 /// The master as its clients see it. Names of jobs have been checked for their characters.
 #[async_trait]
@@ -31,6 +31,8 @@ pub trait ControlBackend: Send + Sync + 'static {
     async fn list(&self) -> Result<Vec<JobView>, ControlError>;
     /// The workers that have joined, by name.
     async fn workers(&self) -> Result<Vec<WorkerView>, ControlError>;
+    /// Gives a worker no more tasks; the worker as it is then.
+    async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError>;
     /// The newest `limit` epochs of a job, newest first.
     async fn checkpoints(
         &self,

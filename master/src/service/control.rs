@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use millstream_common::control::{ControlError, SinkCommand};
 use millstream_common::grpc;
-use millstream_common::ids::JobName;
+use millstream_common::ids::{JobName, WorkerId};
 use millstream_proto::v1::{self, control_server};
 use tonic::{Request, Response, Status};
 
@@ -134,6 +134,17 @@ impl control_server::Control for ControlService {
         let workers = self.backend.workers().await;
         answer(workers.map(|workers| v1::ListWorkersResponse {
             workers: workers.into_iter().map(v1::Worker::from).collect(),
+        }))
+    }
+
+    async fn drain_worker(
+        &self,
+        request: Request<v1::DrainWorkerRequest>,
+    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+        let worker = WorkerId(request.into_inner().id);
+        let drained = self.backend.drain_worker(&worker).await;
+        answer(drained.map(|worker| v1::DrainWorkerResponse {
+            worker: Some(worker.into()),
         }))
     }
 

@@ -12,7 +12,7 @@ use millstream_common::control::{
     CheckpointView, ControlError, JobState, JobView, SinkCommand, SinkView, StopMode, Stopped,
     SubmitRequest, Submitted, WorkerView,
 };
-use millstream_common::ids::{Epoch, Generation, JobName};
+use millstream_common::ids::{Epoch, Generation, JobName, WorkerId};
 use millstream_common::net::{self, MemoryNet, NetRef};
 use millstream_common::problem::Problem;
 use tokio::sync::oneshot;
@@ -43,6 +43,7 @@ fn view(state: JobState) -> JobView {
         storage: None,
         stages: Vec::new(),
         rows_unaccounted: 0,
+        rows_reread: 0,
     }
 }
 
@@ -50,6 +51,8 @@ fn view(state: JobState) -> JobView {
 #[derive(Default)]
 struct Script {
     looks: AtomicUsize,
+    /// Stands by for so many calls for the workers, with which clients find out who reigns.
+    standing_by: AtomicUsize,
     stopped: Mutex<Option<StopMode>>,
 }
 
@@ -126,7 +129,19 @@ impl ControlBackend for Script {
     }
 
     async fn workers(&self) -> Result<Vec<WorkerView>, ControlError> {
+        let left = |count: usize| count.checked_sub(1);
+        let order = Ordering::Relaxed;
+        if self.standing_by.fetch_update(order, order, left).is_ok() {
+            return Err(ControlError::Unavailable {
+                cause: "it stands by".to_owned(),
+                active: Some("gone:1".to_owned()),
+            });
+        }
         Ok(Vec::new())
+    }
+
+    async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError> {
+        Err(ControlError::Invalid(format!("no worker {worker}")))
     }
 
     async fn checkpoints(
@@ -287,6 +302,25 @@ async fn the_first_address_that_answers_is_taken_and_silence_names_every_address
         error.contains("gone:2") && error.contains("millstream master"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_client_waits_for_a_takeover_as_long_as_a_master_stands_by() {
+    let served = serve_script().await;
+    served.script.standing_by.store(4, Ordering::Relaxed);
+    let addresses = format!("gone:1,{ADDRESS}");
+    let role = ControlClient::role(served.net.clone(), ADDRESS).await;
+    let active = Some("gone:1".to_owned());
+    assert_eq!(role, Ok(client::Role::Standby { active }));
+    let refused = ControlClient::connect(served.net.clone(), &addresses).await;
+    let refused = refused.unwrap_err();
+    assert!(matches!(refused, client::Error::Vacant { .. }), "{refused}");
+    assert!(refused.to_string().contains("it stands by"), "{refused}");
+    let found = ControlClient::find(served.net.clone(), &addresses).await;
+    assert_eq!(found.unwrap().address(), ADDRESS);
+    assert_eq!(served.script.standing_by.load(Ordering::Relaxed), 0);
+    let role = ControlClient::role(served.net.clone(), ADDRESS).await;
+    assert_eq!(role, Ok(client::Role::Active));
 }
 
 #[tokio::test]

@@ -80,11 +80,7 @@ impl SupervisorState {
         mut job: ReplayedJob,
         failure: Failure,
     ) -> Result<ActorRef<JobMessage>, ActorProcessingErr> {
-        let at = JobGeneration {
-            job: job.entry.job.clone(),
-            generation: job.generation,
-        };
-        self.tell_everybody(&ToWorker::Teardown(at));
+        self.tell_everybody(&ToWorker::Teardown(newest_generation(&job)));
         job.end = Some(JobEnd::Failed { failure });
         Ok(self.spawn_job(job, None).await?)
     }
@@ -101,6 +97,7 @@ impl SupervisorState {
             entry: job.entry,
             progress: job.progress,
             end: job.end,
+            store: self.store.clone(),
             log: self.log.clone(),
             supervisor: self.myself.clone(),
             workers: self.registry.workers(),
@@ -179,7 +176,9 @@ impl SupervisorState {
         };
         match (replayed, reread.given_up) {
             (Some(mut job), None) => {
-                // What workers held when they joined says nothing about what they run now.
+                // What workers held when they joined says nothing about what they run now: nobody goes on with it,
+                // and whoever still runs it would do so until the next generation, which a stop never lets begin.
+                self.tell_everybody(&ToWorker::Teardown(newest_generation(&job)));
                 job.assignment = None;
                 drop(self.start_job(job, Some(old.restarts)).await?);
             }
@@ -242,6 +241,13 @@ async fn read_settled(
             }
             Err(error) => return Err(chain(&error)),
         }
+    }
+}
+
+fn newest_generation(job: &ReplayedJob) -> JobGeneration {
+    JobGeneration {
+        job: job.entry.job.clone(),
+        generation: job.generation,
     }
 }
 

@@ -3,7 +3,11 @@
 //! [`submission`] takes jobs in (decided by [`submit`]), [`jobs`] starts their actors, again where one has failed, [`workers`]
 //! knows who has joined.
 
+#[cfg(test)]
+mod going_on_tests;
 pub mod jobs;
+#[cfg(test)]
+mod rescale_tests;
 pub mod submission;
 pub mod submit;
 pub mod supervisor_actor;

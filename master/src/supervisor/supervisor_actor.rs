@@ -22,7 +22,7 @@ use tracing::{error, info};
 use super::jobs::{Reread, RunningJob};
 use super::submission::{Started, Submission};
 use super::workers::WorkerStatus;
-use crate::cluster::registry::{Registry, Session};
+use crate::cluster::registry::{NameTaken, Registry, Session};
 use crate::config::ConnectorsRef;
 use crate::job::job_actor::JobMessage;
 use crate::log_actor::LogMessage;
@@ -37,7 +37,7 @@ pub enum SupervisorMessage {
         /// Where frames for it go.
         frames: mpsc::Sender<ToWorker>,
         /// Its session.
-        reply: RpcReplyPort<Session>,
+        reply: RpcReplyPort<Result<Session, NameTaken>>,
     },
     /// A worker says something.
     Frame {
@@ -55,6 +55,24 @@ pub enum SupervisorMessage {
         /// Which session.
         session: u64,
     },
+    /// A worker does not take its frames: its queue is full.
+    Overrun {
+        /// Who.
+        worker: WorkerId,
+        /// In which session.
+        session: u64,
+    },
+    /// A job does not count on a leaving worker any more.
+    Vacated {
+        /// Which worker.
+        worker: WorkerId,
+        /// In which session.
+        session: u64,
+        /// The job.
+        job: JobName,
+    },
+    /// A person wants a worker to be given no tasks.
+    DrainWorker(WorkerId, RpcReplyPort<Result<(), ControlError>>),
     /// Look for workers that have gone silent.
     Expire,
     /// Begin or resume a job.
@@ -178,6 +196,13 @@ impl Actor for SupervisorActor {
                 frame,
             } => state.frame(worker, session, *frame),
             Message::Left { worker, session } => state.left(worker, session),
+            Message::Overrun { worker, session } => state.overrun(&worker, session),
+            Message::Vacated {
+                worker,
+                session,
+                job,
+            } => state.vacated(&worker, session, job),
+            Message::DrainWorker(worker, reply) => answer(reply, state.drain_worker(&worker)),
             Message::Expire => state.expire(),
             Message::Submit { submission, reply } => state.submit(*submission, reply)?,
             Message::SubmissionRecorded { job, reply } => {

@@ -22,7 +22,7 @@ use crate::testing::{
     Answers, ENDLESS, FakeWorker, MemoryStore, memory, plan, soon, supervise, supervise_begun,
 };
 
-fn job(name: &str, plan: JobPlan) -> JobEntry {
+pub(super) fn job(name: &str, plan: JobPlan) -> JobEntry {
     JobEntry {
         job: name.into(),
         incarnation: Incarnation::fresh(),
@@ -32,7 +32,10 @@ fn job(name: &str, plan: JobPlan) -> JobEntry {
     }
 }
 
-async fn find(supervisor: &ActorRef<SupervisorMessage>, name: &str) -> ActorRef<JobMessage> {
+pub(super) async fn find(
+    supervisor: &ActorRef<SupervisorMessage>,
+    name: &str,
+) -> ActorRef<JobMessage> {
     let name = JobName::from(name);
     let found = call!(supervisor, |reply| SupervisorMessage::FindJob(
         name.clone(),
@@ -62,7 +65,7 @@ async fn epochs(store: &Arc<MemoryStore>) -> Vec<EpochEntry> {
 }
 
 /// Stops the job; the answer comes when it has ended.
-fn stop(job: &ActorRef<JobMessage>) -> impl Future<Output = Stopped> + use<> {
+pub(super) fn stop(job: &ActorRef<JobMessage>) -> impl Future<Output = Stopped> + use<> {
     let job = job.clone();
     async move {
         let mode = StopMode::Stop;
@@ -251,9 +254,14 @@ async fn an_epoch_does_not_wait_for_workers_that_have_no_task() {
         let name = format!("w{index:03}");
         workers.insert(name.clone(), FakeWorker::join(&supervisor, &name).await);
     }
-    // The first has everything; the others get their share behind its next barrier.
-    let (at, barrier) = first.barrier().await;
-    first.report(&at, barrier.epoch, 1);
+    // The first has everything; the others get their share once they have been gathered.
+    loop {
+        let (at, barrier) = first.barrier().await;
+        first.report(&at, barrier.epoch, 1);
+        if barrier.kind == BarrierKind::Stop {
+            break;
+        }
+    }
     workers.insert("w000".to_owned(), first);
     for worker in workers.values_mut() {
         worker.deployed().await;
@@ -273,7 +281,7 @@ async fn an_epoch_does_not_wait_for_workers_that_have_no_task() {
 }
 
 /// A job that alpha and beta ran as generation 7 up to epoch 5, under a master that is lost.
-fn begun() -> ReplayedJob {
+pub(super) fn begun() -> ReplayedJob {
     let entry = job("clicks", plan(ENDLESS));
     let workers = ["alpha", "beta"].map(|worker| crate::assign::Candidate {
         worker: worker.into(),
@@ -293,7 +301,7 @@ fn begun() -> ReplayedJob {
 }
 
 /// What a worker holds of it that has passed the barrier of `epoch`.
-fn held(job: &ReplayedJob, generation: u64, epoch: u64) -> Vec<Held> {
+pub(super) fn held(job: &ReplayedJob, generation: u64, epoch: u64) -> Vec<Held> {
     vec![Held {
         at: JobGeneration {
             job: job.entry.job.clone(),
@@ -311,7 +319,7 @@ fn held(job: &ReplayedJob, generation: u64, epoch: u64) -> Vec<Held> {
     }]
 }
 
-fn is<T: PartialEq>(expected: T) -> impl Fn(T) -> Option<()> {
+pub(super) fn is<T: PartialEq>(expected: T) -> impl Fn(T) -> Option<()> {
     move |found| (found == expected).then_some(())
 }
 

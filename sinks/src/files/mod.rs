@@ -142,6 +142,7 @@ impl FilesSink {
                 Ok(files)
             };
             files = self.blocking(WHAT, write).await?;
+            self.check_refused(files.rejected())?;
         }
         self.blocking(WHAT, move || files.finish()).await
     }
@@ -185,33 +186,28 @@ impl FilesSink {
         }
     }
 
-    /// Checks the refused rows against `on_violation`; returns those to keep and how many are dropped.
-    fn sort_refused(
-        &self,
-        refused: Vec<RejectedRow>,
-    ) -> Result<(Vec<RejectedRow>, u64), SinkError> {
+    /// Whether the run may go on although these rows were refused; so they are never more than those of one batch above the
+    /// limit (INV-9).
+    fn check_refused(&self, refused: &[RejectedRow]) -> Result<(), SinkError> {
         let what = || format!("write files of {}", self.spec.path);
         let Some(first) = refused.first() else {
-            return Ok((refused, 0));
+            return Ok(());
         };
-        match self.on_violation {
-            OnViolation::Fail => {
-                let cause = format!(
-                    "on_violation = 'fail', and a row was refused: {}",
-                    first.reason
-                );
-                Err(SinkError::refused(what(), cause))
-            }
-            _ if refused.len() > REJECTED_ROWS_MAX => {
-                let cause = format!(
-                    "more than {REJECTED_ROWS_MAX} rows were refused at once, the first with: {}",
-                    first.reason
-                );
-                Err(SinkError::refused(what(), cause))
-            }
-            OnViolation::Drop => Ok((Vec::new(), refused.len() as u64)),
-            OnViolation::DeadLetter => Ok((refused, 0)),
+        if self.on_violation == OnViolation::Fail {
+            let cause = format!(
+                "on_violation = 'fail', and a row was refused: {}",
+                first.reason
+            );
+            return Err(SinkError::refused(what(), cause));
         }
+        if refused.len() > REJECTED_ROWS_MAX {
+            let cause = format!(
+                "more than {REJECTED_ROWS_MAX} rows were refused at once, the first with: {}",
+                first.reason
+            );
+            return Err(SinkError::refused(what(), cause));
+        }
+        Ok(())
     }
 
     async fn apply_open(
@@ -230,7 +226,10 @@ impl FilesSink {
             return Err(mismatch(marker, run));
         }
         let (written, refused) = self.write(open, run, rows).await?;
-        let (rejected, dropped_count) = self.sort_refused(refused)?;
+        let (rejected, dropped_count) = match self.on_violation {
+            OnViolation::Drop => (Vec::new(), refused.len() as u64),
+            OnViolation::DeadLetter | OnViolation::Fail => (refused, 0),
+        };
         if !rejected.is_empty() {
             rejects.keep(run, &rejected).await?;
         }

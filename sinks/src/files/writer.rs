@@ -3,7 +3,7 @@
 //! Used by `mod.rs`, inside blocking work. Rows are spread over folders by the values of `partition_by`; a
 //! folder gets one file a run, more only where a run has more folders than may be open at once. What is
 //! written depends on the rows alone, never on how they were batched. A row whose value makes no folder name is
-//! refused. Failure: of the file system or of the format.
+//! refused; the caller looks after each batch whether there are too many. Failure: of the file system or of the format.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -243,6 +243,11 @@ impl RunFiles {
             });
         }
         Ok(())
+    }
+
+    /// The rows so far that have no place.
+    pub(super) fn rejected(&self) -> &[RejectedRow] {
+        &self.rejected
     }
 
     /// Ends all files; what was written, and the rows that have no place.

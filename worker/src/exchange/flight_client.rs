@@ -19,6 +19,7 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use futures::future::{BoxFuture, try_join_all};
 use futures::{StreamExt, stream};
 use millstream_common::error::{Kind, chain};
+use millstream_common::grpc;
 use millstream_common::ids::{Generation, JobName, WorkerId};
 use millstream_common::net::{NetRef, channel};
 use millstream_common::plan::PlanSchema;
@@ -203,7 +204,7 @@ impl OutgoingEdge {
             Code::InvalidArgument | Code::NotFound | Code::AlreadyExists => Kind::Internal,
             _ => Kind::External,
         };
-        self.error(kind, chain(status))
+        self.error(kind, grpc::in_plain_words(status))
     }
 }
 
@@ -308,7 +309,7 @@ impl CreditReader {
                 .answers
                 .message()
                 .await
-                .map_err(|status| chain(&status))?
+                .map_err(|status| grpc::in_plain_words(&status))?
             else {
                 return match self.stopped.load(Ordering::Acquire) {
                     true => Ok(()),

@@ -360,6 +360,7 @@ impl Builder<'_> {
             reader,
             branches,
             clock: config.worker.clock.clone(),
+            rows_read: config.rows_read.clone(),
             pipeline: self.state.myself.clone(),
             name: source_plan.name.clone(),
         };

@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use millstream_common::control::SinkCommand;
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{SinkIndex, SourceIndex, StageIndex, TaskId};
 use millstream_common::link::{BarrierCommand, Deploy, JobGeneration, SplitPositions, ToMaster};
+use millstream_common::log::backlog::BacklogPart;
 use millstream_common::log::entry::CommittedEpoch;
 use millstream_common::plan::StageHead;
 use millstream_common::plan::expression::Functions;
@@ -44,6 +46,8 @@ pub enum PipelineMessage {
         /// For outside tools.
         positions: SplitPositions,
     },
+    /// Epochs that sinks lack are in storage by now.
+    Backlog(Vec<BacklogPart>),
     /// Read more splits.
     AssignSplits(Vec<AssignedSplit>),
     /// A person wants a sink to wait, or to go on.
@@ -70,6 +74,8 @@ pub struct PipelineConfig {
     pub edges: Arc<EdgeRegistry>,
     /// The way to the master.
     pub supervisor: ActorRef<SupervisorMessage>,
+    /// Counts the rows that its readers hand on.
+    pub rows_read: Arc<AtomicU64>,
 }
 
 impl PipelineConfig {
@@ -145,6 +151,7 @@ impl Actor for PipelineActor {
             PipelineMessage::EpochCommitted { epoch, positions } => {
                 state.committed(&epoch, positions)
             }
+            PipelineMessage::Backlog(parts) => state.fold(&parts),
             PipelineMessage::AssignSplits(splits) => state.assign_splits(splits),
             PipelineMessage::CommandSink(sink, command) => state.command_sink(sink, command),
             PipelineMessage::Reported(report) => state.reported(report),
@@ -253,6 +260,17 @@ impl PipelineState {
             // A sink that has ended was fenced: another one delivers.
             let _ = sink.cast(SinkMessage::Flush);
         }
+    }
+
+    fn fold(&self, parts: &[BacklogPart]) -> Handled {
+        let sinks = self.built.iter().flat_map(|built| built.sinks.values());
+        for sink in sinks {
+            for part in parts {
+                // A sink that has ended was fenced: another one delivers.
+                let _ = sink.cast(SinkMessage::Folded(part.clone()));
+            }
+        }
+        Ok(())
     }
 
     fn command_sink(&self, sink: SinkIndex, command: SinkCommand) -> Handled {

@@ -15,6 +15,7 @@ use millstream_common::plan::{OnViolation, SinkPlan};
 use millstream_common::report::Refusal;
 use millstream_common::time::ClockRef;
 use millstream_sinks::console::standard_output;
+use millstream_sinks::delivery::Lacking;
 use millstream_sinks::factory::SinkSetup;
 use millstream_sinks::kafka::RealCluster;
 use millstream_sinks::refused_rows::PlacedRow;
@@ -61,8 +62,12 @@ pub(super) async fn start(
         schema: segment_schema(&schema),
         factory: sink_factory(state, sink_plan.clone(), deliverer, schema),
         segments,
-        undelivered: config.deploy.restore.undelivered.clone(),
-        head: config.deploy.restore.epoch,
+        lacking: Lacking {
+            backlog: config.deploy.restore.backlog.clone(),
+            left_out: config.deploy.restore.left_out.clone(),
+            undelivered: config.deploy.restore.undelivered.clone(),
+            head: config.deploy.restore.epoch,
+        },
         clock: config.worker.clock.clone(),
         observer: Arc::new(Observer {
             at: config.deploy.at.clone(),

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_common::ids::{Epoch, Generation, Incarnation, OutputIndex, WorkerId};
+use millstream_common::log::backlog::{self, BacklogPart};
+use millstream_common::log::entry::CommittedEpoch;
 use millstream_common::report::Segment;
 use millstream_common::store::StoreRef;
 use millstream_sinks::segment_rows::SegmentSource;
@@ -128,6 +130,17 @@ impl SegmentSource for SegmentReader {
             match error.kind().is_retryable() {
                 true => SinkError::Unavailable { what, cause },
                 false => SinkError::Refused { what, cause },
+            }
+        })
+    }
+
+    async fn read_backlog(&self, part: &BacklogPart) -> Result<Vec<CommittedEpoch>, SinkError> {
+        let loaded = backlog::load(&self.store, part).await;
+        loaded.map_err(|error| {
+            let cause = millstream_common::error::chain(&error);
+            match error {
+                backlog::Error::Store(_) => SinkError::unavailable("read backlog", cause),
+                backlog::Error::Broken { .. } => SinkError::refused("read backlog", cause),
             }
         })
     }

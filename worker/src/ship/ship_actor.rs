@@ -321,3 +321,124 @@ impl Upload {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+    use millstream_common::blocking::ThreadPool;
+    use millstream_common::ids::{StageIndex, TaskId};
+    use millstream_common::link::{BarrierCommand, BarrierKind};
+    use millstream_common::store::FileStore;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::exchange::credit::EdgeCredits;
+    use crate::exchange::message::EdgeBatch;
+
+    /// Stands in for the pipeline: hands on what it is told.
+    struct Told(mpsc::Sender<PipelineMessage>);
+
+    impl Actor for Told {
+        type Msg = PipelineMessage;
+        type State = ();
+        type Arguments = ();
+
+        async fn pre_start(
+            &self,
+            _: ActorRef<PipelineMessage>,
+            (): (),
+        ) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+
+        async fn handle(
+            &self,
+            _: ActorRef<PipelineMessage>,
+            message: PipelineMessage,
+            (): &mut (),
+        ) -> Result<(), ActorProcessingErr> {
+            Ok(self.0.send(message).await?)
+        }
+    }
+
+    const EDGE: EdgeId = EdgeId {
+        from: TaskId {
+            stage: StageIndex(0),
+            index: 0,
+        },
+        to: TaskId {
+            stage: StageIndex(1),
+            index: 0,
+        },
+        branch: 0,
+    };
+
+    async fn batch(row_count: usize) -> StreamMessage {
+        let schema = Schema::new(vec![Field::new("n", DataType::Int64, false)]);
+        let column = Int64Array::from_value(7, row_count);
+        let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(column)]);
+        StreamMessage::Batch(EdgeBatch {
+            batch: batch.expect("batch"),
+            permit: EdgeCredits::new(1).acquire(1).await.expect("open"),
+        })
+    }
+
+    fn barrier(epoch: u64) -> StreamMessage {
+        StreamMessage::Barrier(BarrierCommand {
+            epoch: Epoch(epoch),
+            kind: BarrierKind::Checkpoint,
+            watermarks: Default::default(),
+        })
+    }
+
+    /// The epochs in the names of an epoch's segments.
+    async fn shipped(told: &mut mpsc::Receiver<PipelineMessage>) -> Vec<u64> {
+        let Some(PipelineMessage::Reported(TaskReport::Shipped { segments, .. })) =
+            told.recv().await
+        else {
+            panic!("not shipped");
+        };
+        let names = segments.iter().map(|segment| {
+            let name = segment.path.rsplit('/').next().expect("a name");
+            name.split('-').next().expect("an epoch").parse()
+        });
+        names.map(|epoch| epoch.expect("a number")).collect()
+    }
+
+    #[tokio::test]
+    async fn a_segment_that_is_full_before_its_barrier_is_named_by_the_first_epoch_it_can_belong_to()
+     {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().display().to_string();
+        let store = FileStore::open(&path, Arc::new(ThreadPool)).await;
+        let (sender, mut told) = mpsc::channel(10);
+        let (pipeline, _) = Actor::spawn(None, Told(sender), ()).await.expect("spawn");
+        let schema = Schema::new(vec![Field::new("n", DataType::Int64, false)]);
+        let config = ShipConfig {
+            incarnation: Incarnation::fresh(),
+            generation: Generation(3),
+            restored: Epoch(5),
+            worker: "w".into(),
+            output: OutputIndex(0),
+            relation: "numbers".to_owned(),
+            schema: Arc::new(schema),
+            edges: vec![EDGE],
+            store: Arc::new(store.expect("store")),
+            cache: Arc::new(SegmentCache::new([])),
+            pipeline: pipeline.clone(),
+        };
+        let (ship, _) = Actor::spawn(None, ShipActor, config).await.expect("spawn");
+        let full = SEGMENT_BYTES_MAX / size_of::<i64>();
+        for (message, epoch) in [(full, 9), (full, 12)] {
+            for message in [batch(message).await, batch(1).await, barrier(epoch)] {
+                let edge = EDGE;
+                ship.cast(ShipMessage::Stream { edge, message })
+                    .expect("it runs");
+            }
+        }
+        assert_eq!(shipped(&mut told).await, [6, 9], "behind epoch 5");
+        assert_eq!(shipped(&mut told).await, [10, 12], "behind epoch 9");
+        ship.kill();
+        pipeline.kill();
+    }
+}

@@ -203,6 +203,16 @@ impl Opened {
     }
 }
 
+/// Uses up the credit of an edge; as long as the batches are held, it has none.
+async fn use_up_credit(sender: &mut EdgeSender, mailbox: &mut Mailbox) -> Vec<EdgeBatch> {
+    let mut held = Vec::new();
+    for number in 0..4 {
+        sender.send_batch(batch(number)).await.expect("send");
+        held.push(next_batch(mailbox).await);
+    }
+    held
+}
+
 #[tokio::test]
 async fn an_edge_keeps_the_order_of_batches_and_barriers_and_ends_with_the_stop_barrier() {
     for (net, listen) in nets() {
@@ -252,11 +262,7 @@ async fn a_sender_waits_until_the_receiver_drops_a_permit() {
     for (net, listen) in nets() {
         let mut opened = Opened::new(&net, listen, &[edge(0, 0)]).await;
         let mut sender = opened.senders.remove(0);
-        let mut held = Vec::new();
-        for number in 0..4 {
-            sender.send_batch(batch(number)).await.expect("send");
-            held.push(next_batch(&mut opened.mailbox).await);
-        }
+        let mut held = use_up_credit(&mut sender, &mut opened.mailbox).await;
         let mut fifth = Box::pin(sender.send_batch(batch(4)));
         assert!(fifth.as_mut().now_or_never().is_none());
         drop(held.remove(0));
@@ -294,11 +300,7 @@ async fn a_blocked_edge_does_not_block_another_on_its_connection() {
         let mut opened = Opened::new(&net, listen, &[edge(0, 0), edge(0, 1)]).await;
         let mut free = opened.senders.remove(1);
         let mut blocked = opened.senders.remove(0);
-        let mut held = Vec::new();
-        for number in 0..4 {
-            blocked.send_batch(batch(number)).await.expect("send");
-            held.push(next_batch(&mut opened.mailbox).await);
-        }
+        let _held = use_up_credit(&mut blocked, &mut opened.mailbox).await;
         let mut waiting = Box::pin(blocked.send_batch(batch(4)));
         assert!(waiting.as_mut().now_or_never().is_none());
         for number in 0..40 {

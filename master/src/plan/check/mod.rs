@@ -1,6 +1,6 @@
 //! Whether what a job names outside is there and fits: topics, tables, folders.
 //!
-//! Called by `check` and `run` before anything starts, with an [`ExternalProbe`] that asks the real Kafka and Postgres. What is
+//! Called by `check`, `run` and `submit` before anything starts, also where the text itself has problems, with an [`ExternalProbe`] that asks the real Kafka and Postgres. What is
 //! asked lies behind the trait, what follows from the answers is decided here and is pure. All sources and sinks are asked at
 //! once. Failure: each finding is a [`Problem`] at the option that names the thing, with the way to create or fix it.
 
@@ -8,16 +8,16 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::future::join_all;
 use millstream_common::error::Kind;
 use millstream_common::plan::connector::{
     FilesSourceSpec, KafkaTopicSpec, PostgresSinkSpec, SinkSpec, SourceSpec,
 };
-use millstream_common::plan::{SinkPlan, SourcePlan};
 
 use super::problem::Problem;
-use super::{PlannedJob, StatementPlaces};
+use super::{DraftedJob, PlannedJob, StatementPlaces};
 
 /// Asks Kafka, Postgres and the file system. Implementations resolve references and give up within ten seconds.
 #[async_trait]
@@ -92,15 +92,49 @@ pub struct ProbeError {
     pub what: String,
     /// What the other side says.
     pub cause: String,
+    /// The cause says what to do already.
+    pub is_advised: bool,
 }
 
-/// Every finding about what the job names outside, in order of place.
-pub async fn check_external(planned: &PlannedJob, probe: &dyn ExternalProbe) -> Vec<Problem> {
-    let plan = &planned.plan;
-    let sources = plan.sources.iter().zip(&planned.sources);
-    let sinks = plan.sinks.iter().zip(&planned.sinks);
-    let of_sources = join_all(sources.map(|(source, places)| check_source(source, places, probe)));
-    let of_sinks = join_all(sinks.map(|(sink, places)| check_sink(planned, sink, places, probe)));
+/// What the sound statements of a job name outside.
+#[derive(Clone, Debug, Default)]
+pub struct Outside {
+    /// Connectors and their places.
+    pub(super) sources: Vec<(SourceSpec, StatementPlaces)>,
+    pub(super) sinks: Vec<OutsideSink>,
+}
+
+/// A sink to ask for.
+#[derive(Clone, Debug)]
+pub(super) struct OutsideSink {
+    pub(super) spec: SinkSpec,
+    /// The rows it gets; `None` if these are not known, as something else is wrong.
+    pub(super) schema: Option<SchemaRef>,
+    pub(super) places: StatementPlaces,
+}
+
+/// The job, or every problem of its text and of what it names outside, in order of place.
+pub async fn check_job(
+    drafted: DraftedJob,
+    probe: &dyn ExternalProbe,
+) -> Result<PlannedJob, Vec<Problem>> {
+    let found = check_outside(&drafted.outside, probe).await;
+    match drafted.planned {
+        Ok(planned) if found.is_empty() => Ok(planned),
+        Ok(_) => Err(found),
+        Err(mut problems) => {
+            problems.extend(found);
+            problems.sort_by_key(Problem::place);
+            Err(problems)
+        }
+    }
+}
+
+/// Every finding about what a job names outside, in order of place.
+pub async fn check_outside(outside: &Outside, probe: &dyn ExternalProbe) -> Vec<Problem> {
+    let sources = outside.sources.iter();
+    let of_sources = join_all(sources.map(|(spec, places)| check_source(spec, places, probe)));
+    let of_sinks = join_all(outside.sinks.iter().map(|sink| check_sink(sink, probe)));
     let (of_sources, of_sinks) = futures::future::join(of_sources, of_sinks).await;
     let mut problems: Vec<Problem> = of_sources.into_iter().chain(of_sinks).flatten().collect();
     problems.sort_by_key(Problem::place);
@@ -108,11 +142,11 @@ pub async fn check_external(planned: &PlannedJob, probe: &dyn ExternalProbe) -> 
 }
 
 async fn check_source(
-    source: &SourcePlan,
+    spec: &SourceSpec,
     places: &StatementPlaces,
     probe: &dyn ExternalProbe,
 ) -> Vec<Problem> {
-    match &source.spec {
+    match spec {
         SourceSpec::Kafka(spec) => check_topic(&spec.topic_spec(), places, probe).await,
         SourceSpec::Files(spec) => match probe.folder(spec).await {
             Ok(Folder::There) => Vec::new(),
@@ -155,40 +189,39 @@ fn missing_topic(topics: &KafkaTopics, places: &StatementPlaces) -> Option<Probl
     })
 }
 
-async fn check_sink(
-    planned: &PlannedJob,
-    sink: &SinkPlan,
-    places: &StatementPlaces,
-    probe: &dyn ExternalProbe,
-) -> Vec<Problem> {
+async fn check_sink(sink: &OutsideSink, probe: &dyn ExternalProbe) -> Vec<Problem> {
     match &sink.spec {
-        SinkSpec::Postgres(spec) => check_table(planned, sink, spec, places, probe).await,
-        SinkSpec::Kafka(spec) => check_topic(&spec.topic_spec(), places, probe).await,
+        SinkSpec::Postgres(spec) => check_table(sink, spec, probe).await,
+        SinkSpec::Kafka(spec) => check_topic(&spec.topic_spec(), &sink.places, probe).await,
         SinkSpec::Files(_) | SinkSpec::Console(_) | SinkSpec::Blackhole => Vec::new(),
     }
 }
 
 async fn check_table(
-    planned: &PlannedJob,
-    sink: &SinkPlan,
+    sink: &OutsideSink,
     spec: &PostgresSinkSpec,
-    places: &StatementPlaces,
     probe: &dyn ExternalProbe,
 ) -> Vec<Problem> {
-    let schema = &planned.plan.outputs[sink.output.index()].schema.0;
-    match probe.postgres_table(spec).await {
-        Ok(PostgresTable::Missing { .. }) if spec.create_if_missing => Vec::new(),
-        Ok(PostgresTable::Missing { tables }) => {
+    let (schema, places) = (sink.schema.as_deref(), &sink.places);
+    match (probe.postgres_table(spec).await, schema) {
+        (Ok(PostgresTable::Missing { .. }), _) if spec.create_if_missing => Vec::new(),
+        (Ok(PostgresTable::Missing { tables }), _) => {
             vec![table::missing(spec, schema, &tables, places)]
         }
-        Ok(PostgresTable::Found(shape)) => table::compare(spec, schema, &shape, places),
-        Err(error) => vec![unasked(&error, "url", places)],
+        (Ok(PostgresTable::Found(shape)), Some(schema)) => {
+            table::compare(spec, schema, &shape, places)
+        }
+        (Ok(PostgresTable::Found(_)), None) => Vec::new(),
+        (Err(error), _) => vec![unasked(&error, "url", places)],
     }
 }
 
 /// Nothing could be asked: which option to look at, and what to do.
 fn unasked(error: &ProbeError, option: &str, places: &StatementPlaces) -> Problem {
     let problem = Problem::at(places.option(option), error.to_string());
+    if error.is_advised {
+        return problem;
+    }
     match error.kind {
         Kind::External => problem.hint(format!(
             "start it, or correct {option} or the variable in it"

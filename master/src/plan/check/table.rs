@@ -10,19 +10,22 @@ use super::{StatementPlaces, TableColumn, TableShape};
 use crate::plan::problem::Problem;
 use crate::plan::types::type_name;
 
-/// The table is not there.
+/// The table is not there; without a `schema` nobody knows yet what to create.
 pub(super) fn missing(
     spec: &PostgresSinkSpec,
-    schema: &Schema,
+    schema: Option<&Schema>,
     tables: &[String],
     places: &StatementPlaces,
 ) -> Problem {
     let message = format!("there is no table {}", spec.table);
     let problem = Problem::at(places.option("table"), message);
-    let create = format!(
-        "add create = 'if_missing', or create it:\n{}",
-        create_table(spec, schema)
-    );
+    let create = match schema {
+        Some(schema) => format!(
+            "add create = 'if_missing', or create it:\n{}",
+            create_table(spec, schema)
+        ),
+        None => "add create = 'if_missing', or create it".to_owned(),
+    };
     let bare = spec.table.rsplit('.').next().unwrap_or(&spec.table);
     let names = tables.iter().map(String::as_str);
     match millstream_common::suggest::nearest(bare, names) {

@@ -1,7 +1,7 @@
 //! What is found outside becomes problems, decided from a probe that answers from a table.
 
 use super::*;
-use crate::plan::{Place, plan_job};
+use crate::plan::{Place, draft_job};
 
 const SQL: &str = include_str!("../../../../jobs/page_views.sql");
 const ACTIVITY: &str = include_str!("../../../../jobs/user_activity.sql");
@@ -57,8 +57,9 @@ impl ExternalProbe for Fake {
 }
 
 async fn check(sql: &str, fake: &Fake) -> Vec<Problem> {
-    let planned = plan_job(sql, &Named).expect("the job plans");
-    check_external(&planned, fake).await
+    let drafted = draft_job(sql, &Named);
+    assert!(drafted.planned.is_ok(), "the job plans");
+    check_outside(&drafted.outside, fake).await
 }
 
 fn column(name: &str, type_text: &str, nullable: bool) -> TableColumn {
@@ -227,15 +228,25 @@ async fn hosts_that_do_not_answer_and_logins_that_fail_are_told_apart() {
             kind: Kind::External,
             what: "list topics of localhost:9092".to_owned(),
             cause: "connection refused".to_owned(),
+            is_advised: false,
         }),
         table: Err(ProbeError {
             kind: Kind::User,
             what: "log in to localhost:5432 as me".to_owned(),
             cause: "password authentication failed".to_owned(),
+            is_advised: false,
         }),
         ..Fake::default()
     };
     let problems = check(SQL, &fake).await;
+    let advised = Fake {
+        topics: fake.topics.clone().map_err(|error| ProbeError {
+            is_advised: true,
+            ..error
+        }),
+        ..Fake::default()
+    };
+    assert_eq!(check(SQL, &advised).await[0].hint, None, "not told twice");
     let shown: Vec<(&str, &str)> = problems
         .iter()
         .map(|problem| {
@@ -297,4 +308,38 @@ async fn the_topic_of_a_sink_has_to_be_there_too() {
     assert_eq!(missing.message, "there is no topic clicks_topik");
     let hint = missing.hint.as_deref().unwrap_or_default();
     assert!(hint.contains("did you mean clicks_topic?"), "{hint}");
+}
+
+#[tokio::test]
+async fn what_sound_statements_name_is_asked_for_where_others_are_wrong() {
+    let sql = SQL
+        .replace("count(*) AS views", "count(*) AS views, urll")
+        .replace("checkpoint_interval", "checkpoint_intervall");
+    assert_ne!(sql, SQL);
+    let fake = Fake {
+        topics: Ok(KafkaTopics {
+            wanted: "clicks_topic".to_owned(),
+            topics: Vec::new(),
+        }),
+        table: Err(ProbeError {
+            kind: Kind::External,
+            what: "connect to postgres at db:5432".to_owned(),
+            cause: "connection refused".to_owned(),
+            is_advised: false,
+        }),
+        ..Fake::default()
+    };
+    let checked = check_job(draft_job(&sql, &Named), &fake).await;
+    let problems = checked.expect_err("problems of the text and outside");
+    let found = |text: &str| problems.iter().any(|problem| problem.message == text);
+    for text in [
+        "there is no topic clicks_topic",
+        "connect to postgres at db:5432: connection refused",
+        "unknown column urll",
+        "sink page_views_postgres is skipped: it reads page_views, which has errors",
+    ] {
+        assert!(found(text), "{text} in {problems:#?}");
+    }
+    let places: Vec<Place> = problems.iter().map(Problem::place).collect();
+    assert!(places.is_sorted(), "{problems:#?}");
 }

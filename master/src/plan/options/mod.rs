@@ -109,13 +109,17 @@ impl<'a> Options<'a> {
             Some(text) => text,
             None => {
                 if !given {
-                    let message = format!("{} lacks the option {name}", self.owner);
+                    let message = self.lacks(name);
                     self.refuse(name, message).hint =
                         Some(format!("add {name} = '{example}' to WITH (...)"));
                 }
                 String::new()
             }
         }
+    }
+
+    fn lacks(&self, name: &str) -> String {
+        format!("{} lacks the option {name}", self.owner)
     }
 
     /// A value with its references resolved now.
@@ -254,8 +258,13 @@ impl<'a> Options<'a> {
         for (name, (_, name_place, _)) in std::mem::take(&mut self.left) {
             let message = format!("{} has no option {name}", self.owner);
             let known = self.known.iter().map(String::as_str);
+            let nearest = millstream_common::suggest::nearest(&name, known);
+            // An option that is misspelt is not missing as well.
+            if let Some(lacks) = nearest.map(|nearest| self.lacks(nearest)) {
+                self.problems.retain(|problem| problem.message != lacks);
+            }
             let problem = Problem::at(name_place, message);
-            let problem = match millstream_common::suggest::nearest(&name, known) {
+            let problem = match nearest {
                 Some(nearest) => problem.hint(format!("did you mean {nearest}?")),
                 None => problem.hint(format!("options are {}", self.known.join(", "))),
             };
@@ -303,6 +312,10 @@ const LATER: [&str; 8] = [
 fn connector(options: &mut Options<'_>, known: &[&str], example: &str) -> Option<String> {
     if !options.left.contains_key("connector") {
         options.required_text("connector", example);
+        // Its other options are unknowable, so they are not called unknown; one of them may be a misspelt connector.
+        let is_misspelt =
+            |name: &str| millstream_common::suggest::nearest(name, ["connector"]).is_some();
+        options.left.retain(|name, _| is_misspelt(name));
         return None;
     }
     let text = options.resolved("connector")?.trim().to_lowercase();

@@ -19,6 +19,8 @@ pub(in crate::plan) struct SourceOptions {
     pub(in crate::plan) bounded: bool,
     pub(in crate::plan) places: BTreeMap<String, Place>,
     pub(in crate::plan) problems: Vec<Problem>,
+    /// Something is wrong with an option.
+    pub(in crate::plan) has_problems: bool,
 }
 
 /// A record column, as far as options need to know it.
@@ -69,6 +71,7 @@ pub(in crate::plan) fn read_source(
         idle_timeout_ms,
         bounded,
         places,
+        has_problems: !problems.is_empty(),
         problems,
     }
 }

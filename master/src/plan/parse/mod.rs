@@ -2,7 +2,7 @@
 //!
 //! Called by `plan_job` first. Statements are `SET`, `CREATE SOURCE`, `CREATE VIEW` and `CREATE SINK`; everything
 //! inside them (columns, expressions, queries) is sqlparser's. Names are folded here, once. Failure: a
-//! syntax error is one problem a statement; reading goes on behind the next semicolon.
+//! syntax error is one problem a statement; each ends at its semicolon.
 
 mod source;
 mod statement;
@@ -68,13 +68,13 @@ pub(super) fn parse(sql: &str) -> Parsed {
             return parsed;
         }
     };
-    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens.clone());
-    loop {
-        while parser.consume_token(&Token::SemiColon) {}
-        if parser.peek_token().token == Token::EOF {
-            return parsed;
-        }
+    // Each statement is read from its own tokens, so that one that cannot be read never takes the next along.
+    for statement in tokens.split_inclusive(|token| token.token == Token::SemiColon) {
+        let mut parser = Parser::new(&dialect).with_tokens_with_locations(statement.to_vec());
         let first_tokens = parser.peek_tokens_with_location::<3>();
+        if matches!(first_tokens[0].token, Token::SemiColon | Token::EOF) {
+            continue;
+        }
         let result = statement::parse_statement(&mut parser).and_then(|statement| {
             match parser.peek_token().token {
                 Token::SemiColon | Token::EOF => Ok(statement),
@@ -84,12 +84,12 @@ pub(super) fn parse(sql: &str) -> Parsed {
         match result {
             Ok(statement) => parsed.statements.push(statement),
             Err(error) => {
-                parsed.problems.push(error.into_problem(&tokens));
+                parsed.problems.push(error.into_problem(statement));
                 parsed.broken.extend(relation_name(&first_tokens));
-                skip_statement(&mut parser);
             }
         }
     }
+    parsed
 }
 
 /// The name behind `CREATE SOURCE` or `CREATE VIEW`.
@@ -192,15 +192,6 @@ pub(super) fn expected(parser: &Parser<'_>, what: &str) -> SyntaxError {
     match found {
         Ok(()) => unreachable!("`expected` always makes an error"),
         Err(error) => SyntaxError::Parser(error),
-    }
-}
-
-fn skip_statement(parser: &mut Parser<'_>) {
-    loop {
-        match parser.next_token().token {
-            Token::SemiColon | Token::EOF => return,
-            _ => {}
-        }
     }
 }
 

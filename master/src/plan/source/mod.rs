@@ -1,6 +1,7 @@
 //! `CREATE SOURCE` as a source of the plan: columns typed, checks and computed columns planned, the watermark read.
 //!
-//! Called by `plan_job` for each source. Failure: every column, check and option is its own problem.
+//! Called by `plan_job` for each source. Failure: every column, check and option is its own problem, of an
+//! expression every part that is at fault.
 
 mod metadata;
 mod watermark;
@@ -20,7 +21,7 @@ use super::parse::{ColumnClause, ColumnSource, SourceStatement};
 use super::problem::{Place, Problem};
 use super::session::Session;
 use super::sql_error::problem_of;
-use super::{rules, types};
+use super::{faults, rules, types};
 use crate::plan::problem::place_of;
 
 /// A source, and what is wrong with it.
@@ -54,11 +55,13 @@ pub(super) fn read(
         statement,
         session,
         columns: Vec::new(),
+        has_computed: false,
         problems: Vec::new(),
         warnings: Vec::new(),
     };
     reader.read_plain_columns();
     reader.read_computed_columns();
+    reader.has_computed = true;
     let watermark = statement
         .watermark
         .as_ref()
@@ -116,6 +119,8 @@ struct Reader<'a> {
     session: &'a Session,
     /// `None` for a column that is wrong.
     columns: Vec<Option<SourceColumn>>,
+    /// Computed columns are among them; before, nothing may read them.
+    has_computed: bool,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
 }
@@ -240,13 +245,33 @@ impl Reader<'_> {
             self.problems.extend(refused);
             return None;
         }
-        match self.session.expression(expression, schema) {
-            Ok(planned) => Some(planned),
-            Err(error) => {
-                self.report(&error, place_of(expression));
-                None
-            }
+        let error = match self.session.expression(expression, schema) {
+            Ok(planned) => return Some(planned),
+            Err(error) => error,
+        };
+        let mut faults = faults::of_expression(expression, |part| {
+            let error = self.session.expression(part, schema).err()?;
+            Some(problem_of(&error, place_of(part), &Catalog::default()))
+        });
+        if faults.is_empty() {
+            self.report(&error, place_of(expression));
         }
+        faults.retain(|fault| !self.is_of_broken_column(fault));
+        self.problems.extend(faults);
+        None
+    }
+
+    /// A column whose declaration is wrong is not unknown as well.
+    fn is_of_broken_column(&self, fault: &Problem) -> bool {
+        let Some(name) = fault.message.strip_prefix("unknown column ") else {
+            return false;
+        };
+        let clauses = self.statement.columns.iter().zip(&self.columns);
+        let mut named = clauses.filter(|(clause, _)| clause.name.text == name);
+        named.any(|(clause, column)| {
+            let is_computed = matches!(clause.source, ColumnSource::Computed { .. });
+            column.is_none() && (self.has_computed || !is_computed)
+        })
     }
 
     fn encode(&mut self, planned: &Expr, written: &SqlExpr) -> Option<PlanExpression> {

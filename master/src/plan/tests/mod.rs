@@ -1,5 +1,6 @@
 //! Every job of the repository plans; what plans are made of; what is refused, where, with which hint.
 
+mod all_at_once;
 mod dead_letters;
 mod jobs;
 mod kafka_sink;

@@ -10,7 +10,7 @@ WITH (connector = 'kafka', brokers = 'b', topic = 't');\n";
 pub(super) const COUNTS: &str = "CREATE VIEW v AS SELECT window_start, window_end, id, count(*) AS n \
 FROM TUMBLE(clicks, ts, INTERVAL '1 minute') GROUP BY window_start, window_end, id;\n";
 const TOTALS: &str = "CREATE VIEW v AS SELECT id, count(*) AS n FROM clicks GROUP BY id;\n";
-const SINK: &str = "\nCREATE SINK s FROM v WITH (connector = 'blackhole');";
+pub(super) const SINK: &str = "\nCREATE SINK s FROM v WITH (connector = 'blackhole');";
 
 /// The text without its marks, and the place between them.
 pub(super) fn marked(text: &str) -> (String, Place) {
@@ -101,7 +101,7 @@ fn errors_of_the_planner_speak_of_the_query() {
         "another name with AS",
     );
     refused(
-        &format!("{CLICKS}CREATE VIEW «v» AS SELECT id FROM clicks WHERE price;{SINK}"),
+        &format!("{CLICKS}CREATE VIEW v AS SELECT id FROM clicks WHERE «price»;{SINK}"),
         "cannot create filter with non-boolean predicate 'clicks.price' returning BIGINT",
         "",
     );

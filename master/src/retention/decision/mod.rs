@@ -52,6 +52,11 @@ enum Kind<'a> {
         output: &'a str,
         epoch: Epoch,
     },
+    /// By its last epoch.
+    Backlog {
+        incarnation: &'a str,
+        epoch: Epoch,
+    },
 }
 
 fn kind_of(key: &str) -> Option<Kind<'_>> {
@@ -64,6 +69,11 @@ fn kind_of(key: &str) -> Option<Kind<'_>> {
             let (_, name) = rest.rsplit_once('/')?;
             let epoch = Epoch(number(name.split_once('-')?.0)?);
             Some(Kind::Part { incarnation, epoch }).filter(|_| is_incarnation(incarnation))
+        }
+        "backlog" => {
+            let (incarnation, name) = rest.split_once('/')?;
+            let epoch = Epoch(number(name.split_once('-')?.0)?);
+            Some(Kind::Backlog { incarnation, epoch }).filter(|_| is_incarnation(incarnation))
         }
         "segments" => {
             let (incarnation, rest) = rest.split_once('/')?;
@@ -109,6 +119,11 @@ impl Needed {
                     let is_old = epoch <= life.head || mutant::is(Mutant::CollectUnpublished);
                     is_old && !life.parts.contains(key)
                 }
+                None => true,
+            },
+            // One that no entry names is of a try that failed: it is not missed once its epochs are not.
+            Some(Kind::Backlog { incarnation, epoch }) => match self.lives.get(incarnation) {
+                Some(life) => epoch <= life.delivered.min(life.head),
                 None => true,
             },
             Some(Kind::Segment {

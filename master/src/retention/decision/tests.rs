@@ -63,6 +63,16 @@ fn segments_stay_until_every_sink_has_held_them_long_enough() {
 }
 
 #[test]
+fn epochs_that_were_put_away_stay_until_every_sink_has_held_them_long_enough() {
+    let needed = needed(9, 5, &[]);
+    let backlog = |life: &str, last: u64| format!("backlog/{life}/{last:012}-nonce");
+    assert!(needed.may_go(&backlog(LIFE, 5)));
+    assert!(!needed.may_go(&backlog(LIFE, 6)));
+    assert!(needed.may_go(&backlog(FORMER, 50)));
+    assert!(!needed.may_go("backlog/unknown/000000000001-a"));
+}
+
+#[test]
 fn what_is_not_understood_stays() {
     let mut needed = needed(9, 9, &[]);
     needed.log_floor = Some(Seq(100));

@@ -132,6 +132,15 @@ impl Ledger {
                     self.failures.push(failure.to_string());
                 }
             }
+            Entry::SinkCommanded { sink, command, .. } => {
+                event!("log {seq}: sink {sink} told to {command:?}")
+            }
+            Entry::Backlog { part, .. } => {
+                event!("log {seq}: backlog up to {}", part.last);
+                if !objects.contains_key(&part.path) {
+                    self.violated("INV-8", format!("{} is not in storage", part.path));
+                }
+            }
             Entry::Resumed { job, .. } => event!("log {seq}: resumed {job}"),
         }
     }

@@ -101,6 +101,8 @@ fn entry_of(value: &Bytes) -> &'static str {
         Some(Entry::Epoch(_)) => "epoch",
         Some(Entry::Ended { .. }) => "ended",
         Some(Entry::Resumed { .. }) => "resumed",
+        Some(Entry::Backlog { .. }) => "backlog",
+        Some(Entry::SinkCommanded { .. }) => "command",
     }
 }
 

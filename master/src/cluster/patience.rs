@@ -1,0 +1,80 @@
+//! How long each worker process may be silent before it counts as lost.
+//!
+//! Pure; owned by the registry. A machine with more to do than it can wakes a process too seldom for the ordinary silence, and every loss
+//! rewinds the jobs of all: so a process that comes back after having been lost for its silence is given twice the time, again and
+//! again up to [`SILENCE_MAX_STARVED`]. One that has died does not come back, and its successor is another process: a crash is
+//! noticed as soon as ever. Bounded: after a calm period a process is forgotten.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A worker silent for this long is lost: three heartbeats.
+pub const SILENCE_MAX: Duration = Duration::from_millis(900);
+/// The longest silence that a starved process is given.
+pub const SILENCE_MAX_STARVED: Duration = Duration::from_secs(10);
+/// A process that was not lost for this long is like any other again.
+const CALM: Duration = Duration::from_secs(60);
+
+/// The processes that were lost for their silence lately.
+#[derive(Debug, Default)]
+pub struct Patience {
+    starved: BTreeMap<String, Starved>,
+}
+
+#[derive(Debug)]
+struct Starved {
+    silence_max: Duration,
+    /// Monotonic.
+    lost_at: Duration,
+}
+
+impl Patience {
+    /// How long `process` may be silent, at monotonic time `now`.
+    pub fn silence_max(&self, process: &str, now: Duration) -> Duration {
+        let starved = self.starved.get(process);
+        let starved = starved.filter(|starved| now.saturating_sub(starved.lost_at) < CALM);
+        starved.map_or(SILENCE_MAX, |starved| starved.silence_max)
+    }
+
+    /// `process` is lost for its silence; should it come back, it may be silent for twice as long.
+    pub fn lost(&mut self, process: &str, now: Duration) {
+        let silence_max = (self.silence_max(process, now) * 2).min(SILENCE_MAX_STARVED);
+        self.starved
+            .retain(|_, starved| now.saturating_sub(starved.lost_at) < CALM);
+        let starved = Starved {
+            silence_max,
+            lost_at: now,
+        };
+        self.starved.insert(process.to_owned(), starved);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_doubles_with_each_loss_up_to_a_bound_and_only_for_that_process() {
+        let mut patience = Patience::default();
+        let mut given = Vec::new();
+        for second in 0..5 {
+            let now = Duration::from_secs(second);
+            patience.lost("starved", now);
+            given.push(patience.silence_max("starved", now).as_millis());
+        }
+        assert_eq!(given, [1_800, 3_600, 7_200, 10_000, 10_000]);
+        let other = patience.silence_max("other", Duration::from_secs(5));
+        assert_eq!(other, SILENCE_MAX);
+    }
+
+    #[test]
+    fn after_a_calm_period_a_process_is_like_any_other_again() {
+        let mut patience = Patience::default();
+        patience.lost("starved", Duration::ZERO);
+        let before = patience.silence_max("starved", CALM - Duration::from_millis(1));
+        assert_eq!(before, SILENCE_MAX * 2);
+        assert_eq!(patience.silence_max("starved", CALM), SILENCE_MAX);
+        patience.lost("another", CALM);
+        assert_eq!(patience.starved.len(), 1, "what is calm is forgotten");
+    }
+}

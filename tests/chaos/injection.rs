@@ -1,0 +1,252 @@
+//! Injects one fault after the other, and waits after each until every job has committed an epoch again.
+//!
+//! Called by `main.rs`. Failure: a cluster that does not come back within [`PATIENCE`] ends the run.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use millstream_common::blocking::{self, BlockingRef, ThreadPool};
+use millstream_common::control::{JobState, JobView};
+use millstream_common::ids::{Epoch, Generation};
+use millstream_tests::proxy::Trouble;
+use millstream_tests::wait;
+use rand::Rng;
+use rand::rngs::StdRng;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+use crate::fault::{Backend, Fault, Link};
+use crate::jobs;
+use crate::report::Recoveries;
+use crate::scene::{Scene, WORKER_COUNT};
+
+/// A debug build on two cores that everything else runs on too.
+const PATIENCE: Duration = Duration::from_secs(90);
+const LOOK_INTERVAL: Duration = Duration::from_millis(25);
+/// Between a recovery and the next fault.
+const QUIET_MS: std::ops::Range<u64> = 100..1_500;
+
+/// Where a job stood.
+#[derive(Clone, Copy)]
+struct Before {
+    generation: Generation,
+    epoch: Epoch,
+}
+
+/// Makes everything go wrong in turn.
+pub(crate) struct Injector<'a> {
+    scene: &'a mut Scene,
+    random: StdRng,
+    blocking: BlockingRef,
+}
+
+impl<'a> Injector<'a> {
+    pub(crate) fn new(scene: &'a mut Scene, random: StdRng) -> Self {
+        Self {
+            scene,
+            random,
+            blocking: Arc::new(ThreadPool),
+        }
+    }
+
+    /// Until `end`.
+    pub(crate) async fn run(
+        mut self,
+        end: Instant,
+        recoveries: &mut Recoveries,
+    ) -> anyhow::Result<()> {
+        while Instant::now() < end {
+            self.wait_for_members().await?;
+            let quiet = self.random.random_range(QUIET_MS);
+            tokio::time::sleep(Duration::from_millis(quiet)).await;
+            let fault = Fault::choose(&mut self.random);
+            let before = self.views().await?;
+            let before = before.each_ref().map(|job| Before {
+                generation: job.generation,
+                epoch: job.epoch,
+            });
+            let injected = self.inject(fault).await;
+            let begun = injected.with_context(|| format!("inject {fault}"))?;
+            let recovered = self.wait_for_recovery(fault, before).await;
+            let took = recovered
+                .with_context(|| format!("recover from {fault}"))?
+                .saturating_duration_since(begun);
+            println!("{fault}: recovered after {} ms", took.as_millis());
+            recoveries.add(fault.kind(), fault.is_kill(), took);
+        }
+        Ok(())
+    }
+
+    /// Does it, and takes it back where it ends by itself. Returns the moment from which recovery counts: of a kill itself, or
+    /// of the end of an outage.
+    async fn inject(&mut self, fault: Fault) -> anyhow::Result<Instant> {
+        let begun = Instant::now();
+        match fault {
+            Fault::KillWorker(index) => {
+                self.scene.cluster.kill_worker(index).await?;
+                return Ok(begun);
+            }
+            Fault::KillTwoWorkers(one, other) => {
+                self.scene.cluster.end_worker(one).await?;
+                self.scene.cluster.kill_worker(other).await?;
+                self.scene.cluster.start_worker_again(one)?;
+                return Ok(begun);
+            }
+            Fault::KillMaster => return self.replace_master(None).await,
+            Fault::KillMasterAndWorker(index) => return self.replace_master(Some(index)).await,
+            Fault::KillStandby => {
+                let standby = 1 - self.scene.cluster.active_master().await?;
+                self.scene.cluster.end_master(standby).await?;
+                self.scene.cluster.start_master_again(standby).await?;
+                return Ok(begun);
+            }
+            Fault::PauseWorker(index, pause) => {
+                self.scene.cluster.pause_worker(index).await?;
+                tokio::time::sleep(pause).await;
+                self.scene.cluster.resume_worker(index).await?;
+            }
+            Fault::PauseMaster(pause) => {
+                let active = self.scene.cluster.active_master().await?;
+                self.scene.cluster.pause_master(active).await?;
+                tokio::time::sleep(pause).await;
+                self.scene.cluster.resume_master(active).await?;
+            }
+            Fault::ReplaceWorker(index) => {
+                self.scene.cluster.terminate_worker(index).await?;
+                self.scene.cluster.start_worker_again(index)?;
+            }
+            Fault::Restart(backend) => self.restart(backend).await?,
+            Fault::Link(link, trouble, time) => self.trouble(link, trouble, time).await?,
+            Fault::HalfOpen(link, time) => self.half_open(link, time).await?,
+            Fault::FullDisk(time) => {
+                self.scene.disk.fill()?;
+                tokio::time::sleep(time).await;
+                self.scene.disk.free()?;
+            }
+        }
+        Ok(Instant::now())
+    }
+
+    /// SIGKILL of the active master, and of a worker where one is named; both are started again once the standby reigns.
+    async fn replace_master(&mut self, worker: Option<usize>) -> anyhow::Result<Instant> {
+        let active = self.scene.cluster.active_master().await?;
+        let begun = Instant::now();
+        self.scene.cluster.end_master(active).await?;
+        if let Some(worker) = worker {
+            self.scene.cluster.end_worker(worker).await?;
+        }
+        wait::until("the standby reigns", PATIENCE, || async {
+            match self.scene.cluster.active_master().await {
+                Ok(next) if next != active => Ok(()),
+                Ok(_) => Err("nobody yet".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await?;
+        if let Some(worker) = worker {
+            self.scene.cluster.start_worker_again(worker)?;
+        }
+        self.scene.cluster.start_master_again(active).await?;
+        Ok(begun)
+    }
+
+    /// SIGKILL of a service, and its start on the same data.
+    async fn restart(&self, backend: Backend) -> anyhow::Result<()> {
+        let name = match backend {
+            Backend::Kafka => "kafka",
+            Backend::Postgres => "postgres",
+            Backend::Storage => "s3",
+        };
+        let services = Arc::clone(&self.scene.services);
+        let restarted = blocking::run(&self.blocking, move || {
+            services.kill(name)?;
+            services.restart(name)
+        });
+        restarted.await?
+    }
+
+    async fn trouble(&self, link: Link, trouble: Trouble, time: Duration) -> anyhow::Result<()> {
+        let proxy = self.scene.proxy(link).await?;
+        proxy.make(trouble);
+        tokio::time::sleep(time).await;
+        proxy.make(Trouble::None);
+        Ok(())
+    }
+
+    async fn half_open(&self, link: Link, time: Duration) -> anyhow::Result<()> {
+        let proxy = self.scene.proxy(link).await?;
+        proxy.make(Trouble::Hold {
+            to_server: true,
+            to_client: true,
+        });
+        tokio::time::sleep(time).await;
+        proxy.make(Trouble::Cut);
+        // Whoever connects is let down once, so that the cut has come to all.
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        proxy.make(Trouble::None);
+        Ok(())
+    }
+
+    /// All jobs, once a master tells of them.
+    async fn views(&self) -> anyhow::Result<[JobView; 3]> {
+        wait::until("a master tells of the jobs", PATIENCE, || async {
+            self.look().await.map_err(|error| format!("{error:#}"))
+        })
+        .await
+    }
+
+    async fn look(&self) -> anyhow::Result<[JobView; 3]> {
+        let client = self.scene.cluster.client().await?;
+        let [clicks, actions, numbers] = jobs::NAMES.map(Into::into);
+        Ok([
+            client.job(&clicks).await?,
+            client.job(&actions).await?,
+            client.job(&numbers).await?,
+        ])
+    }
+
+    /// Waits until all workers are members: the next fault then meets a whole cluster.
+    async fn wait_for_members(&self) -> anyhow::Result<()> {
+        self.scene.cluster.wait_for_workers(WORKER_COUNT).await
+    }
+
+    /// Waits until every job has committed an epoch that was begun after the fault; the moment it was seen.
+    async fn wait_for_recovery(
+        &self,
+        fault: Fault,
+        before: [Before; 3],
+    ) -> anyhow::Result<Instant> {
+        let end = Instant::now() + PATIENCE;
+        // The one under way at the fault may still have been committed by those that live.
+        let epochs = if matches!(fault, Fault::KillWorker(_)) {
+            1
+        } else {
+            2
+        };
+        let mut last;
+        loop {
+            match tokio::time::timeout_at(end, self.look()).await {
+                Ok(Ok(jobs)) => {
+                    if let Some(job) = jobs.iter().find(|job| job.state == JobState::Failed) {
+                        bail!("job {} failed: {:?}", job.name, job.cause);
+                    }
+                    let goes_on = |(job, before): (&JobView, &Before)| {
+                        let is_new = job.generation > before.generation && job.epoch > before.epoch;
+                        job.state == JobState::Running
+                            && (is_new || job.epoch.0 >= before.epoch.0 + epochs)
+                    };
+                    if jobs.iter().zip(&before).all(goes_on) {
+                        return Ok(Instant::now());
+                    }
+                    last = format!("{jobs:#?}");
+                }
+                Ok(Err(error)) => last = format!("{error:#}"),
+                Err(_) => last = "the last look did not end".to_owned(),
+            }
+            if Instant::now() > end {
+                bail!("not within {} s; last state: {last}", PATIENCE.as_secs());
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+}
