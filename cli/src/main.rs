@@ -6,7 +6,9 @@
 mod arguments;
 mod check;
 mod checkpoints;
+mod dead_letters;
 mod demo;
+mod drain;
 mod explain;
 mod follow;
 mod healthcheck;
@@ -74,7 +76,7 @@ enum Verb {
     Job(job::Arguments),
     /// Stop a job so that it can go on, or drain it to its end.
     Stop(stop::Arguments),
-    /// List the workers that have joined.
+    /// List the workers that have joined, or drain one.
     Workers(workers::Arguments),
     /// Show how far behind each sink of a job is.
     Sinks(sinks::Arguments),
@@ -82,6 +84,8 @@ enum Verb {
     Sink(sink::Arguments),
     /// List the newest epochs of a job.
     Checkpoints(checkpoints::Arguments),
+    /// List the rows a job refused, or send them through it again.
+    DeadLetters(dead_letters::Arguments),
     /// Ask a master whether it serves or stands by; for containers.
     Healthcheck(healthcheck::Arguments),
 }
@@ -130,6 +134,7 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Sinks(arguments) => sinks::run(arguments).await,
         Verb::Sink(arguments) => sink::run(arguments).await,
         Verb::Checkpoints(arguments) => checkpoints::run(arguments).await,
+        Verb::DeadLetters(arguments) => dead_letters::run(arguments).await,
         Verb::Healthcheck(arguments) => healthcheck::run(arguments).await,
     }
 }

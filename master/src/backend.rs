@@ -9,14 +9,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest,
-    Submitted, WorkerView,
+    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, SinkCommand,
+    SinkView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
 };
-use millstream_common::ids::{Epoch, JobName};
+use millstream_common::ids::{Epoch, JobName, WorkerId};
 use millstream_common::secret;
 use ractor::{ActorRef, call};
 
 use crate::job::job_actor::JobMessage;
+use crate::letters::desk::Desk;
+use crate::letters::listing::Listed;
 use crate::plan::{self, check::ExternalProbe};
 use crate::reign::role::Roles;
 use crate::service::ControlBackend;
@@ -28,15 +30,23 @@ pub struct Backend {
     roles: Roles,
     blocking: BlockingRef,
     probe: Arc<dyn ExternalProbe>,
+    letters: Desk,
 }
 
 impl Backend {
-    /// In front of the actors of a reign; plans in `blocking` work; `probe` looks at topics, tables and folders before a job is taken.
-    pub fn new(roles: Roles, blocking: BlockingRef, probe: Arc<dyn ExternalProbe>) -> Self {
+    /// In front of the actors of a reign; plans in `blocking` work; `probe` looks at topics, tables and folders before a job is taken;
+    /// `letters` answers about dead letters.
+    pub fn new(
+        roles: Roles,
+        blocking: BlockingRef,
+        probe: Arc<dyn ExternalProbe>,
+        letters: Desk,
+    ) -> Self {
         Self {
             roles,
             blocking,
             probe,
+            letters,
         }
     }
 
@@ -168,6 +178,7 @@ impl ControlBackend for Backend {
                 splits: own.iter().map(|share| share.splits).sum(),
                 jobs: own.iter().map(|share| share.job.clone()).collect(),
                 id: status.worker,
+                state: status.state,
                 flight_address: status.flight_address,
                 slots: status.slots,
                 age_ms: status.age.as_millis() as u64,
@@ -178,6 +189,20 @@ impl ControlBackend for Backend {
         Ok(views.collect())
     }
 
+    async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError> {
+        let drained = call!(self.supervisor()?, |reply| SupervisorMessage::DrainWorker(
+            worker.clone(),
+            reply
+        ));
+        drained.map_err(gone)??;
+        let workers = self.workers().await?;
+        let named = workers.into_iter().find(|known| known.id == *worker);
+        named.ok_or_else(|| ControlError::Unavailable {
+            cause: format!("worker {worker} has just left"),
+            active: None,
+        })
+    }
+
     async fn checkpoints(
         &self,
         name: &JobName,
@@ -185,6 +210,32 @@ impl ControlBackend for Backend {
     ) -> Result<Vec<CheckpointView>, ControlError> {
         let job = self.job(name).await?;
         call!(job, |reply| JobMessage::Checkpoints(limit, reply)).map_err(gone)
+    }
+
+    async fn dead_letters(
+        &self,
+        name: &JobName,
+        query: LetterQuery,
+    ) -> Result<Listed, ControlError> {
+        // One that stands by knows as much, but says who is asked.
+        self.roles.active()?;
+        self.letters.list(name, query).await
+    }
+
+    async fn replay(
+        &self,
+        name: &JobName,
+        request: ReplayRequest,
+    ) -> Result<Replayed, ControlError> {
+        let _turn = self.letters.turn().await;
+        let job = self.job(name).await?;
+        let mut prepared = self.letters.prepare(name, request).await?;
+        if let Some(entry) = prepared.entry {
+            let entry = Box::new(entry);
+            let added = call!(job, |reply| JobMessage::Replay { entry, reply });
+            prepared.replayed.known = !added.map_err(gone)??;
+        }
+        Ok(prepared.replayed)
     }
 }
 
@@ -195,6 +246,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use millstream_common::blocking::{Blocking, Panicked};
+    use millstream_common::time::SystemClock;
 
     use super::*;
     use crate::probe::RealProbe;
@@ -222,7 +274,9 @@ mod tests {
         let supervisor = supervise(&memory(), Vec::new()).await;
         let counted = Arc::new(Counted::default());
         let probe = Arc::new(RealProbe::new(counted.clone()));
-        let backend = Backend::new(reigning(supervisor), counted.clone(), probe);
+        let clock = Arc::new(SystemClock::new());
+        let desk = Desk::new(memory(), clock);
+        let backend = Backend::new(reigning(supervisor), counted.clone(), probe, desk);
         let request = SubmitRequest {
             name: "clicks".into(),
             sql: "SELEC".to_owned(),

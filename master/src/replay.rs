@@ -13,6 +13,7 @@ use millstream_common::log::{Entry, LogObject};
 use serde::{Deserialize, Serialize};
 
 use crate::job::reattach::Lasting;
+use crate::letters::index::Letters;
 
 /// A job as the log tells it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct ReplayedJob {
     pub generation: Generation,
     /// Its newest assignment, unless it has ended since.
     pub assignment: Option<Assignment>,
+    /// Its dead letters that are kept.
+    #[serde(default)]
+    pub letters: Letters,
 }
 
 impl ReplayedJob {
@@ -96,6 +100,7 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
                 end: None,
                 generation: Generation::default(),
                 assignment: None,
+                letters: Letters::default(),
             };
             jobs.insert(job.job.clone(), replayed);
         }
@@ -103,6 +108,7 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
             let job = living(jobs, &epoch.job, epoch.incarnation);
             if let Some(job) = job.filter(|job| job.generation == epoch.generation) {
                 job.progress.apply(epoch)?;
+                job.letters.note(&job.entry.plan, epoch);
                 job.progress.forget_delivered(job.entry.plan.sinks.len());
             }
         }
@@ -114,6 +120,12 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
             if let Some(job) = living(jobs, job, *incarnation) {
                 job.end = Some(end.clone());
                 job.assignment = None;
+            }
+        }
+        Entry::Replay(replay) => {
+            if let Some(job) = living(jobs, &replay.job, replay.incarnation) {
+                let (split, object) = (replay.split.clone(), replay.object.clone());
+                job.progress.add_replay(replay.source, split, object);
             }
         }
         Entry::Backlog {
@@ -159,7 +171,7 @@ mod tests {
     use millstream_common::control::SinkCommand;
     use millstream_common::ids::{Epoch, SinkIndex};
     use millstream_common::log::entry::{AssignEntry, EpochEntry};
-    use millstream_common::plan::{JobPlan, JobSettings};
+    use millstream_common::plan::{JobPlan, JobSettings, LetterRetention};
 
     use super::*;
 
@@ -168,6 +180,7 @@ mod tests {
             checkpoint_interval_ms: 1,
             restart_budget: 1,
             restart_window_ms: 1,
+            dead_letters: LetterRetention::DEFAULT,
         },
         sources: Vec::new(),
         stages: Vec::new(),
@@ -200,6 +213,7 @@ mod tests {
             incarnation,
             epoch: Epoch(number),
             parent: Epoch(number - 1),
+            committed_at_us: 0,
             generation: Generation(generation),
             splits: BTreeMap::new(),
             watermarks: BTreeMap::new(),

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cluster::registry::Session;
 use crate::config::RealConnectors;
+use crate::letters::index::Letters;
 use crate::log_actor::{LogActor, LogConfig};
 use crate::reign::role::{Active, Role, Roles};
 use crate::replay::ReplayedJob;
@@ -61,6 +62,7 @@ pub(crate) async fn supervise(
         end: None,
         generation: Generation::default(),
         assignment: None,
+        letters: Letters::default(),
     });
     supervise_begun(store, begun.collect()).await
 }
@@ -232,7 +234,6 @@ impl FakeWorker {
         name: &str,
         held: Vec<Held>,
     ) -> Self {
-        let (sender, frames) = mpsc::channel(64);
         let hello = WorkerHello {
             worker: name.into(),
             process: name.to_owned(),
@@ -240,14 +241,25 @@ impl FakeWorker {
             slots: 1,
             version: "0".to_owned(),
             held,
+            is_leaving: false,
         };
+        Self::join_as(supervisor, hello).await
+    }
+
+    /// Joins with this Hello.
+    pub(crate) async fn join_as(
+        supervisor: &ActorRef<SupervisorMessage>,
+        hello: WorkerHello,
+    ) -> Self {
+        let (sender, frames) = mpsc::channel(64);
+        let name = hello.worker.clone();
         let session = call!(supervisor, |reply| SupervisorMessage::Joined {
             hello,
             frames: sender,
             reply
         });
         Self {
-            name: name.into(),
+            name,
             frames,
             session: session.expect("call").expect("joined"),
             supervisor: supervisor.clone(),
@@ -268,7 +280,7 @@ impl FakeWorker {
         self.supervisor.cast(left).expect("the supervisor lives");
     }
 
-    fn say(&self, frame: ToMaster) {
+    pub(crate) fn say(&self, frame: ToMaster) {
         let said = SupervisorMessage::Frame {
             worker: self.name.clone(),
             session: self.session.number,

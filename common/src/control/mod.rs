@@ -3,13 +3,18 @@
 //! Used by the master's service, the client and the command line; `grpc` carries them over the wire.
 //! Pure data. Failure: whatever a master refuses is a [`ControlError`].
 
+mod dead_letters;
 mod error;
 mod view;
 
+pub use dead_letters::{
+    DeadLetterView, LetterCount, LetterFilter, LetterPage, LetterQuery, LetterTotals,
+    ReplayRequest, Replayed, SkippedLetters,
+};
 pub use error::ControlError;
 pub use view::{
     BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, StorageUse,
-    WorkerView,
+    WorkerState, WorkerView,
 };
 
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@ use millstream_proto::v1;
 use super::Malformed;
 use crate::control::{
     BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, StopMode,
-    Stopped, StorageUse, SubmitRequest, Submitted, WorkerView,
+    Stopped, StorageUse, SubmitRequest, Submitted,
 };
 use crate::ids::{Epoch, Generation, JobName, WorkerId};
 use crate::time::EventTime;
@@ -159,9 +159,12 @@ impl From<JobView> for v1::Job {
                 log_bytes: storage.log_bytes,
                 state_bytes: storage.state_bytes,
                 segment_bytes: storage.segment_bytes,
+                dead_letter_bytes: storage.dead_letter_bytes,
+                dead_letters_dropped: storage.dead_letters_dropped,
             }),
             stages: job.stages.into_iter().map(v1::Stage::from).collect(),
             rows_unaccounted: job.rows_unaccounted,
+            rows_reread: job.rows_reread,
         }
     }
 }
@@ -192,9 +195,12 @@ impl TryFrom<v1::Job> for JobView {
                 log_bytes: storage.log_bytes,
                 state_bytes: storage.state_bytes,
                 segment_bytes: storage.segment_bytes,
+                dead_letter_bytes: storage.dead_letter_bytes,
+                dead_letters_dropped: storage.dead_letters_dropped,
             }),
             stages: job.stages.into_iter().map(StageView::from).collect(),
             rows_unaccounted: job.rows_unaccounted,
+            rows_reread: job.rows_reread,
         })
     }
 }
@@ -323,38 +329,6 @@ impl From<v1::Sink> for SinkView {
             rows_refused: sink.rows_refused,
             cause: some(sink.cause),
             worker: some(sink.worker).map(WorkerId),
-        }
-    }
-}
-
-impl From<WorkerView> for v1::Worker {
-    fn from(worker: WorkerView) -> Self {
-        Self {
-            id: worker.id.0,
-            flight_address: worker.flight_address,
-            slots: worker.slots,
-            tasks: worker.tasks,
-            splits: worker.splits,
-            jobs: worker.jobs.into_iter().map(|name| name.0).collect(),
-            age_ms: worker.age_ms,
-            heartbeat_age_ms: worker.heartbeat_age_ms,
-            version: worker.version,
-        }
-    }
-}
-
-impl From<v1::Worker> for WorkerView {
-    fn from(worker: v1::Worker) -> Self {
-        Self {
-            id: WorkerId(worker.id),
-            flight_address: worker.flight_address,
-            slots: worker.slots,
-            tasks: worker.tasks,
-            splits: worker.splits,
-            jobs: worker.jobs.into_iter().map(JobName).collect(),
-            age_ms: worker.age_ms,
-            heartbeat_age_ms: worker.heartbeat_age_ms,
-            version: worker.version,
         }
     }
 }

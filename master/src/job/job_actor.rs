@@ -16,7 +16,9 @@ use millstream_common::error::Failure;
 use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
 use millstream_common::link::{BarrierKind, Held, ToMaster, ToWorker};
 use millstream_common::log::backlog::BacklogPart;
-use millstream_common::log::entry::{Assignment, EpochEntry, JobEnd, JobEntry, JobProgress};
+use millstream_common::log::entry::{
+    Assignment, EpochEntry, JobEnd, JobEntry, JobProgress, ReplayEntry,
+};
 use millstream_common::report::SplitStart;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
@@ -30,6 +32,7 @@ use super::enumerator_actor::{Discovery, EnumeratorActor, EnumeratorConfig, Enum
 use super::reattach::Lasting;
 use super::recovery_time::RecoveryTime;
 use super::refused::Refusals;
+use super::rescale::Rescale;
 use super::restart::RestartPolicy;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::config::ConnectorsRef;
@@ -47,6 +50,8 @@ pub struct WorkerHandle {
     pub flight_address: String,
     /// The pipelines that it held when it joined.
     pub held: Arc<[Held]>,
+    /// It is to be given no tasks, and goes once nothing counts on it.
+    pub is_leaving: bool,
     /// What it is sent; bounded (INV-9), see [`Sent::Overrun`].
     pub frames: mpsc::Sender<ToWorker>,
 }
@@ -125,6 +130,8 @@ pub enum Due {
     Delivery(Generation),
     /// Workers have had their time to come back with what they hold.
     Reattachment,
+    /// Workers that come and go have been gathered.
+    Rescale,
 }
 
 /// What a job's actor takes.
@@ -165,6 +172,13 @@ pub enum JobMessage {
         command: SinkCommand,
         /// The sink as it is then, or why not.
         reply: RpcReplyPort<Result<SinkView, ControlError>>,
+    },
+    /// Send stored rows through the job.
+    Replay {
+        /// Which.
+        entry: Box<ReplayEntry>,
+        /// Once the log has it: whether it was unknown.
+        reply: RpcReplyPort<Result<bool, ControlError>>,
     },
     /// The job as people see it.
     View(RpcReplyPort<JobView>),
@@ -253,8 +267,7 @@ pub struct JobState {
     pub(super) restarts: RestartPolicy,
     pub(super) stop: Option<StopMode>,
     pub(super) stop_replies: Vec<RpcReplyPort<Stopped>>,
-    /// A worker has joined: place the job anew at the next barrier.
-    pub(super) rescale: bool,
+    pub(super) rescale: Rescale,
     /// Barriers sent in this generation; the first follow each other faster.
     pub(super) barrier_count: u32,
     pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
@@ -278,6 +291,8 @@ pub(super) struct Observed {
     /// Why the log cannot be written.
     pub(super) log_trouble: Option<String>,
     pub(super) restart_count: u32,
+    /// Read behind the last committed epoch of some generation.
+    pub(super) rows_reread: u64,
     pub(super) recovery: RecoveryTime,
     /// When the barrier that is being committed was triggered.
     pub(super) barrier_since: Duration,
@@ -338,7 +353,7 @@ impl Actor for JobActor {
             enumerators,
             stop: None,
             stop_replies: Vec::new(),
-            rescale: false,
+            rescale: Rescale::default(),
             barrier_count: 0,
             refusals: Refusals::default(),
             observed: Observed {
@@ -353,8 +368,10 @@ impl Actor for JobActor {
             clock: config.clock,
             myself,
         };
+        state.claim_replays();
         state.discover_all()?;
         state.begin_reattaching()?;
+        state.vacate()?;
         Ok(state)
     }
 
@@ -364,7 +381,7 @@ impl Actor for JobActor {
         message: JobMessage,
         state: &mut JobState,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
+        let handled = match message {
             JobMessage::WorkersChanged(workers) => state.workers_changed(workers),
             JobMessage::Frame(worker, frame) => state.frame(worker, frame),
             JobMessage::Recorded(recorded, seq) => state.recorded(recorded, seq),
@@ -382,12 +399,15 @@ impl Actor for JobActor {
                 command,
                 reply,
             } => state.command_sink(&sink, command, reply),
+            JobMessage::Replay { entry, reply } => state.replay(*entry, reply),
             JobMessage::View(reply) => state.answer(reply, JobState::view),
             JobMessage::Shares(reply) => state.answer(reply, JobState::shares),
             JobMessage::Checkpoints(limit, reply) => {
                 state.answer(reply, |state| state.newest_checkpoints(limit))
             }
-        }
+        };
+        handled?;
+        state.vacate()
     }
 
     /// An enumerator answers with errors and does not end by itself: its end is a defect.

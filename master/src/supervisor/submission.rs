@@ -13,6 +13,7 @@ use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 use super::submit::{self, Decision};
 use super::supervisor_actor::{SupervisorMessage, SupervisorState, answer};
 use crate::job::job_actor::JobMessage;
+use crate::letters::index::Letters;
 use crate::log_actor::LogMessage;
 use crate::replay::ReplayedJob;
 
@@ -126,5 +127,6 @@ fn beginning(entry: JobEntry, progress: JobProgress) -> ReplayedJob {
         end: None,
         generation: Generation::default(),
         assignment: None,
+        letters: Letters::default(),
     }
 }

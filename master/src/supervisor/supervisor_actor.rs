@@ -62,6 +62,17 @@ pub enum SupervisorMessage {
         /// In which session.
         session: u64,
     },
+    /// A job does not count on a leaving worker any more.
+    Vacated {
+        /// Which worker.
+        worker: WorkerId,
+        /// In which session.
+        session: u64,
+        /// The job.
+        job: JobName,
+    },
+    /// A person wants a worker to be given no tasks.
+    DrainWorker(WorkerId, RpcReplyPort<Result<(), ControlError>>),
     /// Look for workers that have gone silent.
     Expire,
     /// Begin or resume a job.
@@ -186,6 +197,12 @@ impl Actor for SupervisorActor {
             } => state.frame(worker, session, *frame),
             Message::Left { worker, session } => state.left(worker, session),
             Message::Overrun { worker, session } => state.overrun(&worker, session),
+            Message::Vacated {
+                worker,
+                session,
+                job,
+            } => state.vacated(&worker, session, job),
+            Message::DrainWorker(worker, reply) => answer(reply, state.drain_worker(&worker)),
             Message::Expire => state.expire(),
             Message::Submit { submission, reply } => state.submit(*submission, reply)?,
             Message::SubmissionRecorded { job, reply } => {

@@ -4,6 +4,8 @@
 //! refusal of the master is the same [`ControlError`] that the master made; everything else names
 //! the address and the next step.
 
+mod dead_letters;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use crate::control::{
 };
 use crate::error::Kind;
 use crate::grpc::{self, Malformed};
-use crate::ids::JobName;
+use crate::ids::{JobName, WorkerId};
 use crate::net::{self, NetRef};
 
 /// For calls that only look: the master answers from memory.
@@ -333,6 +335,17 @@ impl ControlClient {
         let answer = client.list_workers(timed(v1::ListWorkersRequest {}, READ_DEADLINE));
         let response = self.within("list workers", READ_DEADLINE, answer).await?;
         Ok(response.workers.into_iter().map(WorkerView::from).collect())
+    }
+
+    /// Gives a worker no more tasks; the worker as it is then.
+    pub async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, Error> {
+        let request = v1::DrainWorkerRequest {
+            id: worker.0.clone(),
+        };
+        let mut client = self.client.clone();
+        let answer = client.drain_worker(timed(request, READ_DEADLINE));
+        let response = self.within("drain worker", READ_DEADLINE, answer).await?;
+        Ok(WorkerView::from(response.worker.unwrap_or_default()))
     }
 
     /// The newest `limit` epochs of a job, newest first.
