@@ -13,6 +13,7 @@ use millstream_common::link::{
     BarrierCommand, Deploy, Held, JobGeneration, ToMaster, ToWorker, WorkerHello,
 };
 use millstream_common::log::entry::{JobEntry, JobProgress};
+use millstream_common::log::savepoint::Savepoints;
 use millstream_common::log::{self, Entry};
 use millstream_common::plan::JobPlan;
 use millstream_common::report::{PipelineReport, RowCounters};
@@ -63,6 +64,7 @@ pub(crate) async fn supervise(
         generation: Generation::default(),
         assignment: None,
         letters: Letters::default(),
+        savepoints: Savepoints::new(),
     });
     supervise_begun(store, begun.collect()).await
 }

@@ -22,6 +22,7 @@ mod replay;
 mod rescale;
 mod retention;
 mod run;
+mod savepoint;
 mod services_down;
 mod sinks_apart;
 mod standby;

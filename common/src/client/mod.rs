@@ -23,6 +23,8 @@ use crate::grpc::{self, Malformed};
 use crate::ids::{JobName, WorkerId};
 use crate::net::{self, NetRef};
 
+mod savepoints;
+
 /// For calls that only look: the master answers from memory.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
 /// Planning talks to brokers and databases, each at most ten seconds.

@@ -8,6 +8,7 @@
 pub mod backlog;
 pub mod boundary;
 pub mod entry;
+pub mod savepoint;
 mod seal;
 
 use bytes::Bytes;

@@ -19,6 +19,7 @@ mod replays;
 mod rescale;
 pub mod restart;
 mod row_sum;
+pub(crate) mod savepoint;
 mod sinks;
 mod takeover;
 mod view;

@@ -317,11 +317,15 @@ impl Collector {
             .map(|(index, _)| index.to_string());
         let seen = self.lives.get(&job.entry.incarnation);
         let checkpoints = seen.into_iter().flat_map(|seen| &seen.checkpoints);
+        let checkpoints = checkpoints.flat_map(|(_, parts)| parts.clone());
+        let savepoints = job.savepoints.values();
+        let savepoints = savepoints.flat_map(|savepoint| savepoint.progress.parts.values());
+        let savepoints = savepoints.flatten().map(|part| part.path.clone());
         Life {
             head: job.progress.epoch,
             parts: match mutant::is(Mutant::CollectLiveState) {
                 true => BTreeSet::new(),
-                false => checkpoints.flat_map(|(_, parts)| parts.clone()).collect(),
+                false => checkpoints.chain(savepoints).collect(),
             },
             delivered: seen.map_or(Epoch(0), |seen| {
                 seen.delivered_before(self.clock.monotonic(), self.retention.segments)

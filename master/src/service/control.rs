@@ -150,6 +150,42 @@ impl control_server::Control for ControlService {
         }))
     }
 
+    async fn create_savepoint(
+        &self,
+        request: Request<v1::CreateSavepointRequest>,
+    ) -> Result<Response<v1::CreateSavepointResponse>, Status> {
+        let request = request.into_inner();
+        let name = job_name(request.name)?;
+        let savepoint = Some(request.savepoint).filter(|name| !name.is_empty());
+        let created = self.backend.create_savepoint(&name, savepoint).await;
+        answer(created.map(|savepoint| v1::CreateSavepointResponse {
+            savepoint: Some(savepoint.into()),
+        }))
+    }
+
+    async fn list_savepoints(
+        &self,
+        request: Request<v1::ListSavepointsRequest>,
+    ) -> Result<Response<v1::ListSavepointsResponse>, Status> {
+        let name = job_name(request.into_inner().name)?;
+        let savepoints = self.backend.savepoints(&name).await;
+        answer(savepoints.map(|savepoints| v1::ListSavepointsResponse {
+            savepoints: savepoints.into_iter().map(v1::Savepoint::from).collect(),
+        }))
+    }
+
+    async fn drop_savepoint(
+        &self,
+        request: Request<v1::DropSavepointRequest>,
+    ) -> Result<Response<v1::DropSavepointResponse>, Status> {
+        let request = request.into_inner();
+        let name = job_name(request.name)?;
+        let dropped = self.backend.drop_savepoint(&name, &request.savepoint).await;
+        answer(dropped.map(|savepoint| v1::DropSavepointResponse {
+            savepoint: Some(savepoint.into()),
+        }))
+    }
+
     async fn list_checkpoints(
         &self,
         request: Request<v1::ListCheckpointsRequest>,

@@ -298,6 +298,7 @@ pub(super) fn begun() -> ReplayedJob {
         generation: Generation(7),
         assignment: Some(assignment),
         letters: Default::default(),
+        savepoints: BTreeMap::new(),
     }
 }
 

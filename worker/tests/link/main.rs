@@ -23,7 +23,7 @@ use millstream_common::link::{
     BarrierCommand, BarrierKind, Deploy, JobGeneration, ToMaster, ToWorker, WorkerHello,
 };
 use millstream_common::log::entry::{Assignment, TaskPlacement};
-use millstream_common::net::{MemoryNet, NetRef};
+use millstream_common::net::{Listener, MemoryNet, NetRef};
 use millstream_common::plan::connector::{DatagenField, DatagenKind, DatagenSpec};
 use millstream_common::plan::{
     ColumnOrigin, FormatSpec, JobPlan, JobSettings, OnViolation, SourceColumn, SourcePlan,
@@ -99,6 +99,10 @@ impl WorkerLink for Master {
 /// A served master: its address, its links as they come.
 async fn serve_master(net: &NetRef, tasks: &mut JoinSet<()>) -> (String, mpsc::Receiver<Link>) {
     let listener = net.listen("master:0").await.expect("listen");
+    (listener.address.clone(), serve(listener, tasks))
+}
+
+fn serve(listener: Listener, tasks: &mut JoinSet<()>) -> mpsc::Receiver<Link> {
     let (sender, links) = mpsc::channel(10);
     let service = WorkerLinkServer::new(Master(sender));
     tasks.spawn(async move {
@@ -108,7 +112,7 @@ async fn serve_master(net: &NetRef, tasks: &mut JoinSet<()>) -> (String, mpsc::R
             .await
             .expect("serve");
     });
-    (listener.address, links)
+    links
 }
 
 /// Storage that cannot be opened at first.
@@ -280,52 +284,24 @@ async fn a_master_that_was_let_go_is_dialled_again_only_after_the_others() {
     let folder = tempfile::tempdir().expect("folder");
     let net: NetRef = Arc::new(MemoryNet::default());
     let mut tasks = JoinSet::new();
-    let (one, mut links_to_one) = serve_master(&net, &mut tasks).await;
-    let (two, mut links_to_two) = serve_master(&net, &mut tasks).await;
-    let both = format!("{one},{two}");
+    let (stale, mut stale_links) = serve_master(&net, &mut tasks).await;
+    let newest = net.listen("master:0").await.expect("listen");
+    let both = format!("{stale},{}", newest.address);
     let worker = Worker::start(config(WORKER, net, both, Arc::new(real_stores()))).await;
     let worker = worker.expect("a worker");
-    let (newest, _) = taken(&mut links_to_one, &mut links_to_two, 2, &folder).await;
-    drop(newest);
-    let (mut stale, is_one) = taken(&mut links_to_one, &mut links_to_two, 1, &folder).await;
-    assert_eq!(stale.next().await, None, "it is let go");
-    let (stale_links, other_links) = match is_one {
-        true => (&mut links_to_one, &mut links_to_two),
-        false => (&mut links_to_two, &mut links_to_one),
-    };
-    loop {
-        let mut link = soon(other_links.recv()).await.expect("a link");
-        // A dial that was dropped when the other master was taken may wait here still.
-        if link.next().await.is_none() || link.say.send(welcome(3, &folder)).await.is_err() {
-            continue;
-        }
-        let teardown = ToWorker::Teardown(generation(1));
-        if link.say.send(teardown).await.is_ok() && link.next().await.is_some() {
-            break;
-        }
-    }
+    // The other does not answer yet.
+    let (mut link, _) = joined(&mut stale_links).await;
+    link.say(welcome(2, &folder)).await;
+    link.say(ToWorker::Teardown(generation(1))).await;
+    assert!(link.next().await.is_some(), "it is attached");
+    drop(link);
+    let (mut link, _) = joined(&mut stale_links).await;
+    let mut newest_links = serve(newest, &mut tasks);
+    link.say(welcome(1, &folder)).await;
+    assert_eq!(link.next().await, None, "it is let go");
+    joined(&mut newest_links).await;
     assert!(stale_links.try_recv().is_err(), "it was not even dialled");
     worker.shutdown().await;
-}
-
-/// The link of the master that the worker takes, which reigns in `term`, and whether it is the first one.
-async fn taken(
-    one: &mut mpsc::Receiver<Link>,
-    two: &mut mpsc::Receiver<Link>,
-    term: u64,
-    folder: &tempfile::TempDir,
-) -> (Link, bool) {
-    loop {
-        let (link, is_one) = tokio::select! {
-            link = one.recv() => (link, true),
-            link = two.recv() => (link, false),
-        };
-        let mut link = link.expect("a link");
-        // The dial of the other is dropped.
-        if link.next().await.is_some() && link.say.send(welcome(term, folder)).await.is_ok() {
-            return (link, is_one);
-        }
-    }
 }
 
 #[tokio::test]

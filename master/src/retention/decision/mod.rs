@@ -30,7 +30,7 @@ pub struct Needed {
 pub struct Life {
     /// The last committed epoch; what belongs to a later one is on its way.
     pub head: Epoch,
-    /// The state parts of the retained checkpoints.
+    /// The state parts of the retained checkpoints and savepoints; of any life.
     pub parts: BTreeSet<String>,
     /// Every sink has held this epoch for long enough.
     pub delivered: Epoch,
@@ -179,9 +179,9 @@ impl Needed {
             Some(Kind::Part { incarnation, epoch }) => match self.lives.get(incarnation) {
                 Some(life) => {
                     let is_old = epoch <= life.head || mutant::is(Mutant::CollectUnpublished);
-                    is_old && !life.parts.contains(key)
+                    is_old && !self.is_part(key)
                 }
-                None => true,
+                None => !self.is_part(key),
             },
             // One that no entry names is of a try that failed: it is not missed once its epochs are not.
             Some(Kind::Backlog { incarnation, epoch }) => match self.lives.get(incarnation) {
@@ -220,6 +220,11 @@ impl Needed {
                 None => true,
             },
         }
+    }
+
+    /// A life that was begun from a checkpoint of another needs parts of that one.
+    fn is_part(&self, key: &str) -> bool {
+        self.lives.values().any(|life| life.parts.contains(key))
     }
 
     /// The first of `keys` that may go, at most `count_max`: oldest first, for keys sort by position and epoch.
