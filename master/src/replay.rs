@@ -151,9 +151,10 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
             incarnation,
             sink,
             command,
+            by_quota,
         } => {
             if let Some(job) = living(jobs, job, *incarnation) {
-                job.progress.command_sink(*sink, *command);
+                job.progress.command_sink(*sink, *command, *by_quota);
             }
         }
         Entry::Resumed { job, incarnation } => {
@@ -252,6 +253,7 @@ mod tests {
             flows: BTreeMap::new(),
             sink_markers: BTreeMap::new(),
             refused: Vec::new(),
+            dropped: BTreeMap::new(),
             drained: false,
             without_barrier: false,
         }))
@@ -326,6 +328,7 @@ mod tests {
             incarnation: life,
             sink,
             command,
+            by_quota: false,
         };
         let ended = Entry::Ended {
             job: "clicks".into(),

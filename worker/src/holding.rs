@@ -176,7 +176,8 @@ impl Holding {
                 at: self.at.clone(),
                 sink: *sink,
                 marker: *marker,
-                row_count: 0,
+                // Said once: counted twice would be worse than lost.
+                dropped_count: 0,
             });
         let troubles =
             self.troubles
@@ -320,12 +321,12 @@ mod tests {
     #[test]
     fn where_a_sink_is_and_what_ails_it_are_said_again() {
         let mut holding = holding();
-        let (sink, row_count) = (SinkIndex(0), 0);
+        let (sink, dropped_count) = (SinkIndex(0), 0);
         let advanced = |marker| ToMaster::SinkAdvanced {
             at: at(),
             sink,
             marker,
-            row_count,
+            dropped_count,
         };
         let troubled = ToMaster::SinkTroubled {
             at: at(),

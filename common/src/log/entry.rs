@@ -90,6 +90,9 @@ pub enum Entry {
         sink: SinkIndex,
         /// What was said.
         command: SinkCommand,
+        /// No person said it: the sink has used up its quota.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_quota: bool,
     },
     /// A job that was stopped is to go on.
     Resumed {
@@ -244,6 +247,9 @@ pub struct EpochEntry {
     /// Rows of earlier epochs that sinks refused; as dead letters they are among [`Self::segments`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedRows>,
+    /// Rows that sinks refused and nobody keeps, as heard since the parent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dropped: BTreeMap<SinkIndex, u64>,
     /// All sources had ended and this epoch fired what was left.
     pub drained: bool,
     /// No barrier went with it: no task has acted on the watermarks recorded before it.
@@ -300,6 +306,12 @@ pub struct JobProgress {
     pub shipped: BTreeMap<OutputIndex, u64>,
     /// Rows that each sink refused since the life began.
     pub refused: BTreeMap<SinkIndex, u64>,
+    /// Rows that each sink refused and nobody keeps, since the life began.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dropped: BTreeMap<SinkIndex, u64>,
+    /// Rows that each sink lacked when the counting began, where that was not at the life's first epoch.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub owed: BTreeMap<SinkIndex, u64>,
     /// The last known markers.
     pub sink_markers: BTreeMap<SinkIndex, Epoch>,
     /// The epochs behind which sinks begin that were not there from the life's first epoch on.
@@ -318,9 +330,15 @@ pub struct JobProgress {
     pub left_out: Vec<RefusedRows>,
     /// The sources have ended and everything has fired.
     pub drained: bool,
-    /// Sinks that a person has paused.
+    /// Sinks that are delivered nothing until a person resumes them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub paused_sinks: BTreeSet<SinkIndex>,
+    /// Of them, those that nobody paused: they have used up their quota.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub suspended_sinks: BTreeSet<SinkIndex>,
+    /// Sinks that a person resumed after that: they may catch up, and are not suspended again before they have.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub excused_sinks: BTreeSet<SinkIndex>,
 }
 
 /// An Epoch entry that does not follow the chain: another master's, or a defect.
@@ -376,6 +394,9 @@ impl JobProgress {
         for refused in &entry.refused {
             *self.refused.entry(refused.sink).or_default() += refused.count();
         }
+        for (sink, count) in &entry.dropped {
+            *self.dropped.entry(*sink).or_default() += count;
+        }
         self.sink_markers.extend(&entry.sink_markers);
         self.undelivered.push(entry.into());
         self.drained = entry.drained;
@@ -396,12 +417,27 @@ impl JobProgress {
         is_new
     }
 
-    /// Folds what a person has told a sink.
-    pub fn command_sink(&mut self, sink: SinkIndex, command: SinkCommand) {
+    /// Folds what a person, or its quota, has told a sink.
+    pub fn command_sink(&mut self, sink: SinkIndex, command: SinkCommand, by_quota: bool) {
         match command {
-            SinkCommand::Pause => self.paused_sinks.insert(sink),
-            SinkCommand::Resume => self.paused_sinks.remove(&sink),
-        };
+            SinkCommand::Pause if by_quota => {
+                // Of one that a person has paused meanwhile, the pause is the person's.
+                if self.paused_sinks.insert(sink) {
+                    self.suspended_sinks.insert(sink);
+                }
+                self.excused_sinks.remove(&sink);
+            }
+            SinkCommand::Pause => {
+                self.paused_sinks.insert(sink);
+                self.suspended_sinks.remove(&sink);
+            }
+            SinkCommand::Resume => {
+                self.paused_sinks.remove(&sink);
+                if self.suspended_sinks.remove(&sink) {
+                    self.excused_sinks.insert(sink);
+                }
+            }
+        }
     }
 
     /// Forgets the epochs that every one of `sink_count` sinks holds.

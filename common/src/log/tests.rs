@@ -136,6 +136,7 @@ fn epoch(epoch: u64, parent: u64) -> EpochEntry {
         flows: BTreeMap::new(),
         sink_markers: BTreeMap::new(),
         refused: Vec::new(),
+        dropped: BTreeMap::new(),
         drained: false,
         without_barrier: false,
     }

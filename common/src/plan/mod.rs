@@ -8,12 +8,14 @@
 
 pub mod connector;
 pub mod expression;
+pub mod quota;
 pub mod schema;
 
 use serde::{Deserialize, Serialize};
 
 pub use connector::{FormatSpec, SinkSpec, SourceSpec};
 pub use expression::PlanExpression;
+pub use quota::{OnQuota, SinkQuota};
 pub use schema::PlanSchema;
 
 use crate::ids::{OperatorId, OutputIndex, SourceIndex, StageIndex};
@@ -360,4 +362,7 @@ pub struct SinkPlan {
     /// From its refused rows (port `DeadLetters`) to the outputs that hold them; empty where it keeps none.
     #[serde(default)]
     pub dead_letters: Vec<Branch>,
+    /// How far behind it may be.
+    #[serde(default, skip_serializing_if = "SinkQuota::is_unbounded")]
+    pub quota: SinkQuota,
 }

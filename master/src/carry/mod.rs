@@ -11,12 +11,14 @@ mod refuse;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_common::ids::{OutputIndex, SinkIndex, SourceIndex};
 use millstream_common::log::entry::{CommittedEpoch, JobProgress};
 use millstream_common::plan::JobPlan;
 use millstream_common::report::RefusedRows;
+
+use crate::job::lag::lag;
 
 /// How to carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,8 +144,17 @@ fn carried(old: &JobPlan, new: &JobPlan, progress: &JobProgress, terms: Terms) -
     };
     let outputs = outputs::numbers(old, new);
     let undelivered = undelivered.map(|epoch| renumbered(epoch, &outputs, &sinks));
-    let paused = progress.paused_sinks.iter();
-    let paused = paused.filter_map(|sink| sinks.get(sink).copied());
+    let still = |known: &BTreeSet<SinkIndex>| -> BTreeSet<SinkIndex> {
+        let staying = known.iter().filter_map(|sink| sinks.get(sink).copied());
+        staying.collect()
+    };
+    // What they lack they get under the new plan, whose counting begins here.
+    let owed = sinks.iter().map(|(was, is)| {
+        let output = old.sinks[was.index()].output;
+        let marker = progress.sink_markers.get(was).copied();
+        let lacked = lag(progress, output, marker.unwrap_or_default());
+        (*is, lacked.row_count)
+    });
     let (backlog, mut left_out) = match terms.goes_on {
         true => (progress.backlog.clone(), progress.left_out.clone()),
         false => (Vec::new(), Vec::new()),
@@ -162,7 +173,10 @@ fn carried(old: &JobPlan, new: &JobPlan, progress: &JobProgress, terms: Terms) -
         undelivered: undelivered.collect(),
         backlog,
         left_out,
-        paused_sinks: paused.collect(),
+        paused_sinks: still(&progress.paused_sinks),
+        suspended_sinks: still(&progress.suspended_sinks),
+        excused_sinks: still(&progress.excused_sinks),
+        owed: owed.filter(|(_, row_count)| *row_count > 0).collect(),
         // Rows are counted anew: the sum of what passes another plan does not close with that of the old one (INV-10).
         ..JobProgress::default()
     };

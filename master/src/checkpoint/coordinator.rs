@@ -179,6 +179,17 @@ impl Coordinator {
     }
 }
 
+/// What an Epoch says of sinks, which take no part in it.
+#[derive(Debug, Default)]
+pub struct FromSinks {
+    /// How far each is.
+    pub markers: BTreeMap<SinkIndex, Epoch>,
+    /// What they refused of earlier epochs, as dead letters.
+    pub refusals: Vec<Refusal>,
+    /// How many rows they dropped.
+    pub dropped: BTreeMap<SinkIndex, u64>,
+}
+
 impl Collected {
     /// The entry that commits the epoch, or `None` if nothing changed and nothing has to be said.
     pub fn entry(
@@ -186,8 +197,7 @@ impl Collected {
         job: &JobEntry,
         generation: Generation,
         progress: &JobProgress,
-        sink_markers: &BTreeMap<SinkIndex, Epoch>,
-        refusals: Vec<Refusal>,
+        sinks: FromSinks,
     ) -> Option<EpochEntry> {
         let mut splits = changed_splits(&self.reports, progress);
         if mutant::is(Mutant::EmptyOffsetsAtStop) && self.barrier.kind == BarrierKind::Stop {
@@ -213,7 +223,7 @@ impl Collected {
             .flat_map(|report| report.segments)
             .collect();
         let mut refused = Vec::new();
-        for refusal in refusals {
+        for refusal in sinks.refusals {
             segments.extend(refusal.segments);
             refused.push(refusal.refused);
         }
@@ -230,8 +240,9 @@ impl Collected {
             segments,
             counters,
             flows,
-            sink_markers: sink_markers.clone(),
+            sink_markers: sinks.markers,
             refused,
+            dropped: sinks.dropped,
             drained: self.drains,
             without_barrier: false,
         };
@@ -240,6 +251,7 @@ impl Collected {
             || !entry.parts.is_empty()
             || !entry.segments.is_empty()
             || !entry.refused.is_empty()
+            || !entry.dropped.is_empty()
             || !entry.counters.is_empty();
         (changed || self.drains).then_some(entry)
     }

@@ -15,6 +15,7 @@ use tracing::{debug, info};
 use super::claims;
 use super::job_actor::{Due, JobState, Phase};
 use super::lifecycle::Handled;
+use crate::checkpoint::coordinator::FromSinks;
 
 /// The first epochs of a generation follow each other faster, so that a small job and a recovery are soon
 /// done: this long after the start, doubling up to the job's interval.
@@ -35,7 +36,8 @@ impl JobState {
         if !is_free {
             return Ok(());
         }
-        let kind = match (self.stop, self.rescale.is_due) {
+        let ends = self.rescale.is_due || self.is_to_be_held();
+        let kind = match (self.stop, ends) {
             (Some(StopMode::Drain), _) => BarrierKind::Drain,
             (Some(StopMode::Stop), _) | (None, true) => BarrierKind::Stop,
             (None, false) => BarrierKind::Checkpoint,
@@ -63,14 +65,12 @@ impl JobState {
         };
         self.observed.barrier_since = collected.since;
         self.passed = Some((collected.barrier.kind, collected.drains));
-        let refusals = self.refusals.take(&self.progress);
-        let entry = collected.entry(
-            &self.entry,
-            self.generation,
-            &self.progress,
-            &self.sink_markers,
-            refusals,
-        );
+        let sinks = FromSinks {
+            markers: self.sink_markers.clone(),
+            refusals: self.refusals.take(&self.progress),
+            dropped: self.refusals.take_dropped(),
+        };
+        let entry = collected.entry(&self.entry, self.generation, &self.progress, sinks);
         match entry {
             Some(entry) => self.commit(entry),
             None => {
@@ -136,7 +136,8 @@ impl JobState {
         ) {
             return self.trigger(BarrierKind::Stop, true);
         }
-        if self.rescale.is_due {
+        self.judge_quotas()?;
+        if self.rescale.is_due || self.is_to_be_held() {
             return self.barrier_due();
         }
         self.give_new_splits()?;
@@ -156,7 +157,7 @@ impl JobState {
     pub(super) fn give_new_splits(&mut self) -> Handled {
         let is_free =
             matches!(self.phase, Phase::Running) && !self.coordinator.is_busy() && !self.committing;
-        if !is_free || !self.claims.has_ungiven() {
+        if !is_free || self.quotas.is_held || !self.claims.has_ungiven() {
             return Ok(());
         }
         let starts = self.claims.give_new(&self.progress);
@@ -169,13 +170,15 @@ impl JobState {
         &mut self,
         sink: SinkIndex,
         marker: Epoch,
-        row_count: u64,
+        dropped_count: u64,
     ) -> Handled {
         self.sink_markers.insert(sink, marker);
         self.progress.sink_markers.insert(sink, marker);
         self.progress.forget_delivered(self.entry.plan.sinks.len());
-        *self.observed.sink_rows.entry(sink).or_default() += row_count;
+        self.refusals.add_dropped(sink, dropped_count);
         self.observed.sink_causes.remove(&sink);
+        self.judge_quotas()?;
+        self.record_refusals()?;
         self.check_delivered()
     }
 }

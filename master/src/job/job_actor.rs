@@ -31,6 +31,7 @@ use tokio::task::JoinSet;
 
 use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorActor, EnumeratorConfig, EnumeratorMessage};
+use super::quotas::Quotas;
 use super::reattach::Lasting;
 use super::recovery_time::RecoveryTime;
 use super::refused::Refusals;
@@ -113,8 +114,8 @@ pub enum Recorded {
         sink: SinkIndex,
         /// What was said.
         command: SinkCommand,
-        /// The sink as it is then.
-        reply: RpcReplyPort<Result<SinkView, ControlError>>,
+        /// The sink as it is then; nobody waits where its quota said it.
+        reply: Option<RpcReplyPort<Result<SinkView, ControlError>>>,
     },
     /// An Ended entry.
     Ended(JobEnd),
@@ -310,6 +311,7 @@ pub struct JobState {
     pub(super) barrier_count: u32,
     pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
     pub(super) refusals: Refusals,
+    pub(super) quotas: Quotas,
     /// Epochs on their way into storage, and whether any are, or are not in the log yet.
     pub(super) puts_away: JoinSet<()>,
     pub(super) is_putting_away: bool,
@@ -342,7 +344,6 @@ pub(super) struct Observed {
     /// What hinders the readers of a worker.
     pub(super) reader_troubles: BTreeMap<WorkerId, BTreeMap<SourceIndex, String>>,
     pub(super) sink_causes: BTreeMap<SinkIndex, String>,
-    pub(super) sink_rows: BTreeMap<SinkIndex, u64>,
     /// When this actor began.
     pub(super) begun: Duration,
     /// When the epochs that some sink lacks were committed, as far as this actor saw it.
@@ -395,6 +396,7 @@ impl Actor for JobActor {
             savepoints: Kept::of(config.savepoints),
             barrier_count: 0,
             refusals: Refusals::default(),
+            quotas: Quotas::default(),
             observed: Observed {
                 begun: config.clock.monotonic(),
                 ..Observed::default()

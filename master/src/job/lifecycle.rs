@@ -204,8 +204,9 @@ impl JobState {
             Recorded::SinkCommanded {
                 sink,
                 command,
-                reply,
+                reply: Some(reply),
             } => self.sink_commanded(sink, command, reply),
+            Recorded::SinkCommanded { sink, .. } => self.suspended(sink),
         }
     }
 
@@ -247,8 +248,10 @@ impl JobState {
                 at,
                 sink,
                 marker,
-                row_count,
-            } if at.generation == self.generation => self.sink_advanced(sink, marker, row_count),
+                dropped_count,
+            } if at.generation == self.generation => {
+                self.sink_advanced(sink, marker, dropped_count)
+            }
             ToMaster::SinkTroubled {
                 at, sink, cause, ..
             } if at.generation == self.generation => {
@@ -288,8 +291,7 @@ impl JobState {
             return self.deliver(JobEnd::Finished);
         }
         self.phase = Phase::Running;
-        self.send_all(&ToWorker::Start(self.at()))?;
-        self.give_new_splits()?;
+        self.start_readers()?;
         self.remind_of_barrier();
         Ok(())
     }
@@ -346,6 +348,7 @@ impl JobState {
         }
         self.coordinator.abandon();
         self.refusals.forget();
+        self.quotas.is_held = false;
         self.passed = None;
         let frame = ToWorker::Teardown(self.at());
         self.sessions.retain(|worker, session| {

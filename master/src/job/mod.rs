@@ -3,7 +3,7 @@
 //! [`job_actor`] receives, [`lifecycle`] moves the job from phase to phase, [`claims`] knows which splits are
 //! whose, `refused` brings rows that sinks refused into the log, [`restart`] decides about failures, [`reattach`] about going on under a
 //! new master, [`recovery_time`] measures what both take, [`deploy`] builds what workers are sent, [`sinks`] knows how far behind each sink
-//! is, [`view`] is what people see, with the sum of the rows from `row_sum`.
+//! is by `lag`, `quotas` acts on that as `quota` decides, [`view`] is what people see, with the sum of the rows from `row_sum`.
 
 mod backlog;
 pub mod claims;
@@ -11,7 +11,10 @@ mod commit;
 mod deploy;
 pub mod enumerator_actor;
 pub mod job_actor;
+pub(crate) mod lag;
 mod lifecycle;
+mod quota;
+mod quotas;
 pub(crate) mod reattach;
 mod recovery_time;
 mod refused;

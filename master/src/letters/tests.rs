@@ -125,6 +125,7 @@ impl Storage {
             flows: BTreeMap::new(),
             sink_markers: BTreeMap::new(),
             refused: Vec::new(),
+            dropped: BTreeMap::new(),
             drained: false,
             without_barrier: false,
         };

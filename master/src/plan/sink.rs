@@ -65,6 +65,7 @@ pub(super) fn read(
         on_violation: options.on_violation,
         reads_dead_letters,
         dead_letters: Vec::new(),
+        quota: options.quota,
     })
 }
 

@@ -186,6 +186,7 @@ impl Endless {
             counters: BTreeMap::new(),
             flows: BTreeMap::new(),
             refused: Vec::new(),
+            dropped: BTreeMap::new(),
             sink_markers: BTreeMap::from([(SinkIndex(0), Epoch(self.epoch - 1))]),
             drained: false,
             without_barrier: false,

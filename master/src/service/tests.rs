@@ -107,6 +107,9 @@ impl ControlBackend for Script {
             paused: command == SinkCommand::Pause,
             rows_delivered: 7,
             rows_refused: 1,
+            rows_dropped: 0,
+            suspended: false,
+            quota: None,
             cause: None,
             worker: None,
         })

@@ -8,6 +8,8 @@ mod going_on_tests;
 pub mod jobs;
 mod origin;
 #[cfg(test)]
+mod quota_tests;
+#[cfg(test)]
 mod rescale_tests;
 pub mod submission;
 pub mod submit;

@@ -150,7 +150,7 @@ impl SinkObserver for Observer {
             at: self.at.clone(),
             sink: self.sink,
             marker,
-            row_count: applied.row_count,
+            dropped_count: applied.dropped_count,
         });
     }
 

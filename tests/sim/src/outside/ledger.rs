@@ -400,6 +400,7 @@ mod tests {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             refused: Vec::new(),
+            dropped: BTreeMap::new(),
             counters: BTreeMap::new(),
             flows: BTreeMap::new(),
             sink_markers: BTreeMap::new(),
