@@ -24,7 +24,7 @@ use super::Retention;
 use super::decision::{Life, Needed, keep_boundaries};
 use super::history::{HistoryError, read_boundary, write_boundary};
 use super::letters;
-use crate::letters::index::owner_of;
+use crate::letters::index::{Limits, owner_of};
 use crate::replay::{Replay, ReplayedJob};
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
@@ -271,7 +271,7 @@ impl Collector {
         };
         for job in next.jobs.values_mut() {
             // What the newest state has dropped, from the same facts.
-            let limits = letters::limits(job, delivered(job), self.clock.unix_micros());
+            let limits = Limits::of(job, delivered(job), self.clock.unix_micros());
             drop(job.letters.drop_old(&limits));
         }
         let made_at_us = self.clock.unix_micros();

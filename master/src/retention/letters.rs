@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_common::ids::{Epoch, Generation};
 use millstream_common::log;
-use millstream_common::plan::SinkPlan;
 use millstream_common::replay_split::ReplayObject;
 use millstream_common::report::SplitStatus;
 use millstream_common::store::StoreRef;
@@ -16,28 +15,9 @@ use tracing::warn;
 
 use super::collector_actor::Collector;
 use super::decision::KeptLetters;
-use crate::letters::index::{Limits, owner_of};
+use crate::letters::index::Limits;
 use crate::letters::pages;
 use crate::replay::{Replay, ReplayedJob};
-
-/// Dead letters dropped in one look; each is a request to the storage.
-const DROPPED_MAX: usize = 1_000;
-
-/// What may be dropped of a job's letters. What a sink reads stays until it has been `delivered` for long enough, as all segments.
-pub(super) fn limits(job: &ReplayedJob, delivered: Epoch, now_us: i64) -> Limits {
-    let plan = &job.entry.plan;
-    let reads_letters = |sink: &SinkPlan| owner_of(&plan.outputs[sink.output.index()]).is_some();
-    let delivered = match plan.sinks.iter().any(reads_letters) {
-        true => delivered,
-        false => job.progress.epoch,
-    };
-    Limits {
-        retention: job.entry.plan.settings.dead_letters,
-        now_us,
-        delivered,
-        count_max: DROPPED_MAX,
-    }
-}
 
 impl Collector {
     /// Drops what is over the retention of each job; the keys of what goes.
@@ -49,7 +29,7 @@ impl Collector {
             let delivered = seen.map_or(Epoch(0), |seen| {
                 seen.delivered_before(now, self.retention.segments)
             });
-            let limits = limits(job, delivered, now_us);
+            let limits = Limits::of(job, delivered, now_us);
             let dropped = job.letters.drop_old(&limits);
             for page in &dropped.pages {
                 let paged = pages::read(&self.store, page).await?.into_iter();
