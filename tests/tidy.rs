@@ -66,7 +66,7 @@ const USES: &[(&str, &[&str])] = &[
             "master/src/cluster/link.rs",
             "worker/src/link.rs",
             "cli/src/run/tests.rs",
-            "worker/tests/link.rs",
+            "worker/tests/link/main.rs",
             "tests/",
         ],
     ),

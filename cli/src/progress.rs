@@ -152,6 +152,7 @@ pub(crate) mod tests {
             storage: None,
             stages: Vec::new(),
             rows_unaccounted: 0,
+            rows_reread: 0,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use futures::StreamExt;
@@ -10,10 +11,15 @@ use millstream_common::ids::WorkerId;
 use millstream_common::net::TcpNet;
 use millstream_common::time::SystemClock;
 use millstream_worker::config::{RealConnectors, RealStores, WorkerConfig};
+use millstream_worker::leaving::Left;
 
 use crate::arguments::MasterAddress;
 use crate::master::Parent;
+use crate::process::Worker;
 use crate::{interrupts, output, process};
+
+/// How long a worker that is told to end waits for its tasks to move; they do within two seconds unless something is in their way.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -65,11 +71,32 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             ended?;
             return Ok(ExitCode::SUCCESS);
         }
-        _ = interrupts.next() => tracing::info!("told to end"),
+        _ = interrupts.next() => {
+            interrupts::unless_again(&mut interrupts, leave(&worker)).await;
+        }
         () = arguments.parent.gone() => tracing::info!("stdin is closed"),
     }
     interrupts::unless_again(&mut interrupts, worker.shutdown()).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What it runs moves to other workers first, so that nothing is read twice.
+async fn leave(worker: &Worker) {
+    tracing::info!("told to end: leaving; a second signal ends at once");
+    match worker.leave(LEAVE_PATIENCE).await {
+        Left::Released { is_last: false } => tracing::info!("left: what ran here has moved"),
+        Left::Released { is_last: true } => {
+            tracing::info!("left: the last worker; jobs wait for another, from their last epoch");
+        }
+        Left::Idle => tracing::info!("left: nothing ran here"),
+        Left::WithoutMaster => {
+            tracing::warn!("ending without a master: jobs are rewound to their last epoch");
+        }
+        Left::TimedOut => tracing::warn!(
+            "ending although what runs here has not moved in {} s: its jobs are rewound to their last epoch",
+            LEAVE_PATIENCE.as_secs()
+        ),
+    }
 }
 
 /// How many tasks of a stage run well side by side here.

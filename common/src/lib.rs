@@ -14,6 +14,7 @@ pub mod ids;
 pub mod ipc;
 pub mod link;
 pub mod log;
+pub mod mutant;
 pub mod net;
 pub mod plan;
 pub mod problem;

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, SinkCommand,
-    SinkView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, SavepointView,
+    SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
 };
-use millstream_common::ids::{Epoch, JobName};
+use millstream_common::ids::{Epoch, JobName, WorkerId};
+use millstream_common::problem::{Place, Problem};
 use millstream_common::secret;
 use ractor::{ActorRef, call};
 
@@ -98,6 +99,7 @@ impl ControlBackend for Backend {
             sql,
             plan: planned.plan,
             fresh: request.fresh,
+            from: request.from,
         };
         let submission = Box::new(submission);
         let started = call!(self.supervisor()?, |reply| SupervisorMessage::Submit {
@@ -107,10 +109,12 @@ impl ControlBackend for Backend {
         let started = started.map_err(gone)??;
         let job = call!(started.actor, JobMessage::View).map_err(gone)?;
         let resumed_from = (started.resumed_from > Epoch(0)).then_some(started.resumed_from);
+        let notes = started.notes.into_iter();
+        let notes = notes.map(|note| Problem::at(Place::default(), note));
         Ok(Submitted {
             job,
             resumed_from,
-            warnings: planned.warnings,
+            warnings: planned.warnings.into_iter().chain(notes).collect(),
         })
     }
 
@@ -178,6 +182,7 @@ impl ControlBackend for Backend {
                 splits: own.iter().map(|share| share.splits).sum(),
                 jobs: own.iter().map(|share| share.job.clone()).collect(),
                 id: status.worker,
+                state: status.state,
                 flight_address: status.flight_address,
                 slots: status.slots,
                 age_ms: status.age.as_millis() as u64,
@@ -186,6 +191,51 @@ impl ControlBackend for Backend {
             }
         });
         Ok(views.collect())
+    }
+
+    async fn create_savepoint(
+        &self,
+        name: &JobName,
+        savepoint: Option<String>,
+    ) -> Result<SavepointView, ControlError> {
+        let job = self.job(name).await?;
+        let created = call!(job, |reply| JobMessage::Savepoint {
+            name: savepoint,
+            reply
+        });
+        created.map_err(gone)?
+    }
+
+    async fn savepoints(&self, name: &JobName) -> Result<Vec<SavepointView>, ControlError> {
+        let job = self.job(name).await?;
+        call!(job, JobMessage::Savepoints).map_err(gone)
+    }
+
+    async fn drop_savepoint(
+        &self,
+        name: &JobName,
+        savepoint: &str,
+    ) -> Result<SavepointView, ControlError> {
+        let job = self.job(name).await?;
+        let dropped = call!(job, |reply| JobMessage::DropSavepoint {
+            name: savepoint.to_owned(),
+            reply
+        });
+        dropped.map_err(gone)?
+    }
+
+    async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError> {
+        let drained = call!(self.supervisor()?, |reply| SupervisorMessage::DrainWorker(
+            worker.clone(),
+            reply
+        ));
+        drained.map_err(gone)??;
+        let workers = self.workers().await?;
+        let named = workers.into_iter().find(|known| known.id == *worker);
+        named.ok_or_else(|| ControlError::Unavailable {
+            cause: format!("worker {worker} has just left"),
+            active: None,
+        })
     }
 
     async fn checkpoints(
@@ -267,6 +317,7 @@ mod tests {
             sql: "SELEC".to_owned(),
             file: "clicks.sql".to_owned(),
             fresh: false,
+            from: None,
         };
         let refused = backend.submit(request).await.expect_err("no SQL");
         assert!(matches!(refused, ControlError::Problems(_)), "{refused:?}");

@@ -6,6 +6,7 @@
 
 pub mod assign;
 pub mod backend;
+mod carry;
 pub mod checkpoint;
 pub mod cluster;
 pub mod config;

@@ -9,6 +9,7 @@ use millstream_common::ids::{Generation, Incarnation, JobName, Seq, Term};
 use millstream_common::log::entry::{
     Assignment, BrokenChain, JobEnd, JobEntry, JobProgress, generation_of,
 };
+use millstream_common::log::savepoint::{Savepoint, Savepoints};
 use millstream_common::log::{Entry, LogObject};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,9 @@ pub struct ReplayedJob {
     /// Its dead letters that are kept.
     #[serde(default)]
     pub letters: Letters,
+    /// Its checkpoints that are kept by name, over all its lives.
+    #[serde(default)]
+    pub savepoints: Savepoints,
 }
 
 impl ReplayedJob {
@@ -94,15 +98,20 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
             }
         }
         Entry::Job(job) => {
-            let replayed = ReplayedJob {
-                entry: job.as_ref().clone(),
-                progress: JobProgress::default(),
-                end: None,
-                generation: Generation::default(),
-                assignment: None,
-                letters: Letters::default(),
-            };
-            jobs.insert(job.job.clone(), replayed);
+            begin(jobs, job.as_ref().clone(), JobProgress::default());
+        }
+        Entry::Carried(carried) => begin(jobs, carried.job.clone(), carried.progress.clone()),
+        Entry::Savepoint(kept) => {
+            let job = living(jobs, &kept.job, kept.incarnation);
+            if let Some(job) = job.filter(|job| job.progress.epoch == kept.epoch) {
+                let savepoint = Savepoint::of(&job.entry, &job.progress, kept.made_at_us);
+                job.savepoints.entry(kept.name.clone()).or_insert(savepoint);
+            }
+        }
+        Entry::SavepointDropped { job, name } => {
+            if let Some(job) = jobs.get_mut(job) {
+                job.savepoints.remove(name);
+            }
         }
         Entry::Epoch(epoch) => {
             let job = living(jobs, &epoch.job, epoch.incarnation);
@@ -154,6 +163,26 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
         }
     }
     Ok(())
+}
+
+/// A job begins, or goes on under another plan. Its savepoints stay. Epochs of assignments of before do not count.
+fn begin(jobs: &mut ReplayedJobs, entry: JobEntry, progress: JobProgress) {
+    let old = jobs.remove(&entry.job);
+    let same_life = old
+        .as_ref()
+        .filter(|old| old.entry.incarnation == entry.incarnation);
+    let replayed = ReplayedJob {
+        letters: same_life.map_or_else(Letters::default, |old| {
+            old.letters.carried(&old.entry.plan, &entry.plan)
+        }),
+        progress,
+        end: None,
+        generation: Generation::default(),
+        assignment: None,
+        savepoints: old.map(|old| old.savepoints).unwrap_or_default(),
+        entry,
+    };
+    jobs.insert(replayed.entry.job.clone(), replayed);
 }
 
 /// The job, if this is its newest life.

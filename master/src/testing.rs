@@ -13,6 +13,7 @@ use millstream_common::link::{
     BarrierCommand, Deploy, Held, JobGeneration, ToMaster, ToWorker, WorkerHello,
 };
 use millstream_common::log::entry::{JobEntry, JobProgress};
+use millstream_common::log::savepoint::Savepoints;
 use millstream_common::log::{self, Entry};
 use millstream_common::plan::JobPlan;
 use millstream_common::report::{PipelineReport, RowCounters};
@@ -63,6 +64,7 @@ pub(crate) async fn supervise(
         generation: Generation::default(),
         assignment: None,
         letters: Letters::default(),
+        savepoints: Savepoints::new(),
     });
     supervise_begun(store, begun.collect()).await
 }
@@ -234,7 +236,6 @@ impl FakeWorker {
         name: &str,
         held: Vec<Held>,
     ) -> Self {
-        let (sender, frames) = mpsc::channel(64);
         let hello = WorkerHello {
             worker: name.into(),
             process: name.to_owned(),
@@ -242,14 +243,25 @@ impl FakeWorker {
             slots: 1,
             version: "0".to_owned(),
             held,
+            is_leaving: false,
         };
+        Self::join_as(supervisor, hello).await
+    }
+
+    /// Joins with this Hello.
+    pub(crate) async fn join_as(
+        supervisor: &ActorRef<SupervisorMessage>,
+        hello: WorkerHello,
+    ) -> Self {
+        let (sender, frames) = mpsc::channel(64);
+        let name = hello.worker.clone();
         let session = call!(supervisor, |reply| SupervisorMessage::Joined {
             hello,
             frames: sender,
             reply
         });
         Self {
-            name: name.into(),
+            name,
             frames,
             session: session.expect("call").expect("joined"),
             supervisor: supervisor.clone(),
@@ -270,7 +282,7 @@ impl FakeWorker {
         self.supervisor.cast(left).expect("the supervisor lives");
     }
 
-    fn say(&self, frame: ToMaster) {
+    pub(crate) fn say(&self, frame: ToMaster) {
         let said = SupervisorMessage::Frame {
             worker: self.name.clone(),
             session: self.session.number,

@@ -87,7 +87,10 @@ pub(crate) async fn read(store: &StoreRef, name: &str) -> anyhow::Result<Rows> {
             | Entry::Backlog { .. }
             | Entry::Ended { .. }
             | Entry::Replay(_)
-            | Entry::Resumed { .. } => {}
+            | Entry::Resumed { .. }
+            | Entry::Savepoint(_)
+            | Entry::SavepointDropped { .. }
+            | Entry::Carried(_) => {}
         }
     }
     let plan = plan.context("no job in the log")?;

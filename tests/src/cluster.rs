@@ -183,6 +183,16 @@ impl Cluster {
         Ok(())
     }
 
+    /// SIGTERM to a worker, which works on until its tasks have moved.
+    pub async fn ask_worker_to_leave(&self, index: usize) -> anyhow::Result<()> {
+        self.workers[index].terminate().await
+    }
+
+    /// The exit status of a worker that ends.
+    pub async fn worker_ended(&mut self, index: usize) -> anyhow::Result<ExitStatus> {
+        self.workers[index].ended().await
+    }
+
     /// SIGTERM to a worker; its exit status.
     pub async fn terminate_worker(&mut self, index: usize) -> anyhow::Result<ExitStatus> {
         self.workers[index].terminate().await?;
@@ -265,6 +275,7 @@ impl Cluster {
             sql: sql.to_owned(),
             file: format!("{name}.sql"),
             fresh: false,
+            from: None,
         };
         let submitted = self.client().await?.submit(request).await;
         submitted.map(drop).with_context(|| self.logs())

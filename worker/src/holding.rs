@@ -6,12 +6,15 @@
 //! Keeps INV-5: a barrier is passed on once, whoever sends it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use millstream_common::ids::{Epoch, Incarnation, SinkIndex};
 use millstream_common::link::{
     BarrierCommand, Deploy, Held, JobGeneration, SplitPositions, ToMaster, ToWorker,
 };
 use millstream_common::log::entry::SplitPlacement;
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::{PipelineReport, SplitStatus};
 
 /// What is remembered of one pipeline.
@@ -27,6 +30,10 @@ pub(crate) struct Holding {
     given: Vec<SplitPlacement>,
     /// Of the last barrier, until it is known to be dealt with.
     report: Option<Box<PipelineReport>>,
+    /// Rows that its readers have handed on.
+    rows_read: Arc<AtomicU64>,
+    /// Of them, those in recorded epochs.
+    rows_recorded: u64,
     /// What each sink said last.
     markers: BTreeMap<SinkIndex, Epoch>,
     troubles: BTreeMap<SinkIndex, (String, bool)>,
@@ -34,7 +41,7 @@ pub(crate) struct Holding {
 
 impl Holding {
     /// Of a pipeline that is being built.
-    pub(crate) fn new(deploy: &Deploy) -> Self {
+    pub(crate) fn new(deploy: &Deploy, rows_read: Arc<AtomicU64>) -> Self {
         Self {
             at: deploy.at.clone(),
             incarnation: deploy.incarnation,
@@ -44,6 +51,8 @@ impl Holding {
             committed: deploy.restore.epoch,
             given: Vec::new(),
             report: None,
+            rows_read,
+            rows_recorded: 0,
             markers: BTreeMap::new(),
             troubles: BTreeMap::new(),
         }
@@ -62,7 +71,8 @@ impl Holding {
                 }
                 self.committed = epoch.epoch;
                 self.given.retain(|given| !has_ended(given, positions));
-                self.report.take_if(|report| report.epoch <= epoch.epoch);
+                let recorded = self.report.take_if(|report| report.epoch <= epoch.epoch);
+                self.rows_recorded += recorded.map_or(0, |report| rows_of(&report));
                 true
             }
             ToWorker::AssignSplits(_, splits) => {
@@ -80,6 +90,8 @@ impl Holding {
             | ToWorker::CommandSink(..)
             | ToWorker::Teardown(_)
             | ToWorker::Resume(_)
+            | ToWorker::Drain
+            | ToWorker::Released { .. }
             | ToWorker::Ping => true,
         }
     }
@@ -87,6 +99,12 @@ impl Holding {
     /// What it is of.
     pub(crate) fn at(&self) -> &JobGeneration {
         &self.at
+    }
+
+    /// Rows that were read and are in no recorded epoch.
+    pub(crate) fn rows_unrecorded(&self) -> u64 {
+        let rows_read = self.rows_read.load(Ordering::Relaxed);
+        rows_read.saturating_sub(self.rows_recorded)
     }
 
     /// Whether there is anything to go on with.
@@ -129,7 +147,8 @@ impl Holding {
             | ToMaster::Heartbeat
             | ToMaster::Deployed(_)
             | ToMaster::PipelineFailed(..)
-            | ToMaster::TornDown(_) => {}
+            | ToMaster::Leaving
+            | ToMaster::TornDown(..) => {}
         }
     }
 
@@ -148,6 +167,7 @@ impl Holding {
     /// What a master that goes on with the pipeline may not have heard.
     pub(crate) fn unheard(&self) -> Vec<ToMaster> {
         let report = self.report.iter();
+        let report = report.filter(|_| !mutant::is(Mutant::ReportOnlyOnce));
         let reports = report.map(|report| ToMaster::Snapshotted(self.at.clone(), report.clone()));
         let markers = self
             .markers
@@ -171,6 +191,10 @@ impl Holding {
     }
 }
 
+fn rows_of(report: &PipelineReport) -> u64 {
+    report.counters.values().map(|count| count.read).sum()
+}
+
 fn has_ended(given: &SplitPlacement, positions: &SplitPositions) -> bool {
     let splits = positions.get(&given.source);
     let progress = splits.and_then(|splits| splits.get(&given.split));
@@ -183,7 +207,9 @@ mod tests {
     use millstream_common::link::BarrierKind;
     use millstream_common::log::entry::{Assignment, CommittedEpoch};
     use millstream_common::plan::{JobPlan, JobSettings};
-    use millstream_common::report::{AssignedSplit, RestorePoint, SplitProgress, SplitStart};
+    use millstream_common::report::{
+        AssignedSplit, RestorePoint, RowCounters, SplitProgress, SplitStart,
+    };
 
     use super::*;
 
@@ -196,23 +222,26 @@ mod tests {
 
     /// Of a pipeline that has begun behind epoch 3.
     fn holding() -> Holding {
-        let mut holding = Holding::new(&Deploy {
-            at: at(),
-            incarnation: Incarnation::fresh(),
-            plan: JobPlan {
-                settings: JobSettings::default(),
-                sources: Vec::new(),
-                stages: Vec::new(),
-                outputs: Vec::new(),
-                sinks: Vec::new(),
+        let mut holding = Holding::new(
+            &Deploy {
+                at: at(),
+                incarnation: Incarnation::fresh(),
+                plan: JobPlan {
+                    settings: JobSettings::default(),
+                    sources: Vec::new(),
+                    stages: Vec::new(),
+                    outputs: Vec::new(),
+                    sinks: Vec::new(),
+                },
+                assignment: Assignment::default(),
+                restore: RestorePoint {
+                    epoch: Epoch(3),
+                    ..RestorePoint::default()
+                },
+                flight_addresses: BTreeMap::new(),
             },
-            assignment: Assignment::default(),
-            restore: RestorePoint {
-                epoch: Epoch(3),
-                ..RestorePoint::default()
-            },
-            flight_addresses: BTreeMap::new(),
-        });
+            Arc::default(),
+        );
         assert_eq!(holding.held(), None, "its readers do not read yet");
         assert!(holding.heard(&ToWorker::Start(at())));
         holding
@@ -343,5 +372,24 @@ mod tests {
             .map(|given| given.split.as_str())
             .collect();
         assert_eq!(splits, ["clicks-2"]);
+    }
+
+    #[test]
+    fn rows_behind_the_last_recorded_epoch_are_those_that_are_read_again() {
+        let mut holding = holding();
+        holding.rows_read.store(10, Ordering::Relaxed);
+        holding.heard(&barrier(4));
+        let ToMaster::Snapshotted(at, mut report) = snapshotted(4) else {
+            panic!("a report");
+        };
+        let counted = RowCounters {
+            read: 7,
+            ..RowCounters::default()
+        };
+        report.counters.insert(SourceIndex(0), counted);
+        holding.said(&ToMaster::Snapshotted(at, report));
+        assert_eq!(holding.rows_unrecorded(), 10, "it may never be recorded");
+        holding.heard(&committed(4, BTreeMap::new()));
+        assert_eq!(holding.rows_unrecorded(), 3);
     }
 }

@@ -11,6 +11,7 @@ pub mod decode;
 pub mod exchange;
 pub mod failed_rows;
 mod holding;
+pub mod leaving;
 mod link;
 pub mod operator;
 pub mod pipeline;

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use millstream_common::error::{Failure, Kind};
@@ -24,6 +25,7 @@ use tracing::{info, warn};
 use crate::config::WorkerConfig;
 use crate::exchange::registry::EdgeRegistry;
 use crate::holding::Holding;
+use crate::leaving::{Leaving, Left};
 use crate::link::{LinkConfig, keep_link};
 use crate::pipeline::pipeline_actor::{PipelineActor, PipelineConfig, PipelineMessage};
 use millstream_common::task;
@@ -56,6 +58,13 @@ pub enum SupervisorMessage {
     Frame(Box<ToWorker>),
     /// A pipeline says something to the master.
     Report(ToMaster),
+    /// The process is to end: answered when nothing counts on the worker any more.
+    Leave(RpcReplyPort<Left>),
+    /// A leaving worker has had its time to find another master after this loss.
+    LeaveAlone {
+        /// Which loss.
+        loss: u64,
+    },
 }
 
 /// What a worker's supervisor begins with.
@@ -75,20 +84,21 @@ pub struct SupervisorState {
     process: String,
     functions: Functions,
     /// The master and its storage, while attached.
-    attached: Option<(mpsc::Sender<ToMaster>, StoreRef)>,
+    pub(crate) attached: Option<(mpsc::Sender<ToMaster>, StoreRef)>,
     /// The newest reign heard of.
     term: Term,
     storage: Option<(String, StoreRef)>,
-    pipelines: BTreeMap<JobName, Pipeline>,
+    pub(crate) pipelines: BTreeMap<JobName, Pipeline>,
     /// The last failure of each job that no master could be told of.
     untold: BTreeMap<JobName, (JobGeneration, Failure)>,
+    pub(crate) leaving: Leaving,
     /// Counts how often a master was lost.
-    losses: u64,
-    myself: ActorRef<SupervisorMessage>,
+    pub(crate) losses: u64,
+    pub(crate) myself: ActorRef<SupervisorMessage>,
     _tasks: JoinSet<()>,
 }
 
-struct Pipeline {
+pub(crate) struct Pipeline {
     holding: Holding,
     actor: ActorRef<PipelineMessage>,
     /// Its master was lost, and no other has taken it over.
@@ -135,6 +145,7 @@ impl Actor for SupervisorActor {
             storage: None,
             pipelines: BTreeMap::new(),
             untold: BTreeMap::new(),
+            leaving: Leaving::default(),
             losses: 0,
             myself,
             _tasks: tasks,
@@ -158,6 +169,8 @@ impl Actor for SupervisorActor {
             SupervisorMessage::GiveUp { loss } => state.give_up(loss),
             SupervisorMessage::Frame(frame) => state.frame(*frame).await?,
             SupervisorMessage::Report(frame) => state.report(frame),
+            SupervisorMessage::Leave(reply) => state.leave(reply),
+            SupervisorMessage::LeaveAlone { loss } => state.leave_alone(loss),
         }
         Ok(())
     }
@@ -193,6 +206,7 @@ impl SupervisorState {
             held: pipelines
                 .filter_map(|pipeline| pipeline.holding.held())
                 .collect(),
+            is_leaving: self.leaving.is_leaving(),
         };
         // A link that does not wait any more asks again.
         let _ = reply.send(hello);
@@ -214,6 +228,10 @@ impl SupervisorState {
             }
         };
         self.attached = Some((frames, store));
+        if self.leaving.is_leaving() {
+            // Hello may have been said before.
+            self.send(ToMaster::Leaving);
+        }
         for (at, failure) in std::mem::take(&mut self.untold).into_values() {
             self.send(ToMaster::PipelineFailed(at, failure));
         }
@@ -269,6 +287,9 @@ impl SupervisorState {
         let give_up = move || SupervisorMessage::GiveUp { loss };
         // The timer ends with the actor, which is the only one that waits for it.
         drop(self.myself.send_after(HOLD_MAX, give_up));
+        if self.leaving.is_ending() {
+            self.leave_soon();
+        }
     }
 
     fn give_up(&mut self, loss: u64) {
@@ -338,6 +359,8 @@ impl SupervisorState {
                 self.forward(&at, PipelineMessage::CommandSink(sink, command));
             }
             ToWorker::Teardown(at) => self.tear_down(at),
+            ToWorker::Drain => self.leaving.drain(),
+            ToWorker::Released { is_last } => self.released(is_last),
             ToWorker::Welcome { .. } | ToWorker::Ping => {}
         }
         Ok(())
@@ -358,7 +381,8 @@ impl SupervisorState {
             return Ok(());
         }
         self.end_pipeline(&job);
-        let holding = Holding::new(&deploy);
+        let rows_read = Arc::new(AtomicU64::new(0));
+        let holding = Holding::new(&deploy, rows_read.clone());
         info!(%job, generation = %at.generation, epoch = %deploy.restore.epoch, "deploy");
         let config = PipelineConfig {
             deploy: Box::new(deploy),
@@ -367,6 +391,7 @@ impl SupervisorState {
             store,
             edges: self.config.edges.clone(),
             supervisor: self.myself.clone(),
+            rows_read,
         };
         let name = config.actor_name("pipeline");
         let supervisor = self.myself.get_cell();
@@ -394,10 +419,12 @@ impl SupervisorState {
     }
 
     fn tear_down(&mut self, at: JobGeneration) {
+        let pipeline = self.running(&at);
+        let rows_reread = pipeline.map_or(0, |pipeline| pipeline.holding.rows_unrecorded());
         if self.running(&at).is_some() {
             self.end_pipeline(&at.job);
         }
-        self.send(ToMaster::TornDown(at));
+        self.send(ToMaster::TornDown(at, rows_reread));
     }
 
     /// Kill, not stop: a handler that waits for credit cannot answer a stop.
@@ -443,7 +470,7 @@ impl SupervisorState {
 
     /// A full queue means that the master does not take frames: the link is as good as lost. What is said while there is
     /// none is kept: by `holding.rs` for a pipeline that runs on, here for one that does not.
-    fn send(&mut self, frame: ToMaster) {
+    pub(crate) fn send(&mut self, frame: ToMaster) {
         let unsent = match &self.attached {
             None => Some(frame),
             Some((frames, _)) => match frames.try_send(frame) {

@@ -3,14 +3,18 @@
 //! Called by the CLI and by tests. Owns the root actor and the server; both end with [`Worker::shutdown`]. Failure: a start
 //! that cannot listen is an error; a master that cannot be reached is not, it is dialled until it answers.
 
+use std::time::Duration;
+
 use millstream_common::error::chain;
 use millstream_common::ids::WorkerId;
+use ractor::rpc::CallResult;
 use ractor::{Actor, ActorRef};
 use tokio::task::JoinSet;
 
 use crate::config::WorkerConfig;
 use crate::exchange::flight_server;
 use crate::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
+use crate::leaving::Left;
 use crate::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 
 /// Why a worker could not start, or ended.
@@ -77,6 +81,19 @@ impl Worker {
             Some(Ok(result)) => result,
             Some(Err(error)) => Err(WorkerError::Run(error.to_string())),
             None => Ok(()),
+        }
+    }
+
+    /// Works on until nothing counts on it any more, or `patience` is over; then it is to be shut down.
+    pub async fn leave(&self, patience: Duration) -> Left {
+        let left = self
+            .supervisor
+            .call(SupervisorMessage::Leave, Some(patience));
+        match left.await {
+            Ok(CallResult::Success(left)) => left,
+            Ok(CallResult::Timeout) => Left::TimedOut,
+            // Its root actor has ended: nothing runs.
+            Ok(CallResult::SenderError) | Err(_) => Left::Idle,
         }
     }
 

@@ -218,6 +218,7 @@ async fn a_panic_in_a_readers_loop_is_a_failure_of_the_task() {
         reader: Box::new(Broken),
         branches: Branches::new("clicks.0".to_owned(), Vec::new()),
         clock: Arc::new(SystemClock::default()),
+        rows_read: Arc::default(),
         pipeline,
     };
     let (reader, _) = Actor::spawn(None, ReaderActor, task)

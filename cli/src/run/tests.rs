@@ -5,10 +5,10 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use millstream_common::control::{
-    CheckpointView, JobState, JobView, LetterQuery, ReplayRequest, Replayed, SinkCommand, SinkView,
-    Stopped, SubmitRequest, WorkerView,
+    CheckpointView, JobState, JobView, LetterQuery, ReplayRequest, Replayed, SavepointView,
+    SinkCommand, SinkView, Stopped, SubmitRequest, WorkerView,
 };
-use millstream_common::ids::{Epoch, Generation};
+use millstream_common::ids::{Epoch, Generation, WorkerId};
 use millstream_common::problem::Problem;
 use millstream_master::letters::listing::Listed;
 use millstream_master::service::{self, ControlBackend};
@@ -66,6 +66,7 @@ impl Script {
             storage: None,
             stages: Vec::new(),
             rows_unaccounted: 0,
+            rows_reread: 0,
         }
     }
 }
@@ -136,6 +137,30 @@ impl ControlBackend for Script {
         Ok(Vec::new())
     }
 
+    async fn create_savepoint(
+        &self,
+        name: &JobName,
+        _: Option<String>,
+    ) -> Result<SavepointView, ControlError> {
+        Err(ControlError::Invalid(format!("{name} has no epoch")))
+    }
+
+    async fn savepoints(&self, _: &JobName) -> Result<Vec<SavepointView>, ControlError> {
+        Ok(Vec::new())
+    }
+
+    async fn drop_savepoint(
+        &self,
+        _: &JobName,
+        savepoint: &str,
+    ) -> Result<SavepointView, ControlError> {
+        Err(ControlError::Invalid(format!("no savepoint {savepoint}")))
+    }
+
+    async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError> {
+        Err(ControlError::Invalid(format!("no worker {worker}")))
+    }
+
     async fn dead_letters(&self, _: &JobName, _: LetterQuery) -> Result<Listed, ControlError> {
         Err(ControlError::Invalid("no dead letters".to_owned()))
     }
@@ -181,7 +206,7 @@ async fn run_job(
     let job = Job {
         client: ControlClient::connect(net, "master:1").await.unwrap(),
         name: "clicks".into(),
-        fresh: false,
+        beginning: Beginning::default(),
     };
     let text = JobText {
         file: "clicks.sql".to_owned(),
@@ -324,7 +349,7 @@ async fn a_watch_goes_on_with_the_next_master() {
             .await
             .unwrap(),
         name: "clicks".into(),
-        fresh: false,
+        beginning: Beginning::default(),
     };
     let text = JobText {
         file: "clicks.sql".to_owned(),

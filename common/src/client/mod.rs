@@ -20,8 +20,10 @@ use crate::control::{
 };
 use crate::error::Kind;
 use crate::grpc::{self, Malformed};
-use crate::ids::JobName;
+use crate::ids::{JobName, WorkerId};
 use crate::net::{self, NetRef};
+
+mod savepoints;
 
 /// For calls that only look: the master answers from memory.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
@@ -335,6 +337,17 @@ impl ControlClient {
         let answer = client.list_workers(timed(v1::ListWorkersRequest {}, READ_DEADLINE));
         let response = self.within("list workers", READ_DEADLINE, answer).await?;
         Ok(response.workers.into_iter().map(WorkerView::from).collect())
+    }
+
+    /// Gives a worker no more tasks; the worker as it is then.
+    pub async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, Error> {
+        let request = v1::DrainWorkerRequest {
+            id: worker.0.clone(),
+        };
+        let mut client = self.client.clone();
+        let answer = client.drain_worker(timed(request, READ_DEADLINE));
+        let response = self.within("drain worker", READ_DEADLINE, answer).await?;
+        Ok(WorkerView::from(response.worker.unwrap_or_default()))
     }
 
     /// The newest `limit` epochs of a job, newest first.

@@ -5,6 +5,7 @@
 
 mod dead_letters;
 mod error;
+mod savepoint;
 mod view;
 
 pub use dead_letters::{
@@ -12,9 +13,10 @@ pub use dead_letters::{
     ReplayRequest, Replayed, SkippedLetters,
 };
 pub use error::ControlError;
+pub use savepoint::{FromCheckpoint, LATEST, SavepointView};
 pub use view::{
     BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, StorageUse,
-    WorkerView,
+    WorkerState, WorkerView,
 };
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,8 @@ pub struct SubmitRequest {
     pub file: String,
     /// Begin a new life of the job's state even if a stopped job of this name could go on.
     pub fresh: bool,
+    /// What it goes on from; `None`: from the last epoch with the same SQL, or from nothing.
+    pub from: Option<FromCheckpoint>,
 }
 
 /// An accepted job.

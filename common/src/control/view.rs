@@ -98,6 +98,9 @@ pub struct JobView {
     pub stages: Vec<StageView>,
     /// Rows that are in none of the counters: zero, or rows were lost or doubled.
     pub rows_unaccounted: u64,
+    /// Rows that were read behind the last committed epoch when tasks were ended, and that are read again; those that a killed
+    /// worker had read are not known. Since this master began.
+    pub rows_reread: u64,
 }
 
 impl JobView {
@@ -224,11 +227,35 @@ pub struct SinkView {
     pub worker: Option<WorkerId>,
 }
 
+/// Whether a worker is given tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    /// It is.
+    Active,
+    /// It is not, and what it has moves to others.
+    Draining,
+    /// It is not, and has none.
+    Drained,
+}
+
+impl fmt::Display for WorkerState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+        })
+    }
+}
+
 /// A worker that has joined.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WorkerView {
     /// The name it gave itself.
     pub id: WorkerId,
+    /// Whether it is given tasks.
+    pub state: WorkerState,
     /// Where its Flight server is reached.
     pub flight_address: String,
     /// Tasks of each stage that it runs.

@@ -5,8 +5,10 @@
 //! message that lacks what the contract promises is a [`Malformed`], never a guess.
 
 mod dead_letters;
+mod savepoint;
 mod status;
 mod view;
+mod worker;
 
 pub use dead_letters::{page_bytes, replay_request, replay_requests};
 pub use status::{from_status, in_plain_words, to_status};

@@ -4,8 +4,8 @@ use millstream_proto::v1;
 
 use super::Malformed;
 use crate::control::{
-    BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, StopMode,
-    Stopped, StorageUse, SubmitRequest, Submitted, WorkerView,
+    BranchView, CheckpointView, FromCheckpoint, JobState, JobView, SinkView, SourceView, StageView,
+    StopMode, Stopped, StorageUse, SubmitRequest, Submitted,
 };
 use crate::ids::{Epoch, Generation, JobName, WorkerId};
 use crate::time::EventTime;
@@ -21,6 +21,8 @@ impl From<SubmitRequest> for v1::SubmitJobRequest {
             sql: request.sql,
             file: request.file,
             fresh: request.fresh,
+            allow_dropped_state: request.from.as_ref().is_some_and(|from| from.may_drop),
+            from_checkpoint: request.from.map(|from| from.checkpoint).unwrap_or_default(),
         }
     }
 }
@@ -32,6 +34,10 @@ impl From<v1::SubmitJobRequest> for SubmitRequest {
             sql: request.sql,
             file: request.file,
             fresh: request.fresh,
+            from: some(request.from_checkpoint).map(|checkpoint| FromCheckpoint {
+                checkpoint,
+                may_drop: request.allow_dropped_state,
+            }),
         }
     }
 }
@@ -164,6 +170,7 @@ impl From<JobView> for v1::Job {
             }),
             stages: job.stages.into_iter().map(v1::Stage::from).collect(),
             rows_unaccounted: job.rows_unaccounted,
+            rows_reread: job.rows_reread,
         }
     }
 }
@@ -199,6 +206,7 @@ impl TryFrom<v1::Job> for JobView {
             }),
             stages: job.stages.into_iter().map(StageView::from).collect(),
             rows_unaccounted: job.rows_unaccounted,
+            rows_reread: job.rows_reread,
         })
     }
 }
@@ -327,38 +335,6 @@ impl From<v1::Sink> for SinkView {
             rows_refused: sink.rows_refused,
             cause: some(sink.cause),
             worker: some(sink.worker).map(WorkerId),
-        }
-    }
-}
-
-impl From<WorkerView> for v1::Worker {
-    fn from(worker: WorkerView) -> Self {
-        Self {
-            id: worker.id.0,
-            flight_address: worker.flight_address,
-            slots: worker.slots,
-            tasks: worker.tasks,
-            splits: worker.splits,
-            jobs: worker.jobs.into_iter().map(|name| name.0).collect(),
-            age_ms: worker.age_ms,
-            heartbeat_age_ms: worker.heartbeat_age_ms,
-            version: worker.version,
-        }
-    }
-}
-
-impl From<v1::Worker> for WorkerView {
-    fn from(worker: v1::Worker) -> Self {
-        Self {
-            id: WorkerId(worker.id),
-            flight_address: worker.flight_address,
-            slots: worker.slots,
-            tasks: worker.tasks,
-            splits: worker.splits,
-            jobs: worker.jobs.into_iter().map(JobName).collect(),
-            age_ms: worker.age_ms,
-            heartbeat_age_ms: worker.heartbeat_age_ms,
-            version: worker.version,
         }
     }
 }

@@ -72,22 +72,24 @@ pub enum ToMaster {
     },
     /// A sink refused rows and waits with its run until the log says so. Said again until it does.
     SinkRefused(JobGeneration, Box<Refusal>),
-    /// Nothing of the generation is left.
-    TornDown(JobGeneration),
+    /// Nothing of the generation is left. So many rows were read behind the last recorded epoch: they are read again.
+    TornDown(JobGeneration, u64),
+    /// Give me no more tasks; I go when I am released.
+    Leaving,
 }
 
 impl ToMaster {
     /// The generation that the frame is about.
     pub fn at(&self) -> Option<&JobGeneration> {
         match self {
-            Self::Hello(_) | Self::Heartbeat => None,
+            Self::Hello(_) | Self::Heartbeat | Self::Leaving => None,
             Self::Deployed(at)
             | Self::Snapshotted(at, _)
             | Self::PipelineFailed(at, _)
             | Self::SinkAdvanced { at, .. }
             | Self::SinkTroubled { at, .. }
             | Self::SinkRefused(at, _)
-            | Self::TornDown(at) => Some(at),
+            | Self::TornDown(at, _) => Some(at),
         }
     }
 }
@@ -107,6 +109,8 @@ pub struct WorkerHello {
     pub version: String,
     /// The pipelines that it has kept since its last master was lost.
     pub held: Vec<Held>,
+    /// It is to be given no tasks.
+    pub is_leaving: bool,
 }
 
 /// A pipeline that runs on without a master, and how far it has come.
@@ -169,6 +173,13 @@ pub enum ToWorker {
     CommandSink(JobGeneration, SinkIndex, SinkCommand),
     /// End everything of the generation.
     Teardown(JobGeneration),
+    /// A person wants the worker to be given no tasks.
+    Drain,
+    /// Nothing counts any more on a worker that is leaving.
+    Released {
+        /// No other worker is there to go on.
+        is_last: bool,
+    },
     /// Keeps the stream known to be alive.
     Ping,
 }
@@ -177,7 +188,7 @@ impl ToWorker {
     /// The generation that the frame is about.
     pub fn at(&self) -> Option<&JobGeneration> {
         match self {
-            Self::Welcome { .. } | Self::Ping => None,
+            Self::Welcome { .. } | Self::Drain | Self::Released { .. } | Self::Ping => None,
             Self::Deploy(deploy) => Some(&deploy.at),
             Self::Start(at)
             | Self::Barrier(at, _)
@@ -268,8 +279,15 @@ mod tests {
             outputs: BTreeMap::from([(crate::ids::OutputIndex(1), Default::default())]),
         };
         let backlog = ToWorker::Backlog(at.clone(), vec![part]);
-        let barrier_frame = ToWorker::Barrier(at.clone(), barrier.clone());
-        for frame in [barrier_frame, pause, backlog] {
+        let released = ToWorker::Released { is_last: true };
+        let frames = [
+            ToWorker::Barrier(at.clone(), barrier.clone()),
+            pause,
+            ToWorker::Drain,
+            released,
+            backlog,
+        ];
+        for frame in frames {
             let wire = v1::MasterFrame::try_from(frame.clone()).expect("encode");
             assert_eq!(ToWorker::try_from(wire).expect("decode"), frame);
         }
@@ -288,6 +306,7 @@ mod tests {
                 committed: Epoch(2),
                 given: Vec::new(),
             }],
+            is_leaving: true,
         });
         let wire = v1::WorkerFrame::try_from(hello.clone()).expect("encode");
         assert_eq!(ToMaster::try_from(wire).expect("decode"), hello);
@@ -303,8 +322,11 @@ mod tests {
             lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
         };
-        let frame = ToMaster::Snapshotted(at, Box::new(report));
-        let wire = v1::WorkerFrame::try_from(frame.clone()).expect("encode");
-        assert_eq!(ToMaster::try_from(wire).expect("decode"), frame);
+        let torn_down = ToMaster::TornDown(at.clone(), 8);
+        let snapshotted = ToMaster::Snapshotted(at, Box::new(report));
+        for frame in [snapshotted, torn_down, ToMaster::Leaving] {
+            let wire = v1::WorkerFrame::try_from(frame.clone()).expect("encode");
+            assert_eq!(ToMaster::try_from(wire).expect("decode"), frame);
+        }
     }
 }

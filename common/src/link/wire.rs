@@ -36,6 +36,7 @@ impl TryFrom<ToMaster> for v1::WorkerFrame {
                 slots: hello.slots,
                 version: hello.version,
                 held: json(&hello.held)?,
+                is_leaving: hello.is_leaving,
             }),
             ToMaster::Heartbeat => Frame::Heartbeat(v1::Heartbeat {}),
             ToMaster::Deployed(at) => Frame::Deployed(v1::Deployed {
@@ -82,10 +83,12 @@ impl TryFrom<ToMaster> for v1::WorkerFrame {
                 generation: at.generation.0,
                 refusal: json(&refusal)?,
             }),
-            ToMaster::TornDown(at) => Frame::TornDown(v1::TornDown {
+            ToMaster::TornDown(at, rows_reread) => Frame::TornDown(v1::TornDown {
                 job: at.job.0,
                 generation: at.generation.0,
+                rows_reread,
             }),
+            ToMaster::Leaving => Frame::Leaving(v1::Leaving {}),
         };
         Ok(Self { frame: Some(frame) })
     }
@@ -107,6 +110,7 @@ impl TryFrom<v1::WorkerFrame> for ToMaster {
                 slots: hello.slots,
                 version: hello.version,
                 held: parse(&hello.held)?,
+                is_leaving: hello.is_leaving,
             }),
             Frame::Heartbeat(_) => Self::Heartbeat,
             Frame::Deployed(frame) => Self::Deployed(at(frame.job, frame.generation)),
@@ -131,7 +135,10 @@ impl TryFrom<v1::WorkerFrame> for ToMaster {
             Frame::SinkRefused(frame) => {
                 Self::SinkRefused(at(frame.job, frame.generation), parse(&frame.refusal)?)
             }
-            Frame::TornDown(frame) => Self::TornDown(at(frame.job, frame.generation)),
+            Frame::TornDown(frame) => {
+                Self::TornDown(at(frame.job, frame.generation), frame.rows_reread)
+            }
+            Frame::Leaving(_) => Self::Leaving,
         })
     }
 }
@@ -194,6 +201,8 @@ impl TryFrom<ToWorker> for v1::MasterFrame {
                 job: at.job.0,
                 generation: at.generation.0,
             }),
+            ToWorker::Drain => Frame::Drain(v1::Drain {}),
+            ToWorker::Released { is_last } => Frame::Released(v1::Released { is_last }),
             ToWorker::Ping => Frame::Ping(v1::Ping {}),
         };
         Ok(Self { frame: Some(frame) })
@@ -290,6 +299,10 @@ impl TryFrom<v1::MasterFrame> for ToWorker {
             ),
             Frame::Teardown(frame) => Self::Teardown(at(frame.job, frame.generation)),
             Frame::Resume(frame) => Self::Resume(at(frame.job, frame.generation)),
+            Frame::Drain(_) => Self::Drain,
+            Frame::Released(frame) => Self::Released {
+                is_last: frame.is_last,
+            },
             Frame::Ping(_) => Self::Ping,
         })
     }

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::backlog::BacklogPart;
+use super::savepoint::{CarriedEntry, SavepointEntry};
 use crate::control::SinkCommand;
 use crate::error::Failure;
 use crate::ids::{
     Epoch, Generation, Incarnation, JobName, OperatorId, OutputIndex, Seq, SinkIndex, SourceIndex,
     SplitId, StageIndex, TaskId, Term, Token, WorkerId,
 };
+use crate::mutant::{self, Mutant};
 use crate::plan::JobPlan;
 use crate::replay_split::ReplayObject;
 use crate::report::{RefusedRows, RowCounters, Segment, SplitProgress, StageFlow, StatePart};
@@ -67,6 +69,17 @@ pub enum Entry {
     },
     /// Rows that are to go through a job again, as a split of their source. Said twice, it counts once.
     Replay(Box<ReplayEntry>),
+    /// A job's newest epoch is kept by name.
+    Savepoint(SavepointEntry),
+    /// A savepoint is not kept any more.
+    SavepointDropped {
+        /// The job.
+        job: JobName,
+        /// The savepoint.
+        name: String,
+    },
+    /// A job begins, or goes on, with what another plan or life had come to.
+    Carried(Box<CarriedEntry>),
     /// A person has told a sink to wait, or to go on: it does, whoever reigns and runs it, until told otherwise.
     SinkCommanded {
         /// The job.
@@ -289,6 +302,9 @@ pub struct JobProgress {
     pub refused: BTreeMap<SinkIndex, u64>,
     /// The last known markers.
     pub sink_markers: BTreeMap<SinkIndex, Epoch>,
+    /// The epochs behind which sinks begin that were not there from the life's first epoch on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sink_starts: BTreeMap<SinkIndex, Epoch>,
     /// Epochs that some sink may still need and that are older than [`Self::undelivered`], in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backlog: Vec<BacklogPart>,
@@ -396,7 +412,12 @@ impl JobProgress {
                 .copied()
                 .unwrap_or_default()
         };
-        let delivered = (0..sink_count).map(marker).min().unwrap_or(self.epoch);
+        let markers = (0..sink_count).map(marker);
+        let delivered = match mutant::is(Mutant::ForgetByFastestSink) {
+            true => markers.max(),
+            false => markers.min(),
+        };
+        let delivered = delivered.unwrap_or(self.epoch);
         self.backlog.retain(|part| part.last > delivered);
         self.left_out
             .retain(|refused| refused.is_needed_behind(marker(refused.sink.index())));

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_common::ids::WorkerId;
+use millstream_common::ids::{JobName, WorkerId};
 use millstream_common::link::{ToWorker, WorkerHello};
 use tokio::sync::{mpsc, oneshot};
 
+use super::leaving::Leaving;
 use super::patience::{Patience, SILENCE_MAX};
 use crate::job::job_actor::{WorkerHandle, Workers};
 
@@ -64,6 +65,8 @@ pub struct Member {
     pub joined_at: Duration,
     /// When it was last heard of, monotonic.
     pub heard_at: Duration,
+    /// It goes, or is to be idle; its handle says so too.
+    pub leaving: Option<Leaving>,
     /// Ends the session's stream.
     over: oneshot::Sender<String>,
 }
@@ -94,6 +97,7 @@ impl Registry {
                 slots: hello.slots.max(1),
                 flight_address: hello.flight_address,
                 held: hello.held.into(),
+                is_leaving: hello.is_leaving,
                 frames,
             },
             process: hello.process,
@@ -101,6 +105,7 @@ impl Registry {
             joined_at: now,
             heard_at: now,
             over: sender,
+            leaving: hello.is_leaving.then(Leaving::default),
         };
         if let Some(before) = self.members.insert(hello.worker, member) {
             before.end("the worker has joined anew");
@@ -130,6 +135,47 @@ impl Registry {
             member.end(reason);
         }
         is_newest
+    }
+
+    /// From now on a worker is given no tasks; who asks again is told again. False if it is not there.
+    pub fn begin_leaving(&mut self, worker: &WorkerId) -> bool {
+        let Some(member) = self.members.get_mut(worker) else {
+            return false;
+        };
+        member.handle.is_leaving = true;
+        member.leaving.get_or_insert_default().asked_again();
+        true
+    }
+
+    /// A job does not count on a session of a leaving worker any more.
+    pub fn vacated(&mut self, worker: &WorkerId, session: u64, job: JobName) {
+        if let Some(member) = self.members.get_mut(worker)
+            && member.handle.session == session
+            && let Some(leaving) = &mut member.leaving
+        {
+            leaving.vacated(job);
+        }
+    }
+
+    /// Releases the leaving workers that none of `jobs` counts on; those who are to be told.
+    pub fn release<'a>(
+        &mut self,
+        jobs: impl Iterator<Item = &'a JobName> + Clone,
+    ) -> Vec<(WorkerId, WorkerHandle)> {
+        let mut released = Vec::new();
+        for (worker, member) in &mut self.members {
+            let leaving = member.leaving.as_mut();
+            if leaving.is_some_and(|leaving| leaving.release(jobs.clone())) {
+                released.push((worker.clone(), member.handle.clone()));
+            }
+        }
+        released
+    }
+
+    /// Whether a worker is there that is given tasks.
+    pub fn has_active(&self) -> bool {
+        let mut members = self.members.values();
+        members.any(|member| member.leaving.is_none())
     }
 
     /// Removes the workers that have been silent for too long. A master that did not even look for so long was asleep
@@ -194,6 +240,7 @@ mod tests {
             slots: 0,
             version: "0".to_owned(),
             held: Vec::new(),
+            is_leaving: false,
         }
     }
 
@@ -295,6 +342,28 @@ mod tests {
         assert_eq!(registry.workers().len(), 1);
         assert!(registry.end(&"w".into(), new, "left"));
         assert!(registry.workers().is_empty());
+    }
+
+    #[test]
+    fn a_leaving_worker_that_joins_again_is_leaving_still_and_the_jobs_are_asked_again() {
+        let mut registry = Registry::default();
+        let jobs = ["clicks".into()];
+        let old = join(&mut registry, "w", Duration::ZERO).number;
+        assert!(registry.begin_leaving(&"w".into()));
+        registry.vacated(&"w".into(), old, "clicks".into());
+        assert_eq!(registry.release(jobs.iter()).len(), 1);
+        let again = WorkerHello {
+            is_leaving: true,
+            ..hello("w", "w")
+        };
+        let new = registry.join(again, mpsc::channel(1).0, Duration::ZERO);
+        let new = new.expect("the same process").number;
+        assert!(registry.workers()[&WorkerId::from("w")].is_leaving && !registry.has_active());
+        registry.vacated(&"w".into(), old, "clicks".into());
+        assert!(registry.release(jobs.iter()).is_empty(), "an old session");
+        registry.vacated(&"w".into(), new, "clicks".into());
+        assert_eq!(registry.release(jobs.iter()).len(), 1);
+        assert!(!registry.begin_leaving(&"unknown".into()));
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl JobState {
         if !is_free {
             return Ok(());
         }
-        let kind = match (self.stop, self.rescale) {
+        let kind = match (self.stop, self.rescale.is_due) {
             (Some(StopMode::Drain), _) => BarrierKind::Drain,
             (Some(StopMode::Stop), _) | (None, true) => BarrierKind::Stop,
             (None, false) => BarrierKind::Checkpoint,
@@ -92,18 +92,23 @@ impl JobState {
         let is_live = matches!(self.phase, Phase::Running | Phase::Delivering(_));
         if entry.generation != self.generation || !is_live {
             // The generation ended while its last epoch was on its way: the next one begins behind it.
+            self.keep_savepoints()?;
             return self.advance();
         }
         debug!(job = %self.entry.job, epoch = %entry.epoch, "epoch committed");
         self.restarts.committed();
         self.observed.recovery.over(self.clock.monotonic());
-        self.send_all(&ToWorker::EpochCommitted {
-            at: self.at(),
-            epoch: CommittedEpoch::from(&entry),
-            positions: entry.splits,
-        })?;
+        self.tell_committed(&entry)?;
         self.epoch_passed()?;
         self.record_refusals()
+    }
+
+    pub(super) fn tell_committed(&mut self, entry: &EpochEntry) -> Handled {
+        self.send_all(&ToWorker::EpochCommitted {
+            at: self.at(),
+            epoch: CommittedEpoch::from(entry),
+            positions: entry.splits.clone(),
+        })
     }
 
     /// Nothing is under way: what comes next?
@@ -111,6 +116,7 @@ impl JobState {
         let Some((kind, drains)) = self.passed.take() else {
             return Ok(());
         };
+        self.keep_savepoints()?;
         if drains {
             return self.deliver(JobEnd::Finished);
         }
@@ -130,13 +136,16 @@ impl JobState {
         ) {
             return self.trigger(BarrierKind::Stop, true);
         }
+        if self.rescale.is_due {
+            return self.barrier_due();
+        }
         self.give_new_splits()?;
         self.remind_of_barrier();
         Ok(())
     }
 
-    /// A worker has joined: its share moves at an epoch's end, so nothing is read twice.
-    fn place_anew(&mut self) -> Handled {
+    /// Workers have joined or are leaving: shares move at an epoch's end, so nothing is read twice.
+    pub(super) fn place_anew(&mut self) -> Handled {
         info!(job = %self.entry.job, epoch = %self.progress.epoch, workers = self.workers.len(), "place anew");
         self.tear_down()?;
         self.phase = Phase::Waiting;

@@ -5,6 +5,7 @@
 
 use millstream_common::ids::{StageIndex, WorkerId};
 use millstream_common::link::{Deploy, JobGeneration, ToWorker};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::{RestorePoint, SplitStart};
 use ractor::ActorProcessingErr;
 
@@ -43,11 +44,15 @@ impl JobState {
             restore: RestorePoint {
                 epoch: self.progress.epoch,
                 splits: claims::with_readers(starts, &self.assignment),
-                acted_watermarks: self.progress.acted_watermarks.clone(),
+                acted_watermarks: match mutant::is(Mutant::RestoreAtNewestWatermark) {
+                    true => self.progress.watermarks.clone(),
+                    false => self.progress.acted_watermarks.clone(),
+                },
                 parts: self.progress.parts.clone(),
                 backlog: self.progress.backlog.clone(),
                 left_out: self.progress.left_out.clone(),
                 undelivered: self.progress.undelivered.clone(),
+                sink_starts: self.progress.sink_starts.clone(),
             },
             flight_addresses: addresses
                 .map(|(worker, handle)| (worker.clone(), handle.flight_address.clone()))

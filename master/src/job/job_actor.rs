@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped, StorageUse,
+    CheckpointView, ControlError, JobView, SavepointView, SinkCommand, SinkView, StopMode, Stopped,
+    StorageUse,
 };
 use millstream_common::error::Failure;
 use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
@@ -19,6 +20,7 @@ use millstream_common::log::backlog::BacklogPart;
 use millstream_common::log::entry::{
     Assignment, EpochEntry, JobEnd, JobEntry, JobProgress, ReplayEntry,
 };
+use millstream_common::log::savepoint::{Savepoint, Savepoints};
 use millstream_common::report::SplitStart;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
@@ -32,7 +34,9 @@ use super::enumerator_actor::{Discovery, EnumeratorActor, EnumeratorConfig, Enum
 use super::reattach::Lasting;
 use super::recovery_time::RecoveryTime;
 use super::refused::Refusals;
+use super::rescale::Rescale;
 use super::restart::RestartPolicy;
+use super::savepoint::Kept;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::config::ConnectorsRef;
 use crate::log_actor::LogMessage;
@@ -49,6 +53,8 @@ pub struct WorkerHandle {
     pub flight_address: String,
     /// The pipelines that it held when it joined.
     pub held: Arc<[Held]>,
+    /// It is to be given no tasks, and goes once nothing counts on it.
+    pub is_leaving: bool,
     /// What it is sent; bounded (INV-9), see [`Sent::Overrun`].
     pub frames: mpsc::Sender<ToWorker>,
 }
@@ -112,6 +118,22 @@ pub enum Recorded {
     },
     /// An Ended entry.
     Ended(JobEnd),
+    /// A Savepoint entry.
+    Savepoint {
+        /// Its name.
+        name: String,
+        /// What is kept.
+        savepoint: Box<Savepoint>,
+        /// Who asked.
+        reply: RpcReplyPort<Result<SavepointView, ControlError>>,
+    },
+    /// A SavepointDropped entry.
+    SavepointDropped {
+        /// Its name.
+        name: String,
+        /// Who asked.
+        reply: RpcReplyPort<Result<SavepointView, ControlError>>,
+    },
 }
 
 /// What a timer reminds of.
@@ -127,6 +149,8 @@ pub enum Due {
     Delivery(Generation),
     /// Workers have had their time to come back with what they hold.
     Reattachment,
+    /// Workers that come and go have been gathered.
+    Rescale,
 }
 
 /// What a job's actor takes.
@@ -175,6 +199,22 @@ pub enum JobMessage {
         /// Once the log has it: whether it was unknown.
         reply: RpcReplyPort<Result<bool, ControlError>>,
     },
+    /// Keep the next epoch by name.
+    Savepoint {
+        /// Its name; by default of the epoch's number.
+        name: Option<String>,
+        /// The savepoint once it is in the log, or why not.
+        reply: RpcReplyPort<Result<SavepointView, ControlError>>,
+    },
+    /// Keep a savepoint no longer.
+    DropSavepoint {
+        /// Its name.
+        name: String,
+        /// As it was, once the log says so, or why not.
+        reply: RpcReplyPort<Result<SavepointView, ControlError>>,
+    },
+    /// Its savepoints, oldest first.
+    Savepoints(RpcReplyPort<Vec<SavepointView>>),
     /// The job as people see it.
     View(RpcReplyPort<JobView>),
     /// What each worker has of it.
@@ -219,6 +259,8 @@ pub struct JobConfig {
     pub progress: JobProgress,
     /// How it ended, if it did.
     pub end: Option<JobEnd>,
+    /// Folded from the log.
+    pub savepoints: Savepoints,
     /// What its workers may hold under a new master; `None` under the one that placed it.
     pub(crate) lasting: Option<Lasting>,
     /// Where epochs that sinks lack are put away.
@@ -262,8 +304,8 @@ pub struct JobState {
     pub(super) restarts: RestartPolicy,
     pub(super) stop: Option<StopMode>,
     pub(super) stop_replies: Vec<RpcReplyPort<Stopped>>,
-    /// A worker has joined: place the job anew at the next barrier.
-    pub(super) rescale: bool,
+    pub(super) rescale: Rescale,
+    pub(super) savepoints: Kept,
     /// Barriers sent in this generation; the first follow each other faster.
     pub(super) barrier_count: u32,
     pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
@@ -287,6 +329,8 @@ pub(super) struct Observed {
     /// Why the log cannot be written.
     pub(super) log_trouble: Option<String>,
     pub(super) restart_count: u32,
+    /// Read behind the last committed epoch of some generation.
+    pub(super) rows_reread: u64,
     pub(super) recovery: RecoveryTime,
     /// When the barrier that is being committed was triggered.
     pub(super) barrier_since: Duration,
@@ -347,7 +391,8 @@ impl Actor for JobActor {
             enumerators,
             stop: None,
             stop_replies: Vec::new(),
-            rescale: false,
+            rescale: Rescale::default(),
+            savepoints: Kept::of(config.savepoints),
             barrier_count: 0,
             refusals: Refusals::default(),
             observed: Observed {
@@ -365,6 +410,7 @@ impl Actor for JobActor {
         state.claim_replays();
         state.discover_all()?;
         state.begin_reattaching()?;
+        state.vacate()?;
         Ok(state)
     }
 
@@ -374,7 +420,7 @@ impl Actor for JobActor {
         message: JobMessage,
         state: &mut JobState,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
+        let handled = match message {
             JobMessage::WorkersChanged(workers) => state.workers_changed(workers),
             JobMessage::Frame(worker, frame) => state.frame(worker, frame),
             JobMessage::Recorded(recorded, seq) => state.recorded(recorded, seq),
@@ -393,12 +439,17 @@ impl Actor for JobActor {
                 reply,
             } => state.command_sink(&sink, command, reply),
             JobMessage::Replay { entry, reply } => state.replay(*entry, reply),
+            JobMessage::Savepoint { name, reply } => state.create_savepoint(name, reply),
+            JobMessage::DropSavepoint { name, reply } => state.drop_savepoint(name, reply),
+            JobMessage::Savepoints(reply) => state.answer(reply, JobState::savepoint_views),
             JobMessage::View(reply) => state.answer(reply, JobState::view),
             JobMessage::Shares(reply) => state.answer(reply, JobState::shares),
             JobMessage::Checkpoints(limit, reply) => {
                 state.answer(reply, |state| state.newest_checkpoints(limit))
             }
-        }
+        };
+        handled?;
+        state.vacate()
     }
 
     /// An enumerator answers with errors and does not end by itself: its end is a defect.

@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use millstream_common::control::{StopMode, Stopped};
 use millstream_common::error::Failure;
-use millstream_common::ids::{Seq, SourceIndex, WorkerId};
+use millstream_common::ids::{Generation, Seq, SourceIndex, WorkerId};
 use millstream_common::link::{ToMaster, ToWorker};
 use millstream_common::log::Entry;
 use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry, JobEnd, generation_of};
+use millstream_common::mutant::{self, Mutant};
 use ractor::{ActorProcessingErr, RpcReplyPort};
 use tracing::{info, warn};
 
 use super::claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage};
 use super::job_actor::{Due, JobMessage, JobState, Phase, Recorded, Workers};
+use super::rescale::{self, candidates};
 use super::restart::Decision;
 use crate::assign::{Candidate, assign, workers_with_tasks};
 use crate::checkpoint::coordinator::Coordinator;
@@ -91,6 +93,7 @@ impl JobState {
             Due::Discovery(source) if !self.is_over() => self.discover(source),
             Due::Delivery(generation) if generation == self.generation => self.delivery_due(),
             Due::Reattachment => self.reattachment_due(),
+            Due::Rescale => self.gathered(),
             Due::Barrier(_) | Due::Retry | Due::Discovery(_) | Due::Delivery(_) => Ok(()),
         }
     }
@@ -106,10 +109,7 @@ impl JobState {
                 if let Some(lost) = self.lost_worker() {
                     return self.lost(lost);
                 }
-                self.rescale |= self
-                    .workers
-                    .keys()
-                    .any(|worker| !self.sessions.contains_key(worker));
+                self.gather();
                 Ok(())
             }
         }
@@ -134,21 +134,23 @@ impl JobState {
     pub(super) fn advance(&mut self) -> Handled {
         let is_ready =
             matches!(self.phase, Phase::Waiting) && self.looked.iter().all(|looked| *looked);
-        if !is_ready || self.committing {
+        let is_settled = !self.committing || mutant::is(Mutant::AssignWhileCommitting);
+        if !is_ready || !is_settled {
             return Ok(());
         }
-        if self.workers.is_empty() {
-            self.observed.cause =
-                "no worker has joined; start one with `millstream worker`".to_owned();
+        if candidates(&self.workers).next().is_none() {
+            let cause = match self.workers.is_empty() {
+                true => "no worker has joined",
+                false => "every worker is leaving or drained",
+            };
+            self.observed.cause = format!("{cause}; start one with `millstream worker`");
             return Ok(());
         }
         self.assign()
     }
 
     pub(super) fn assign(&mut self) -> Handled {
-        let candidates: Vec<Candidate> = self
-            .workers
-            .iter()
+        let candidates: Vec<Candidate> = candidates(&self.workers)
             .map(|(worker, handle)| Candidate {
                 worker: worker.clone(),
                 slots: handle.slots,
@@ -165,12 +167,10 @@ impl JobState {
         );
         self.observed.lag.clear();
         self.observed.reader_troubles.clear();
-        self.sessions = self
-            .workers
-            .iter()
+        self.sessions = rescale::candidates(&self.workers)
             .map(|(worker, handle)| (worker.clone(), handle.session))
             .collect();
-        self.rescale = false;
+        self.rescale.is_due = false;
         self.phase = Phase::Assigning;
         let entry = AssignEntry {
             job: self.entry.job.clone(),
@@ -195,6 +195,12 @@ impl JobState {
             Recorded::Epoch(entry) => self.epoch_recorded(*entry),
             Recorded::Backlog(part) => self.put_away_recorded(*part),
             Recorded::Ended(end) => self.ended(end),
+            Recorded::Savepoint {
+                name,
+                savepoint,
+                reply,
+            } => self.savepoint_recorded(name, *savepoint, reply),
+            Recorded::SavepointDropped { name, reply } => self.savepoint_dropped(&name, reply),
             Recorded::SinkCommanded {
                 sink,
                 command,
@@ -207,7 +213,9 @@ impl JobState {
         if attempt != self.attempt || !matches!(self.phase, Phase::Assigning) {
             return Ok(());
         }
-        self.generation = generation_of(seq);
+        if self.generation == Generation(0) || !mutant::is(Mutant::ReuseGeneration) {
+            self.generation = generation_of(seq);
+        }
         self.assignment = assignment;
         // Frames of the last generation may have come until now.
         self.refusals.forget();
@@ -250,14 +258,19 @@ impl JobState {
             ToMaster::SinkRefused(at, refusal) if at.generation == self.generation => {
                 self.sink_refused(*refusal)
             }
+            // Said of a generation that is over.
+            ToMaster::TornDown(_, rows_reread) => {
+                self.observed.rows_reread += rows_reread;
+                Ok(())
+            }
             ToMaster::Deployed(_)
             | ToMaster::Snapshotted(..)
             | ToMaster::PipelineFailed(..)
             | ToMaster::SinkAdvanced { .. }
             | ToMaster::SinkTroubled { .. }
             | ToMaster::SinkRefused(..)
-            | ToMaster::TornDown(_)
             | ToMaster::Hello(_)
+            | ToMaster::Leaving
             | ToMaster::Heartbeat => Ok(()),
         }
     }
@@ -328,6 +341,9 @@ impl JobState {
     }
 
     pub(super) fn tear_down(&mut self) -> Handled {
+        if mutant::is(Mutant::RewindOnlyTheDead) {
+            self.progress.splits.extend(self.coordinator.reported());
+        }
         self.coordinator.abandon();
         self.refusals.forget();
         self.passed = None;
@@ -415,6 +431,7 @@ impl JobState {
             progress: Box::new(self.progress.clone()),
         })?;
         self.phase = Phase::Ended(end);
+        self.keep_savepoints()?;
         self.answer_stops()
     }
 
@@ -443,6 +460,9 @@ impl JobState {
     pub(super) fn commit(&mut self, mut entry: EpochEntry) -> Handled {
         self.committing = true;
         entry.committed_at_us = self.clock.unix_micros();
+        if mutant::is(Mutant::DeliverBeforeRecord) {
+            self.tell_committed(&entry)?;
+        }
         self.append(
             Entry::Epoch(Box::new(entry.clone())),
             Recorded::Epoch(Box::new(entry)),

@@ -92,7 +92,6 @@ impl JobState {
         self.sessions = holders
             .map(|(worker, handle)| (worker.clone(), handle.session))
             .collect();
-        self.rescale = self.workers.len() > self.sessions.len();
         self.assignment = lasting.assignment;
         self.assignment.splits.extend(given);
         let reporters = workers_with_tasks(&self.assignment);
@@ -100,6 +99,7 @@ impl JobState {
         self.coordinator = Coordinator::resume(reporters, triggered, open.clone(), now);
         self.observed.cause.clear();
         self.phase = Phase::Running;
+        self.gather();
         // Before it repeats its report, a worker has to know that somebody listens; the rest it obeys once.
         self.send_all(&ToWorker::Resume(self.at()))?;
         self.repeat_commands()?;

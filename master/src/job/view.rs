@@ -71,6 +71,7 @@ impl JobState {
             storage: self.observed.storage,
             stages: row_sum::stage_views(&self.entry.plan, &self.progress),
             rows_unaccounted: row_sum::unaccounted(&self.entry.plan, &self.progress),
+            rows_reread: self.observed.rows_reread,
         }
     }
 

@@ -13,6 +13,7 @@ use millstream_common::error::chain;
 use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, Seq};
 use millstream_common::log::boundary::Boundary;
 use millstream_common::log::{LogObject, read_from};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::store::StoreRef;
 use millstream_common::task::caught;
 use millstream_common::time::ClockRef;
@@ -298,6 +299,10 @@ impl Collector {
             let life = self.life(job);
             (job.entry.incarnation.to_string(), life)
         });
+        let log_floor = match mutant::is(Mutant::CollectWithoutBoundary) {
+            true => Some(self.latest.through),
+            false => log_floor,
+        };
         Needed {
             lives: lives.collect(),
             log_floor,
@@ -312,9 +317,16 @@ impl Collector {
             .map(|(index, _)| index.to_string());
         let seen = self.lives.get(&job.entry.incarnation);
         let checkpoints = seen.into_iter().flat_map(|seen| &seen.checkpoints);
+        let checkpoints = checkpoints.flat_map(|(_, parts)| parts.clone());
+        let savepoints = job.savepoints.values();
+        let savepoints = savepoints.flat_map(|savepoint| savepoint.progress.parts.values());
+        let savepoints = savepoints.flatten().map(|part| part.path.clone());
         Life {
             head: job.progress.epoch,
-            parts: checkpoints.flat_map(|(_, parts)| parts.clone()).collect(),
+            parts: match mutant::is(Mutant::CollectLiveState) {
+                true => BTreeSet::new(),
+                false => checkpoints.chain(savepoints).collect(),
+            },
             delivered: seen.map_or(Epoch(0), |seen| {
                 seen.delivered_before(self.clock.monotonic(), self.retention.segments)
             }),

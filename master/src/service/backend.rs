@@ -5,10 +5,10 @@
 
 use async_trait::async_trait;
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, SinkCommand,
-    SinkView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, SavepointView,
+    SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
 };
-use millstream_common::ids::JobName;
+use millstream_common::ids::{JobName, WorkerId};
 
 use crate::letters::listing::Listed;
 
@@ -33,6 +33,22 @@ pub trait ControlBackend: Send + Sync + 'static {
     async fn list(&self) -> Result<Vec<JobView>, ControlError>;
     /// The workers that have joined, by name.
     async fn workers(&self) -> Result<Vec<WorkerView>, ControlError>;
+    /// Keeps the job's next epoch by name; without one it is named after the epoch.
+    async fn create_savepoint(
+        &self,
+        name: &JobName,
+        savepoint: Option<String>,
+    ) -> Result<SavepointView, ControlError>;
+    /// The savepoints of a job, oldest first.
+    async fn savepoints(&self, name: &JobName) -> Result<Vec<SavepointView>, ControlError>;
+    /// Keeps a savepoint no longer; as it was.
+    async fn drop_savepoint(
+        &self,
+        name: &JobName,
+        savepoint: &str,
+    ) -> Result<SavepointView, ControlError>;
+    /// Gives a worker no more tasks; the worker as it is then.
+    async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError>;
     /// The newest `limit` epochs of a job, newest first.
     async fn checkpoints(
         &self,

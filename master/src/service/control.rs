@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use millstream_common::control::{ControlError, ReplayRequest, SinkCommand};
 use millstream_common::grpc;
-use millstream_common::ids::JobName;
+use millstream_common::ids::{JobName, WorkerId};
 use millstream_proto::v1::{self, control_server};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -136,6 +136,53 @@ impl control_server::Control for ControlService {
         let workers = self.backend.workers().await;
         answer(workers.map(|workers| v1::ListWorkersResponse {
             workers: workers.into_iter().map(v1::Worker::from).collect(),
+        }))
+    }
+
+    async fn drain_worker(
+        &self,
+        request: Request<v1::DrainWorkerRequest>,
+    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+        let worker = WorkerId(request.into_inner().id);
+        let drained = self.backend.drain_worker(&worker).await;
+        answer(drained.map(|worker| v1::DrainWorkerResponse {
+            worker: Some(worker.into()),
+        }))
+    }
+
+    async fn create_savepoint(
+        &self,
+        request: Request<v1::CreateSavepointRequest>,
+    ) -> Result<Response<v1::CreateSavepointResponse>, Status> {
+        let request = request.into_inner();
+        let name = job_name(request.name)?;
+        let savepoint = Some(request.savepoint).filter(|name| !name.is_empty());
+        let created = self.backend.create_savepoint(&name, savepoint).await;
+        answer(created.map(|savepoint| v1::CreateSavepointResponse {
+            savepoint: Some(savepoint.into()),
+        }))
+    }
+
+    async fn list_savepoints(
+        &self,
+        request: Request<v1::ListSavepointsRequest>,
+    ) -> Result<Response<v1::ListSavepointsResponse>, Status> {
+        let name = job_name(request.into_inner().name)?;
+        let savepoints = self.backend.savepoints(&name).await;
+        answer(savepoints.map(|savepoints| v1::ListSavepointsResponse {
+            savepoints: savepoints.into_iter().map(v1::Savepoint::from).collect(),
+        }))
+    }
+
+    async fn drop_savepoint(
+        &self,
+        request: Request<v1::DropSavepointRequest>,
+    ) -> Result<Response<v1::DropSavepointResponse>, Status> {
+        let request = request.into_inner();
+        let name = job_name(request.name)?;
+        let dropped = self.backend.drop_savepoint(&name, &request.savepoint).await;
+        answer(dropped.map(|savepoint| v1::DropSavepointResponse {
+            savepoint: Some(savepoint.into()),
         }))
     }
 

@@ -10,10 +10,10 @@ use futures::stream::BoxStream;
 use millstream_common::client::{self, ControlClient};
 use millstream_common::control::{
     CheckpointView, ControlError, DeadLetterView, JobState, JobView, LetterPage, LetterQuery,
-    LetterTotals, ReplayRequest, Replayed, SinkCommand, SinkView, SkippedLetters, StopMode,
-    Stopped, SubmitRequest, Submitted, WorkerView,
+    LetterTotals, ReplayRequest, Replayed, SavepointView, SinkCommand, SinkView, SkippedLetters,
+    StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
 };
-use millstream_common::ids::{Epoch, Generation, JobName};
+use millstream_common::ids::{Epoch, Generation, JobName, WorkerId};
 use millstream_common::net::{self, MemoryNet, NetRef};
 use millstream_common::problem::Problem;
 use tokio::sync::oneshot;
@@ -45,6 +45,7 @@ fn view(state: JobState) -> JobView {
         storage: None,
         stages: Vec::new(),
         rows_unaccounted: 0,
+        rows_reread: 0,
     }
 }
 
@@ -139,6 +140,30 @@ impl ControlBackend for Script {
             });
         }
         Ok(Vec::new())
+    }
+
+    async fn create_savepoint(
+        &self,
+        name: &JobName,
+        _: Option<String>,
+    ) -> Result<SavepointView, ControlError> {
+        Err(ControlError::Invalid(format!("{name} has no epoch")))
+    }
+
+    async fn savepoints(&self, _: &JobName) -> Result<Vec<SavepointView>, ControlError> {
+        Ok(Vec::new())
+    }
+
+    async fn drop_savepoint(
+        &self,
+        _: &JobName,
+        savepoint: &str,
+    ) -> Result<SavepointView, ControlError> {
+        Err(ControlError::Invalid(format!("no savepoint {savepoint}")))
+    }
+
+    async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError> {
+        Err(ControlError::Invalid(format!("no worker {worker}")))
     }
 
     async fn checkpoints(
@@ -258,6 +283,7 @@ fn request(name: &str, sql: &str) -> SubmitRequest {
         sql: sql.to_owned(),
         file: "clicks.sql".to_owned(),
         fresh: true,
+        from: None,
     }
 }
 

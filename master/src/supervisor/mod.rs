@@ -6,6 +6,9 @@
 #[cfg(test)]
 mod going_on_tests;
 pub mod jobs;
+mod origin;
+#[cfg(test)]
+mod rescale_tests;
 pub mod submission;
 pub mod submit;
 pub mod supervisor_actor;

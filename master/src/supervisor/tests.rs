@@ -254,9 +254,14 @@ async fn an_epoch_does_not_wait_for_workers_that_have_no_task() {
         let name = format!("w{index:03}");
         workers.insert(name.clone(), FakeWorker::join(&supervisor, &name).await);
     }
-    // The first has everything; the others get their share behind its next barrier.
-    let (at, barrier) = first.barrier().await;
-    first.report(&at, barrier.epoch, 1);
+    // The first has everything; the others get their share once they have been gathered.
+    loop {
+        let (at, barrier) = first.barrier().await;
+        first.report(&at, barrier.epoch, 1);
+        if barrier.kind == BarrierKind::Stop {
+            break;
+        }
+    }
     workers.insert("w000".to_owned(), first);
     for worker in workers.values_mut() {
         worker.deployed().await;
@@ -293,6 +298,7 @@ pub(super) fn begun() -> ReplayedJob {
         generation: Generation(7),
         assignment: Some(assignment),
         letters: Default::default(),
+        savepoints: BTreeMap::new(),
     }
 }
 

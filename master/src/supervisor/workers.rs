@@ -4,15 +4,17 @@
 
 use std::time::Duration;
 
-use millstream_common::ids::WorkerId;
+use millstream_common::control::{ControlError, WorkerState};
+use millstream_common::ids::{JobName, WorkerId};
 use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
+use millstream_common::suggest::nearest;
 use ractor::RpcReplyPort;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use super::supervisor_actor::{SupervisorState, answer};
 use crate::cluster::registry::{NameTaken, Session};
-use crate::job::job_actor::{JobMessage, Sent};
+use crate::job::job_actor::{JobMessage, Sent, WorkerHandle};
 
 /// A worker as the registry knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct WorkerStatus {
     pub slots: u32,
     /// Of its program.
     pub version: String,
+    /// Whether it is given tasks.
+    pub state: WorkerState,
     /// Since it joined.
     pub age: Duration,
     /// Since it was last heard of.
@@ -41,15 +45,17 @@ impl SupervisorState {
         let who = format!("{} (flight {})", hello.worker, hello.flight_address);
         let slots = hello.slots;
         let joined = self.registry.join(hello, frames, self.clock.monotonic());
+        let is_taken = joined.is_err();
         match &joined {
-            Ok(_) => {
-                info!(worker = %who, slots, "worker joined");
-                self.tell_workers();
-            }
+            Ok(_) => info!(worker = %who, slots, "worker joined"),
             // The worker says so to whoever started it, and dials on.
             Err(taken) => debug!(worker = %who, %taken, "worker refused"),
         }
         answer(reply, joined);
+        if !is_taken {
+            self.tell_workers();
+            self.release();
+        }
     }
 
     pub(super) fn frame(&mut self, worker: WorkerId, session: u64, frame: ToMaster) {
@@ -58,6 +64,9 @@ impl SupervisorState {
             .heard(&worker, session, self.clock.monotonic())
         {
             return;
+        }
+        if frame == ToMaster::Leaving {
+            return self.leaving(&worker);
         }
         if let Some(at) = frame.at()
             && let Some(job) = self.jobs.get(&at.job)
@@ -71,6 +80,50 @@ impl SupervisorState {
         if self.registry.end(&worker, session, "its stream has ended") {
             info!(%worker, "worker left");
             self.tell_workers();
+        }
+    }
+
+    /// The worker goes once nothing counts on it.
+    fn leaving(&mut self, worker: &WorkerId) {
+        info!(%worker, "worker is leaving");
+        if self.registry.begin_leaving(worker) {
+            self.tell_workers();
+            self.release();
+        }
+    }
+
+    /// A person wants the worker to be idle. It remembers that itself, for other masters and sessions.
+    pub(super) fn drain_worker(&mut self, worker: &WorkerId) -> Result<(), ControlError> {
+        let Some(member) = self.registry.members().get(worker) else {
+            let known = self.registry.members().keys().map(WorkerId::as_str);
+            let hint = nearest(worker.as_str(), known)
+                .map_or(String::new(), |name| format!(", did you mean {name}?"));
+            return Err(ControlError::Invalid(format!(
+                "no worker {worker}{hint}; `millstream workers` lists them"
+            )));
+        };
+        let handle = member.handle.clone();
+        self.tell(worker, &handle, ToWorker::Drain);
+        self.leaving(worker);
+        Ok(())
+    }
+
+    pub(super) fn vacated(&mut self, worker: &WorkerId, session: u64, job: JobName) {
+        self.registry.vacated(worker, session, job);
+        self.release();
+    }
+
+    fn release(&mut self) {
+        for (worker, handle) in self.registry.release(self.jobs.keys()) {
+            let is_last = !self.registry.has_active();
+            info!(%worker, is_last, "worker is drained");
+            self.tell(&worker, &handle, ToWorker::Released { is_last });
+        }
+    }
+
+    fn tell(&mut self, worker: &WorkerId, handle: &WorkerHandle, frame: ToWorker) {
+        if handle.send(frame) == Sent::Overrun {
+            self.overrun(worker, handle.session);
         }
     }
 
@@ -120,6 +173,11 @@ impl SupervisorState {
                 flight_address: member.handle.flight_address.clone(),
                 slots: member.handle.slots,
                 version: member.version.clone(),
+                state: match &member.leaving {
+                    None => WorkerState::Active,
+                    Some(leaving) if leaving.is_released() => WorkerState::Drained,
+                    Some(_) => WorkerState::Draining,
+                },
                 age: now.saturating_sub(member.joined_at),
                 heartbeat_age: now.saturating_sub(member.heard_at),
             })

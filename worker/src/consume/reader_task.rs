@@ -5,6 +5,8 @@
 //! them (INV-5). Failure: returned, and told to the pipeline by the actor.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{SourceIndex, SplitId, TaskId};
@@ -48,6 +50,8 @@ pub struct ReaderTask {
     pub branches: Branches,
     /// For the time of dead letters.
     pub clock: ClockRef,
+    /// Counts the rows that the readers of the pipeline hand on, for who has to know what is read again.
+    pub rows_read: Arc<AtomicU64>,
     /// Who is told of cuts.
     pub pipeline: ActorRef<PipelineMessage>,
 }
@@ -68,6 +72,7 @@ impl ReaderTask {
                 event = self.reader.next() => match event.map_err(failure_of)? {
                     SourceEvent::Rows(rows) => {
                         counters.add(&rows.counters);
+                        self.rows_read.fetch_add(rows.counters.read, Ordering::Relaxed);
                         self.rows(rows, &mut flow).await?;
                     }
                     SourceEvent::Cut(cut) => {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{OutputIndex, SinkIndex, StageIndex, TaskId, Vnode};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::{Branch, Emit, JobPlan, KeyedKind, KeyedPlan, StageHead, Target};
 use millstream_common::report::StatePart;
 use millstream_common::time::EventTime;
@@ -307,9 +308,11 @@ impl Builder<'_> {
             .cloned()
             .unwrap_or_default();
         let sources = &self.plan.stages[task.stage.index()].sources;
-        let watermark: Option<EventTime> = least_watermark(sources, &restore.acted_watermarks);
+        let watermark: Option<EventTime> = least_watermark(sources, &restore.acted_watermarks)
+            .filter(|_| !mutant::is(Mutant::RestoreWithoutWatermark));
         let task_count = wiring.task_count();
-        let owns = |vnode: Vnode| vnode.owner(task_count) == task.index;
+        let owns_all = mutant::is(Mutant::RestoreKeysOfOthers);
+        let owns = |vnode: Vnode| owns_all || vnode.owner(task_count) == task.index;
         for part in &parts {
             let batches = ipc::load(&config.store, &part.path, part.checksum)
                 .await
@@ -361,6 +364,7 @@ impl Builder<'_> {
             reader,
             branches,
             clock: config.worker.clock.clone(),
+            rows_read: config.rows_read.clone(),
             pipeline: self.state.myself.clone(),
             name: source_plan.name.clone(),
         };

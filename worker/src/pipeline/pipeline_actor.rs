@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use millstream_common::control::SinkCommand;
 use millstream_common::error::{Failure, Kind};
@@ -73,6 +74,8 @@ pub struct PipelineConfig {
     pub edges: Arc<EdgeRegistry>,
     /// The way to the master.
     pub supervisor: ActorRef<SupervisorMessage>,
+    /// Counts the rows that its readers hand on.
+    pub rows_read: Arc<AtomicU64>,
 }
 
 impl PipelineConfig {

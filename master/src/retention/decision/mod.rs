@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use millstream_common::ids::{Epoch, Generation, Seq};
 use millstream_common::log::boundary::Boundary;
+use millstream_common::mutant::{self, Mutant};
 
 use super::Retention;
 
@@ -29,7 +30,7 @@ pub struct Needed {
 pub struct Life {
     /// The last committed epoch; what belongs to a later one is on its way.
     pub head: Epoch,
-    /// The state parts of the retained checkpoints.
+    /// The state parts of the retained checkpoints and savepoints; of any life.
     pub parts: BTreeSet<String>,
     /// Every sink has held this epoch for long enough.
     pub delivered: Epoch,
@@ -176,8 +177,11 @@ impl Needed {
                 is_older && !self.boundaries.contains(&boundary)
             }
             Some(Kind::Part { incarnation, epoch }) => match self.lives.get(incarnation) {
-                Some(life) => epoch <= life.head && !life.parts.contains(key),
-                None => true,
+                Some(life) => {
+                    let is_old = epoch <= life.head || mutant::is(Mutant::CollectUnpublished);
+                    is_old && !self.is_part(key)
+                }
+                None => !self.is_part(key),
             },
             // One that no entry names is of a try that failed: it is not missed once its epochs are not.
             Some(Kind::Backlog { incarnation, epoch }) => match self.lives.get(incarnation) {
@@ -193,7 +197,13 @@ impl Needed {
                 Some(life) if life.kept_outputs.contains(output) => {
                     life.letters.may_go(key, epoch, generation)
                 }
-                Some(life) => epoch <= life.delivered.min(life.head),
+                Some(life) => {
+                    let delivered = match mutant::is(Mutant::CollectUndelivered) {
+                        true => life.head,
+                        false => life.delivered.min(life.head),
+                    };
+                    epoch <= delivered
+                }
                 None => true,
             },
             Some(Kind::Rejects { incarnation, epoch }) => match self.lives.get(incarnation) {
@@ -210,6 +220,11 @@ impl Needed {
                 None => true,
             },
         }
+    }
+
+    /// A life that was begun from a checkpoint of another needs parts of that one.
+    fn is_part(&self, key: &str) -> bool {
+        self.lives.values().any(|life| life.parts.contains(key))
     }
 
     /// The first of `keys` that may go, at most `count_max`: oldest first, for keys sort by position and epoch.
