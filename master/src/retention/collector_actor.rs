@@ -333,6 +333,7 @@ impl Collector {
             kept_outputs: kept_outputs.collect(),
             letters: letters::kept(job, seen.map(|seen| &seen.unnamed_rejects)),
             read_replays: letters::read_replays(job, self.clock.unix_micros()),
+            unread_replays: letters::unread_replays(job),
         }
     }
 

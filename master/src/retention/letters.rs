@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_common::ids::{Epoch, Generation};
 use millstream_common::log;
+use millstream_common::log::entry::JobProgress;
 use millstream_common::replay_split::ReplayObject;
 use millstream_common::report::SplitStatus;
 use millstream_common::store::StoreRef;
@@ -100,20 +101,29 @@ pub(super) fn read_replays(job: &ReplayedJob, now_us: i64) -> BTreeSet<String> {
         .age_ms
         .saturating_mul(1_000);
     let oldest_us = now_us.saturating_sub(i64::try_from(age_us).unwrap_or(i64::MAX));
-    let mut read = BTreeSet::new();
-    for (source, replays) in &job.progress.replays {
-        let splits = job.progress.splits.get(source);
-        let has_ended = |split| {
-            let progress = splits.and_then(|splits| splits.get(split));
-            progress.is_some_and(|progress| progress.status == SplitStatus::Ended)
-        };
-        let is_old = |object: &ReplayObject| object.sent_at_us < oldest_us;
-        let old = replays
-            .iter()
-            .filter(|(split, object)| has_ended(*split) && is_old(object));
-        read.extend(old.map(|(_, object)| object.path.clone()));
-    }
-    read
+    let replays = replays(&job.progress);
+    let old = replays.filter(|(object, has_ended)| *has_ended && object.sent_at_us < oldest_us);
+    old.map(|(object, _)| object.path.clone()).collect()
+}
+
+/// The objects of replays that a reader is to read yet: of the job, and of whoever goes on from a savepoint.
+pub(super) fn unread_replays(job: &ReplayedJob) -> BTreeSet<String> {
+    let savepoints = job.savepoints.values().map(|savepoint| &savepoint.progress);
+    let replays = savepoints.chain([&job.progress]).flat_map(replays);
+    let unread = replays.filter(|(_, has_ended)| !has_ended);
+    unread.map(|(object, _)| object.path.clone()).collect()
+}
+
+/// The replays of a job, and whether each was read to its end.
+fn replays(progress: &JobProgress) -> impl Iterator<Item = (&ReplayObject, bool)> {
+    progress.replays.iter().flat_map(|(source, replays)| {
+        let splits = progress.splits.get(source);
+        replays.iter().map(move |(split, object)| {
+            let read = splits.and_then(|splits| splits.get(split));
+            let has_ended = read.is_some_and(|read| read.status == SplitStatus::Ended);
+            (object, has_ended)
+        })
+    })
 }
 
 /// Puts the oldest letters of jobs that have many into pages, which the boundary that is being made names.
