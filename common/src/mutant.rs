@@ -83,8 +83,6 @@ mutants! {
     TakeUnknownForApplied,
     /// A deliverer's token is not kept by the sink.
     ForgetToken,
-    /// A run is applied whatever the sink's marker is.
-    ApplyWithoutGuard,
     /// A sink's marker is read before older deliverers are fenced.
     ReadMarkerBeforeFence,
     /// Each deliverer has a transactional.id of its own.

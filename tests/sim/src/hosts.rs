@@ -30,6 +30,7 @@ use millstream_sinks::sink::{Sink, SinkError};
 use millstream_worker::config::{self as worker_config, WorkerConfig};
 use millstream_worker::consume::{ConsumeError, ReaderContext, SourceReader};
 use millstream_worker::{Worker, WorkerError};
+use tokio::sync::Notify;
 
 use crate::outside::Outside;
 use crate::outside::disk::SimulatedDisk;
@@ -46,6 +47,9 @@ const MASTER_ADDRESSES: &str = "master-0:7070,master-1:7070";
 /// A service manager waits this long before it starts a process again.
 const RESTART_DELAY: Duration = Duration::from_millis(300);
 
+/// How long a worker that is told to leave may take to hand over what it has.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(8);
+
 /// What a host is made from.
 #[derive(Clone)]
 pub(crate) struct Host {
@@ -58,6 +62,8 @@ pub(crate) struct Host {
     pub(crate) ahead_us: Arc<AtomicI64>,
     /// How often a process was started on it.
     pub(crate) starts: Arc<AtomicU32>,
+    /// Tells its worker to leave, as a service manager does.
+    pub(crate) leaves: Arc<Notify>,
 }
 
 impl Host {
@@ -144,9 +150,17 @@ impl Host {
             name: WorkerId(name),
         };
         let mut worker = Worker::start(config).await?;
-        let ended = worker.finished().await;
+        let ended = tokio::select! {
+            biased;
+            ended = worker.finished() => Some(ended),
+            () = self.leaves.notified() => None,
+        };
+        if ended.is_none() {
+            let left = worker.leave(LEAVE_PATIENCE).await;
+            event!("{} leaves: {left:?}", self.name);
+        }
         worker.shutdown().await;
-        ended
+        ended.unwrap_or(Ok(()))
     }
 
     /// Submits the job and watches it to its end; goes on about whatever fails.

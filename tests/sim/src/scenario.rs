@@ -75,9 +75,11 @@ pub(crate) enum Action {
     Damage(Wound, Duration),
     /// The storage answers nothing to one host until then, while all others reach it, and the host them.
     Stall(&'static str, Duration),
+    /// A worker is told to leave in order, and begins anew.
+    Leave(&'static str),
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Kill,
     Kind::KillAgain,
     Kind::Power,
@@ -92,6 +94,7 @@ const KINDS: [Kind; 14] = [
     Kind::KafkaDown,
     Kind::Damage,
     Kind::Stall,
+    Kind::Leave,
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +114,7 @@ enum Kind {
     KafkaDown,
     Damage,
     Stall,
+    Leave,
 }
 
 /// Nothing new fails after this.
@@ -267,6 +271,10 @@ fn draw_fault(
                 is_cut: chance.random_bool(0.3),
             };
             actions.push((at, Action::Damage(wound, at + long)));
+        }
+        Kind::Leave => {
+            let worker = WORKERS.choose(chance).copied().expect("workers");
+            actions.push((at, Action::Leave(worker)));
         }
         Kind::Stall => actions.push((at, Action::Stall(host, at + long))),
     }

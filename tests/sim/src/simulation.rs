@@ -15,6 +15,7 @@ use millstream_common::report::RowCounters;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 use turmoil::Sim;
 
 use crate::entropy;
@@ -119,6 +120,8 @@ struct Simulation {
     outside: Arc<Outside>,
     is_finished: Arc<AtomicBool>,
     clocks: BTreeMap<&'static str, Arc<AtomicI64>>,
+    /// By worker: tells it to leave.
+    leaves: BTreeMap<&'static str, Arc<Notify>>,
     links: Links,
     states: States,
     /// Of the step matrix, until its step has been made.
@@ -142,6 +145,7 @@ impl Simulation {
             outside: Outside::new(seed),
             is_finished: Arc::default(),
             clocks: hosts().map(|host| (host, Arc::default())).collect(),
+            leaves: WORKERS.map(|worker| (worker, Arc::default())).into(),
             links: Links::new(hosts().chain([CLIENT])),
             states: States::default(),
             case,
@@ -156,6 +160,7 @@ impl Simulation {
     }
 
     fn add_hosts(&mut self, workload: &Workload, scenario: &Scenario) {
+        let leaves = self.leaves.clone();
         let host = |name: &'static str, clocks: &BTreeMap<_, Arc<AtomicI64>>| Host {
             name,
             outside: self.outside.clone(),
@@ -163,6 +168,7 @@ impl Simulation {
             retention: scenario.retention,
             ahead_us: clocks.get(name).cloned().unwrap_or_default(),
             starts: Arc::new(AtomicU32::new(0)),
+            leaves: leaves.get(name).cloned().unwrap_or_default(),
         };
         let masters = MASTERS.map(|name| host(name, &self.clocks));
         let client = host(CLIENT, &self.clocks);
@@ -321,8 +327,15 @@ impl Simulation {
     fn act(&mut self, action: &Action) {
         let (sim, links) = (&mut self.sim, &mut self.links);
         match action {
-            Action::Kill(host) => links.kill(sim, host),
-            Action::CutPower(host) => links.cut_power(sim, host),
+            Action::Kill(host) => {
+                links.kill(sim, host);
+                self.outside.linger(host);
+            }
+            Action::CutPower(host) => {
+                links.cut_power(sim, host);
+                self.outside.linger(host);
+            }
+            Action::Leave(host) => self.leaves[host].notify_one(),
             Action::Start(host) => links.start(sim, host),
             Action::Freeze(host, _) => links.freeze(sim, host),
             Action::Thaw(host) => links.thaw(sim, host),

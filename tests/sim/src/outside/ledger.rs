@@ -136,7 +136,12 @@ impl Ledger {
             Entry::SinkCommanded { sink, command, .. } => {
                 event!("log {seq}: sink {sink} told to {command:?}")
             }
-            Entry::Backlog { part, .. } => event!("log {seq}: backlog up to {}", part.last),
+            Entry::Backlog { part, .. } => {
+                event!("log {seq}: backlog up to {}", part.last);
+                if !objects.contains_key(&part.path) {
+                    self.violated("INV-8", format!("{} is not in storage", part.path));
+                }
+            }
             Entry::Resumed { job, .. } => event!("log {seq}: resumed {job}"),
             Entry::Savepoint(kept) => event!("log {seq}: savepoint of {}", kept.epoch),
             Entry::SavepointDropped { name, .. } => event!("log {seq}: dropped {name}"),

@@ -33,6 +33,12 @@ use crate::trace::{self, event};
 
 type Effect = Box<dyn FnOnce(&mut World) + Send>;
 
+/// A request on its way.
+struct Request {
+    host: String,
+    effect: Effect,
+}
+
 /// The services and what is known of them.
 pub(crate) struct Outside {
     inner: Mutex<Inner>,
@@ -40,7 +46,7 @@ pub(crate) struct Outside {
 
 struct Inner {
     /// Effects by the time at which they come about, then in the order in which they were asked for.
-    due: BTreeMap<(Duration, u64), Effect>,
+    due: BTreeMap<(Duration, u64), Request>,
     asked_count: u64,
     chance: SmallRng,
     world: World,
@@ -71,6 +77,8 @@ pub(crate) struct World {
 
 /// Longest way to a service, without weather.
 const WAY_MAX: Duration = Duration::from_millis(12);
+/// How much later than its sender's end a request may come.
+const LINGER_MS_MAX: u64 = 4_000;
 /// Calls that wait for their effect at once (INV-9): far above what five hosts with their sinks, uploads and the log need.
 const WAITING_CALLS_MAX: usize = 128;
 
@@ -104,8 +112,22 @@ impl Outside {
             let Some(entry) = inner.due.first_entry().filter(|entry| entry.key().0 <= now) else {
                 return;
             };
-            let effect = entry.remove();
-            effect(&mut inner.world);
+            let request = entry.remove();
+            (request.effect)(&mut inner.world);
+        }
+    }
+
+    /// Whoever asked from `host` has died: what is on its way may come much later, behind what others ask meanwhile.
+    pub(crate) fn linger(&self, host: &str) {
+        let mut inner = self.inner();
+        let of_host = inner.due.extract_if(.., |_, request| request.host == host);
+        let requests: Vec<_> = of_host.collect();
+        for ((at, number), request) in requests {
+            let late = match inner.chance.random_bool(0.5) {
+                true => Duration::from_millis(inner.chance.random_range(0..LINGER_MS_MAX)),
+                false => Duration::ZERO,
+            };
+            inner.due.insert((at + late, number), request);
         }
     }
 
@@ -147,7 +169,8 @@ impl Outside {
                 // A caller that has died gets no answer.
                 let _ = answer.send(value);
             });
-            inner.due.insert(key, effect);
+            let host = host.to_owned();
+            inner.due.insert(key, Request { host, effect });
             if inner.due.len() > WAITING_CALLS_MAX {
                 let what = format!("{} calls wait at once", inner.due.len());
                 inner.world.ledger.violated("INV-9", what);

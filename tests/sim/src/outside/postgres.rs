@@ -226,7 +226,7 @@ impl Commit {
         if *marker == self.run.last {
             return Ok(Applied::default());
         }
-        if *marker != self.run.guard && !mutant::is(Mutant::ApplyWithoutGuard) {
+        if *marker != self.run.guard {
             return Err(SinkError::MarkerMismatch {
                 found: *marker,
                 expected: self.run.guard,

@@ -103,7 +103,7 @@ fn entry_of(value: &Bytes) -> &'static str {
         Some(Entry::Resumed { .. }) => "resumed",
         Some(Entry::Backlog { .. }) => "backlog",
         Some(Entry::Replay(_)) => "replay",
-        Some(Entry::SinkCommanded { .. }) => "sink command",
+        Some(Entry::SinkCommanded { .. }) => "command",
         Some(Entry::Savepoint(_)) => "savepoint",
         Some(Entry::SavepointDropped { .. }) => "savepoint dropped",
         Some(Entry::Carried(_)) => "carried",

@@ -97,6 +97,7 @@ impl Weather {
             Action::PostgresDown(until) => self.postgres_down_until = *until,
             Action::KafkaDown(until) => self.kafka_down_until = *until,
             Action::Kill(_)
+            | Action::Leave(_)
             | Action::CutPower(_)
             | Action::Start(_)
             | Action::Thaw(_)
