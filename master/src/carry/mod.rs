@@ -163,6 +163,7 @@ fn carried(old: &JobPlan, new: &JobPlan, progress: &JobProgress, terms: Terms) -
         backlog,
         left_out,
         paused_sinks: paused.collect(),
+        replays: renamed(&progress.replays, &sources),
         // Rows are counted anew: the sum of what passes another plan does not close with that of the old one (INV-10).
         ..JobProgress::default()
     };
