@@ -1,14 +1,15 @@
-//! `millstream checkpoints`: the newest epochs of a job, newest first.
+//! `millstream checkpoints`: the newest epochs of a job, newest first, and its savepoints.
 
 use std::process::ExitCode;
 
 use clap::Args;
 use millstream_common::client::ControlClient;
-use millstream_common::control::CheckpointView;
+use millstream_common::control::{CheckpointView, SavepointView};
+use serde::Serialize;
 
 use crate::reading::Reading;
 use crate::table::{self, Align, Column};
-use crate::text;
+use crate::{savepoint, text};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -23,9 +24,29 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let name = arguments.name.as_str().into();
-    let ask = async |client: ControlClient| client.checkpoints(&name, arguments.limit).await;
-    let reading = &arguments.reading;
-    reading.print(ask, |checkpoints| render(checkpoints)).await
+    let ask = async |client: ControlClient| {
+        Ok(Checkpoints {
+            checkpoints: client.checkpoints(&name, arguments.limit).await?,
+            savepoints: client.savepoints(&name).await?,
+        })
+    };
+    let show = |answer: &Checkpoints| {
+        let epochs = render(&answer.checkpoints);
+        match answer.savepoints.as_slice() {
+            [] => epochs,
+            savepoints => format!("{epochs}\n{}", savepoint::render(savepoints)),
+        }
+    };
+    arguments.reading.print(ask, show).await
+}
+
+/// What can be gone on from.
+#[derive(Serialize)]
+struct Checkpoints {
+    /// Newest first.
+    checkpoints: Vec<CheckpointView>,
+    /// Oldest first.
+    savepoints: Vec<SavepointView>,
 }
 
 const COLUMNS: [Column; 8] = [

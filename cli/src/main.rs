@@ -4,8 +4,10 @@
 //! is a call of the control API. Failure: whatever a verb returns is printed here, once.
 
 mod arguments;
+mod beginning;
 mod check;
 mod checkpoints;
+mod dead_letters;
 mod demo;
 mod drain;
 mod explain;
@@ -23,6 +25,7 @@ mod progress;
 mod reading;
 mod retention;
 mod run;
+mod savepoint;
 mod sink;
 mod sinks;
 mod stop;
@@ -81,8 +84,12 @@ enum Verb {
     Sinks(sinks::Arguments),
     /// Pause or resume a sink of a job.
     Sink(sink::Arguments),
-    /// List the newest epochs of a job.
+    /// Keep an epoch of a job by name, or drop one that was kept.
+    Savepoint(savepoint::Arguments),
+    /// List the newest epochs of a job, and its savepoints.
     Checkpoints(checkpoints::Arguments),
+    /// List the rows a job refused, or send them through it again.
+    DeadLetters(dead_letters::Arguments),
     /// Ask a master whether it serves or stands by; for containers.
     Healthcheck(healthcheck::Arguments),
 }
@@ -130,7 +137,9 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Workers(arguments) => workers::run(arguments).await,
         Verb::Sinks(arguments) => sinks::run(arguments).await,
         Verb::Sink(arguments) => sink::run(arguments).await,
+        Verb::Savepoint(arguments) => savepoint::run(arguments).await,
         Verb::Checkpoints(arguments) => checkpoints::run(arguments).await,
+        Verb::DeadLetters(arguments) => dead_letters::run(arguments).await,
         Verb::Healthcheck(arguments) => healthcheck::run(arguments).await,
     }
 }

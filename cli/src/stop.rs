@@ -6,7 +6,7 @@ use clap::Args;
 use millstream_common::control::{StopMode, Stopped};
 
 use crate::arguments::MasterAddress;
-use crate::output;
+use crate::{output, savepoint};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -17,6 +17,9 @@ pub(crate) struct Arguments {
     /// End its sources and let all windows fire: the job is finished and cannot go on.
     #[arg(long)]
     drain: bool,
+    /// Keep its last epoch by this name.
+    #[arg(long, value_name = "NAME", conflicts_with = "drain")]
+    savepoint: Option<String>,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -27,6 +30,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let stopped = client.stop(&arguments.name.as_str().into(), mode).await?;
     output::print(&format!("{}\n", told(&stopped)))?;
+    if let Some(name) = arguments.savepoint.as_deref() {
+        let job = stopped.job.name;
+        let savepoint = client.create_savepoint(&job, Some(name)).await?;
+        output::print(&format!("{}\n", savepoint::made(job.as_str(), &savepoint)))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

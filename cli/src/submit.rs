@@ -10,6 +10,7 @@ use millstream_common::ids::JobName;
 use millstream_common::time::SystemClock;
 
 use crate::arguments::{JobFile, JobText, MasterAddress};
+use crate::beginning::Beginning;
 use crate::follow::{End, OnInterrupt, follow};
 use crate::progress::Progress;
 use crate::{interrupts, output, text};
@@ -23,9 +24,8 @@ pub(crate) struct Arguments {
     /// The job's name; by default the file's.
     #[arg(long)]
     name: Option<String>,
-    /// Begin a new life of its state; append sinks receive their rows again.
-    #[arg(long)]
-    fresh: bool,
+    #[command(flatten)]
+    beginning: Beginning,
     /// Show the job until it ends; Ctrl-C ends the watching, not the job.
     #[arg(long)]
     watch: bool,
@@ -37,7 +37,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let name = arguments.job.job_name(arguments.name.as_deref())?;
     let client = arguments.master.connect().await?;
-    let Some(submitted) = submit(&client, &name, &text, arguments.fresh).await? else {
+    let Some(submitted) = submit(&client, &name, &text, &arguments.beginning).await? else {
         return Ok(ExitCode::FAILURE);
     };
     output::print(&format!("{}\n", began(&submitted)))?;
@@ -70,13 +70,14 @@ pub(crate) async fn submit(
     client: &ControlClient,
     name: &JobName,
     text: &JobText,
-    fresh: bool,
+    beginning: &Beginning,
 ) -> Result<Option<Submitted>, client::Error> {
     let request = SubmitRequest {
         name: name.clone(),
         sql: text.sql.clone(),
         file: text.file.clone(),
-        fresh,
+        fresh: beginning.fresh,
+        from: beginning.from(),
     };
     match client.submit(request).await {
         Ok(submitted) => {

@@ -248,6 +248,9 @@ pub struct RestorePoint {
     pub left_out: Vec<RefusedRows>,
     /// The newest epochs that some sink may not hold yet, in order.
     pub undelivered: Vec<crate::log::entry::CommittedEpoch>,
+    /// The epochs behind which sinks begin that were not there from the life's first epoch on.
+    #[serde(default)]
+    pub sink_starts: BTreeMap<SinkIndex, Epoch>,
 }
 
 /// A split and its reader.

@@ -9,14 +9,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest,
-    Submitted, WorkerView,
+    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, SavepointView,
+    SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
 };
 use millstream_common::ids::{Epoch, JobName, WorkerId};
+use millstream_common::problem::{Place, Problem};
 use millstream_common::secret;
 use ractor::{ActorRef, call};
 
 use crate::job::job_actor::JobMessage;
+use crate::letters::desk::Desk;
+use crate::letters::listing::Listed;
 use crate::plan::{self, check::ExternalProbe};
 use crate::reign::role::Roles;
 use crate::service::ControlBackend;
@@ -28,15 +31,23 @@ pub struct Backend {
     roles: Roles,
     blocking: BlockingRef,
     probe: Arc<dyn ExternalProbe>,
+    letters: Desk,
 }
 
 impl Backend {
-    /// In front of the actors of a reign; plans in `blocking` work; `probe` looks at topics, tables and folders before a job is taken.
-    pub fn new(roles: Roles, blocking: BlockingRef, probe: Arc<dyn ExternalProbe>) -> Self {
+    /// In front of the actors of a reign; plans in `blocking` work; `probe` looks at topics, tables and folders before a job is taken;
+    /// `letters` answers about dead letters.
+    pub fn new(
+        roles: Roles,
+        blocking: BlockingRef,
+        probe: Arc<dyn ExternalProbe>,
+        letters: Desk,
+    ) -> Self {
         Self {
             roles,
             blocking,
             probe,
+            letters,
         }
     }
 
@@ -88,6 +99,7 @@ impl ControlBackend for Backend {
             sql,
             plan: planned.plan,
             fresh: request.fresh,
+            from: request.from,
         };
         let submission = Box::new(submission);
         let started = call!(self.supervisor()?, |reply| SupervisorMessage::Submit {
@@ -97,10 +109,12 @@ impl ControlBackend for Backend {
         let started = started.map_err(gone)??;
         let job = call!(started.actor, JobMessage::View).map_err(gone)?;
         let resumed_from = (started.resumed_from > Epoch(0)).then_some(started.resumed_from);
+        let notes = started.notes.into_iter();
+        let notes = notes.map(|note| Problem::at(Place::default(), note));
         Ok(Submitted {
             job,
             resumed_from,
-            warnings: planned.warnings,
+            warnings: planned.warnings.into_iter().chain(notes).collect(),
         })
     }
 
@@ -179,6 +193,37 @@ impl ControlBackend for Backend {
         Ok(views.collect())
     }
 
+    async fn create_savepoint(
+        &self,
+        name: &JobName,
+        savepoint: Option<String>,
+    ) -> Result<SavepointView, ControlError> {
+        let job = self.job(name).await?;
+        let created = call!(job, |reply| JobMessage::Savepoint {
+            name: savepoint,
+            reply
+        });
+        created.map_err(gone)?
+    }
+
+    async fn savepoints(&self, name: &JobName) -> Result<Vec<SavepointView>, ControlError> {
+        let job = self.job(name).await?;
+        call!(job, JobMessage::Savepoints).map_err(gone)
+    }
+
+    async fn drop_savepoint(
+        &self,
+        name: &JobName,
+        savepoint: &str,
+    ) -> Result<SavepointView, ControlError> {
+        let job = self.job(name).await?;
+        let dropped = call!(job, |reply| JobMessage::DropSavepoint {
+            name: savepoint.to_owned(),
+            reply
+        });
+        dropped.map_err(gone)?
+    }
+
     async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError> {
         let drained = call!(self.supervisor()?, |reply| SupervisorMessage::DrainWorker(
             worker.clone(),
@@ -201,6 +246,32 @@ impl ControlBackend for Backend {
         let job = self.job(name).await?;
         call!(job, |reply| JobMessage::Checkpoints(limit, reply)).map_err(gone)
     }
+
+    async fn dead_letters(
+        &self,
+        name: &JobName,
+        query: LetterQuery,
+    ) -> Result<Listed, ControlError> {
+        // One that stands by knows as much, but says who is asked.
+        self.roles.active()?;
+        self.letters.list(name, query).await
+    }
+
+    async fn replay(
+        &self,
+        name: &JobName,
+        request: ReplayRequest,
+    ) -> Result<Replayed, ControlError> {
+        let _turn = self.letters.turn().await;
+        let job = self.job(name).await?;
+        let mut prepared = self.letters.prepare(name, request).await?;
+        if let Some(entry) = prepared.entry {
+            let entry = Box::new(entry);
+            let added = call!(job, |reply| JobMessage::Replay { entry, reply });
+            prepared.replayed.known = !added.map_err(gone)??;
+        }
+        Ok(prepared.replayed)
+    }
 }
 
 #[cfg(test)]
@@ -210,6 +281,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use millstream_common::blocking::{Blocking, Panicked};
+    use millstream_common::time::SystemClock;
 
     use super::*;
     use crate::probe::RealProbe;
@@ -237,12 +309,15 @@ mod tests {
         let supervisor = supervise(&memory(), Vec::new()).await;
         let counted = Arc::new(Counted::default());
         let probe = Arc::new(RealProbe::new(counted.clone()));
-        let backend = Backend::new(reigning(supervisor), counted.clone(), probe);
+        let clock = Arc::new(SystemClock::new());
+        let desk = Desk::new(memory(), clock);
+        let backend = Backend::new(reigning(supervisor), counted.clone(), probe, desk);
         let request = SubmitRequest {
             name: "clicks".into(),
             sql: "SELEC".to_owned(),
             file: "clicks.sql".to_owned(),
             fresh: false,
+            from: None,
         };
         let refused = backend.submit(request).await.expect_err("no SQL");
         assert!(matches!(refused, ControlError::Problems(_)), "{refused:?}");

@@ -6,11 +6,13 @@
 
 pub mod assign;
 pub mod backend;
+mod carry;
 pub mod checkpoint;
 pub mod cluster;
 pub mod config;
 pub mod enumerate;
 pub mod job;
+pub mod letters;
 pub mod log_actor;
 pub mod master;
 pub mod plan;

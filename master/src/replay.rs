@@ -9,10 +9,12 @@ use millstream_common::ids::{Generation, Incarnation, JobName, Seq, Term};
 use millstream_common::log::entry::{
     Assignment, BrokenChain, JobEnd, JobEntry, JobProgress, generation_of,
 };
+use millstream_common::log::savepoint::{Savepoint, Savepoints};
 use millstream_common::log::{Entry, LogObject};
 use serde::{Deserialize, Serialize};
 
 use crate::job::reattach::Lasting;
+use crate::letters::index::Letters;
 
 /// A job as the log tells it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +29,12 @@ pub struct ReplayedJob {
     pub generation: Generation,
     /// Its newest assignment, unless it has ended since.
     pub assignment: Option<Assignment>,
+    /// Its dead letters that are kept.
+    #[serde(default)]
+    pub letters: Letters,
+    /// Its checkpoints that are kept by name, over all its lives.
+    #[serde(default)]
+    pub savepoints: Savepoints,
 }
 
 impl ReplayedJob {
@@ -90,19 +98,26 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
             }
         }
         Entry::Job(job) => {
-            let replayed = ReplayedJob {
-                entry: job.as_ref().clone(),
-                progress: JobProgress::default(),
-                end: None,
-                generation: Generation::default(),
-                assignment: None,
-            };
-            jobs.insert(job.job.clone(), replayed);
+            begin(jobs, job.as_ref().clone(), JobProgress::default());
+        }
+        Entry::Carried(carried) => begin(jobs, carried.job.clone(), carried.progress.clone()),
+        Entry::Savepoint(kept) => {
+            let job = living(jobs, &kept.job, kept.incarnation);
+            if let Some(job) = job.filter(|job| job.progress.epoch == kept.epoch) {
+                let savepoint = Savepoint::of(&job.entry, &job.progress, kept.made_at_us);
+                job.savepoints.entry(kept.name.clone()).or_insert(savepoint);
+            }
+        }
+        Entry::SavepointDropped { job, name } => {
+            if let Some(job) = jobs.get_mut(job) {
+                job.savepoints.remove(name);
+            }
         }
         Entry::Epoch(epoch) => {
             let job = living(jobs, &epoch.job, epoch.incarnation);
             if let Some(job) = job.filter(|job| job.generation == epoch.generation) {
                 job.progress.apply(epoch)?;
+                job.letters.note(&job.entry.plan, epoch);
                 job.progress.forget_delivered(job.entry.plan.sinks.len());
             }
         }
@@ -114,6 +129,12 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
             if let Some(job) = living(jobs, job, *incarnation) {
                 job.end = Some(end.clone());
                 job.assignment = None;
+            }
+        }
+        Entry::Replay(replay) => {
+            if let Some(job) = living(jobs, &replay.job, replay.incarnation) {
+                let (split, object) = (replay.split.clone(), replay.object.clone());
+                job.progress.add_replay(replay.source, split, object);
             }
         }
         Entry::Backlog {
@@ -144,6 +165,26 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
     Ok(())
 }
 
+/// A job begins, or goes on under another plan. Its savepoints stay. Epochs of assignments of before do not count.
+fn begin(jobs: &mut ReplayedJobs, entry: JobEntry, progress: JobProgress) {
+    let old = jobs.remove(&entry.job);
+    let same_life = old
+        .as_ref()
+        .filter(|old| old.entry.incarnation == entry.incarnation);
+    let replayed = ReplayedJob {
+        letters: same_life.map_or_else(Letters::default, |old| {
+            old.letters.carried(&old.entry.plan, &entry.plan)
+        }),
+        progress,
+        end: None,
+        generation: Generation::default(),
+        assignment: None,
+        savepoints: old.map(|old| old.savepoints).unwrap_or_default(),
+        entry,
+    };
+    jobs.insert(replayed.entry.job.clone(), replayed);
+}
+
 /// The job, if this is its newest life.
 fn living<'a>(
     jobs: &'a mut ReplayedJobs,
@@ -159,7 +200,7 @@ mod tests {
     use millstream_common::control::SinkCommand;
     use millstream_common::ids::{Epoch, SinkIndex};
     use millstream_common::log::entry::{AssignEntry, EpochEntry};
-    use millstream_common::plan::{JobPlan, JobSettings};
+    use millstream_common::plan::{JobPlan, JobSettings, LetterRetention};
 
     use super::*;
 
@@ -168,6 +209,7 @@ mod tests {
             checkpoint_interval_ms: 1,
             restart_budget: 1,
             restart_window_ms: 1,
+            dead_letters: LetterRetention::DEFAULT,
         },
         sources: Vec::new(),
         stages: Vec::new(),
@@ -200,6 +242,7 @@ mod tests {
             incarnation,
             epoch: Epoch(number),
             parent: Epoch(number - 1),
+            committed_at_us: 0,
             generation: Generation(generation),
             splits: BTreeMap::new(),
             watermarks: BTreeMap::new(),

@@ -13,6 +13,7 @@ use millstream_common::link::{
     BarrierCommand, Deploy, Held, JobGeneration, ToMaster, ToWorker, WorkerHello,
 };
 use millstream_common::log::entry::{JobEntry, JobProgress};
+use millstream_common::log::savepoint::Savepoints;
 use millstream_common::log::{self, Entry};
 use millstream_common::plan::JobPlan;
 use millstream_common::report::{PipelineReport, RowCounters};
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cluster::registry::Session;
 use crate::config::RealConnectors;
+use crate::letters::index::Letters;
 use crate::log_actor::{LogActor, LogConfig};
 use crate::reign::role::{Active, Role, Roles};
 use crate::replay::ReplayedJob;
@@ -61,6 +63,8 @@ pub(crate) async fn supervise(
         end: None,
         generation: Generation::default(),
         assignment: None,
+        letters: Letters::default(),
+        savepoints: Savepoints::new(),
     });
     supervise_begun(store, begun.collect()).await
 }

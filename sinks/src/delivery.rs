@@ -28,6 +28,8 @@ pub struct Lacking {
     pub undelivered: Vec<CommittedEpoch>,
     /// The job's last committed epoch.
     pub head: Epoch,
+    /// The sink begins behind this epoch, where its marker says that it has nothing; 0 is from the life's first epoch on.
+    pub start: Epoch,
 }
 
 /// The epochs that one sink has yet to take.
@@ -35,6 +37,7 @@ pub struct Lacking {
 pub struct Delivery {
     sink: SinkIndex,
     output: OutputIndex,
+    start: Epoch,
     /// The epoch before the first that waits, or the end of the chain.
     base: Epoch,
     waiting: Waiting,
@@ -78,6 +81,7 @@ impl Delivery {
         let mut delivery = Self {
             sink,
             output,
+            start: lacking.start,
             base: oldest.unwrap_or(lacking.head),
             waiting: Waiting::new(lacking.backlog),
             left_out: BTreeMap::new(),
@@ -174,10 +178,18 @@ impl Delivery {
     /// Takes what the sink held when it was fenced and drops the epochs in it. Returns the marker, unless a part has to be
     /// read first to believe it.
     pub fn fenced(&mut self, held: Held) -> Result<Option<Epoch>, SinkError> {
+        // A sink that has nothing yet, or keeps no marker, holds what lies before it began.
         let marker = held.marker.unwrap_or(self.base);
+        let marker = match marker == Epoch(0) || held.marker.is_none() {
+            true => marker.max(self.start),
+            false => marker,
+        };
         match self.waiting.find(marker) {
             Place::InPart if marker != self.base => {
-                self.claimed = Some(held);
+                self.claimed = Some(Held {
+                    marker: Some(marker),
+                    ..held
+                });
                 return Ok(None);
             }
             Place::Nowhere if marker != self.base => return Err(self.mismatch(marker)),
@@ -281,7 +293,11 @@ impl Delivery {
             last = next.epoch;
         }
         let run = EpochRun {
-            guard: self.base,
+            // Until it takes its first run, the sink itself knows of nothing.
+            guard: match self.base <= self.start {
+                true => Epoch(0),
+                false => self.base,
+            },
             last,
             row_count: segments.iter().map(RunSegment::row_count).sum(),
         };
@@ -388,6 +404,50 @@ mod tests {
             Next::Apply(run, _) => Some((run.guard.0, run.last.0, run.row_count)),
             _ => None,
         }
+    }
+
+    fn beginning(start: u64, undelivered: Vec<CommittedEpoch>, head: u64) -> Delivery {
+        let lacking = Lacking {
+            undelivered,
+            head: Epoch(head),
+            start: Epoch(start),
+            ..Lacking::default()
+        };
+        Delivery::new(OUT, MINE, lacking, Duration::ZERO).expect("a chain")
+    }
+
+    #[test]
+    fn a_sink_that_begins_behind_an_epoch_gets_nothing_of_it_and_keeps_its_own_chain() {
+        let epochs = || {
+            vec![
+                committed(4, 5, 10),
+                committed(5, 7, 20),
+                committed(7, 8, 30),
+            ]
+        };
+        let fenced = |delivery: &mut Delivery, marker| delivery.fenced(held(marker));
+        let mut new = beginning(7, epochs(), 8);
+        assert_eq!(fenced(&mut new, 0).expect("nothing"), Some(Epoch(7)));
+        assert_eq!(range(new.next(AT_ONCE, Duration::ZERO)), Some((0, 8, 3)));
+        new.applied(Epoch(8));
+        new.committed(committed(8, 9, 40), Duration::ZERO)
+            .expect("the chain");
+        assert_eq!(range(new.next(AT_ONCE, Duration::ZERO)), Some((8, 9, 4)));
+        let mut at_head = beginning(8, epochs(), 8);
+        assert_eq!(fenced(&mut at_head, 0).expect("nothing"), Some(Epoch(8)));
+        assert_eq!(at_head.next(AT_ONCE, Duration::ZERO), Next::Idle);
+        at_head
+            .committed(committed(8, 9, 40), Duration::ZERO)
+            .expect("the chain");
+        assert_eq!(
+            range(at_head.next(AT_ONCE, Duration::ZERO)),
+            Some((0, 9, 4))
+        );
+        let mut later = beginning(7, vec![committed(8, 9, 40)], 9);
+        assert_eq!(fenced(&mut later, 8).expect("its chain"), Some(Epoch(8)));
+        assert_eq!(range(later.next(AT_ONCE, Duration::ZERO)), Some((8, 9, 4)));
+        let mut lost = beginning(7, vec![committed(8, 9, 40)], 9);
+        assert!(fenced(&mut lost, 0).is_err(), "its marker is gone");
     }
 
     #[test]
@@ -596,6 +656,7 @@ mod tests {
             }],
             undelivered: chain(10, 12),
             head: Epoch(12),
+            start: Epoch(0),
         };
         Delivery::new(OUT, MINE, lacking, Duration::ZERO).expect("a chain")
     }

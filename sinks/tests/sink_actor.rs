@@ -232,6 +232,7 @@ async fn start_behind(
             left_out: Vec::new(),
             undelivered,
             head: Epoch(head),
+            start: Epoch(0),
         },
         clock: Arc::new(SystemClock::new()),
         observer: Arc::new(Observer(sender)),

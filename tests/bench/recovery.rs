@@ -166,6 +166,7 @@ impl Cluster {
             sql,
             file: "page_views.sql".to_owned(),
             fresh: true,
+            from: None,
         };
         self.client
             .submit(request)

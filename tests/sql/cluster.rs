@@ -121,6 +121,7 @@ impl Cluster {
             sql: job.sql.to_owned(),
             file: "case.sql".to_owned(),
             fresh: false,
+            from: None,
         };
         self.client.submit(request).await?;
         if job.bounded {

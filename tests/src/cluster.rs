@@ -275,6 +275,7 @@ impl Cluster {
             sql: sql.to_owned(),
             file: format!("{name}.sql"),
             fresh: false,
+            from: None,
         };
         let submitted = self.client().await?.submit(request).await;
         submitted.map(drop).with_context(|| self.logs())

@@ -29,6 +29,8 @@ pub struct Oracle {
     pub page_views: BTreeMap<Group, i64>,
     /// Clicks of each minute and action, duplicates counted again.
     pub action_counts: BTreeMap<Group, i64>,
+    /// Clicks of each action, each event once.
+    pub unique_actions: BTreeMap<String, i64>,
     /// What must be in dead letters.
     pub rejected: RejectedCounts,
     /// Clicks that had been seen before.
@@ -99,6 +101,7 @@ impl Oracle {
             self.duplicate_count += 1;
             return;
         }
+        *self.unique_actions.entry(click.action.clone()).or_default() += 1;
         if click.action == "view" {
             *self.page_views.entry((minute, click.url)).or_default() += 1;
         }

@@ -32,6 +32,7 @@ use self::oracle::Oracle;
 use self::screen::Screen;
 use self::verdict::Verdict;
 use crate::arguments::JobText;
+use crate::beginning::Beginning;
 use crate::interrupts::{self, INTERRUPTED};
 use crate::submit::submit;
 use crate::text;
@@ -102,9 +103,14 @@ async fn perform(arguments: Arguments) -> anyhow::Result<ExitCode> {
         file: "jobs/demo.sql".to_owned(),
         sql: DEMO_SQL.to_owned(),
     };
-    if submit(&cluster.client, &JobName::from(JOB), &job, false)
-        .await?
-        .is_none()
+    if submit(
+        &cluster.client,
+        &JobName::from(JOB),
+        &job,
+        &Beginning::default(),
+    )
+    .await?
+    .is_none()
     {
         return Ok(ExitCode::FAILURE);
     }

@@ -28,6 +28,7 @@ use millstream_master::retention::Retention;
 use millstream_worker::config::{RealConnectors, RealStores, WorkerConfig};
 
 use crate::arguments::{JobFile, JobText, storage_url};
+use crate::beginning::Beginning;
 use crate::follow::{End, OnInterrupt, follow};
 use crate::interrupts::{self, INTERRUPTED};
 use crate::process::{self, Master, Worker};
@@ -46,9 +47,8 @@ pub(crate) struct Arguments {
     /// The job's name; by default the file's.
     #[arg(long)]
     name: Option<String>,
-    /// Begin a new life of its state; append sinks receive their rows again.
-    #[arg(long)]
-    fresh: bool,
+    #[command(flatten)]
+    beginning: Beginning,
     /// Tasks of each stage to run; by default one a core.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     slots: Option<u32>,
@@ -72,7 +72,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let job = Job {
         client: here.client.clone(),
         name,
-        fresh: arguments.fresh,
+        beginning: arguments.beginning,
     };
     let mut progress = Progress::new(clock);
     let ended = tokio::select! {
@@ -169,7 +169,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(2);
 struct Job {
     client: ControlClient,
     name: JobName,
-    fresh: bool,
+    beginning: Beginning,
 }
 
 #[derive(Debug, PartialEq)]
@@ -224,7 +224,7 @@ impl Job {
     /// The log of a process that was killed says that its job runs: this master has taken it up
     /// already. It is stopped, so that the file given now is what goes on, or is refused.
     async fn submit(&self, text: &JobText) -> anyhow::Result<Option<Submitted>> {
-        match submit(&self.client, &self.name, text, self.fresh).await {
+        match submit(&self.client, &self.name, text, &self.beginning).await {
             Err(client::Error::Refused(ControlError::AlreadyRunning { .. })) => {}
             settled => return Ok(settled?),
         }
@@ -237,7 +237,7 @@ impl Job {
             Ok(_) | Err(client::Error::Refused(ControlError::NotRunning { .. })) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(submit(&self.client, &self.name, text, self.fresh).await?)
+        Ok(submit(&self.client, &self.name, text, &self.beginning).await?)
     }
 
     /// Its last epoch may have to wait: for rows to be read again, for a sink that is down. Whoever waits for that is told.

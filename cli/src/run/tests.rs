@@ -5,10 +5,12 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use millstream_common::control::{
-    CheckpointView, JobState, JobView, SinkCommand, SinkView, Stopped, SubmitRequest, WorkerView,
+    CheckpointView, JobState, JobView, LetterQuery, ReplayRequest, Replayed, SavepointView,
+    SinkCommand, SinkView, Stopped, SubmitRequest, WorkerView,
 };
 use millstream_common::ids::{Epoch, Generation, WorkerId};
 use millstream_common::problem::Problem;
+use millstream_master::letters::listing::Listed;
 use millstream_master::service::{self, ControlBackend};
 use millstream_proto::v1;
 use millstream_proto::v1::worker_link_server::WorkerLink;
@@ -135,8 +137,36 @@ impl ControlBackend for Script {
         Ok(Vec::new())
     }
 
+    async fn create_savepoint(
+        &self,
+        name: &JobName,
+        _: Option<String>,
+    ) -> Result<SavepointView, ControlError> {
+        Err(ControlError::Invalid(format!("{name} has no epoch")))
+    }
+
+    async fn savepoints(&self, _: &JobName) -> Result<Vec<SavepointView>, ControlError> {
+        Ok(Vec::new())
+    }
+
+    async fn drop_savepoint(
+        &self,
+        _: &JobName,
+        savepoint: &str,
+    ) -> Result<SavepointView, ControlError> {
+        Err(ControlError::Invalid(format!("no savepoint {savepoint}")))
+    }
+
     async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError> {
         Err(ControlError::Invalid(format!("no worker {worker}")))
+    }
+
+    async fn dead_letters(&self, _: &JobName, _: LetterQuery) -> Result<Listed, ControlError> {
+        Err(ControlError::Invalid("no dead letters".to_owned()))
+    }
+
+    async fn replay(&self, _: &JobName, _: ReplayRequest) -> Result<Replayed, ControlError> {
+        Err(ControlError::Invalid("no dead letters".to_owned()))
     }
 
     async fn checkpoints(
@@ -176,7 +206,7 @@ async fn run_job(
     let job = Job {
         client: ControlClient::connect(net, "master:1").await.unwrap(),
         name: "clicks".into(),
-        fresh: false,
+        beginning: Beginning::default(),
     };
     let text = JobText {
         file: "clicks.sql".to_owned(),
@@ -319,7 +349,7 @@ async fn a_watch_goes_on_with_the_next_master() {
             .await
             .unwrap(),
         name: "clicks".into(),
-        fresh: false,
+        beginning: Beginning::default(),
     };
     let text = JobText {
         file: "clicks.sql".to_owned(),

@@ -24,8 +24,9 @@ pub enum ControlError {
     },
     /// A stopped job of this name has state that the new plan cannot take over.
     #[error(
-        "the plan of job {name} has changed since it stopped: {difference}; submit what it stopped \
-         with, or begin a new life with --fresh (append sinks receive their rows again)"
+        "the plan of job {name} has changed since it stopped: {difference}; go on with it from the last epoch \
+         with --from-checkpoint latest, submit what it stopped with, or begin a new life with --fresh \
+         (append sinks receive their rows again)"
     )]
     PlanChanged {
         /// The job's name.

@@ -3,10 +3,17 @@
 //! Used by the master's service, the client and the command line; `grpc` carries them over the wire.
 //! Pure data. Failure: whatever a master refuses is a [`ControlError`].
 
+mod dead_letters;
 mod error;
+mod savepoint;
 mod view;
 
+pub use dead_letters::{
+    DeadLetterView, LetterCount, LetterFilter, LetterPage, LetterQuery, LetterTotals,
+    ReplayRequest, Replayed, SkippedLetters,
+};
 pub use error::ControlError;
+pub use savepoint::{FromCheckpoint, LATEST, SavepointView};
 pub use view::{
     BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, StorageUse,
     WorkerState, WorkerView,
@@ -28,6 +35,8 @@ pub struct SubmitRequest {
     pub file: String,
     /// Begin a new life of the job's state even if a stopped job of this name could go on.
     pub fresh: bool,
+    /// What it goes on from; `None`: from the last epoch with the same SQL, or from nothing.
+    pub from: Option<FromCheckpoint>,
 }
 
 /// An accepted job.

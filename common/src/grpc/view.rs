@@ -4,8 +4,8 @@ use millstream_proto::v1;
 
 use super::Malformed;
 use crate::control::{
-    BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, StopMode,
-    Stopped, StorageUse, SubmitRequest, Submitted,
+    BranchView, CheckpointView, FromCheckpoint, JobState, JobView, SinkView, SourceView, StageView,
+    StopMode, Stopped, StorageUse, SubmitRequest, Submitted,
 };
 use crate::ids::{Epoch, Generation, JobName, WorkerId};
 use crate::time::EventTime;
@@ -21,6 +21,8 @@ impl From<SubmitRequest> for v1::SubmitJobRequest {
             sql: request.sql,
             file: request.file,
             fresh: request.fresh,
+            allow_dropped_state: request.from.as_ref().is_some_and(|from| from.may_drop),
+            from_checkpoint: request.from.map(|from| from.checkpoint).unwrap_or_default(),
         }
     }
 }
@@ -32,6 +34,10 @@ impl From<v1::SubmitJobRequest> for SubmitRequest {
             sql: request.sql,
             file: request.file,
             fresh: request.fresh,
+            from: some(request.from_checkpoint).map(|checkpoint| FromCheckpoint {
+                checkpoint,
+                may_drop: request.allow_dropped_state,
+            }),
         }
     }
 }
@@ -159,6 +165,8 @@ impl From<JobView> for v1::Job {
                 log_bytes: storage.log_bytes,
                 state_bytes: storage.state_bytes,
                 segment_bytes: storage.segment_bytes,
+                dead_letter_bytes: storage.dead_letter_bytes,
+                dead_letters_dropped: storage.dead_letters_dropped,
             }),
             stages: job.stages.into_iter().map(v1::Stage::from).collect(),
             rows_unaccounted: job.rows_unaccounted,
@@ -193,6 +201,8 @@ impl TryFrom<v1::Job> for JobView {
                 log_bytes: storage.log_bytes,
                 state_bytes: storage.state_bytes,
                 segment_bytes: storage.segment_bytes,
+                dead_letter_bytes: storage.dead_letter_bytes,
+                dead_letters_dropped: storage.dead_letters_dropped,
             }),
             stages: job.stages.into_iter().map(StageView::from).collect(),
             rows_unaccounted: job.rows_unaccounted,

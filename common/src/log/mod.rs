@@ -8,6 +8,7 @@
 pub mod backlog;
 pub mod boundary;
 pub mod entry;
+pub mod savepoint;
 mod seal;
 
 use bytes::Bytes;
@@ -144,6 +145,8 @@ pub async fn append(store: &StoreRef, seq: Seq, object: &LogObject) -> Result<Ap
     }
 }
 
+/// Looks at the boundaries after the create: some sixteen keys. Nothing that was known before it can stand in for that, nor a clock: the
+/// machine may have slept for days between the request and its effect.
 async fn written(store: &StoreRef, seq: Seq) -> Result<Appended, Error> {
     let newest = Boundary::newest(store).await?;
     match newest.is_some_and(|boundary| boundary.seq >= seq) {

@@ -14,6 +14,7 @@ use millstream_common::link::{BarrierCommand, BarrierKind};
 use millstream_common::log::entry::{EpochEntry, JobEntry, JobProgress};
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::JobPlan;
+use millstream_common::replay_split::is_replay;
 use millstream_common::report::{
     PipelineReport, Refusal, RowCounters, Segment, SplitProgress, StageFlow, StatePart,
 };
@@ -221,6 +222,7 @@ impl Collected {
             incarnation: job.incarnation,
             epoch: self.barrier.epoch,
             parent: progress.epoch,
+            committed_at_us: 0,
             generation,
             splits,
             watermarks,
@@ -281,6 +283,8 @@ fn changed_watermarks(
                 .iter()
                 .map(|(split, progress)| (split.clone(), progress.clone())),
         );
+        // A replay says nothing about the time of its source: its rows are of any time, and have to wait for nobody.
+        now.retain(|split, _| !is_replay(split));
         let previous = progress.watermarks.get(source).copied();
         let spec = &plan.sources[source.index()].spec;
         let watermark = source_watermark(spec, &now, previous);

@@ -10,6 +10,7 @@ use millstream_common::ids::{SourceIndex, SplitId};
 use millstream_common::log::entry::{Assignment, JobProgress};
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::JobPlan;
+use millstream_common::replay_split::is_replay;
 use millstream_common::report::{AssignedSplit, SplitProgress, SplitStart, SplitStatus};
 
 use crate::assign::{self, SplitsBySource};
@@ -48,7 +49,7 @@ impl Claims {
         }
     }
 
-    /// Every split of `source` that is known, recorded or not.
+    /// Every split of `source` that is known, recorded or not; replays are nothing that could be found.
     pub fn known(
         &self,
         source: SourceIndex,
@@ -62,6 +63,7 @@ impl Claims {
                     .map(|(split, found)| (split.clone(), found.progress.clone())),
             );
         }
+        known.retain(|split, _| !is_replay(split));
         known
     }
 

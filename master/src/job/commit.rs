@@ -92,6 +92,7 @@ impl JobState {
         let is_live = matches!(self.phase, Phase::Running | Phase::Delivering(_));
         if entry.generation != self.generation || !is_live {
             // The generation ended while its last epoch was on its way: the next one begins behind it.
+            self.keep_savepoints()?;
             return self.advance();
         }
         debug!(job = %self.entry.job, epoch = %entry.epoch, "epoch committed");
@@ -115,6 +116,7 @@ impl JobState {
         let Some((kind, drains)) = self.passed.take() else {
             return Ok(());
         };
+        self.keep_savepoints()?;
         if drains {
             return self.deliver(JobEnd::Finished);
         }

@@ -52,6 +52,7 @@ impl JobState {
                 backlog: self.progress.backlog.clone(),
                 left_out: self.progress.left_out.clone(),
                 undelivered: self.progress.undelivered.clone(),
+                sink_starts: self.progress.sink_starts.clone(),
             },
             flight_addresses: addresses
                 .map(|(worker, handle)| (worker.clone(), handle.flight_address.clone()))

@@ -10,13 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped, StorageUse,
+    CheckpointView, ControlError, JobView, SavepointView, SinkCommand, SinkView, StopMode, Stopped,
+    StorageUse,
 };
 use millstream_common::error::Failure;
 use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
 use millstream_common::link::{BarrierKind, Held, ToMaster, ToWorker};
 use millstream_common::log::backlog::BacklogPart;
-use millstream_common::log::entry::{Assignment, EpochEntry, JobEnd, JobEntry, JobProgress};
+use millstream_common::log::entry::{
+    Assignment, EpochEntry, JobEnd, JobEntry, JobProgress, ReplayEntry,
+};
+use millstream_common::log::savepoint::{Savepoint, Savepoints};
 use millstream_common::report::SplitStart;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
@@ -32,6 +36,7 @@ use super::recovery_time::RecoveryTime;
 use super::refused::Refusals;
 use super::rescale::Rescale;
 use super::restart::RestartPolicy;
+use super::savepoint::Kept;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::config::ConnectorsRef;
 use crate::log_actor::LogMessage;
@@ -113,6 +118,22 @@ pub enum Recorded {
     },
     /// An Ended entry.
     Ended(JobEnd),
+    /// A Savepoint entry.
+    Savepoint {
+        /// Its name.
+        name: String,
+        /// What is kept.
+        savepoint: Box<Savepoint>,
+        /// Who asked.
+        reply: RpcReplyPort<Result<SavepointView, ControlError>>,
+    },
+    /// A SavepointDropped entry.
+    SavepointDropped {
+        /// Its name.
+        name: String,
+        /// Who asked.
+        reply: RpcReplyPort<Result<SavepointView, ControlError>>,
+    },
 }
 
 /// What a timer reminds of.
@@ -171,6 +192,29 @@ pub enum JobMessage {
         /// The sink as it is then, or why not.
         reply: RpcReplyPort<Result<SinkView, ControlError>>,
     },
+    /// Send stored rows through the job.
+    Replay {
+        /// Which.
+        entry: Box<ReplayEntry>,
+        /// Once the log has it: whether it was unknown.
+        reply: RpcReplyPort<Result<bool, ControlError>>,
+    },
+    /// Keep the next epoch by name.
+    Savepoint {
+        /// Its name; by default of the epoch's number.
+        name: Option<String>,
+        /// The savepoint once it is in the log, or why not.
+        reply: RpcReplyPort<Result<SavepointView, ControlError>>,
+    },
+    /// Keep a savepoint no longer.
+    DropSavepoint {
+        /// Its name.
+        name: String,
+        /// As it was, once the log says so, or why not.
+        reply: RpcReplyPort<Result<SavepointView, ControlError>>,
+    },
+    /// Its savepoints, oldest first.
+    Savepoints(RpcReplyPort<Vec<SavepointView>>),
     /// The job as people see it.
     View(RpcReplyPort<JobView>),
     /// What each worker has of it.
@@ -215,6 +259,8 @@ pub struct JobConfig {
     pub progress: JobProgress,
     /// How it ended, if it did.
     pub end: Option<JobEnd>,
+    /// Folded from the log.
+    pub savepoints: Savepoints,
     /// What its workers may hold under a new master; `None` under the one that placed it.
     pub(crate) lasting: Option<Lasting>,
     /// Where epochs that sinks lack are put away.
@@ -259,6 +305,7 @@ pub struct JobState {
     pub(super) stop: Option<StopMode>,
     pub(super) stop_replies: Vec<RpcReplyPort<Stopped>>,
     pub(super) rescale: Rescale,
+    pub(super) savepoints: Kept,
     /// Barriers sent in this generation; the first follow each other faster.
     pub(super) barrier_count: u32,
     pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
@@ -345,6 +392,7 @@ impl Actor for JobActor {
             stop: None,
             stop_replies: Vec::new(),
             rescale: Rescale::default(),
+            savepoints: Kept::of(config.savepoints),
             barrier_count: 0,
             refusals: Refusals::default(),
             observed: Observed {
@@ -359,6 +407,7 @@ impl Actor for JobActor {
             clock: config.clock,
             myself,
         };
+        state.claim_replays();
         state.discover_all()?;
         state.begin_reattaching()?;
         state.vacate()?;
@@ -389,6 +438,10 @@ impl Actor for JobActor {
                 command,
                 reply,
             } => state.command_sink(&sink, command, reply),
+            JobMessage::Replay { entry, reply } => state.replay(*entry, reply),
+            JobMessage::Savepoint { name, reply } => state.create_savepoint(name, reply),
+            JobMessage::DropSavepoint { name, reply } => state.drop_savepoint(name, reply),
+            JobMessage::Savepoints(reply) => state.answer(reply, JobState::savepoint_views),
             JobMessage::View(reply) => state.answer(reply, JobState::view),
             JobMessage::Shares(reply) => state.answer(reply, JobState::shares),
             JobMessage::Checkpoints(limit, reply) => {

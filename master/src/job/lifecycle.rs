@@ -195,6 +195,12 @@ impl JobState {
             Recorded::Epoch(entry) => self.epoch_recorded(*entry),
             Recorded::Backlog(part) => self.put_away_recorded(*part),
             Recorded::Ended(end) => self.ended(end),
+            Recorded::Savepoint {
+                name,
+                savepoint,
+                reply,
+            } => self.savepoint_recorded(name, *savepoint, reply),
+            Recorded::SavepointDropped { name, reply } => self.savepoint_dropped(&name, reply),
             Recorded::SinkCommanded {
                 sink,
                 command,
@@ -425,6 +431,7 @@ impl JobState {
             progress: Box::new(self.progress.clone()),
         })?;
         self.phase = Phase::Ended(end);
+        self.keep_savepoints()?;
         self.answer_stops()
     }
 
@@ -450,8 +457,9 @@ impl JobState {
         Ok(())
     }
 
-    pub(super) fn commit(&mut self, entry: EpochEntry) -> Handled {
+    pub(super) fn commit(&mut self, mut entry: EpochEntry) -> Handled {
         self.committing = true;
+        entry.committed_at_us = self.clock.unix_micros();
         if mutant::is(Mutant::DeliverBeforeRecord) {
             self.tell_committed(&entry)?;
         }

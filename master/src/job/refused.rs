@@ -86,6 +86,7 @@ impl JobState {
             incarnation: self.entry.incarnation,
             epoch: self.coordinator.skip_barrier(),
             parent: self.progress.epoch,
+            committed_at_us: 0,
             generation: self.generation,
             splits: BTreeMap::new(),
             watermarks: BTreeMap::new(),

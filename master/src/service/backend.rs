@@ -5,10 +5,12 @@
 
 use async_trait::async_trait;
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest,
-    Submitted, WorkerView,
+    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, SavepointView,
+    SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
 };
 use millstream_common::ids::{JobName, WorkerId};
+
+use crate::letters::listing::Listed;
 
 /// The master as its clients see it. Names of jobs have been checked for their characters.
 #[async_trait]
@@ -31,6 +33,20 @@ pub trait ControlBackend: Send + Sync + 'static {
     async fn list(&self) -> Result<Vec<JobView>, ControlError>;
     /// The workers that have joined, by name.
     async fn workers(&self) -> Result<Vec<WorkerView>, ControlError>;
+    /// Keeps the job's next epoch by name; without one it is named after the epoch.
+    async fn create_savepoint(
+        &self,
+        name: &JobName,
+        savepoint: Option<String>,
+    ) -> Result<SavepointView, ControlError>;
+    /// The savepoints of a job, oldest first.
+    async fn savepoints(&self, name: &JobName) -> Result<Vec<SavepointView>, ControlError>;
+    /// Keeps a savepoint no longer; as it was.
+    async fn drop_savepoint(
+        &self,
+        name: &JobName,
+        savepoint: &str,
+    ) -> Result<SavepointView, ControlError>;
     /// Gives a worker no more tasks; the worker as it is then.
     async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError>;
     /// The newest `limit` epochs of a job, newest first.
@@ -39,4 +55,16 @@ pub trait ControlBackend: Send + Sync + 'static {
         name: &JobName,
         limit: usize,
     ) -> Result<Vec<CheckpointView>, ControlError>;
+    /// The dead letters that are kept of a job, newest first, part by part.
+    async fn dead_letters(
+        &self,
+        name: &JobName,
+        query: LetterQuery,
+    ) -> Result<Listed, ControlError>;
+    /// Sends rows through a job again; answers when the log has it.
+    async fn replay(
+        &self,
+        name: &JobName,
+        request: ReplayRequest,
+    ) -> Result<Replayed, ControlError>;
 }

@@ -14,6 +14,7 @@ use millstream_common::error::{Failure, Kind, chain};
 use millstream_common::ids::JobName;
 use millstream_common::link::{JobGeneration, ToWorker};
 use millstream_common::log::entry::{JobEnd, JobEntry, JobProgress};
+use millstream_common::log::savepoint::Savepoints;
 use millstream_common::store::StoreRef;
 use millstream_common::suggest::nearest;
 use millstream_common::task::caught;
@@ -39,6 +40,8 @@ pub(super) struct RunningJob {
     pub(super) ended: Option<(JobEnd, JobProgress)>,
     /// A submission that goes on with it is on its way into the log.
     pub(super) is_starting: bool,
+    /// Its checkpoints that are kept by name.
+    pub(super) savepoints: Savepoints,
     /// Failures of its actors.
     restarts: RestartPolicy,
     /// Why its actor is gone, while the next one is not there.
@@ -97,6 +100,7 @@ impl SupervisorState {
             entry: job.entry,
             progress: job.progress,
             end: job.end,
+            savepoints: job.savepoints.clone(),
             store: self.store.clone(),
             log: self.log.clone(),
             supervisor: self.myself.clone(),
@@ -112,6 +116,7 @@ impl SupervisorState {
             is_starting: false,
             restarts: restarts.unwrap_or_else(|| RestartPolicy::new(&entry.plan.settings)),
             trouble: None,
+            savepoints: job.savepoints,
             entry: entry.clone(),
         };
         self.jobs.insert(entry.job, running);
@@ -191,6 +196,12 @@ impl SupervisorState {
     pub(super) fn job_ended(&mut self, job: &JobName, end: JobEnd, progress: JobProgress) {
         if let Some(job) = self.jobs.get_mut(job) {
             job.ended = Some((end, progress));
+        }
+    }
+
+    pub(super) fn savepoints_changed(&mut self, job: &JobName, savepoints: Savepoints) {
+        if let Some(job) = self.jobs.get_mut(job) {
+            job.savepoints = savepoints;
         }
     }
 

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod going_on_tests;
 pub mod jobs;
+mod origin;
 #[cfg(test)]
 mod rescale_tests;
 pub mod submission;

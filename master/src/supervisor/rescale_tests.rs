@@ -227,6 +227,7 @@ async fn a_drained_worker_is_told_and_given_nothing_until_it_goes() {
         sql: String::new(),
         plan: plan(ENDLESS),
         fresh: false,
+        from: None,
     });
     let started = call!(supervisor, |reply| SupervisorMessage::Submit {
         submission,
@@ -259,8 +260,10 @@ async fn a_new_master_goes_on_with_what_a_leaving_worker_holds_and_then_moves_it
             ..JobProgress::default()
         },
         end: None,
+        savepoints: BTreeMap::new(),
         generation: Generation(7),
         entry,
+        letters: Default::default(),
     };
     let held = |worker: &str, is_leaving| WorkerHello {
         worker: worker.into(),

@@ -3,16 +3,19 @@
 //! Called by the supervisor's actor; [`super::submit`] decides whether a submission begins a job, resumes one, or is refused.
 //! Nothing runs before its entry is durable. Failure: a refusal is the answer; what the log never takes is never answered.
 
-use millstream_common::control::ControlError;
+use millstream_common::control::{ControlError, FromCheckpoint};
 use millstream_common::ids::{Epoch, Generation, Incarnation, JobName};
 use millstream_common::log::Entry;
 use millstream_common::log::entry::{JobEntry, JobProgress};
+use millstream_common::log::savepoint::Savepoints;
 use millstream_common::plan::JobPlan;
 use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::submit::{self, Decision};
 use super::supervisor_actor::{SupervisorMessage, SupervisorState, answer};
+use crate::carry::outputs::numbered_as;
 use crate::job::job_actor::JobMessage;
+use crate::letters::index::Letters;
 use crate::log_actor::LogMessage;
 use crate::replay::ReplayedJob;
 
@@ -27,6 +30,8 @@ pub struct Submission {
     pub plan: JobPlan,
     /// Begin a new life even if the old one could go on.
     pub fresh: bool,
+    /// What it goes on from.
+    pub from: Option<FromCheckpoint>,
 }
 
 /// A job that has been begun or resumed.
@@ -36,6 +41,8 @@ pub struct Started {
     pub actor: ActorRef<JobMessage>,
     /// It goes on from this epoch; 0 is from nothing.
     pub resumed_from: Epoch,
+    /// What a person should know of what was carried over.
+    pub notes: Vec<String>,
 }
 
 impl SupervisorState {
@@ -44,7 +51,19 @@ impl SupervisorState {
         submission: Submission,
         reply: RpcReplyPort<Result<Started, ControlError>>,
     ) -> Result<(), ActorProcessingErr> {
+        if let Some(from) = submission.from.clone() {
+            return self.submit_from(submission, &from, reply);
+        }
         let existing = self.jobs.get_mut(&submission.job);
+        let savepoints = existing.as_ref().map(|job| job.savepoints.clone());
+        let savepoints = savepoints.unwrap_or_default();
+        let submission = Submission {
+            plan: match &existing {
+                Some(job) => numbered_as(&job.entry.plan, submission.plan),
+                None => submission.plan,
+            },
+            ..submission
+        };
         let before = existing.as_ref().map(|job| submit::Existing {
             plan: &job.entry.plan,
             ended: job
@@ -70,7 +89,7 @@ impl SupervisorState {
                     job: submission.job,
                     incarnation: job.entry.incarnation,
                 };
-                (resumed, beginning(job.entry.clone(), progress))
+                (resumed, beginning(job.entry.clone(), progress, savepoints))
             }
             (Ok(Decision::Begin | Decision::Resume), existing) => {
                 if let Some(job) = existing {
@@ -83,14 +102,25 @@ impl SupervisorState {
                     plan: submission.plan,
                     submitted_at_us: self.clock.unix_micros(),
                 };
-                let job = beginning(entry.clone(), JobProgress::default());
+                let job = beginning(entry.clone(), JobProgress::default(), savepoints);
                 (Entry::Job(Box::new(entry)), job)
             }
         };
+        self.record_submission(entry, job, Vec::new(), reply)
+    }
+
+    /// Nothing runs before the entry is durable.
+    pub(super) fn record_submission(
+        &mut self,
+        entry: Entry,
+        job: ReplayedJob,
+        notes: Vec<String>,
+        reply: RpcReplyPort<Result<Started, ControlError>>,
+    ) -> Result<(), ActorProcessingErr> {
         let myself = self.myself.clone();
         let on_written = Box::new(move |_| {
             let job = Box::new(job);
-            let _ = myself.cast(SupervisorMessage::SubmissionRecorded { job, reply });
+            let _ = myself.cast(SupervisorMessage::SubmissionRecorded { job, notes, reply });
         });
         self.log.cast(LogMessage::Append {
             entry: Box::new(entry),
@@ -102,6 +132,7 @@ impl SupervisorState {
     pub(super) async fn submission_recorded(
         &mut self,
         job: ReplayedJob,
+        notes: Vec<String>,
         reply: RpcReplyPort<Result<Started, ControlError>>,
     ) -> Result<(), ActorProcessingErr> {
         if let Some(old) = self.jobs.remove(&job.entry.job) {
@@ -112,6 +143,7 @@ impl SupervisorState {
         let started = Started {
             actor,
             resumed_from,
+            notes,
         };
         answer(reply, Ok(started));
         Ok(())
@@ -119,12 +151,18 @@ impl SupervisorState {
 }
 
 /// A job that goes on from `progress` and has no assignment yet.
-fn beginning(entry: JobEntry, progress: JobProgress) -> ReplayedJob {
+pub(super) fn beginning(
+    entry: JobEntry,
+    progress: JobProgress,
+    savepoints: Savepoints,
+) -> ReplayedJob {
     ReplayedJob {
         entry,
         progress,
         end: None,
         generation: Generation::default(),
         assignment: None,
+        letters: Letters::default(),
+        savepoints,
     }
 }

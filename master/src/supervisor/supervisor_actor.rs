@@ -12,6 +12,7 @@ use millstream_common::control::{ControlError, StorageUse};
 use millstream_common::ids::{JobName, WorkerId};
 use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
 use millstream_common::log::entry::{JobEnd, JobProgress};
+use millstream_common::log::savepoint::Savepoints;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
@@ -86,6 +87,8 @@ pub enum SupervisorMessage {
     SubmissionRecorded {
         /// The job to start.
         job: Box<ReplayedJob>,
+        /// What a person should know of what was carried over.
+        notes: Vec<String>,
         /// Who asked.
         reply: RpcReplyPort<Result<Started, ControlError>>,
     },
@@ -99,6 +102,13 @@ pub enum SupervisorMessage {
         end: JobEnd,
         /// What it came to.
         progress: Box<JobProgress>,
+    },
+    /// A job has other savepoints than before.
+    SavepointsChanged {
+        /// Which.
+        job: JobName,
+        /// All of them.
+        savepoints: Box<Savepoints>,
     },
     /// The log cannot be written, or can again.
     LogTroubled(Option<String>),
@@ -205,11 +215,14 @@ impl Actor for SupervisorActor {
             Message::DrainWorker(worker, reply) => answer(reply, state.drain_worker(&worker)),
             Message::Expire => state.expire(),
             Message::Submit { submission, reply } => state.submit(*submission, reply)?,
-            Message::SubmissionRecorded { job, reply } => {
-                state.submission_recorded(*job, reply).await?
+            Message::SubmissionRecorded { job, notes, reply } => {
+                state.submission_recorded(*job, notes, reply).await?
             }
             Message::JobReread(reread) => state.job_reread(*reread).await?,
             Message::JobEnded { job, end, progress } => state.job_ended(&job, end, *progress),
+            Message::SavepointsChanged { job, savepoints } => {
+                state.savepoints_changed(&job, *savepoints)
+            }
             Message::LogTroubled(trouble) => {
                 state.tell_jobs(|| JobMessage::LogTroubled(trouble.clone()))
             }

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::supervisor_actor::{SupervisorState, answer};
 use crate::cluster::registry::{NameTaken, Session};
-use crate::job::job_actor::{JobMessage, Sent};
+use crate::job::job_actor::{JobMessage, Sent, WorkerHandle};
 
 /// A worker as the registry knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,16 +45,17 @@ impl SupervisorState {
         let who = format!("{} (flight {})", hello.worker, hello.flight_address);
         let slots = hello.slots;
         let joined = self.registry.join(hello, frames, self.clock.monotonic());
+        let is_taken = joined.is_err();
         match &joined {
-            Ok(_) => {
-                info!(worker = %who, slots, "worker joined");
-                self.tell_workers();
-            }
+            Ok(_) => info!(worker = %who, slots, "worker joined"),
             // The worker says so to whoever started it, and dials on.
             Err(taken) => debug!(worker = %who, %taken, "worker refused"),
         }
         answer(reply, joined);
-        self.release();
+        if !is_taken {
+            self.tell_workers();
+            self.release();
+        }
     }
 
     pub(super) fn frame(&mut self, worker: WorkerId, session: u64, frame: ToMaster) {
@@ -82,15 +83,6 @@ impl SupervisorState {
         }
     }
 
-    /// What it was not sent it would miss for ever: it is lost, joins again, and jobs begin anew from the log.
-    pub(super) fn overrun(&mut self, worker: &WorkerId, session: u64) {
-        let reason = "the worker does not take its frames: too many wait for it";
-        if self.registry.end(worker, session, reason) {
-            warn!(%worker, reason, "worker counts as lost");
-            self.tell_workers();
-        }
-    }
-
     /// The worker goes once nothing counts on it.
     fn leaving(&mut self, worker: &WorkerId) {
         info!(%worker, "worker is leaving");
@@ -110,9 +102,8 @@ impl SupervisorState {
                 "no worker {worker}{hint}; `millstream workers` lists them"
             )));
         };
-        if let Err(error) = member.handle.frames.try_send(ToWorker::Drain) {
-            warn!(%worker, %error, "send frame");
-        }
+        let handle = member.handle.clone();
+        self.tell(worker, &handle, ToWorker::Drain);
         self.leaving(worker);
         Ok(())
     }
@@ -126,9 +117,22 @@ impl SupervisorState {
         for (worker, handle) in self.registry.release(self.jobs.keys()) {
             let is_last = !self.registry.has_active();
             info!(%worker, is_last, "worker is drained");
-            if let Err(error) = handle.frames.try_send(ToWorker::Released { is_last }) {
-                warn!(%worker, %error, "send frame");
-            }
+            self.tell(&worker, &handle, ToWorker::Released { is_last });
+        }
+    }
+
+    fn tell(&mut self, worker: &WorkerId, handle: &WorkerHandle, frame: ToWorker) {
+        if handle.send(frame) == Sent::Overrun {
+            self.overrun(worker, handle.session);
+        }
+    }
+
+    /// What it was not sent it would miss for ever: it is lost, joins again, and jobs begin anew from the log.
+    pub(super) fn overrun(&mut self, worker: &WorkerId, session: u64) {
+        let reason = "the worker does not take its frames: too many wait for it";
+        if self.registry.end(worker, session, reason) {
+            warn!(%worker, reason, "worker counts as lost");
+            self.tell_workers();
         }
     }
 

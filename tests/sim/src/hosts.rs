@@ -190,6 +190,7 @@ impl Host {
                         sql: sql.to_owned(),
                         file: "clicks.sql".to_owned(),
                         fresh: false,
+                        from: None,
                     };
                     let submitted = client.submit(request).await?;
                     event!("job submitted, goes on from {:?}", submitted.resumed_from);

@@ -55,6 +55,7 @@ pub(super) async fn start(
         outputs: refused::programs(&sink_plan, &config.functions)?,
         store: config.store.clone(),
     };
+    let starts = &config.deploy.restore.sink_starts;
     let arguments = SinkArguments {
         deliverer: deliverer.clone(),
         sink,
@@ -67,6 +68,7 @@ pub(super) async fn start(
             left_out: config.deploy.restore.left_out.clone(),
             undelivered: config.deploy.restore.undelivered.clone(),
             head: config.deploy.restore.epoch,
+            start: starts.get(&sink).copied().unwrap_or_default(),
         },
         clock: config.worker.clock.clone(),
         observer: Arc::new(Observer {

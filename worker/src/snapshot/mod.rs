@@ -11,8 +11,8 @@ use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::StatePart;
 use millstream_common::store::StoreRef;
 
-use crate::ipc::{self, EncodedObject, ObjectError};
 use crate::operator::StateWrite;
+use millstream_common::ipc::{self, EncodedObject, ObjectError};
 
 /// Whose parts.
 #[derive(Clone, Debug)]

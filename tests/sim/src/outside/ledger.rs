@@ -132,6 +132,7 @@ impl Ledger {
                     self.failures.push(failure.to_string());
                 }
             }
+            Entry::Replay(replay) => event!("log {seq}: replay {}", replay.split),
             Entry::SinkCommanded { sink, command, .. } => {
                 event!("log {seq}: sink {sink} told to {command:?}")
             }
@@ -142,6 +143,9 @@ impl Ledger {
                 }
             }
             Entry::Resumed { job, .. } => event!("log {seq}: resumed {job}"),
+            Entry::Savepoint(kept) => event!("log {seq}: savepoint of {}", kept.epoch),
+            Entry::SavepointDropped { name, .. } => event!("log {seq}: dropped {name}"),
+            Entry::Carried(carried) => event!("log {seq}: carried {}", carried.job.job),
         }
     }
 
@@ -389,6 +393,7 @@ mod tests {
             incarnation,
             epoch: Epoch(epoch),
             parent: Epoch(parent),
+            committed_at_us: 0,
             generation: Generation(generation),
             splits: BTreeMap::new(),
             watermarks: BTreeMap::new(),

@@ -102,7 +102,11 @@ fn entry_of(value: &Bytes) -> &'static str {
         Some(Entry::Ended { .. }) => "ended",
         Some(Entry::Resumed { .. }) => "resumed",
         Some(Entry::Backlog { .. }) => "backlog",
+        Some(Entry::Replay(_)) => "replay",
         Some(Entry::SinkCommanded { .. }) => "command",
+        Some(Entry::Savepoint(_)) => "savepoint",
+        Some(Entry::SavepointDropped { .. }) => "savepoint dropped",
+        Some(Entry::Carried(_)) => "carried",
     }
 }
 

@@ -4,6 +4,8 @@
 //! refusal of the master is the same [`ControlError`] that the master made; everything else names
 //! the address and the next step.
 
+mod dead_letters;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ use crate::error::Kind;
 use crate::grpc::{self, Malformed};
 use crate::ids::{JobName, WorkerId};
 use crate::net::{self, NetRef};
+
+mod savepoints;
 
 /// For calls that only look: the master answers from memory.
 const READ_DEADLINE: Duration = Duration::from_secs(10);

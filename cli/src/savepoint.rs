@@ -1,0 +1,117 @@
+//! `millstream savepoint`: keeps an epoch of a job by name; `savepoint drop` lets it go.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use millstream_common::control::SavepointView;
+
+use crate::arguments::{Form, MasterAddress};
+use crate::table::{self, Align, Column};
+use crate::{output, text};
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    create: Create,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Args)]
+struct Create {
+    #[command(flatten)]
+    master: MasterAddress,
+    #[command(flatten)]
+    form: Form,
+    /// The job's name.
+    #[arg(required = true, value_name = "JOB")]
+    job: Option<String>,
+    /// The savepoint's name; by default of its epoch's number.
+    #[arg(long)]
+    name: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Keep a savepoint no longer: retention may delete what only it needed.
+    Drop(Drop),
+}
+
+#[derive(Args)]
+struct Drop {
+    #[command(flatten)]
+    master: MasterAddress,
+    #[command(flatten)]
+    form: Form,
+    /// The job's name.
+    job: String,
+    /// The savepoint's name.
+    name: String,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.command {
+        Some(Command::Drop(arguments)) => drop_one(arguments).await,
+        None => create(arguments.create).await,
+    }
+}
+
+async fn create(arguments: Create) -> anyhow::Result<ExitCode> {
+    let client = arguments.master.connect().await?;
+    let job = arguments.job.unwrap_or_default();
+    let name = arguments.name.as_deref();
+    let savepoint = client.create_savepoint(&job.as_str().into(), name).await?;
+    match arguments.form.json {
+        true => output::print_json(&savepoint)?,
+        false => output::print(&format!("{}\n", made(&job, &savepoint)))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn drop_one(arguments: Drop) -> anyhow::Result<ExitCode> {
+    let client = arguments.master.connect().await?;
+    let job = arguments.job.as_str().into();
+    let savepoint = client.drop_savepoint(&job, &arguments.name).await?;
+    match arguments.form.json {
+        true => output::print_json(&savepoint)?,
+        false => output::print(&format!(
+            "savepoint {} of {job} (epoch {}) is dropped\n",
+            savepoint.name, savepoint.epoch
+        ))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A new savepoint, and what it is for, in a line.
+pub(crate) fn made(job: &str, savepoint: &SavepointView) -> String {
+    let name = &savepoint.name;
+    format!(
+        "savepoint {name} of {job} is epoch {}; go on from it with `millstream submit FILE --name {job} --from-checkpoint {name}`",
+        savepoint.epoch
+    )
+}
+
+const COLUMNS: [Column; 4] = [
+    ("SAVEPOINT", Align::Left),
+    ("EPOCH", Align::Right),
+    ("MADE", Align::Left),
+    ("STATE", Align::Right),
+];
+
+/// A line each.
+pub(crate) fn render(savepoints: &[SavepointView]) -> String {
+    let rows: Vec<Vec<String>> = savepoints
+        .iter()
+        .map(|savepoint| {
+            let (parts, bytes) = (savepoint.state_parts, savepoint.state_bytes);
+            vec![
+                savepoint.name.clone(),
+                savepoint.epoch.to_string(),
+                text::moment(savepoint.made_at_us),
+                format!("{} ({})", text::count(parts), text::bytes(bytes)),
+            ]
+        })
+        .collect();
+    table::render(&COLUMNS, &rows)
+}

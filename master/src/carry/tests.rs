@@ -1,0 +1,251 @@
+//! Plans of SQL that has changed: what goes on, what is refused, and with which words.
+
+use std::collections::BTreeMap;
+
+use millstream_common::ids::{Epoch, OperatorId, OutputIndex, SinkIndex, SourceIndex};
+use millstream_common::log::entry::{CommittedEpoch, JobProgress};
+use millstream_common::plan::JobPlan;
+use millstream_common::report::{RowCounters, Segment, SplitProgress, SplitStatus, StatePart};
+use millstream_common::time::EventTime;
+
+use super::outputs::numbered_as;
+use super::*;
+use crate::testing::plan;
+
+const SOURCE: &str = "\
+    CREATE SOURCE clicks (id TEXT NOT NULL, url TEXT NOT NULL, at TIMESTAMP NOT NULL,\
+      WATERMARK FOR at AS at - INTERVAL '1 minute') \
+      WITH (connector = 'kafka', brokers = 'b', topic = 'clicks', format = 'json');\
+    CREATE VIEW firsts AS SELECT DISTINCT ON (id) * FROM clicks;";
+const VIEWS: &str = "\
+    CREATE VIEW views AS SELECT window_start, window_end, url, count(*) AS n \
+      FROM TUMBLE(firsts, at, INTERVAL '1 minute') GROUP BY window_start, window_end, url;";
+const SINKS: &str = "\
+    CREATE SINK shown FROM views WITH (connector = 'console');\
+    CREATE SINK late FROM clicks.dead_letters WITH (connector = 'console');";
+
+fn sql(views: &str, sinks: &str) -> JobPlan {
+    plan(&format!("{SOURCE}{views}{sinks}"))
+}
+
+fn old() -> JobPlan {
+    sql(VIEWS, SINKS)
+}
+
+fn part(path: &str) -> Vec<StatePart> {
+    vec![StatePart {
+        path: path.to_owned(),
+        epoch: Epoch(7),
+        bytes: 1,
+        checksum: 1,
+        row_count: 1,
+    }]
+}
+
+/// The ids of the keyed operators of a plan, in order.
+fn operators(plan: &JobPlan) -> Vec<OperatorId> {
+    let keyed = refuse::keyed(plan).map(|keyed| keyed.operator.clone());
+    keyed.collect()
+}
+
+/// At epoch 9; the sink `shown` lacks epoch 9, `late` nothing.
+fn progress() -> JobProgress {
+    let split = SplitProgress {
+        position: 5,
+        end: None,
+        watermark: Some(EventTime(3)),
+        status: SplitStatus::Active,
+        identity: None,
+    };
+    let segment = |output| Segment {
+        output: OutputIndex(output),
+        path: format!("segments/{output}"),
+        bytes: 1,
+        checksum: 1,
+        row_count: 1,
+    };
+    let parts = operators(&old()).into_iter().map(|operator| {
+        let path = format!("state/{operator}");
+        (operator, part(&path))
+    });
+    JobProgress {
+        epoch: Epoch(9),
+        splits: BTreeMap::from([(SourceIndex(0), BTreeMap::from([("clicks-0".into(), split)]))]),
+        watermarks: BTreeMap::from([(SourceIndex(0), EventTime(3))]),
+        acted_watermarks: BTreeMap::from([(SourceIndex(0), EventTime(2))]),
+        parts: parts.collect(),
+        counters: BTreeMap::from([(SourceIndex(0), RowCounters::default())]),
+        sink_markers: BTreeMap::from([(SinkIndex(0), Epoch(8)), (SinkIndex(1), Epoch(9))]),
+        undelivered: vec![CommittedEpoch {
+            epoch: Epoch(9),
+            parent: Epoch(8),
+            segments: (0..old().outputs.len())
+                .map(|output| segment(output as u32))
+                .collect(),
+            refused: Vec::new(),
+            last: false,
+        }],
+        ..JobProgress::default()
+    }
+}
+
+const GOES_ON: Terms = Terms {
+    goes_on: true,
+    may_drop: false,
+};
+
+fn carried_to(new: JobPlan, terms: Terms) -> Result<(JobPlan, Carried), Vec<String>> {
+    let new = numbered_as(&old(), new);
+    carry(&old(), &new, &progress(), terms).map(|carried| (new, carried))
+}
+
+fn refusal(new: JobPlan, terms: Terms) -> String {
+    match carried_to(new, terms) {
+        Ok(carried) => panic!("it fits: {carried:?}"),
+        Err(reasons) => reasons.join("; "),
+    }
+}
+
+#[test]
+fn the_same_sql_is_the_same_plan_and_everything_goes_on_but_the_counts() {
+    let (new, carried) = carried_to(old(), GOES_ON).expect("it fits");
+    assert_eq!(new, old());
+    let expected = JobProgress {
+        counters: BTreeMap::new(),
+        ..progress()
+    };
+    assert_eq!(carried.progress, expected);
+    assert_eq!(carried.notes, Vec::<String>::new());
+}
+
+#[test]
+fn a_new_view_and_sink_in_front_begin_behind_the_checkpoint_and_the_others_go_on() {
+    let more = "CREATE VIEW home AS SELECT id, url FROM firsts WHERE url = '/';\
+        CREATE VIEW totals AS SELECT url, count(*) AS n FROM firsts GROUP BY url;";
+    let sinks = format!(
+        "CREATE SINK first FROM home WITH (connector = 'console');\
+        CREATE SINK sums FROM totals WITH (connector = 'console', emit = 'changes');{SINKS}"
+    );
+    let (new, carried) = carried_to(sql(&format!("{more}{VIEWS}"), &sinks), GOES_ON).expect("fits");
+    let names: Vec<&str> = new.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    assert_eq!(names, ["first", "sums", "shown", "late"]);
+    for (index, output) in old().outputs.iter().enumerate() {
+        assert_eq!(&new.outputs[index], output, "outputs keep their numbers");
+    }
+    let markers: Vec<u64> = carried
+        .progress
+        .sink_markers
+        .values()
+        .map(|marker| marker.0)
+        .collect();
+    assert_eq!(markers, [9, 9, 8, 9]);
+    let starts = BTreeMap::from([(SinkIndex(0), Epoch(9)), (SinkIndex(1), Epoch(9))]);
+    assert_eq!(carried.progress.sink_starts, starts);
+    assert_eq!(carried.progress.undelivered, progress().undelivered);
+    assert_eq!(carried.progress.parts, progress().parts);
+    let [note] = carried.notes.as_slice() else {
+        panic!("{:?}", carried.notes);
+    };
+    assert!(
+        note.starts_with("totals/") && note.ends_with("begins empty behind epoch 9"),
+        "{note}"
+    );
+}
+
+#[test]
+fn a_filter_behind_the_state_may_change() {
+    let views = VIEWS.replace(
+        "GROUP BY window_start, window_end, url",
+        "GROUP BY window_start, window_end, url HAVING count(*) > 1",
+    );
+    carried_to(sql(&views, SINKS), GOES_ON).expect("it fits");
+}
+
+#[test]
+fn state_of_other_keys_or_aggregates_is_refused_with_the_operator_and_the_reason() {
+    let aggregates = VIEWS.replace("count(*) AS n", "count(*) AS n, max(id) AS last");
+    let text = refusal(sql(&aggregates, SINKS), GOES_ON);
+    let id = &operators(&old())[1];
+    assert!(
+        text.contains(&format!(
+            "operator {id}: its state does not fit: its aggregates were ("
+        )),
+        "{text}"
+    );
+    let source = SOURCE.replace("DISTINCT ON (id)", "DISTINCT ON (url)");
+    let text = refusal(plan(&format!("{source}{VIEWS}{SINKS}")), GOES_ON);
+    assert!(
+        text.contains("its keys were (id Utf8) and are (url Utf8)"),
+        "{text}"
+    );
+    let window = VIEWS.replace("1 minute", "2 minutes");
+    let text = refusal(sql(&window, SINKS), GOES_ON);
+    assert!(text.contains(&format!("operator {id}")), "{text}");
+}
+
+#[test]
+fn state_that_nothing_takes_is_refused_unless_it_is_to_be_dropped() {
+    let sinks = "CREATE SINK late FROM clicks.dead_letters WITH (connector = 'console');\
+        CREATE SINK all FROM firsts WITH (connector = 'console');";
+    let text = refusal(sql("", sinks), GOES_ON);
+    let id = &operators(&old())[1];
+    assert_eq!(
+        text,
+        format!(
+            "the state of operator {id} would be dropped: keep it in the SQL, or drop it with --allow-dropped-state"
+        )
+    );
+    let terms = Terms {
+        may_drop: true,
+        ..GOES_ON
+    };
+    let (_, carried) = carried_to(sql("", sinks), terms).expect("it may be dropped");
+    assert!(!carried.progress.parts.contains_key(id));
+    assert_eq!(
+        carried.notes,
+        [format!("the state of operator {id} is dropped")]
+    );
+}
+
+#[test]
+fn positions_and_markers_of_another_place_are_refused() {
+    let source = SOURCE.replace("topic = 'clicks'", "topic = 'others'");
+    let text = refusal(plan(&format!("{source}{VIEWS}{SINKS}")), GOES_ON);
+    assert!(
+        text.contains("source clicks") && text.contains("topic was \"clicks\" and is \"others\""),
+        "{text}"
+    );
+    let sinks = SINKS.replace(
+        "FROM views WITH (connector = 'console')",
+        "FROM views WITH (connector = 'blackhole')",
+    );
+    let text = refusal(sql(VIEWS, &sinks), GOES_ON);
+    assert!(
+        text.contains("sink shown: what it holds is in another place"),
+        "{text}"
+    );
+    let anew = Terms {
+        goes_on: false,
+        may_drop: false,
+    };
+    let (_, carried) = carried_to(sql(VIEWS, &sinks), anew).expect("sinks of a new life begin");
+    assert_eq!(carried.progress.undelivered, []);
+    assert!(
+        carried
+            .progress
+            .sink_starts
+            .values()
+            .all(|start| *start == Epoch(9))
+    );
+}
+
+#[test]
+fn a_sink_that_lacks_rows_of_the_relation_it_read_before_is_not_led_to_another() {
+    let other = SINKS.replace("FROM views", "FROM firsts");
+    let sinks = format!("{other}CREATE SINK too FROM views WITH (connector = 'console');");
+    let text = refusal(sql(VIEWS, &sinks), GOES_ON);
+    assert!(
+        text.contains("sink shown: its emit") || text.contains("sink shown: it holds epoch 8"),
+        "{text}"
+    );
+}
