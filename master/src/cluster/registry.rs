@@ -350,15 +350,17 @@ mod tests {
         let jobs = ["clicks".into()];
         let old = join(&mut registry, "w", Duration::ZERO);
         assert!(registry.begin_leaving(&"w".into()));
-        registry.vacated(&"w".into(), old, "clicks".into());
+        registry.vacated(&"w".into(), old.number, "clicks".into());
         assert_eq!(registry.release(jobs.iter()).len(), 1);
         let again = WorkerHello {
             is_leaving: true,
-            ..hello("w")
+            ..hello("w", "w")
         };
-        let new = registry.join(again, mpsc::channel(1).0, Duration::ZERO);
+        let new = registry
+            .join(again, mpsc::channel(1).0, Duration::ZERO)
+            .expect("joined");
         assert!(registry.workers()[&WorkerId::from("w")].is_leaving && !registry.has_active());
-        registry.vacated(&"w".into(), old, "clicks".into());
+        registry.vacated(&"w".into(), old.number, "clicks".into());
         assert!(registry.release(jobs.iter()).is_empty(), "an old session");
         registry.vacated(&"w".into(), new.number, "clicks".into());
         assert_eq!(registry.release(jobs.iter()).len(), 1);

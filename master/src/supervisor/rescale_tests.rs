@@ -266,6 +266,7 @@ async fn a_new_master_goes_on_with_what_a_leaving_worker_holds_and_then_moves_it
     };
     let held = |worker: &str, is_leaving| WorkerHello {
         worker: worker.into(),
+        process: worker.to_owned(),
         flight_address: format!("{worker}:1"),
         slots: 1,
         version: "0".to_owned(),
