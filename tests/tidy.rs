@@ -59,14 +59,14 @@ const USES: &[(&str, &[&str])] = &[
     (
         "millstream_proto",
         &[
-            "common/src/client.rs",
+            "common/src/client/",
             "common/src/grpc/",
             "common/src/link/",
             "master/src/service/",
             "master/src/cluster/link.rs",
             "worker/src/link.rs",
             "cli/src/run/tests.rs",
-            "worker/tests/link.rs",
+            "worker/tests/link/main.rs",
             "tests/",
         ],
     ),
@@ -459,7 +459,7 @@ fn clients_and_wire_types_stay_in_their_places() {
     assert_finds(
         uses,
         "sinks/src/x.rs",
-        "use millstream_worker::ipc;\n",
+        "use millstream_worker::ship;\n",
         &[1],
     );
     assert_finds(uses, "sinks/src/x.rs", "use my_rdkafka::x;\n", &[]);

@@ -116,3 +116,59 @@ async fn check(net: &NetRef, address: &str) -> anyhow::Result<Health> {
         active,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use millstream_common::blocking::{BlockingRef, ThreadPool};
+    use millstream_common::net::MemoryNet;
+    use millstream_common::store;
+    use millstream_common::time::{ClockRef, SystemClock};
+    use millstream_master::config::MasterConfig;
+    use millstream_master::retention::Retention;
+    use millstream_master::{Candidacy, Entrance};
+
+    use super::*;
+    use crate::process;
+
+    async fn config(net: &NetRef, folder: &tempfile::TempDir, listen: &str) -> MasterConfig {
+        let blocking: BlockingRef = Arc::new(ThreadPool);
+        let clock: ClockRef = Arc::new(SystemClock::new());
+        let storage_url = format!("file://{}", folder.path().display());
+        MasterConfig {
+            net: net.clone(),
+            store: store::open(&storage_url, blocking.clone()).await.unwrap(),
+            storage_url,
+            connectors: process::master_connectors(&blocking, &clock),
+            blocking,
+            clock,
+            listen: listen.to_owned(),
+            name: listen.to_owned(),
+            host: "here".to_owned(),
+            retention: Retention::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_standby_is_well_but_is_not_said_to_serve() {
+        let folder = tempfile::tempdir().unwrap();
+        let net: NetRef = Arc::new(MemoryNet::default());
+        let active = process::start_master(config(&net, &folder, "one:1").await);
+        let active = active.await.unwrap();
+        let candidacy = Candidacy {
+            entrance: Entrance::WhenVacant,
+            cluster: "default".to_owned(),
+            advertise: None,
+        };
+        let standby = process::stand_as_master(config(&net, &folder, "two:1").await, candidacy);
+        let standby = standby.await.unwrap();
+        let well = look(net.clone(), "two:1, one:1").await.unwrap();
+        assert_eq!(well.told(), "one:1 serves\n");
+        let well = look(net.clone(), "two:1").await.unwrap();
+        assert_eq!((well.serving, well.standby), (false, true));
+        assert!(well.told().starts_with("two:1 stands by"), "{well:?}");
+        let gone = look(net, "gone:1").await.unwrap_err();
+        assert_eq!(gone.to_string(), "ask gone:1: nobody listens at gone:1");
+        standby.shutdown().await;
+        active.shutdown().await;
+    }
+}

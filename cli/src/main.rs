@@ -7,6 +7,7 @@ mod arguments;
 mod beginning;
 mod check;
 mod checkpoints;
+mod dead_letters;
 mod demo;
 mod drain;
 mod explain;
@@ -87,6 +88,8 @@ enum Verb {
     Savepoint(savepoint::Arguments),
     /// List the newest epochs of a job, and its savepoints.
     Checkpoints(checkpoints::Arguments),
+    /// List the rows a job refused, or send them through it again.
+    DeadLetters(dead_letters::Arguments),
     /// Ask a master whether it serves or stands by; for containers.
     Healthcheck(healthcheck::Arguments),
 }
@@ -136,6 +139,7 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Sink(arguments) => sink::run(arguments).await,
         Verb::Savepoint(arguments) => savepoint::run(arguments).await,
         Verb::Checkpoints(arguments) => checkpoints::run(arguments).await,
+        Verb::DeadLetters(arguments) => dead_letters::run(arguments).await,
         Verb::Healthcheck(arguments) => healthcheck::run(arguments).await,
     }
 }

@@ -39,7 +39,7 @@ impl From<RetentionArguments> for Retention {
 }
 
 /// A whole number and its unit: `500ms`, `90s`, `15m`, `24h`, `7d`.
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text} is no time; write 500ms, 90s, 15m, 24h or 7d");
     let digits = text.find(|letter: char| !letter.is_ascii_digit());
     let (number, unit) = text.split_at(digits.ok_or_else(wrong)?);

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, SavepointView, SinkCommand, SinkView, StopMode, Stopped,
-    SubmitRequest, Submitted, WorkerView,
+    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, SavepointView,
+    SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
 };
 use millstream_common::ids::{Epoch, JobName, WorkerId};
 use millstream_common::problem::{Place, Problem};
@@ -18,6 +18,8 @@ use millstream_common::secret;
 use ractor::{ActorRef, call};
 
 use crate::job::job_actor::JobMessage;
+use crate::letters::desk::Desk;
+use crate::letters::listing::Listed;
 use crate::plan::{self, check::ExternalProbe};
 use crate::reign::role::Roles;
 use crate::service::ControlBackend;
@@ -29,15 +31,23 @@ pub struct Backend {
     roles: Roles,
     blocking: BlockingRef,
     probe: Arc<dyn ExternalProbe>,
+    letters: Desk,
 }
 
 impl Backend {
-    /// In front of the actors of a reign; plans in `blocking` work; `probe` looks at topics, tables and folders before a job is taken.
-    pub fn new(roles: Roles, blocking: BlockingRef, probe: Arc<dyn ExternalProbe>) -> Self {
+    /// In front of the actors of a reign; plans in `blocking` work; `probe` looks at topics, tables and folders before a job is taken;
+    /// `letters` answers about dead letters.
+    pub fn new(
+        roles: Roles,
+        blocking: BlockingRef,
+        probe: Arc<dyn ExternalProbe>,
+        letters: Desk,
+    ) -> Self {
         Self {
             roles,
             blocking,
             probe,
+            letters,
         }
     }
 
@@ -236,6 +246,32 @@ impl ControlBackend for Backend {
         let job = self.job(name).await?;
         call!(job, |reply| JobMessage::Checkpoints(limit, reply)).map_err(gone)
     }
+
+    async fn dead_letters(
+        &self,
+        name: &JobName,
+        query: LetterQuery,
+    ) -> Result<Listed, ControlError> {
+        // One that stands by knows as much, but says who is asked.
+        self.roles.active()?;
+        self.letters.list(name, query).await
+    }
+
+    async fn replay(
+        &self,
+        name: &JobName,
+        request: ReplayRequest,
+    ) -> Result<Replayed, ControlError> {
+        let _turn = self.letters.turn().await;
+        let job = self.job(name).await?;
+        let mut prepared = self.letters.prepare(name, request).await?;
+        if let Some(entry) = prepared.entry {
+            let entry = Box::new(entry);
+            let added = call!(job, |reply| JobMessage::Replay { entry, reply });
+            prepared.replayed.known = !added.map_err(gone)??;
+        }
+        Ok(prepared.replayed)
+    }
 }
 
 #[cfg(test)]
@@ -245,6 +281,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use millstream_common::blocking::{Blocking, Panicked};
+    use millstream_common::time::SystemClock;
 
     use super::*;
     use crate::probe::RealProbe;
@@ -272,7 +309,9 @@ mod tests {
         let supervisor = supervise(&memory(), Vec::new()).await;
         let counted = Arc::new(Counted::default());
         let probe = Arc::new(RealProbe::new(counted.clone()));
-        let backend = Backend::new(reigning(supervisor), counted.clone(), probe);
+        let clock = Arc::new(SystemClock::new());
+        let desk = Desk::new(memory(), clock);
+        let backend = Backend::new(reigning(supervisor), counted.clone(), probe, desk);
         let request = SubmitRequest {
             name: "clicks".into(),
             sql: "SELEC".to_owned(),

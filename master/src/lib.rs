@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod config;
 pub mod enumerate;
 pub mod job;
+pub mod letters;
 pub mod log_actor;
 pub mod master;
 pub mod plan;

@@ -7,12 +7,14 @@
 //! the trouble callback); another master's object of this term or a newer one, a broken object or a panic of the append
 //! stops the actor, and with it this reign.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_common::error::chain;
 use millstream_common::ids::{Seq, Term};
 use millstream_common::log::{self, Appended, Entry, LogObject};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::store::StoreRef;
 use millstream_common::task::{Panicked, caught};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
@@ -233,7 +235,7 @@ pub async fn append_until_settled(
             }
             Ok(Appended::Collected) => return Err(Stopped::Collected { seq }),
             // An object of our own term that is not ours is another's who took the same term: it was there first.
-            Ok(Appended::Taken(other)) if other.term >= object.term => {
+            Ok(Appended::Taken(other)) if is_fence(other.term, object.term) => {
                 return Err(Stopped::Fenced {
                     theirs: other.term,
                     ours: object.term,
@@ -251,6 +253,14 @@ pub async fn append_until_settled(
     }
 }
 
+fn is_fence(theirs: Term, ours: Term) -> bool {
+    match theirs.cmp(&ours) {
+        Ordering::Less => false,
+        Ordering::Equal => !mutant::is(Mutant::IgnoreEqualTerm),
+        Ordering::Greater => !mutant::is(Mutant::IgnoreNewerTerm),
+    }
+}
+
 impl Landed {
     /// Where the object stands.
     pub fn seq(self) -> Seq {
@@ -260,7 +270,7 @@ impl Landed {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{self, AtomicBool};
 
     use millstream_common::ids::JobName;
     use ractor::ActorStatus;
@@ -326,7 +336,8 @@ mod tests {
         let is_durable = Arc::new(AtomicBool::new(false));
         for is_last in [false, true] {
             let told = is_durable.clone();
-            let on_written: OnWritten = Box::new(move |_| told.store(is_last, Ordering::Relaxed));
+            let on_written: OnWritten =
+                Box::new(move |_| told.store(is_last, atomic::Ordering::Relaxed));
             log.cast(append(on_written)).expect("cast");
         }
         let flush = log.call(LogMessage::Flush, None);
@@ -338,7 +349,7 @@ mod tests {
         );
         store.answer(Answers::All);
         soon(flush).await.expect("call").unwrap();
-        assert!(is_durable.load(Ordering::Relaxed));
+        assert!(is_durable.load(atomic::Ordering::Relaxed));
         soon(log.call(LogMessage::Flush, None))
             .await
             .expect("call")

@@ -14,6 +14,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::backend::Backend;
 use crate::cluster::link::LinkService;
 use crate::config::MasterConfig;
+use crate::letters::desk::Desk;
 use crate::reign::cluster_name;
 use crate::reign::office::Office;
 use crate::reign::trail::TrailError;
@@ -103,13 +104,14 @@ impl Master {
         let address = listener.address.clone();
         let advertised = candidacy.advertise.unwrap_or_else(|| address.clone());
         let (blocking, probe) = (config.blocking.clone(), config.connectors.probe());
+        let letters = Desk::new(config.store.clone(), config.clock.clone());
         let storage_url = config.storage_url.clone();
         let (office, roles) = Office::open(config, advertised, candidacy.entrance).await?;
         let link = LinkService {
             roles: roles.clone(),
             storage_url,
         };
-        let backend = Backend::new(roles, blocking, probe);
+        let backend = Backend::new(roles, blocking, probe, letters);
         let (stop_serving, stopped) = oneshot::channel();
         let (leave_office, told) = oneshot::channel();
         let mut server = JoinSet::new();

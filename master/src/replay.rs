@@ -14,6 +14,7 @@ use millstream_common::log::{Entry, LogObject};
 use serde::{Deserialize, Serialize};
 
 use crate::job::reattach::Lasting;
+use crate::letters::index::Letters;
 
 /// A job as the log tells it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub struct ReplayedJob {
     pub generation: Generation,
     /// Its newest assignment, unless it has ended since.
     pub assignment: Option<Assignment>,
+    /// Its dead letters that are kept.
+    #[serde(default)]
+    pub letters: Letters,
     /// Its checkpoints that are kept by name, over all its lives.
     #[serde(default)]
     pub savepoints: Savepoints,
@@ -113,6 +117,7 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
             let job = living(jobs, &epoch.job, epoch.incarnation);
             if let Some(job) = job.filter(|job| job.generation == epoch.generation) {
                 job.progress.apply(epoch)?;
+                job.letters.note(&job.entry.plan, epoch);
                 job.progress.forget_delivered(job.entry.plan.sinks.len());
             }
         }
@@ -124,6 +129,12 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
             if let Some(job) = living(jobs, job, *incarnation) {
                 job.end = Some(end.clone());
                 job.assignment = None;
+            }
+        }
+        Entry::Replay(replay) => {
+            if let Some(job) = living(jobs, &replay.job, replay.incarnation) {
+                let (split, object) = (replay.split.clone(), replay.object.clone());
+                job.progress.add_replay(replay.source, split, object);
             }
         }
         Entry::Backlog {
@@ -157,7 +168,13 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
 /// A job begins, or goes on under another plan. Its savepoints stay. Epochs of assignments of before do not count.
 fn begin(jobs: &mut ReplayedJobs, entry: JobEntry, progress: JobProgress) {
     let old = jobs.remove(&entry.job);
+    let same_life = old
+        .as_ref()
+        .filter(|old| old.entry.incarnation == entry.incarnation);
     let replayed = ReplayedJob {
+        letters: same_life.map_or_else(Letters::default, |old| {
+            old.letters.carried(&old.entry.plan, &entry.plan)
+        }),
         progress,
         end: None,
         generation: Generation::default(),
@@ -183,7 +200,7 @@ mod tests {
     use millstream_common::control::SinkCommand;
     use millstream_common::ids::{Epoch, SinkIndex};
     use millstream_common::log::entry::{AssignEntry, EpochEntry};
-    use millstream_common::plan::{JobPlan, JobSettings};
+    use millstream_common::plan::{JobPlan, JobSettings, LetterRetention};
 
     use super::*;
 
@@ -192,6 +209,7 @@ mod tests {
             checkpoint_interval_ms: 1,
             restart_budget: 1,
             restart_window_ms: 1,
+            dead_letters: LetterRetention::DEFAULT,
         },
         sources: Vec::new(),
         stages: Vec::new(),
@@ -224,6 +242,7 @@ mod tests {
             incarnation,
             epoch: Epoch(number),
             parent: Epoch(number - 1),
+            committed_at_us: 0,
             generation: Generation(generation),
             splits: BTreeMap::new(),
             watermarks: BTreeMap::new(),

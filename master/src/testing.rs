@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cluster::registry::Session;
 use crate::config::RealConnectors;
+use crate::letters::index::Letters;
 use crate::log_actor::{LogActor, LogConfig};
 use crate::reign::role::{Active, Role, Roles};
 use crate::replay::ReplayedJob;
@@ -62,6 +63,7 @@ pub(crate) async fn supervise(
         end: None,
         generation: Generation::default(),
         assignment: None,
+        letters: Letters::default(),
         savepoints: Savepoints::new(),
     });
     supervise_begun(store, begun.collect()).await

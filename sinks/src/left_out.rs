@@ -31,14 +31,7 @@ impl RunSegment {
 
     /// The place within the segment of the row that is number `kept` of those left, from 0.
     fn place(&self, kept: u64) -> u64 {
-        let mut place = kept;
-        for left_out in &self.left_out {
-            if *left_out > place {
-                break;
-            }
-            place += 1;
-        }
-        place
+        place_without(&self.left_out, kept)
     }
 
     /// Its rows without those that are left out.
@@ -60,6 +53,18 @@ impl RunSegment {
         }
         Ok(kept)
     }
+}
+
+/// The place of the row that is number `kept` of those left without `left_out` (ascending).
+pub fn place_without(left_out: &[u64], kept: u64) -> u64 {
+    let mut place = kept;
+    for left_out in left_out {
+        if *left_out > place {
+            break;
+        }
+        place += 1;
+    }
+    place
 }
 
 /// The segments of one epoch, in order, without the rows at `left_out` (places in the epoch, ascending).

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use millstream_common::ids::Epoch;
+use millstream_common::mutant::{self, Mutant};
 use tokio::sync::watch;
 
 use crate::left_out::{RunSegment, locate};
@@ -79,6 +80,9 @@ impl Rejects for RefusedRun {
         let mut recorded = self.recorded.clone();
         loop {
             self.observer.refused(&refusal);
+            if mutant::is(Mutant::CommitBeforeRefusals) {
+                return Ok(());
+            }
             match tokio::time::timeout(TOLD_AGAIN_AFTER, recorded.changed()).await {
                 Err(_) => continue,
                 Ok(Err(_)) => return Err(SinkError::unavailable(WHAT, "the job is ending")),

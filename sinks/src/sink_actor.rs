@@ -17,6 +17,7 @@ use millstream_common::error::Kind;
 use millstream_common::ids::{Epoch, OutputIndex, SinkIndex};
 use millstream_common::log::backlog::BacklogPart;
 use millstream_common::log::entry::CommittedEpoch;
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::Refusal;
 use millstream_common::time::ClockRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -320,8 +321,14 @@ impl SinkState {
         let name = &self.arguments.deliverer.sink;
         let span = info_span!("sinks", sink = %name, epoch = %run.last, rows = run.row_count);
         let work = async move {
+            if run.row_count == 0 && mutant::is(Mutant::AcknowledgeEmptyEpoch) {
+                return (Some(sink), Outcome::Applied(run, Applied::default()));
+            }
             let outcome = match sink.apply(&run, &rows, &rejects).await {
                 Ok(applied) => Outcome::Applied(run, applied),
+                Err(SinkError::Unavailable { .. }) if mutant::is(Mutant::TakeUnknownForApplied) => {
+                    Outcome::Applied(run, Applied::default())
+                }
                 Err(error) => Outcome::Failed(error),
             };
             (Some(sink), outcome)

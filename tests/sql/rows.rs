@@ -12,11 +12,11 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int8Type, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use millstream_common::ids::OutputIndex;
+use millstream_common::ipc;
 use millstream_common::log::{self, Entry};
 use millstream_common::plan::{JobPlan, OP_COLUMN, OP_DELETE, SinkPlan, SinkSpec};
 use millstream_common::report::Segment;
 use millstream_common::store::StoreRef;
-use millstream_worker::ipc;
 use serde_json::Value;
 use sqllogictest::DefaultColumnType;
 
@@ -86,6 +86,7 @@ pub(crate) async fn read(store: &StoreRef, name: &str) -> anyhow::Result<Rows> {
             | Entry::SinkCommanded { .. }
             | Entry::Backlog { .. }
             | Entry::Ended { .. }
+            | Entry::Replay(_)
             | Entry::Resumed { .. }
             | Entry::Savepoint(_)
             | Entry::SavepointDropped { .. }

@@ -14,6 +14,7 @@ use millstream_common::link::{
     BarrierCommand, Deploy, Held, JobGeneration, SplitPositions, ToMaster, ToWorker,
 };
 use millstream_common::log::entry::SplitPlacement;
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::{PipelineReport, SplitStatus};
 
 /// What is remembered of one pipeline.
@@ -166,6 +167,7 @@ impl Holding {
     /// What a master that goes on with the pipeline may not have heard.
     pub(crate) fn unheard(&self) -> Vec<ToMaster> {
         let report = self.report.iter();
+        let report = report.filter(|_| !mutant::is(Mutant::ReportOnlyOnce));
         let reports = report.map(|report| ToMaster::Snapshotted(self.at.clone(), report.clone()));
         let markers = self
             .markers

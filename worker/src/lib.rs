@@ -11,7 +11,6 @@ pub mod decode;
 pub mod exchange;
 pub mod failed_rows;
 mod holding;
-pub mod ipc;
 pub mod leaving;
 mod link;
 pub mod operator;

@@ -5,11 +5,12 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use millstream_common::control::{
-    CheckpointView, JobState, JobView, SavepointView, SinkCommand, SinkView, Stopped,
-    SubmitRequest, WorkerView,
+    CheckpointView, JobState, JobView, LetterQuery, ReplayRequest, Replayed, SavepointView,
+    SinkCommand, SinkView, Stopped, SubmitRequest, WorkerView,
 };
 use millstream_common::ids::{Epoch, Generation, WorkerId};
 use millstream_common::problem::Problem;
+use millstream_master::letters::listing::Listed;
 use millstream_master::service::{self, ControlBackend};
 use millstream_proto::v1;
 use millstream_proto::v1::worker_link_server::WorkerLink;
@@ -158,6 +159,14 @@ impl ControlBackend for Script {
 
     async fn drain_worker(&self, worker: &WorkerId) -> Result<WorkerView, ControlError> {
         Err(ControlError::Invalid(format!("no worker {worker}")))
+    }
+
+    async fn dead_letters(&self, _: &JobName, _: LetterQuery) -> Result<Listed, ControlError> {
+        Err(ControlError::Invalid("no dead letters".to_owned()))
+    }
+
+    async fn replay(&self, _: &JobName, _: ReplayRequest) -> Result<Replayed, ControlError> {
+        Err(ControlError::Invalid("no dead letters".to_owned()))
     }
 
     async fn checkpoints(

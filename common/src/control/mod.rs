@@ -3,10 +3,15 @@
 //! Used by the master's service, the client and the command line; `grpc` carries them over the wire.
 //! Pure data. Failure: whatever a master refuses is a [`ControlError`].
 
+mod dead_letters;
 mod error;
 mod savepoint;
 mod view;
 
+pub use dead_letters::{
+    DeadLetterView, LetterCount, LetterFilter, LetterPage, LetterQuery, LetterTotals,
+    ReplayRequest, Replayed, SkippedLetters,
+};
 pub use error::ControlError;
 pub use savepoint::{FromCheckpoint, LATEST, SavepointView};
 pub use view::{

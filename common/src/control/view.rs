@@ -164,8 +164,12 @@ pub struct StorageUse {
     pub log_bytes: u64,
     /// Its state parts.
     pub state_bytes: u64,
-    /// Its segments.
+    /// Its segments, kept dead letters among them.
     pub segment_bytes: u64,
+    /// Its kept dead letters.
+    pub dead_letter_bytes: u64,
+    /// Dead letters that `dead_letter_retention` has dropped since the life began.
+    pub dead_letters_dropped: u64,
 }
 
 /// One source of a job.

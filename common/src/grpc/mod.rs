@@ -4,11 +4,13 @@
 //! Called by the master's service and by `client` alone; generated types stop there. Failure: a
 //! message that lacks what the contract promises is a [`Malformed`], never a guess.
 
+mod dead_letters;
 mod savepoint;
 mod status;
 mod view;
 mod worker;
 
+pub use dead_letters::{page_bytes, replay_request, replay_requests};
 pub use status::{from_status, in_plain_words, to_status};
 pub(crate) use view::job;
 

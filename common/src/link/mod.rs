@@ -280,8 +280,14 @@ mod tests {
         };
         let backlog = ToWorker::Backlog(at.clone(), vec![part]);
         let released = ToWorker::Released { is_last: true };
-        let barrier_frame = ToWorker::Barrier(at.clone(), barrier.clone());
-        for frame in [barrier_frame, pause, backlog, ToWorker::Drain, released] {
+        let frames = [
+            ToWorker::Barrier(at.clone(), barrier.clone()),
+            pause,
+            ToWorker::Drain,
+            released,
+            backlog,
+        ];
+        for frame in frames {
             let wire = v1::MasterFrame::try_from(frame.clone()).expect("encode");
             assert_eq!(ToWorker::try_from(wire).expect("decode"), frame);
         }

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::Error;
+use super::seal::{seal, unseal};
 use crate::ids::Seq;
 use crate::store::{Error as StoreError, StoreRef};
 
@@ -54,7 +55,10 @@ impl Boundary {
     /// What was written; `None` if it has been collected.
     pub async fn read(&self, store: &StoreRef) -> Result<Option<Bytes>, Error> {
         match store.get(&self.key()).await? {
-            Some(sealed) => self.unseal(&sealed).map(Some),
+            Some(sealed) => match unseal(&sealed) {
+                Ok(folded) => Ok(Some(folded)),
+                Err(cause) => Err(self.broken(cause)),
+            },
             None => Ok(None),
         }
     }
@@ -66,23 +70,4 @@ impl Boundary {
             cause,
         }
     }
-
-    fn unseal(&self, sealed: &Bytes) -> Result<Bytes, Error> {
-        let length = sealed.iter().position(|byte| *byte == b'\n');
-        let length = length.ok_or_else(|| self.broken("it has no checksum".to_owned()))?;
-        let folded = sealed.slice(length + 1..);
-        let found = format!("{:08x}", crc32c::crc32c(&folded));
-        match sealed[..length] == *found.as_bytes() {
-            true => Ok(folded),
-            false => Err(self.broken(format!(
-                "its checksum is not {found}: it was cut or changed"
-            ))),
-        }
-    }
-}
-
-fn seal(folded: &[u8]) -> Bytes {
-    let mut sealed = format!("{:08x}\n", crc32c::crc32c(folded)).into_bytes();
-    sealed.extend_from_slice(folded);
-    Bytes::from(sealed)
 }

@@ -15,7 +15,9 @@ use crate::ids::{
     Epoch, Generation, Incarnation, JobName, OperatorId, OutputIndex, Seq, SinkIndex, SourceIndex,
     SplitId, StageIndex, TaskId, Term, Token, WorkerId,
 };
+use crate::mutant::{self, Mutant};
 use crate::plan::JobPlan;
+use crate::replay_split::ReplayObject;
 use crate::report::{RefusedRows, RowCounters, Segment, SplitProgress, StageFlow, StatePart};
 use crate::time::EventTime;
 
@@ -65,6 +67,8 @@ pub enum Entry {
         /// How it ended.
         end: JobEnd,
     },
+    /// Rows that are to go through a job again, as a split of their source. Said twice, it counts once.
+    Replay(Box<ReplayEntry>),
     /// A job's newest epoch is kept by name.
     Savepoint(SavepointEntry),
     /// A savepoint is not kept any more.
@@ -109,6 +113,21 @@ pub struct JobEntry {
     pub plan: JobPlan,
     /// Wall clock at submit, microseconds since 1970 UTC.
     pub submitted_at_us: i64,
+}
+
+/// Rows that are to go through a job again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayEntry {
+    /// The job.
+    pub job: JobName,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// Whose rows they are.
+    pub source: SourceIndex,
+    /// The split that reads them; named after what they are.
+    pub split: SplitId,
+    /// Where they are.
+    pub object: ReplayObject,
 }
 
 /// How a job came to its end.
@@ -202,6 +221,9 @@ pub struct EpochEntry {
     pub epoch: Epoch,
     /// The epoch before it; no two entries of a life share one (INV-1).
     pub parent: Epoch,
+    /// Wall clock of the master, microseconds since 1970 UTC; only for how long dead letters are kept.
+    #[serde(default)]
+    pub committed_at_us: i64,
     /// The generation that computed it.
     pub generation: Generation,
     /// Progress of the splits that moved, and splits claimed in this epoch.
@@ -288,6 +310,9 @@ pub struct JobProgress {
     pub backlog: Vec<BacklogPart>,
     /// The newest epochs that some sink may still need, in order.
     pub undelivered: Vec<CommittedEpoch>,
+    /// Rows sent through the job again; how far each is read stands among [`Self::splits`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replays: BTreeMap<SourceIndex, BTreeMap<SplitId, ReplayObject>>,
     /// Rows that epochs of the backlog name as refused, while their sinks may not hold them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<RefusedRows>,
@@ -357,6 +382,20 @@ impl JobProgress {
         Ok(())
     }
 
+    /// Takes rows that are to go through the job again; says whether they were unknown. An entry written twice (its
+    /// master did not learn of the first) is one replay.
+    pub fn add_replay(
+        &mut self,
+        source: SourceIndex,
+        split: SplitId,
+        object: ReplayObject,
+    ) -> bool {
+        let known = self.replays.entry(source).or_default();
+        let is_new = !known.contains_key(&split);
+        known.entry(split).or_insert(object);
+        is_new
+    }
+
     /// Folds what a person has told a sink.
     pub fn command_sink(&mut self, sink: SinkIndex, command: SinkCommand) {
         match command {
@@ -373,7 +412,12 @@ impl JobProgress {
                 .copied()
                 .unwrap_or_default()
         };
-        let delivered = (0..sink_count).map(marker).min().unwrap_or(self.epoch);
+        let markers = (0..sink_count).map(marker);
+        let delivered = match mutant::is(Mutant::ForgetByFastestSink) {
+            true => markers.max(),
+            false => markers.min(),
+        };
+        let delivered = delivered.unwrap_or(self.epoch);
         self.backlog.retain(|part| part.last > delivered);
         self.left_out
             .retain(|refused| refused.is_needed_behind(marker(refused.sink.index())));

@@ -9,6 +9,7 @@ pub mod backlog;
 pub mod boundary;
 pub mod entry;
 pub mod savepoint;
+mod seal;
 
 use bytes::Bytes;
 
@@ -16,6 +17,7 @@ pub use boundary::Boundary;
 pub use entry::{Entry, LogObject};
 
 use crate::ids::{Seq, Term};
+use crate::mutant::{self, Mutant};
 use crate::store::{Error as StoreError, StoreRef};
 
 /// What the log can fail with.
@@ -54,16 +56,25 @@ pub fn key(seq: Seq) -> String {
 
 /// Reads the object at `seq`, if there is one.
 pub async fn read(store: &StoreRef, seq: Seq) -> Result<Option<LogObject>, Error> {
-    let Some(bytes) = store.get(&key(seq)).await? else {
-        return Ok(None);
-    };
-    match serde_json::from_slice(&bytes) {
-        Ok(object) => Ok(Some(object)),
-        Err(error) => Err(Error::Broken {
-            key: key(seq),
-            cause: error.to_string(),
-        }),
+    match store.get(&key(seq)).await? {
+        Some(bytes) => decode(&key(seq), &bytes).map(Some),
+        None => Ok(None),
     }
+}
+
+/// The bytes of an object.
+pub fn encode(object: &LogObject) -> Result<Bytes, serde_json::Error> {
+    Ok(seal::seal(&serde_json::to_vec(object)?))
+}
+
+/// The object in the bytes at `key`.
+pub fn decode(key: &str, bytes: &Bytes) -> Result<LogObject, Error> {
+    let broken = |cause| Error::Broken {
+        key: key.to_owned(),
+        cause,
+    };
+    let body = seal::unseal(bytes).map_err(broken)?;
+    serde_json::from_slice(&body).map_err(|error| broken(error.to_string()))
 }
 
 /// Reads a log of which nothing was collected, in order.
@@ -112,17 +123,19 @@ pub fn canonical(objects: &[(Seq, LogObject)]) -> Vec<(Seq, &Entry)> {
 /// there means that it was written after all. A position behind a boundary is free again once its object
 /// was collected, so the boundary is looked at after the create: objects are collected only behind one.
 pub async fn append(store: &StoreRef, seq: Seq, object: &LogObject) -> Result<Appended, Error> {
-    let bytes = serde_json::to_vec(object).map_err(|error| Error::Broken {
+    let bytes = encode(object).map_err(|error| Error::Broken {
         key: key(seq),
         cause: error.to_string(),
     })?;
-    let unknown = match store.create(&key(seq), Bytes::from(bytes)).await {
+    let unknown = match store.create(&key(seq), bytes).await {
         Ok(()) => return written(store, seq).await,
         Err(StoreError::Exists { .. }) => None,
         Err(unknown) => Some(unknown),
     };
     match (read(store, seq).await?, unknown) {
-        (Some(found), _) if found.nonce == object.nonce => written(store, seq).await,
+        (Some(found), _) if found.nonce == object.nonce || mutant::is(Mutant::TakeOthersObject) => {
+            written(store, seq).await
+        }
         (Some(found), _) => Ok(Appended::Taken(Box::new(found))),
         (None, Some(unknown)) => Err(unknown.into()),
         (None, None) => Err(Error::Broken {
@@ -132,6 +145,8 @@ pub async fn append(store: &StoreRef, seq: Seq, object: &LogObject) -> Result<Ap
     }
 }
 
+/// Looks at the boundaries after the create: some sixteen keys. Nothing that was known before it can stand in for that, nor a clock: the
+/// machine may have slept for days between the request and its effect.
 async fn written(store: &StoreRef, seq: Seq) -> Result<Appended, Error> {
     let newest = Boundary::newest(store).await?;
     match newest.is_some_and(|boundary| boundary.seq >= seq) {

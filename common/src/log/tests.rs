@@ -126,6 +126,7 @@ fn epoch(epoch: u64, parent: u64) -> EpochEntry {
         incarnation: Incarnation(uuid::Uuid::nil()),
         epoch: Epoch(epoch),
         parent: Epoch(parent),
+        committed_at_us: 0,
         generation: Generation(1),
         splits: BTreeMap::new(),
         watermarks: BTreeMap::new(),

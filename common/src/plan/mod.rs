@@ -45,6 +45,32 @@ pub struct JobSettings {
     pub restart_budget: u32,
     /// `restart_window`: failures older than this are forgiven.
     pub restart_window_ms: u64,
+    /// `dead_letter_retention`.
+    #[serde(default)]
+    pub dead_letters: LetterRetention,
+}
+
+/// How long dead letters are kept, whoever has read them: whichever bound is reached first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetterRetention {
+    /// Since their epoch was committed.
+    pub age_ms: u64,
+    /// In storage, of the whole job.
+    pub bytes: u64,
+}
+
+impl LetterRetention {
+    /// Seven days or 1 GiB.
+    pub const DEFAULT: Self = Self {
+        age_ms: 7 * 24 * 3_600 * 1_000,
+        bytes: 1 << 30,
+    };
+}
+
+impl Default for LetterRetention {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
 }
 
 impl Default for JobSettings {
@@ -53,6 +79,7 @@ impl Default for JobSettings {
             checkpoint_interval_ms: 1_000,
             restart_budget: 10,
             restart_window_ms: 600_000,
+            dead_letters: LetterRetention::DEFAULT,
         }
     }
 }

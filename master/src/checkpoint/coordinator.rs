@@ -12,7 +12,9 @@ use millstream_common::ids::{
 };
 use millstream_common::link::{BarrierCommand, BarrierKind};
 use millstream_common::log::entry::{EpochEntry, JobEntry, JobProgress};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::JobPlan;
+use millstream_common::replay_split::is_replay;
 use millstream_common::report::{
     PipelineReport, Refusal, RowCounters, Segment, SplitProgress, StageFlow, StatePart,
 };
@@ -149,8 +151,18 @@ impl Coordinator {
     /// The generation is over: no report of it counts any more. An epoch committed after the next generation was
     /// placed would hold rows that are read again (INV-5).
     pub fn abandon(&mut self) {
+        if mutant::is(Mutant::CommitAbandoned) {
+            return;
+        }
         self.workers.clear();
         self.in_flight = None;
+    }
+
+    /// The splits of those that have reported the barrier under way.
+    pub(crate) fn reported(&self) -> Splits {
+        let in_flight = self.in_flight.iter();
+        let reports = in_flight.flat_map(|in_flight| in_flight.reports.values());
+        reports.flat_map(|report| report.splits.clone()).collect()
     }
 
     /// How long the barrier under way has been waited for, and by whom.
@@ -177,7 +189,10 @@ impl Collected {
         sink_markers: &BTreeMap<SinkIndex, Epoch>,
         refusals: Vec<Refusal>,
     ) -> Option<EpochEntry> {
-        let splits = changed_splits(&self.reports, progress);
+        let mut splits = changed_splits(&self.reports, progress);
+        if mutant::is(Mutant::EmptyOffsetsAtStop) && self.barrier.kind == BarrierKind::Stop {
+            splits.clear();
+        }
         let watermarks = changed_watermarks(&job.plan, &splits, progress);
         let parts = changed_parts(&self.reports, progress);
         let mut counters: BTreeMap<SourceIndex, RowCounters> = BTreeMap::new();
@@ -207,6 +222,7 @@ impl Collected {
             incarnation: job.incarnation,
             epoch: self.barrier.epoch,
             parent: progress.epoch,
+            committed_at_us: 0,
             generation,
             splits,
             watermarks,
@@ -235,6 +251,10 @@ fn changed_splits(reports: &[PipelineReport], progress: &JobProgress) -> Splits 
     let mut changed = Splits::new();
     for (source, splits) in reports.iter().flat_map(|report| &report.splits) {
         for (split, now) in splits {
+            let now = match mutant::is(Mutant::PositionsOfAnotherSplit) {
+                true => splits.values().next().unwrap_or(now),
+                false => now,
+            };
             let before = progress
                 .splits
                 .get(source)
@@ -263,6 +283,8 @@ fn changed_watermarks(
                 .iter()
                 .map(|(split, progress)| (split.clone(), progress.clone())),
         );
+        // A replay says nothing about the time of its source: its rows are of any time, and have to wait for nobody.
+        now.retain(|split, _| !is_replay(split));
         let previous = progress.watermarks.get(source).copied();
         let spec = &plan.sources[source.index()].spec;
         let watermark = source_watermark(spec, &now, previous);
@@ -281,6 +303,9 @@ fn changed_parts(
     let mut needed: BTreeMap<OperatorId, BTreeMap<(Epoch, String), StatePart>> = BTreeMap::new();
     for (operator, parts) in reports.iter().flat_map(|report| &report.parts) {
         let of_operator = needed.entry(operator.clone()).or_default();
+        if mutant::is(Mutant::PartsOfOneWorker) {
+            of_operator.clear();
+        }
         for part in parts {
             of_operator.insert((part.epoch, part.path.clone()), part.clone());
         }

@@ -104,8 +104,8 @@ impl Registry {
             version: hello.version,
             joined_at: now,
             heard_at: now,
-            leaving: hello.is_leaving.then(Leaving::default),
             over: sender,
+            leaving: hello.is_leaving.then(Leaving::default),
         };
         if let Some(before) = self.members.insert(hello.worker, member) {
             before.end("the worker has joined anew");
@@ -348,21 +348,20 @@ mod tests {
     fn a_leaving_worker_that_joins_again_is_leaving_still_and_the_jobs_are_asked_again() {
         let mut registry = Registry::default();
         let jobs = ["clicks".into()];
-        let old = join(&mut registry, "w", Duration::ZERO);
+        let old = join(&mut registry, "w", Duration::ZERO).number;
         assert!(registry.begin_leaving(&"w".into()));
-        registry.vacated(&"w".into(), old.number, "clicks".into());
+        registry.vacated(&"w".into(), old, "clicks".into());
         assert_eq!(registry.release(jobs.iter()).len(), 1);
         let again = WorkerHello {
             is_leaving: true,
             ..hello("w", "w")
         };
-        let new = registry
-            .join(again, mpsc::channel(1).0, Duration::ZERO)
-            .expect("joined");
+        let new = registry.join(again, mpsc::channel(1).0, Duration::ZERO);
+        let new = new.expect("the same process").number;
         assert!(registry.workers()[&WorkerId::from("w")].is_leaving && !registry.has_active());
-        registry.vacated(&"w".into(), old.number, "clicks".into());
+        registry.vacated(&"w".into(), old, "clicks".into());
         assert!(registry.release(jobs.iter()).is_empty(), "an old session");
-        registry.vacated(&"w".into(), new.number, "clicks".into());
+        registry.vacated(&"w".into(), new, "clicks".into());
         assert_eq!(registry.release(jobs.iter()).len(), 1);
         assert!(!registry.begin_leaving(&"unknown".into()));
     }

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use millstream_common::ids::{SourceIndex, SplitId};
 use millstream_common::log::entry::{Assignment, JobProgress};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::JobPlan;
+use millstream_common::replay_split::is_replay;
 use millstream_common::report::{AssignedSplit, SplitProgress, SplitStart, SplitStatus};
 
 use crate::assign::{self, SplitsBySource};
@@ -47,7 +49,7 @@ impl Claims {
         }
     }
 
-    /// Every split of `source` that is known, recorded or not.
+    /// Every split of `source` that is known, recorded or not; replays are nothing that could be found.
     pub fn known(
         &self,
         source: SourceIndex,
@@ -61,6 +63,7 @@ impl Claims {
                     .map(|(split, found)| (split.clone(), found.progress.clone())),
             );
         }
+        known.retain(|split, _| !is_replay(split));
         known
     }
 
@@ -95,10 +98,17 @@ impl Claims {
             let open = splits
                 .iter()
                 .filter(|(_, progress)| progress.status != SplitStatus::Ended);
-            starts.extend(open.map(|(split, progress)| SplitStart {
-                source: *source,
-                split: split.clone(),
-                progress: progress.clone(),
+            starts.extend(open.map(|(split, progress)| {
+                SplitStart {
+                    source: *source,
+                    split: split.clone(),
+                    progress: SplitProgress {
+                        watermark: progress
+                            .watermark
+                            .filter(|_| !mutant::is(Mutant::ForgetSplitWatermark)),
+                        ..progress.clone()
+                    },
+                }
             }));
         }
         self.take_back();
@@ -112,7 +122,7 @@ impl Claims {
         for (source, found) in &mut self.found {
             let floor = recorded.watermarks.get(source).copied();
             for (split, found) in found.iter_mut().filter(|(_, found)| !found.given) {
-                found.given = true;
+                found.given = !mutant::is(Mutant::GiveSplitTwice);
                 let mut progress = found.progress.clone();
                 progress.watermark = progress.watermark.max(floor);
                 starts.push(SplitStart {

@@ -98,13 +98,17 @@ impl JobState {
         debug!(job = %self.entry.job, epoch = %entry.epoch, "epoch committed");
         self.restarts.committed();
         self.observed.recovery.over(self.clock.monotonic());
-        self.send_all(&ToWorker::EpochCommitted {
-            at: self.at(),
-            epoch: CommittedEpoch::from(&entry),
-            positions: entry.splits,
-        })?;
+        self.tell_committed(&entry)?;
         self.epoch_passed()?;
         self.record_refusals()
+    }
+
+    pub(super) fn tell_committed(&mut self, entry: &EpochEntry) -> Handled {
+        self.send_all(&ToWorker::EpochCommitted {
+            at: self.at(),
+            epoch: CommittedEpoch::from(entry),
+            positions: entry.splits.clone(),
+        })
     }
 
     /// Nothing is under way: what comes next?

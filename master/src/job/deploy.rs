@@ -5,6 +5,7 @@
 
 use millstream_common::ids::{StageIndex, WorkerId};
 use millstream_common::link::{Deploy, JobGeneration, ToWorker};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::{RestorePoint, SplitStart};
 use ractor::ActorProcessingErr;
 
@@ -43,7 +44,10 @@ impl JobState {
             restore: RestorePoint {
                 epoch: self.progress.epoch,
                 splits: claims::with_readers(starts, &self.assignment),
-                acted_watermarks: self.progress.acted_watermarks.clone(),
+                acted_watermarks: match mutant::is(Mutant::RestoreAtNewestWatermark) {
+                    true => self.progress.watermarks.clone(),
+                    false => self.progress.acted_watermarks.clone(),
+                },
                 parts: self.progress.parts.clone(),
                 backlog: self.progress.backlog.clone(),
                 left_out: self.progress.left_out.clone(),

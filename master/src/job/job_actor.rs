@@ -17,7 +17,9 @@ use millstream_common::error::Failure;
 use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
 use millstream_common::link::{BarrierKind, Held, ToMaster, ToWorker};
 use millstream_common::log::backlog::BacklogPart;
-use millstream_common::log::entry::{Assignment, EpochEntry, JobEnd, JobEntry, JobProgress};
+use millstream_common::log::entry::{
+    Assignment, EpochEntry, JobEnd, JobEntry, JobProgress, ReplayEntry,
+};
 use millstream_common::log::savepoint::{Savepoint, Savepoints};
 use millstream_common::report::SplitStart;
 use millstream_common::store::StoreRef;
@@ -189,6 +191,13 @@ pub enum JobMessage {
         command: SinkCommand,
         /// The sink as it is then, or why not.
         reply: RpcReplyPort<Result<SinkView, ControlError>>,
+    },
+    /// Send stored rows through the job.
+    Replay {
+        /// Which.
+        entry: Box<ReplayEntry>,
+        /// Once the log has it: whether it was unknown.
+        reply: RpcReplyPort<Result<bool, ControlError>>,
     },
     /// Keep the next epoch by name.
     Savepoint {
@@ -398,6 +407,7 @@ impl Actor for JobActor {
             clock: config.clock,
             myself,
         };
+        state.claim_replays();
         state.discover_all()?;
         state.begin_reattaching()?;
         state.vacate()?;
@@ -428,6 +438,7 @@ impl Actor for JobActor {
                 command,
                 reply,
             } => state.command_sink(&sink, command, reply),
+            JobMessage::Replay { entry, reply } => state.replay(*entry, reply),
             JobMessage::Savepoint { name, reply } => state.create_savepoint(name, reply),
             JobMessage::DropSavepoint { name, reply } => state.drop_savepoint(name, reply),
             JobMessage::Savepoints(reply) => state.answer(reply, JobState::savepoint_views),

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use millstream_common::control::{StopMode, Stopped};
 use millstream_common::error::Failure;
-use millstream_common::ids::{Seq, SourceIndex, WorkerId};
+use millstream_common::ids::{Generation, Seq, SourceIndex, WorkerId};
 use millstream_common::link::{ToMaster, ToWorker};
 use millstream_common::log::Entry;
 use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry, JobEnd, generation_of};
+use millstream_common::mutant::{self, Mutant};
 use ractor::{ActorProcessingErr, RpcReplyPort};
 use tracing::{info, warn};
 
@@ -133,7 +134,8 @@ impl JobState {
     pub(super) fn advance(&mut self) -> Handled {
         let is_ready =
             matches!(self.phase, Phase::Waiting) && self.looked.iter().all(|looked| *looked);
-        if !is_ready || self.committing {
+        let is_settled = !self.committing || mutant::is(Mutant::AssignWhileCommitting);
+        if !is_ready || !is_settled {
             return Ok(());
         }
         if candidates(&self.workers).next().is_none() {
@@ -211,7 +213,9 @@ impl JobState {
         if attempt != self.attempt || !matches!(self.phase, Phase::Assigning) {
             return Ok(());
         }
-        self.generation = generation_of(seq);
+        if self.generation == Generation(0) || !mutant::is(Mutant::ReuseGeneration) {
+            self.generation = generation_of(seq);
+        }
         self.assignment = assignment;
         // Frames of the last generation may have come until now.
         self.refusals.forget();
@@ -337,6 +341,9 @@ impl JobState {
     }
 
     pub(super) fn tear_down(&mut self) -> Handled {
+        if mutant::is(Mutant::RewindOnlyTheDead) {
+            self.progress.splits.extend(self.coordinator.reported());
+        }
         self.coordinator.abandon();
         self.refusals.forget();
         self.passed = None;
@@ -450,8 +457,12 @@ impl JobState {
         Ok(())
     }
 
-    pub(super) fn commit(&mut self, entry: EpochEntry) -> Handled {
+    pub(super) fn commit(&mut self, mut entry: EpochEntry) -> Handled {
         self.committing = true;
+        entry.committed_at_us = self.clock.unix_micros();
+        if mutant::is(Mutant::DeliverBeforeRecord) {
+            self.tell_committed(&entry)?;
+        }
         self.append(
             Entry::Epoch(Box::new(entry.clone())),
             Recorded::Epoch(Box::new(entry)),

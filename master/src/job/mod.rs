@@ -15,6 +15,7 @@ mod lifecycle;
 pub(crate) mod reattach;
 mod recovery_time;
 mod refused;
+mod replays;
 mod rescale;
 pub mod restart;
 mod row_sum;

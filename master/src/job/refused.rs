@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use millstream_common::log::entry::{EpochEntry, JobProgress};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::{Refusal, RefusedRows};
 
 use super::job_actor::{JobState, Phase};
@@ -35,8 +36,9 @@ impl Refusals {
 
     /// Drops what the log names by now: said again, it would be named again once its sink holds the epoch that names it.
     pub(super) fn drop_named(&mut self, progress: &JobProgress) {
+        let is_done = |refusal: &Refusal| is_named(&refusal.refused, progress);
         self.waiting
-            .retain(|refusal| !is_named(&refusal.refused, progress));
+            .retain(|refusal| !is_done(refusal) || mutant::is(Mutant::NameRefusalsTwice));
     }
 
     /// The generation is over: what its deliverers wait for will not come.
@@ -84,6 +86,7 @@ impl JobState {
             incarnation: self.entry.incarnation,
             epoch: self.coordinator.skip_barrier(),
             parent: self.progress.epoch,
+            committed_at_us: 0,
             generation: self.generation,
             splits: BTreeMap::new(),
             watermarks: BTreeMap::new(),

@@ -2,8 +2,8 @@
 //!
 //! Called by the control API at submit and by `check`, `explain` and `run`. The way is `parse` (text to statements), `options`
 //! and `source` (typed), `rules` and `session` (views planned by DataFusion), `lower` (streams and keyed stages), `sink` (outputs),
-//! `dead_letters` (of sources, views and sinks), `stages` (pruned and encoded). Nothing outside is asked here; that is [`check`], which hears what to ask even where the plan fails. Failure: all problems
-//! at once, each with its place and what to write instead.
+//! `dead_letters` (of sources, views and sinks), `stages` (pruned and encoded). Nothing outside is asked here; that is [`check`], which hears what to ask
+//! even where the plan fails. Failure: all problems at once, each with its place and what to write instead.
 
 mod catalog;
 pub mod check;

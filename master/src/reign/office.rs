@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_common::error::chain;
-use millstream_common::ids::nonce;
+use millstream_common::ids::{Term, nonce};
 use millstream_common::log::{Entry, LogObject};
+use millstream_common::mutant::{self, Mutant};
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
@@ -173,6 +174,23 @@ impl Office {
         // What it has followed so far may have been collected behind it.
         self.follow_settled().await?;
         let term = self.trail.term().next();
+        if !mutant::is(Mutant::SkipLogFence) {
+            self.fence(term).await?;
+        }
+        let jobs = self.trail.jobs().clone();
+        info!(%term, log = self.trail.next().0 - 1, jobs = jobs.len(), address = %self.place.address, "master reigns");
+        let heartbeat = Heartbeat::new(term, &self.place, &self.config.name);
+        let reign = Reign::begin(&self.config, heartbeat, self.trail.next(), jobs).await;
+        let reign = reign.map_err(|error| MasterError::Run(error.to_string()))?;
+        self.roles.send_replace(Role::Active(Active {
+            term,
+            supervisor: reign.supervisor.clone(),
+        }));
+        self.reign = Some(reign);
+        Ok(())
+    }
+
+    async fn fence(&mut self, term: Term) -> Result<(), MasterError> {
         let fence = LogObject {
             term,
             nonce: nonce(),
@@ -190,16 +208,6 @@ impl Office {
                 ours: term,
             }));
         }
-        let jobs = self.trail.jobs().clone();
-        info!(%term, log = self.trail.next().0 - 1, jobs = jobs.len(), address = %self.place.address, "master reigns");
-        let heartbeat = Heartbeat::new(term, &self.place, &self.config.name);
-        let reign = Reign::begin(&self.config, heartbeat, self.trail.next(), jobs).await;
-        let reign = reign.map_err(|error| MasterError::Run(error.to_string()))?;
-        self.roles.send_replace(Role::Active(Active {
-            term,
-            supervisor: reign.supervisor.clone(),
-        }));
-        self.reign = Some(reign);
         Ok(())
     }
 

@@ -87,7 +87,6 @@ impl Trail {
 mod tests {
     use std::sync::Arc;
 
-    use bytes::Bytes;
     use millstream_common::log::LogObject;
 
     use super::*;
@@ -100,7 +99,7 @@ mod tests {
             nonce: seq.to_string(),
             entries: Vec::new(),
         };
-        let bytes = Bytes::from(serde_json::to_vec(&object).expect("plain data"));
+        let bytes = log::encode(&object).expect("plain data");
         let created = store.create(&log::key(Seq(seq)), bytes).await;
         created.expect("create");
     }

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use millstream_common::control::StorageUse;
 use millstream_common::error::chain;
-use millstream_common::ids::{Epoch, Incarnation, JobName, Seq};
+use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, Seq};
 use millstream_common::log::boundary::Boundary;
 use millstream_common::log::{LogObject, read_from};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::store::StoreRef;
 use millstream_common::task::caught;
 use millstream_common::time::ClockRef;
@@ -23,6 +24,8 @@ use tracing::{debug, warn};
 use super::Retention;
 use super::decision::{Life, Needed, keep_boundaries};
 use super::history::{HistoryError, read_boundary, write_boundary};
+use super::letters;
+use crate::letters::index::owner_of;
 use crate::replay::{Replay, ReplayedJob};
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
@@ -45,6 +48,18 @@ pub struct CollectorConfig {
     /// Told how much jobs use.
     pub supervisor: ActorRef<SupervisorMessage>,
 }
+
+/// What is looked through.
+const FOLDERS: [&str; 8] = [
+    "backlog/",
+    "boundary/",
+    "letters/",
+    "log/",
+    "rejects/",
+    "replays/",
+    "segments/",
+    "state/",
+];
 
 /// The state of the collector's actor.
 pub struct CollectorState {
@@ -146,6 +161,8 @@ pub(super) struct Seen {
     checkpoints: VecDeque<(Epoch, BTreeSet<String>)>,
     /// When every sink held which epoch, by monotonic time.
     delivered: VecDeque<(Duration, Epoch)>,
+    /// What sinks refused and no Epoch names, with the newest assignment when it was first seen.
+    pub(super) unnamed_rejects: BTreeMap<String, Generation>,
 }
 
 impl Collector {
@@ -164,11 +181,13 @@ impl Collector {
     /// Looks once; returns what each job uses afterwards.
     pub(super) async fn look(&mut self) -> Result<BTreeMap<JobName, StorageUse>, HistoryError> {
         let mut keys = Vec::new();
-        for folder in ["backlog/", "boundary/", "log/", "segments/", "state/"] {
+        for folder in FOLDERS {
             keys.extend(self.store.list_sized(folder).await?);
         }
         // Only now: see the header of `decision.rs`.
         self.read_on().await?;
+        self.see_rejects(&keys);
+        let dropped = self.drop_old_letters().await?;
         let mut boundaries: BTreeSet<Boundary> = keys
             .iter()
             .filter_map(|(key, _)| Boundary::from_key(key))
@@ -179,7 +198,8 @@ impl Collector {
             keys.iter().map(|(key, _)| key.as_str()),
             self.retention.deletes_max,
         );
-        let garbage: BTreeSet<String> = garbage.into_iter().map(str::to_owned).collect();
+        let mut garbage: BTreeSet<String> = garbage.into_iter().map(str::to_owned).collect();
+        garbage.extend(dropped);
         if garbage.iter().any(|key| key.starts_with("log/")) {
             self.check_newest(&needed).await?;
         }
@@ -243,7 +263,20 @@ impl Collector {
         for (seq, object) in self.behind.iter().take(count) {
             next.take(*seq, object)?;
         }
+        let lives = &self.lives;
+        let delivered = |job: &ReplayedJob| {
+            let seen = lives.get(&job.entry.incarnation);
+            seen.map_or(Epoch(0), |seen| {
+                seen.delivered_before(self.clock.monotonic(), self.retention.segments)
+            })
+        };
+        for job in next.jobs.values_mut() {
+            // What the newest state has dropped, from the same facts.
+            let limits = letters::limits(job, delivered(job), self.clock.unix_micros());
+            drop(job.letters.drop_old(&limits));
+        }
         let made_at_us = self.clock.unix_micros();
+        letters::page(&self.store, &mut next, &mut self.latest).await?;
         let boundary = write_boundary(&self.store, &next, made_at_us).await?;
         *folded = next;
         self.behind.drain(..count);
@@ -266,6 +299,10 @@ impl Collector {
             let life = self.life(job);
             (job.entry.incarnation.to_string(), life)
         });
+        let log_floor = match mutant::is(Mutant::CollectWithoutBoundary) {
+            true => Some(self.latest.through),
+            false => log_floor,
+        };
         Needed {
             lives: lives.collect(),
             log_floor,
@@ -276,7 +313,7 @@ impl Collector {
     fn life(&self, job: &ReplayedJob) -> Life {
         let outputs = job.entry.plan.outputs.iter().enumerate();
         let kept_outputs = outputs
-            .filter(|(_, output)| output.relation.ends_with(".dead_letters"))
+            .filter(|(_, output)| owner_of(output).is_some())
             .map(|(index, _)| index.to_string());
         let seen = self.lives.get(&job.entry.incarnation);
         let checkpoints = seen.into_iter().flat_map(|seen| &seen.checkpoints);
@@ -286,11 +323,16 @@ impl Collector {
         let savepoints = savepoints.flatten().map(|part| part.path.clone());
         Life {
             head: job.progress.epoch,
-            parts: checkpoints.chain(savepoints).collect(),
+            parts: match mutant::is(Mutant::CollectLiveState) {
+                true => BTreeSet::new(),
+                false => checkpoints.chain(savepoints).collect(),
+            },
             delivered: seen.map_or(Epoch(0), |seen| {
                 seen.delivered_before(self.clock.monotonic(), self.retention.segments)
             }),
             kept_outputs: kept_outputs.collect(),
+            letters: letters::kept(job, seen.map(|seen| &seen.unnamed_rejects)),
+            read_replays: letters::read_replays(job, self.clock.unix_micros()),
         }
     }
 
@@ -305,7 +347,12 @@ impl Collector {
             let used = StorageUse {
                 log_bytes,
                 state_bytes: sum(format!("state/{life}/")),
-                segment_bytes: sum(format!("segments/{life}/")) + sum(format!("backlog/{life}/")),
+                segment_bytes: ["segments", "rejects", "backlog"]
+                    .map(|folder| sum(format!("{folder}/{life}/")))
+                    .iter()
+                    .sum(),
+                dead_letter_bytes: job.letters.bytes(),
+                dead_letters_dropped: job.letters.dropped_rows,
             };
             (name.clone(), used)
         });
@@ -344,7 +391,7 @@ impl Seen {
         }
     }
 
-    fn delivered_before(&self, now: Duration, retention: Duration) -> Epoch {
+    pub(super) fn delivered_before(&self, now: Duration, retention: Duration) -> Epoch {
         let old = self
             .delivered
             .iter()

@@ -6,6 +6,7 @@
 pub mod collector_actor;
 pub mod decision;
 pub mod history;
+mod letters;
 #[cfg(test)]
 mod tests;
 

@@ -12,7 +12,7 @@ use millstream_common::ids::{
 };
 use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry, JobEntry};
 use millstream_common::log::{self, Appended, Entry, LogObject};
-use millstream_common::report::StatePart;
+use millstream_common::report::{Segment, StatePart};
 use millstream_common::store::{Store, StoreRef};
 use millstream_common::time::Clock;
 
@@ -61,10 +61,29 @@ struct Endless {
     output: OutputIndex,
     epoch: u64,
     seq: u64,
+    generation: u64,
+    /// The output with dead letters, of which each epoch has a segment of ten bytes, if any.
+    letters: Option<OutputIndex>,
 }
 
 impl Endless {
     async fn start() -> Self {
+        Self::start_as(ENDLESS).await
+    }
+
+    /// With dead letters, of which `retention` says what is kept.
+    async fn start_with_letters(retention: &str) -> Self {
+        let sql = format!("SET dead_letter_retention = '{retention}'; {ENDLESS}");
+        let mut endless = Self::start_as(&sql).await;
+        let outputs = plan(&sql).outputs;
+        let letters = outputs
+            .iter()
+            .position(|output| output.relation == "numbers.dead_letters");
+        endless.letters = letters.map(|index| OutputIndex(index as u32));
+        endless
+    }
+
+    async fn start_as(sql: &str) -> Self {
         let memory = memory();
         let store: StoreRef = memory.clone();
         let clock = Arc::new(HandClock::default());
@@ -77,23 +96,35 @@ impl Endless {
             output: plan(ENDLESS).sinks[0].output,
             epoch: 0,
             seq: 0,
+            generation: 0,
+            letters: None,
         };
         let job = JobEntry {
             job: "numbers".into(),
             incarnation: endless.life,
-            sql: ENDLESS.to_owned(),
-            plan: plan(ENDLESS),
+            sql: sql.to_owned(),
+            plan: plan(sql),
             submitted_at_us: 0,
         };
         endless.append(Entry::Job(Box::new(job))).await;
+        endless.assign().await;
+        endless
+    }
+
+    async fn assign(&mut self) {
         let assign = AssignEntry {
             job: "numbers".into(),
-            incarnation: endless.life,
-            restore_from: Epoch(0),
+            incarnation: self.life,
+            restore_from: Epoch(self.epoch),
             assignment: Assignment::default(),
         };
-        endless.append(Entry::Assign(Box::new(assign))).await;
-        endless
+        self.append(Entry::Assign(Box::new(assign))).await;
+        self.generation = self.seq;
+    }
+
+    async fn create(&self, key: &str) {
+        let created = self.memory.create(key, Bytes::from_static(b"ten bytes!"));
+        created.await.expect("create");
     }
 
     async fn append(&mut self, entry: Entry) {
@@ -126,22 +157,32 @@ impl Endless {
             self.life, self.output, self.epoch
         );
         for key in [&part.path, &segment] {
-            let created = self
-                .memory
-                .create(key, Bytes::from_static(b"ten bytes!"))
-                .await;
-            created.expect("create");
+            self.create(key).await;
+        }
+        let mut segments = Vec::new();
+        if let Some(output) = self.letters {
+            let (life, epoch, generation) = (self.life, self.epoch, self.generation);
+            let path = format!("segments/{life}/{output}/{epoch:012}-{generation}-w-a.arrow");
+            self.create(&path).await;
+            segments.push(Segment {
+                output,
+                path,
+                bytes: 10,
+                checksum: 0,
+                row_count: 2,
+            });
         }
         let entry = EpochEntry {
             job: "numbers".into(),
             incarnation: self.life,
             epoch: Epoch(self.epoch),
             parent: Epoch(self.epoch - 1),
-            generation: Generation(2),
+            committed_at_us: self.clock.unix_micros(),
+            generation: Generation(self.generation),
             splits: BTreeMap::new(),
             watermarks: BTreeMap::new(),
             parts: BTreeMap::from([("numbers/x/0".into(), vec![part])]),
-            segments: Vec::new(),
+            segments,
             counters: BTreeMap::new(),
             flows: BTreeMap::new(),
             refused: Vec::new(),
@@ -268,4 +309,129 @@ async fn a_master_that_slept_past_the_collection_finds_that_it_has_not_written()
     endless.collector.look().await.expect("look");
     let left = log::read(&endless.store, Seq(3)).await.expect("read");
     assert_eq!(left, None, "what it left there is collected too");
+}
+
+#[tokio::test]
+async fn dead_letters_are_kept_for_their_time_and_no_longer_and_what_goes_is_counted() {
+    let mut endless = Endless::start_with_letters("20 seconds").await;
+    let folder = format!(
+        "segments/{}/{}/",
+        endless.life,
+        endless.letters.expect("letters")
+    );
+    let mut used = BTreeMap::new();
+    for epoch in 1..=100 {
+        endless.epoch().await;
+        used = endless.collector.look().await.expect("look");
+        let kept = endless.count(&folder).await;
+        assert!(kept >= epoch.min(20) && kept <= 21, "{kept} after {epoch}");
+    }
+    let used = used[&JobName::from("numbers")];
+    let kept = endless.count(&folder).await as u64;
+    assert_eq!(used.dead_letter_bytes, kept * 10);
+    assert_eq!(used.dead_letters_dropped, (100 - kept) * 2);
+    // A master that begins from the folded log comes to the same.
+    endless.collector = collector(&endless.store, &endless.clock);
+    for _ in 0..10 {
+        endless.epoch().await;
+        endless.collector.look().await.expect("look");
+    }
+    let used = endless.collector.look().await.expect("look")[&JobName::from("numbers")];
+    let kept = endless.count(&folder).await as u64;
+    assert_eq!(used.dead_letters_dropped, (110 - kept) * 2);
+}
+
+#[tokio::test]
+async fn dead_letters_take_no_more_room_than_they_may_however_young_they_are() {
+    let mut endless = Endless::start_with_letters("1 day, 120 bytes").await;
+    let folder = format!(
+        "segments/{}/{}/",
+        endless.life,
+        endless.letters.expect("letters")
+    );
+    for _ in 0..60 {
+        endless.epoch().await;
+        endless.collector.look().await.expect("look");
+    }
+    let keys = endless.store.list(&folder).await.expect("list");
+    assert_eq!(keys.len(), 12);
+    assert!(
+        keys[0].contains("/000000000049-"),
+        "the newest stay: {keys:?}"
+    );
+}
+
+#[tokio::test]
+async fn letters_that_a_lost_generation_left_behind_go_and_those_of_the_running_one_stay() {
+    let mut endless = Endless::start_with_letters("1 day").await;
+    endless.epoch().await;
+    let (life, output) = (endless.life, endless.letters.expect("letters"));
+    let orphan = format!(
+        "segments/{life}/{output}/000000000002-{}-w-b.arrow",
+        endless.generation
+    );
+    let rejects = format!("rejects/{life}/0/000000000001-b-{output}.arrow");
+    for key in [&orphan, &rejects] {
+        endless.create(key).await;
+    }
+    for _ in 0..5 {
+        endless.epoch().await;
+        endless.collector.look().await.expect("look");
+    }
+    let is_there = async |key: &str| endless.store.get(key).await.expect("get").is_some();
+    assert!(
+        is_there(&orphan).await && is_there(&rejects).await,
+        "they may be named still"
+    );
+    endless.assign().await;
+    endless.epoch().await;
+    endless.collector.look().await.expect("look");
+    let is_there = async |key: &str| endless.store.get(key).await.expect("get").is_some();
+    assert!(!is_there(&orphan).await && !is_there(&rejects).await);
+    let folder = format!("segments/{life}/{output}/");
+    assert_eq!(endless.count(&folder).await, 7, "every named one stays");
+}
+
+#[tokio::test]
+async fn a_long_list_of_dead_letters_goes_to_pages_and_the_log_stays_small() {
+    let mut endless = Endless::start_with_letters("3000 seconds").await;
+    let (life, output) = (endless.life, endless.letters.expect("letters"));
+    for epoch in 1..=4_600 {
+        endless.epoch().await;
+        if epoch % 100 == 0 {
+            endless.collector.look().await.expect("look");
+        }
+    }
+    let history = read_history(&endless.store).await.expect("read");
+    let letters = &history.jobs[&JobName::from("numbers")].letters;
+    assert!(letters.segments.len() < 2_200, "{}", letters.segments.len());
+    assert!(!letters.pages.is_empty());
+    let pages = endless.count(&format!("letters/{life}/")).await;
+    assert!(
+        pages >= letters.pages.len() && pages <= 3,
+        "dropped pages are gone: {pages}"
+    );
+    let paged: u64 = letters.pages.iter().map(|page| page.row_count).sum();
+    let unpaged: u64 = letters
+        .segments
+        .iter()
+        .map(|letters| letters.segment.row_count)
+        .sum();
+    assert_eq!(
+        paged + unpaged + letters.dropped_rows,
+        2 * 4_600,
+        "each is counted once"
+    );
+    let objects = endless.count(&format!("segments/{life}/{output}/")).await as u64;
+    assert!(objects * 2 <= paged + unpaged, "{objects}");
+    assert!(objects >= 3_000, "{objects}");
+    endless.collector = collector(&endless.store, &endless.clock);
+    endless.assign().await;
+    endless.epoch().await;
+    endless.collector.look().await.expect("look");
+    let left = endless.count(&format!("segments/{life}/{output}/")).await as u64;
+    assert!(
+        left >= 3_000,
+        "another generation takes nothing that a page names: {left}"
+    );
 }

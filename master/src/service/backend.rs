@@ -5,10 +5,12 @@
 
 use async_trait::async_trait;
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, SavepointView, SinkCommand, SinkView, StopMode, Stopped,
-    SubmitRequest, Submitted, WorkerView,
+    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, SavepointView,
+    SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
 };
 use millstream_common::ids::{JobName, WorkerId};
+
+use crate::letters::listing::Listed;
 
 /// The master as its clients see it. Names of jobs have been checked for their characters.
 #[async_trait]
@@ -53,4 +55,16 @@ pub trait ControlBackend: Send + Sync + 'static {
         name: &JobName,
         limit: usize,
     ) -> Result<Vec<CheckpointView>, ControlError>;
+    /// The dead letters that are kept of a job, newest first, part by part.
+    async fn dead_letters(
+        &self,
+        name: &JobName,
+        query: LetterQuery,
+    ) -> Result<Listed, ControlError>;
+    /// Sends rows through a job again; answers when the log has it.
+    async fn replay(
+        &self,
+        name: &JobName,
+        request: ReplayRequest,
+    ) -> Result<Replayed, ControlError>;
 }

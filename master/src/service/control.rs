@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use millstream_common::control::{ControlError, SinkCommand};
+use millstream_common::control::{ControlError, ReplayRequest, SinkCommand};
 use millstream_common::grpc;
 use millstream_common::ids::{JobName, WorkerId};
 use millstream_proto::v1::{self, control_server};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{ControlBackend, Shutdown};
+use crate::letters::resend;
 
 /// Five snapshots a second, as the contract says.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
@@ -41,6 +42,7 @@ impl ControlService {
 #[tonic::async_trait]
 impl control_server::Control for ControlService {
     type WatchJobStream = BoxStream<'static, Result<v1::WatchJobResponse, Status>>;
+    type ListDeadLettersStream = BoxStream<'static, Result<v1::ListDeadLettersResponse, Status>>;
 
     async fn submit_job(
         &self,
@@ -199,6 +201,32 @@ impl control_server::Control for ControlService {
             checkpoints: checkpoints.into_iter().map(v1::Checkpoint::from).collect(),
         }))
     }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<v1::ListDeadLettersRequest>,
+    ) -> Result<Response<Self::ListDeadLettersStream>, Status> {
+        let mut request = request.into_inner();
+        let name = job_name(std::mem::take(&mut request.name))?;
+        let listed = self.backend.dead_letters(&name, request.into()).await;
+        let listed = listed.map_err(|error| grpc::to_status(&error))?;
+        let parts = listed.map(|part| match part {
+            Ok(part) => Ok(part.into()),
+            Err(error) => Err(grpc::to_status(&error)),
+        });
+        Ok(Response::new(
+            parts.take_until(self.shutdown.clone()).boxed(),
+        ))
+    }
+
+    async fn replay_dead_letters(
+        &self,
+        request: Request<Streaming<v1::ReplayDeadLettersRequest>>,
+    ) -> Result<Response<v1::ReplayDeadLettersResponse>, Status> {
+        let (name, request) = replay_request(request.into_inner()).await?;
+        let name = job_name(name)?;
+        answer(self.backend.replay(&name, request).await)
+    }
 }
 
 /// One client's watch of one job: it polls, so that the master keeps no list of watchers.
@@ -239,6 +267,30 @@ impl Watch {
             .map_err(|error| grpc::to_status(&error));
         Some((response, self))
     }
+}
+
+/// Gathers the rows of all messages, up to what one call may send.
+async fn replay_request(
+    mut messages: Streaming<v1::ReplayDeadLettersRequest>,
+) -> Result<(String, ReplayRequest), Status> {
+    let first = messages.message().await?.unwrap_or_default();
+    let (name, mut request) = grpc::replay_request(first);
+    let mut bytes = 0;
+    while let Some(message) = messages.message().await? {
+        bytes += message.rows.iter().map(Vec::len).sum::<usize>();
+        if bytes > resend::BYTES_MAX {
+            let text = format!(
+                "more than {} MiB at once: send the rows in parts",
+                resend::BYTES_MAX >> 20
+            );
+            return Err(grpc::to_status(&ControlError::Invalid(text)));
+        }
+        request
+            .corrected
+            .get_or_insert_default()
+            .extend(message.rows);
+    }
+    Ok((name, request))
 }
 
 fn answer<A, M: From<A>>(result: Result<A, ControlError>) -> Result<Response<M>, Status> {

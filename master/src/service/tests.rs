@@ -9,7 +9,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use millstream_common::client::{self, ControlClient};
 use millstream_common::control::{
-    CheckpointView, ControlError, JobState, JobView, SavepointView, SinkCommand, SinkView,
+    CheckpointView, ControlError, DeadLetterView, JobState, JobView, LetterPage, LetterQuery,
+    LetterTotals, ReplayRequest, Replayed, SavepointView, SinkCommand, SinkView, SkippedLetters,
     StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
 };
 use millstream_common::ids::{Epoch, Generation, JobName, WorkerId};
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::*;
+use crate::letters::listing::Listed;
 
 fn view(state: JobState) -> JobView {
     JobView {
@@ -182,6 +184,51 @@ impl ControlBackend for Script {
             duration_ms: None,
         }])
     }
+
+    /// As many parts of a letter as are wanted, then the totals.
+    async fn dead_letters(&self, _: &JobName, query: LetterQuery) -> Result<Listed, ControlError> {
+        let parts = (0..query.limit).map(|index| LetterPage {
+            letters: vec![letter(index as i64)],
+            totals: None,
+        });
+        let last = LetterPage {
+            letters: Vec::new(),
+            totals: Some(LetterTotals {
+                counts: Vec::new(),
+                dropped: 7,
+            }),
+        };
+        Ok(futures::stream::iter(parts.chain([last]).map(Ok)).boxed())
+    }
+
+    async fn replay(&self, _: &JobName, request: ReplayRequest) -> Result<Replayed, ControlError> {
+        let rows = request.corrected.unwrap_or_default();
+        Ok(Replayed {
+            split: request.filter.owner,
+            rows: rows.len() as u64,
+            known: request.again,
+            skipped: vec![SkippedLetters {
+                rows: rows.iter().map(Vec::len).sum::<usize>() as u64,
+                reason: "are bytes".to_owned(),
+            }],
+        })
+    }
+}
+
+fn letter(position: i64) -> DeadLetterView {
+    DeadLetterView {
+        source: "clicks".to_owned(),
+        origin: "clicks-0".to_owned(),
+        position,
+        payload: Some("\\xFF".to_owned()),
+        payload_bytes: Some(vec![255]),
+        code: "malformed".to_owned(),
+        reason: "no JSON".to_owned(),
+        event_time_us: None,
+        received_at_us: 5,
+        epoch: Epoch(3),
+        is_cut: false,
+    }
 }
 
 /// No worker calls here.
@@ -269,6 +316,32 @@ async fn calls_reach_the_master_and_answers_come_back_whole() {
         *served.script.stopped.lock().unwrap(),
         Some(StopMode::Drain)
     );
+}
+
+#[tokio::test]
+async fn dead_letters_come_part_by_part_and_corrected_rows_arrive_whole() {
+    let served = serve_script().await;
+    let client = connect(&served).await;
+    let name = JobName::from("clicks");
+    let query = LetterQuery {
+        filter: Default::default(),
+        limit: 3,
+    };
+    let parts = client.dead_letters(&name, query).await.unwrap();
+    let parts: Vec<LetterPage> = parts.map(|part| part.unwrap()).collect().await;
+    assert_eq!(parts.len(), 4);
+    assert_eq!(parts[2].letters, [letter(2)]);
+    let totals = parts[3].totals.as_ref().expect("totals");
+    assert_eq!(totals.dropped, 7);
+    // More than a server takes in one message.
+    let request = ReplayRequest {
+        corrected: Some(vec![vec![b'x'; 1 << 20]; 6]),
+        again: true,
+        ..ReplayRequest::default()
+    };
+    let replayed = client.replay(&name, request).await.unwrap();
+    assert_eq!((replayed.rows, replayed.known), (6, true));
+    assert_eq!((replayed.split, replayed.skipped[0].rows), (None, 6 << 20));
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use super::submit::{self, Decision};
 use super::supervisor_actor::{SupervisorMessage, SupervisorState, answer};
 use crate::carry::outputs::numbered_as;
 use crate::job::job_actor::JobMessage;
+use crate::letters::index::Letters;
 use crate::log_actor::LogMessage;
 use crate::replay::ReplayedJob;
 
@@ -161,6 +162,7 @@ pub(super) fn beginning(
         end: None,
         generation: Generation::default(),
         assignment: None,
+        letters: Letters::default(),
         savepoints,
     }
 }

@@ -297,6 +297,7 @@ pub(super) fn begun() -> ReplayedJob {
         end: None,
         generation: Generation(7),
         assignment: Some(assignment),
+        letters: Default::default(),
         savepoints: BTreeMap::new(),
     }
 }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use millstream_common::ids::{Epoch, nonce};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::secret;
 
 use super::cluster::{ClusterError, CommittedReader, ProducerSettings, Records, TopicShape};
@@ -48,6 +49,7 @@ impl Target {
         let mut reader = reader.map_err(failed)?;
         self.look(&mut *reader, &names, &mut seen, Until::End)
             .await?;
+        let early = seen.epoch;
         let settings = ProducerSettings {
             transactional_id: Slot::transactional_id(&self.deliverer),
             message_bytes_max,
@@ -61,10 +63,14 @@ impl Target {
         producer.commit().await.map_err(failed)?;
         self.look(&mut *reader, &names, &mut seen, Until::Fence)
             .await?;
+        let marker = match mutant::is(Mutant::ReadMarkerBeforeFence) {
+            true => early,
+            false => seen.epoch,
+        };
         Ok(Open {
             producer,
             names,
-            marker: seen.epoch.unwrap_or(Epoch(0)),
+            marker: marker.unwrap_or(Epoch(0)),
             message_bytes_max,
         })
     }

@@ -6,6 +6,7 @@
 //! read is not ours to overwrite, and is refused.
 
 use millstream_common::ids::{Epoch, Token};
+use millstream_common::mutant::{self, Mutant};
 use serde::{Deserialize, Serialize};
 
 use super::cluster::ReadRecord;
@@ -72,6 +73,9 @@ impl Slot {
     /// The stable name under which every deliverer of the sink produces.
     pub(super) fn transactional_id(deliverer: &Deliverer) -> String {
         let (incarnation, sink) = (deliverer.incarnation, &deliverer.sink);
+        if mutant::is(Mutant::TransactionalIdOfDeliverer) {
+            return format!("millstream.{incarnation}.{sink}.{}", deliverer.token);
+        }
         format!("millstream.{incarnation}.{sink}.{SINK_PARTITION}")
     }
 

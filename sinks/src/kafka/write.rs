@@ -6,6 +6,7 @@
 
 use arrow::array::RecordBatch;
 use futures::StreamExt;
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::OnViolation;
 
 use super::cluster::{ClusterError, Records};
@@ -74,6 +75,10 @@ impl Target {
         let (key, value) = open.names.slot.marker(&self.deliverer, run.last);
         let (topic, partition) = (&open.names.progress_topic, open.names.slot.partition);
         let marker = Records::one(topic, partition, key, &value);
+        if mutant::is(Mutant::MarkerInOwnTransaction) {
+            open.producer.commit().await?;
+            open.producer.begin().await?;
+        }
         open.producer.send(marker).await?;
         open.producer.commit().await?;
         Ok(written.applied())

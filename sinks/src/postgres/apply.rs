@@ -58,6 +58,8 @@ pub(super) struct RunWriter<'a> {
     /// Rows may have made way for others of their key.
     has_displaced: bool,
     rejected: Vec<RejectedRow>,
+    /// Numbers of the rows refused, as they were given.
+    refused: Vec<u64>,
     refused_count: u64,
 }
 
@@ -66,8 +68,10 @@ pub(super) struct RunWriter<'a> {
 pub(super) struct Written {
     /// Rows read.
     pub row_count: u64,
-    /// Rows the table refused.
+    /// Rows the table refused, those of earlier rounds included.
     pub refused_count: u64,
+    /// Numbers of those refused in this round, as they were given.
+    pub refused: Vec<u64>,
     /// Those of them that are to be kept.
     pub rejected: Vec<RejectedRow>,
     /// A row that is fine may have made way for a refused one of its key.
@@ -85,8 +89,8 @@ enum Failed {
 }
 
 impl<'a> RunWriter<'a> {
-    /// Writes through `client`, in whose transaction it is.
-    pub(super) fn new(client: &'a Client, plan: &'a Plan) -> Self {
+    /// Writes through `client`, in whose transaction it is; so many rows of the run were `refused_before`.
+    pub(super) fn new(client: &'a Client, plan: &'a Plan, refused_before: u64) -> Self {
         Self {
             client,
             plan,
@@ -94,7 +98,8 @@ impl<'a> RunWriter<'a> {
             has_deletes: false,
             has_displaced: false,
             rejected: Vec::new(),
-            refused_count: 0,
+            refused: Vec::new(),
+            refused_count: refused_before,
         }
     }
 
@@ -121,6 +126,7 @@ impl<'a> RunWriter<'a> {
         Ok(Written {
             row_count: self.row_count,
             refused_count: self.refused_count,
+            refused: self.refused,
             rejected: self.rejected,
             has_displaced: self.has_displaced,
         })
@@ -339,6 +345,7 @@ impl<'a> RunWriter<'a> {
 
     fn refuse(&mut self, row: u64, payload: String, reason: String) -> Result<(), SinkError> {
         self.refused_count += 1;
+        self.refused.push(row);
         if self.plan.on_violation == OnViolation::Fail {
             let cause =
                 format!("on_violation = 'fail', and a row was refused: {reason}: {payload}");

@@ -12,6 +12,7 @@ mod error;
 mod marker;
 mod names;
 mod numeric;
+mod rounds;
 pub mod session;
 mod statements;
 mod table;
@@ -26,7 +27,7 @@ use millstream_common::blocking::BlockingRef;
 use millstream_common::plan::OnViolation;
 use millstream_common::plan::connector::PostgresSinkSpec;
 
-use self::apply::{Plan, RunWriter, Written};
+use self::apply::{Plan, Written};
 use self::error::classify;
 use self::marker::Guard;
 use self::session::{Session, application_name};
@@ -162,7 +163,7 @@ impl Open {
         let written = if run.row_count == 0 {
             Written::default()
         } else {
-            RunWriter::new(client, &self.plan).write(rows).await?
+            rounds::write(client, &self.plan, rows).await?
         };
         if !written.rejected.is_empty() {
             rejects.keep(run, &written.rejected).await?;

@@ -24,23 +24,31 @@ use millstream_master::plan::check::{
 use millstream_master::retention::Retention;
 use millstream_master::{Candidacy, Entrance, Master, MasterError};
 use millstream_sinks::factory::SinkSetup;
+use millstream_sinks::files::FilesSink;
+use millstream_sinks::kafka::KafkaSink;
 use millstream_sinks::sink::{Sink, SinkError};
 use millstream_worker::config::{self as worker_config, WorkerConfig};
 use millstream_worker::consume::{ConsumeError, ReaderContext, SourceReader};
 use millstream_worker::{Worker, WorkerError};
+use tokio::sync::Notify;
 
 use crate::outside::Outside;
+use crate::outside::disk::SimulatedDisk;
 use crate::outside::kafka::{SimulatedEnumerator, SimulatedReader, Topic};
 use crate::outside::postgres::SimulatedPostgres;
 use crate::outside::store::SimulatedStore;
+use crate::outside::topics::SimulatedCluster;
 use crate::surroundings::{Inline, SimulatedClock, SimulatedNet};
 use crate::trace::event;
 
 /// The job's name.
-const JOB: &str = "clicks";
+pub(crate) const JOB: &str = "clicks";
 const MASTER_ADDRESSES: &str = "master-0:7070,master-1:7070";
 /// A service manager waits this long before it starts a process again.
 const RESTART_DELAY: Duration = Duration::from_millis(300);
+
+/// How long a worker that is told to leave may take to hand over what it has.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(8);
 
 /// What a host is made from.
 #[derive(Clone)]
@@ -48,10 +56,14 @@ pub(crate) struct Host {
     pub(crate) name: &'static str,
     pub(crate) outside: Arc<Outside>,
     pub(crate) topic: Arc<Topic>,
+    /// What its collector keeps.
+    pub(crate) retention: Retention,
     /// Microseconds by which its wall clock is ahead.
     pub(crate) ahead_us: Arc<AtomicI64>,
     /// How often a process was started on it.
     pub(crate) starts: Arc<AtomicU32>,
+    /// Tells its worker to leave, as a service manager does.
+    pub(crate) leaves: Arc<Notify>,
 }
 
 impl Host {
@@ -93,7 +105,7 @@ impl Host {
             clock: self.clock(),
             blocking: Arc::new(Inline),
             connectors: Arc::new(self.clone()),
-            retention: Retention::default(),
+            retention: self.retention,
             listen: format!("{}:7070", self.name),
             name: format!("{}-{count}", self.name),
             host: self.name.to_owned(),
@@ -138,9 +150,17 @@ impl Host {
             name: WorkerId(name),
         };
         let mut worker = Worker::start(config).await?;
-        let ended = worker.finished().await;
+        let ended = tokio::select! {
+            biased;
+            ended = worker.finished() => Some(ended),
+            () = self.leaves.notified() => None,
+        };
+        if ended.is_none() {
+            let left = worker.leave(LEAVE_PATIENCE).await;
+            event!("{} leaves: {left:?}", self.name);
+        }
         worker.shutdown().await;
-        ended
+        ended.unwrap_or(Ok(()))
     }
 
     /// Submits the job and watches it to its end; goes on about whatever fails.
@@ -208,16 +228,34 @@ impl worker_config::Connectors for Host {
     }
 
     fn build_sink(&self, setup: &SinkSetup) -> Result<Box<dyn Sink>, SinkError> {
-        let SinkSpec::Postgres(spec) = &setup.spec else {
-            let cause = "only postgres is simulated";
-            return Err(SinkError::refused("build sink", cause));
-        };
-        Ok(Box::new(SimulatedPostgres {
-            host: self.name.to_owned(),
-            outside: self.outside.clone(),
-            spec: spec.clone(),
-            deliverer: setup.deliverer.clone(),
-        }))
+        let (host, outside) = (self.name.to_owned(), self.outside.clone());
+        let deliverer = setup.deliverer.clone();
+        match &setup.spec {
+            SinkSpec::Postgres(spec) => Ok(Box::new(SimulatedPostgres {
+                host,
+                outside,
+                spec: spec.clone(),
+                deliverer,
+            })),
+            SinkSpec::Kafka(spec) => Ok(Box::new(KafkaSink::new(
+                spec.clone(),
+                deliverer,
+                setup.schema.clone(),
+                setup.on_violation,
+                Arc::new(SimulatedCluster { host, outside }),
+            )?)),
+            SinkSpec::Files(spec) => Ok(Box::new(FilesSink::new(
+                spec.clone(),
+                deliverer,
+                setup.schema.clone(),
+                setup.on_violation,
+                Arc::new(SimulatedDisk { host, outside }),
+            )?)),
+            SinkSpec::Console(_) | SinkSpec::Blackhole => {
+                let cause = "only postgres, kafka and files are simulated";
+                Err(SinkError::refused("build sink", cause))
+            }
+        }
     }
 }
 

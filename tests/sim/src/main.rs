@@ -5,23 +5,30 @@
 //! failure comes with the command that repeats it.
 
 mod entropy;
+mod expected;
 mod hosts;
 mod links;
+mod matrix;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod outside;
 mod pool;
 mod process;
 mod report;
 mod scenario;
 mod simulation;
+mod state;
 mod surroundings;
 mod trace;
 mod workload;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::pool::Work;
 use self::report::Report;
 
 /// Seeds that once found something; they are run before all others.
@@ -58,6 +65,36 @@ enum Verb {
         /// Print what the processes log, as RUST_LOG says.
         #[arg(long)]
         logs: bool,
+        /// With this mistake planted.
+        #[cfg(feature = "mutants")]
+        #[arg(long)]
+        mutant: Option<String>,
+    },
+    /// Breaks the protocol off at each of its steps.
+    Matrix {
+        /// Only these cases.
+        cases: Vec<usize>,
+        /// Print every event.
+        #[arg(long)]
+        dump: bool,
+        /// Cases at a time.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
+    /// Plants known mistakes one by one, and tells how soon each is found.
+    #[cfg(feature = "mutants")]
+    Mutants {
+        /// Only these; all if none is named.
+        names: Vec<String>,
+        /// Most seeds that a mistake may survive.
+        #[arg(long, default_value_t = 2_000)]
+        seeds: u64,
+        /// The first of them.
+        #[arg(long, default_value_t = 1)]
+        first_seed: u64,
+        /// Seeds at a time.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
     },
     /// Runs seeds twice, the second time in the other order: the traces must be equal.
     Twice {
@@ -79,7 +116,27 @@ fn main() -> anyhow::Result<ExitCode> {
     simulation::warm_up();
     let succeeded = match arguments.verb {
         None => run(arguments.first_seed, arguments.seeds, arguments.jobs)?,
-        Some(Verb::Replay { seed, dump, logs }) => replay(seed, dump, logs)?,
+        Some(Verb::Replay {
+            seed,
+            dump,
+            logs,
+            #[cfg(feature = "mutants")]
+            mutant,
+        }) => {
+            #[cfg(feature = "mutants")]
+            if let Some(name) = mutant {
+                millstream_common::mutant::plant(Some(mutants::named(&name)?));
+            }
+            replay(seed, dump, logs)?
+        }
+        Some(Verb::Matrix { cases, dump, jobs }) => matrix(&cases, dump, jobs)?,
+        #[cfg(feature = "mutants")]
+        Some(Verb::Mutants {
+            names,
+            seeds,
+            first_seed,
+            jobs,
+        }) => mutants::run(&names, seeds, first_seed, jobs)?,
         Some(Verb::Twice {
             seeds,
             first_seed,
@@ -96,9 +153,32 @@ fn found() -> impl Iterator<Item = u64> {
 }
 
 fn run(first_seed: u64, seed_count: u64, jobs: usize) -> anyhow::Result<bool> {
-    let mut report = Report::begin();
     let seeds = found().chain(first_seed..first_seed + seed_count);
-    pool::run(seeds, jobs, |seed, outcome| report.add(seed, &outcome))?;
+    tell_all(seeds.map(Work::Seed), jobs)
+}
+
+fn tell_all(works: impl Iterator<Item = Work>, jobs: usize) -> anyhow::Result<bool> {
+    let mut report = Report::begin();
+    pool::run(works, jobs, |work, outcome| {
+        report.add(work, &outcome);
+        ControlFlow::Continue(())
+    })?;
+    println!("{report}");
+    Ok(report.has_succeeded())
+}
+
+/// All cases of the step matrix, or those named.
+fn matrix(numbers: &[usize], is_dumped: bool, jobs: usize) -> anyhow::Result<bool> {
+    let is_chosen = |case: &matrix::Case| numbers.is_empty() || numbers.contains(&case.number);
+    let cases = matrix::cases().into_iter().filter(is_chosen);
+    let works = cases.map(Work::Case);
+    if !is_dumped {
+        return tell_all(works, jobs);
+    }
+    let mut report = Report::begin();
+    for work in works {
+        report.add(work, &pool::replay(work, is_dumped)?);
+    }
     println!("{report}");
     Ok(report.has_succeeded())
 }
@@ -110,9 +190,10 @@ fn replay(seed: u64, is_dumped: bool, logs: bool) -> anyhow::Result<bool> {
             .with_writer(std::io::stderr)
             .init();
     }
-    let outcome = pool::replay(seed, is_dumped)?;
+    let work = Work::Seed(seed);
+    let outcome = pool::replay(work, is_dumped)?;
     let mut report = Report::begin();
-    report.add(seed, &outcome);
+    report.add(work, &outcome);
     println!("{report}");
     Ok(report.has_succeeded())
 }
@@ -121,9 +202,12 @@ fn twice(first_seed: u64, seed_count: u64, jobs: usize) -> anyhow::Result<bool> 
     let seeds = first_seed..first_seed + seed_count;
     let mut hashes: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
     let order = seeds.clone().chain(seeds.rev());
-    pool::run(order, jobs, |seed, outcome| {
-        let trace = (outcome.hash, outcome.event_count);
-        hashes.entry(seed).or_default().push(trace);
+    pool::run(order.map(Work::Seed), jobs, |work, outcome| {
+        if let Work::Seed(seed) = work {
+            let trace = (outcome.hash, outcome.event_count);
+            hashes.entry(seed).or_default().push(trace);
+        }
+        ControlFlow::Continue(())
     })?;
     let unequal: Vec<u64> = hashes
         .iter()

@@ -1,45 +1,63 @@
-//! Many seeds side by side, each in a child of its own.
+//! Many simulations side by side, each in a child of its own.
 //!
-//! Called by `main.rs`; the parent has one thread and no runtime. Failure: a seed that failed is an outcome like any other; only a
-//! machine that cannot fork is an error.
+//! Called by `main.rs`; the parent has one thread and no runtime. Failure: a simulation that failed is an outcome like any other; only
+//! a machine that cannot fork is an error.
 
+use std::ops::ControlFlow;
+
+use crate::matrix::Case;
 use crate::process;
 use crate::simulation::{self, Outcome};
 
-/// Runs `seeds` in this order, `jobs` at a time; `on_end` hears of each as it ends.
+/// What a child simulates.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Work {
+    /// What a seed draws.
+    Seed(u64),
+    /// A case of the step matrix.
+    Case(Case),
+}
+
+/// Runs `works` in this order, `jobs` at a time; `on_end` hears of each as it ends, and may let no more begin.
 pub(crate) fn run(
-    seeds: impl Iterator<Item = u64>,
+    works: impl Iterator<Item = Work>,
     jobs: usize,
-    mut on_end: impl FnMut(u64, Outcome),
+    mut on_end: impl FnMut(Work, Outcome) -> ControlFlow<()>,
 ) -> anyhow::Result<()> {
-    let mut seeds = seeds.peekable();
+    let mut works = works.fuse();
     let mut children = Vec::new();
     let mut running = Vec::new();
+    let mut goes_on = true;
     loop {
-        while running.len() < jobs.max(1)
-            && let Some(seed) = seeds.next()
+        while goes_on
+            && running.len() < jobs.max(1)
+            && let Some(work) = works.next()
         {
-            children.push(process::fork(move || answer(seed, false))?);
-            running.push(seed);
+            children.push(process::fork(move || answer(work, false))?);
+            running.push(work);
         }
         if running.is_empty() {
             return Ok(());
         }
         let (place, result) = process::wait(&mut children)?;
-        let seed = running.swap_remove(place);
-        on_end(seed, outcome(result));
+        let work = running.swap_remove(place);
+        goes_on &= on_end(work, outcome(result)).is_continue();
     }
 }
 
-/// Runs one seed in a child and prints its trace as it grows.
-pub(crate) fn replay(seed: u64, is_dumped: bool) -> anyhow::Result<Outcome> {
-    let mut children = vec![process::fork(move || answer(seed, is_dumped))?];
+/// Runs one simulation in a child and prints its trace as it grows.
+pub(crate) fn replay(work: Work, is_dumped: bool) -> anyhow::Result<Outcome> {
+    let mut children = vec![process::fork(move || answer(work, is_dumped))?];
     let (_, result) = process::wait(&mut children)?;
     Ok(outcome(result))
 }
 
-fn answer(seed: u64, is_dumped: bool) -> Vec<u8> {
-    serde_json::to_vec(&simulation::run(seed, is_dumped)).expect("an outcome is plain data")
+fn answer(work: Work, is_dumped: bool) -> Vec<u8> {
+    let outcome = match work {
+        Work::Seed(seed) => simulation::run(seed, is_dumped),
+        Work::Case(case) => simulation::run_case(case, is_dumped),
+    };
+    serde_json::to_vec(&outcome).expect("an outcome is plain data")
 }
 
 fn outcome(result: Result<Vec<u8>, String>) -> Outcome {

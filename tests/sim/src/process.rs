@@ -14,6 +14,8 @@ use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 
+use crate::outside::disk;
+
 /// Real seconds that one seed may take: far above the slowest, so that only a livelock meets it.
 const CHILD_SECONDS_MAX: u32 = 120;
 
@@ -110,6 +112,8 @@ pub(crate) fn wait(children: &mut Vec<Child>) -> std::io::Result<(usize, Result<
         let Some(place) = children.iter().position(|child| child.process == ended) else {
             continue;
         };
+        // Most have none.
+        let _ = std::fs::remove_dir_all(disk::folder_of(ended as u32));
         let mut answer = Vec::new();
         children.swap_remove(place).pipe.read_to_end(&mut answer)?;
         let result = match () {

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Instant;
 
+use crate::pool::Work;
 use crate::simulation::Outcome;
 
 /// A long batch says how far it is after so many seeds.
@@ -14,7 +15,7 @@ const TOLD_EVERY: u64 = 100;
 pub(crate) struct Report {
     began: Instant,
     seed_count: u64,
-    failed: Vec<u64>,
+    failed: Vec<String>,
     event_count: u64,
     elapsed_ms: u64,
     action_count: usize,
@@ -44,8 +45,8 @@ impl Report {
         }
     }
 
-    /// A seed has ended.
-    pub(crate) fn add(&mut self, seed: u64, outcome: &Outcome) {
+    /// A simulation has ended.
+    pub(crate) fn add(&mut self, work: Work, outcome: &Outcome) {
         self.seed_count += 1;
         self.event_count += outcome.event_count;
         self.elapsed_ms += outcome.elapsed_ms;
@@ -57,11 +58,16 @@ impl Report {
             let (count, failed) = (self.seed_count, self.failed.len());
             println!("{count} seeds, {failed} failed");
         }
-        if let Some(failure) = &outcome.failure {
-            self.failed.push(seed);
-            println!("seed {seed} FAILED: {failure}");
-            println!("  repeat it: {} replay {seed} --dump", program());
-        }
+        let Some(failure) = &outcome.failure else {
+            return;
+        };
+        let (name, verb) = match work {
+            Work::Seed(seed) => (format!("seed {seed}"), format!("replay {seed}")),
+            Work::Case(case) => (case.to_string(), format!("matrix {}", case.number)),
+        };
+        println!("{name} FAILED: {failure}");
+        println!("  repeat it: {} {verb} --dump", program());
+        self.failed.push(verb);
     }
 
     /// Whether no seed failed.

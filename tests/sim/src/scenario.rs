@@ -5,9 +5,12 @@
 
 use std::time::Duration;
 
+use millstream_master::retention::Retention;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
+
+use crate::outside::damage::Wound;
 
 /// The masters' hosts; the second one stands by, or is not there at all.
 pub(crate) const MASTERS: [&str; 2] = ["master-0", "master-1"];
@@ -27,6 +30,8 @@ pub(crate) struct Scenario {
     pub(crate) slots: [u32; 3],
     /// When the last worker joins.
     pub(crate) joins_at: Option<Duration>,
+    /// What the collector keeps, and how often it looks.
+    pub(crate) retention: Retention,
     /// What happens, by time.
     pub(crate) actions: Vec<(Duration, Action)>,
 }
@@ -66,9 +71,15 @@ pub(crate) enum Action {
     PostgresDown(Duration),
     /// No record can be fetched until then.
     KafkaDown(Duration),
+    /// One object of the storage reads wrong until then.
+    Damage(Wound, Duration),
+    /// The storage answers nothing to one host until then, while all others reach it, and the host them.
+    Stall(&'static str, Duration),
+    /// A worker is told to leave in order, and begins anew.
+    Leave(&'static str),
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 15] = [
     Kind::Kill,
     Kind::KillAgain,
     Kind::Power,
@@ -81,6 +92,9 @@ const KINDS: [Kind; 12] = [
     Kind::Lock,
     Kind::PostgresDown,
     Kind::KafkaDown,
+    Kind::Damage,
+    Kind::Stall,
+    Kind::Leave,
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +112,9 @@ enum Kind {
     Lock,
     PostgresDown,
     KafkaDown,
+    Damage,
+    Stall,
+    Leave,
 }
 
 /// Nothing new fails after this.
@@ -136,7 +153,21 @@ impl Scenario {
                 1 => Some(Duration::ZERO),
                 _ => Some(Duration::from_millis(chance.random_range(500..10_000))),
             },
+            retention: draw_retention(chance),
             actions,
+        }
+    }
+
+    /// A plan in which nothing fails.
+    pub(crate) fn calm(keeps_names: bool) -> Self {
+        Self {
+            latency_max: Duration::from_millis(8),
+            has_standby: true,
+            keeps_names,
+            slots: [1, 2, 1],
+            joins_at: Some(Duration::ZERO),
+            retention: Retention::default(),
+            actions: Vec::new(),
         }
     }
 
@@ -148,7 +179,9 @@ impl Scenario {
             | Action::Rough { until, .. }
             | Action::Lock(_, until)
             | Action::PostgresDown(until)
-            | Action::KafkaDown(until) => *until,
+            | Action::KafkaDown(until)
+            | Action::Damage(_, until)
+            | Action::Stall(_, until) => *until,
             _ => *at,
         });
         let joined = self.joins_at.unwrap_or_default();
@@ -230,6 +263,36 @@ fn draw_fault(
         }
         Kind::PostgresDown => actions.push((at, Action::PostgresDown(at + long))),
         Kind::KafkaDown => actions.push((at, Action::KafkaDown(at + long))),
+        Kind::Damage => {
+            let prefixes = ["log/", "log/", "state/", "segments/", "boundary/"];
+            let wound = Wound {
+                prefix: prefixes.choose(chance).copied().expect("prefixes"),
+                place: chance.random_range(0.0..1.0),
+                is_cut: chance.random_bool(0.3),
+            };
+            actions.push((at, Action::Damage(wound, at + long)));
+        }
+        Kind::Leave => {
+            let worker = WORKERS.choose(chance).copied().expect("workers");
+            actions.push((at, Action::Leave(worker)));
+        }
+        Kind::Stall => actions.push((at, Action::Stall(host, at + long))),
+    }
+}
+
+/// Half of the plans keep what an endless job would keep, the others as little as there may be.
+fn draw_retention(chance: &mut SmallRng) -> Retention {
+    if chance.random_bool(0.5) {
+        return Retention::default();
+    }
+    let mut millis = |from, to| Duration::from_millis(chance.random_range(from..to));
+    Retention {
+        interval: millis(400, 3_000),
+        log: millis(1_000, 6_000),
+        segments: millis(200, 4_000),
+        checkpoints: chance.random_range(1..4),
+        objects_per_boundary: chance.random_range(1..8),
+        ..Retention::default()
     }
 }
 

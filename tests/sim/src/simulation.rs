@@ -1,31 +1,38 @@
 //! One simulation from its seed to its verdict.
 //!
 //! Run by `pool.rs` in a child of its own. Owns the hosts, the network and the services; lets virtual time pass in steps, does what the
-//! scenario says between them, and looks for broken rules after each. Failure: the first of a broken invariant, a job that gave
-//! up, a job that does not end in time, or a table that does not hold what it must.
+//! scenario says between them, and looks for broken rules after each: those that the ledger finds, state that is not what the
+//! records come to at its epoch, tables that do not hold what they must at their marker. Failure: the first of these, a job that
+//! gave up over nothing, or one that does not end in time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use millstream_common::ids::Epoch;
 use millstream_common::report::RowCounters;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 use turmoil::Sim;
 
 use crate::entropy;
-use crate::hosts::Host;
+use crate::hosts::{Host, JOB};
 use crate::links::Links;
-use crate::outside::Outside;
+use crate::matrix::{Case, Victim};
+use crate::outside::disk::{self, FOLDER};
 use crate::outside::ledger::Chain;
+use crate::outside::postgres::Row;
+use crate::outside::{Outside, World, topics};
 use crate::scenario::{Action, MASTERS, Scenario, WORKERS, hosts};
+use crate::state::States;
 use crate::trace::{self, event};
-use crate::workload::Workload;
+use crate::workload::{TOPIC_OUT, Workload};
 
 /// Virtual time of one step: messages between hosts arrive at its multiples.
-const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// Virtual time in which a healed job has to come to its end.
 const PROGRESS_MAX: Duration = Duration::from_secs(150);
 /// Virtual time for late effects to show after the end.
@@ -55,7 +62,7 @@ pub(crate) struct Outcome {
 /// Plans a job once, so that what is made lazily for planning is made before the fork and not for every seed.
 pub(crate) fn warm_up() {
     entropy::seed(0);
-    let workload = Workload::draw(&mut SmallRng::seed_from_u64(0));
+    let workload = Workload::draw(&mut SmallRng::seed_from_u64(0), true);
     let planned =
         millstream_master::plan::plan_job(&workload.sql, &millstream_common::secret::Environment);
     assert!(planned.is_ok(), "{planned:?}");
@@ -63,16 +70,30 @@ pub(crate) fn warm_up() {
 
 /// Runs one seed.
 pub(crate) fn run(seed: u64, is_dumped: bool) -> Outcome {
+    let chance = SmallRng::seed_from_u64(seed);
+    run_drawn(seed, chance, is_dumped, None)
+}
+
+/// Runs one case of the step matrix.
+pub(crate) fn run_case(case: Case, is_dumped: bool) -> Outcome {
+    run_drawn(case.number as u64, case.chance(), is_dumped, Some(case))
+}
+
+fn run_drawn(seed: u64, mut chance: SmallRng, is_dumped: bool, case: Option<Case>) -> Outcome {
     entropy::seed(seed);
     entropy::advance_to(Duration::ZERO);
     trace::begin(is_dumped);
-    let mut chance = SmallRng::seed_from_u64(seed);
-    let workload = Workload::draw(&mut chance);
-    let tables: Vec<&str> = workload.tables().collect();
-    let scenario = Scenario::draw(&mut chance, &tables);
+    disk::enter().expect("a folder for files");
+    let mut workload = Workload::draw(&mut chance, case.is_some());
+    let slow = [topics::NAME, disk::NAME];
+    let tables: Vec<&str> = workload.tables().chain(slow).collect();
+    let scenario = match case {
+        Some(case) => case.scenario(),
+        None => Scenario::draw(&mut chance, &tables),
+    };
     event!("{scenario:?}");
-    let mut simulation = Simulation::new(seed, &workload, &scenario);
-    let failure = simulation.run(&workload, &scenario);
+    let mut simulation = Simulation::new(seed, &workload, &scenario, case);
+    let failure = simulation.run(&mut workload, &scenario);
     let trace = trace::so_far();
     let (generation_count, epoch_count) = simulation.outside.with(|world| {
         let chains = world.ledger.chains();
@@ -99,11 +120,16 @@ struct Simulation {
     outside: Arc<Outside>,
     is_finished: Arc<AtomicBool>,
     clocks: BTreeMap<&'static str, Arc<AtomicI64>>,
+    /// By worker: tells it to leave.
+    leaves: BTreeMap<&'static str, Arc<Notify>>,
     links: Links,
+    states: States,
+    /// Of the step matrix, until its step has been made.
+    case: Option<Case>,
 }
 
 impl Simulation {
-    fn new(seed: u64, workload: &Workload, scenario: &Scenario) -> Self {
+    fn new(seed: u64, workload: &Workload, scenario: &Scenario, case: Option<Case>) -> Self {
         let sim = turmoil::Builder::new()
             .rng_seed(seed)
             .epoch(UNIX_EPOCH + entropy::EPOCH)
@@ -119,19 +145,30 @@ impl Simulation {
             outside: Outside::new(seed),
             is_finished: Arc::default(),
             clocks: hosts().map(|host| (host, Arc::default())).collect(),
+            leaves: WORKERS.map(|worker| (worker, Arc::default())).into(),
             links: Links::new(hosts().chain([CLIENT])),
+            states: States::default(),
+            case,
         };
+        simulation.outside.with(|world| {
+            topics::create(&world.cluster, TOPIC_OUT);
+            world.ledger.sink_count = workload.sink_count();
+            world.trap = case.map(|case| case.trap());
+        });
         simulation.add_hosts(workload, scenario);
         simulation
     }
 
     fn add_hosts(&mut self, workload: &Workload, scenario: &Scenario) {
+        let leaves = self.leaves.clone();
         let host = |name: &'static str, clocks: &BTreeMap<_, Arc<AtomicI64>>| Host {
             name,
             outside: self.outside.clone(),
             topic: workload.topic.clone(),
+            retention: scenario.retention,
             ahead_us: clocks.get(name).cloned().unwrap_or_default(),
             starts: Arc::new(AtomicU32::new(0)),
+            leaves: leaves.get(name).cloned().unwrap_or_default(),
         };
         let masters = MASTERS.map(|name| host(name, &self.clocks));
         let client = host(CLIENT, &self.clocks);
@@ -175,23 +212,30 @@ impl Simulation {
     }
 
     /// Runs to the end; the first thing that is wrong.
-    fn run(&mut self, workload: &Workload, scenario: &Scenario) -> Option<String> {
-        let mut actions = scenario.actions.iter().peekable();
-        let healed_at = scenario.healed_at();
+    fn run(&mut self, workload: &mut Workload, scenario: &Scenario) -> Option<String> {
+        let mut actions: VecDeque<(Duration, Action)> = scenario.actions.clone().into();
+        let mut healed_at = scenario.healed_at();
         let mut finished_at = None;
         loop {
             let now = self.sim.elapsed();
             entropy::advance_to(now);
             trace::advance_to(now);
-            while let Some((_, action)) = actions.next_if(|(at, _)| *at <= now) {
-                event!("{action:?}");
-                self.act(action);
-            }
             self.outside.run_due(now);
+            let blows = self.blows(now);
+            healed_at = blows
+                .iter()
+                .map(|(at, _)| *at)
+                .fold(healed_at, Duration::max);
+            actions.extend(blows);
+            actions.make_contiguous().sort_by_key(|(at, _)| *at);
+            while let Some((_, action)) = actions.pop_front_if(|(at, _)| *at <= now) {
+                event!("{action:?}");
+                self.act(&action);
+            }
             if let Err(error) = self.sim.step() {
                 return Some(format!("a host failed: {error}"));
             }
-            if let Some(broken) = self.broken() {
+            if let Some(broken) = self.broken(workload) {
                 return Some(broken);
             }
             if finished_at.is_none() && self.is_finished.load(Ordering::Relaxed) {
@@ -206,11 +250,39 @@ impl Simulation {
         self.verdict(workload)
     }
 
-    fn broken(&self) -> Option<String> {
+    /// What the case of the step matrix does now that its step has been made.
+    fn blows(&mut self, now: Duration) -> Vec<(Duration, Action)> {
+        let Some(case) = self.case else {
+            return Vec::new();
+        };
+        let (caught, master) = self.outside.with(|world| {
+            let trap = world.trap.as_mut();
+            (trap.and_then(|trap| trap.sprung.take()), reigning(world))
+        });
+        let Some(caller) = caught else {
+            return case.prelude(master, now);
+        };
+        self.case = None;
+        let caller = hosts().find(|host| *host == caller);
+        let mut victims: Vec<&'static str> = match case.victim {
+            Victim::Caller => caller.into_iter().collect(),
+            Victim::Master => master.into_iter().collect(),
+            Victim::Both => caller.into_iter().chain(master).collect(),
+        };
+        victims.dedup();
+        case.blow(&victims, now)
+    }
+
+    fn broken(&mut self, workload: &mut Workload) -> Option<String> {
+        let states = &mut self.states;
         self.outside.with(|world| {
-            let gave_up = world.ledger.failures.first();
+            let differs = differs_at_epoch(world, states, workload);
+            let failures = world.ledger.failures.iter();
+            let mut unexplained = failures.filter(|cause| !world.damage.is_named(cause));
+            let gave_up = unexplained.next();
             let gave_up = gave_up.map(|cause| format!("the job gave up: {cause}"));
-            world.ledger.violation().map(str::to_owned).or(gave_up)
+            let violation = world.ledger.violation().map(str::to_owned);
+            violation.or(gave_up).or(differs)
         })
     }
 
@@ -225,9 +297,14 @@ impl Simulation {
     }
 
     fn verdict(&self, workload: &Workload) -> Option<String> {
+        if self.case.is_some() {
+            return Some("the step was never made".to_owned());
+        }
         self.outside.with(|world| {
-            if let Some(difference) = workload.difference(&world.tables) {
-                return Some(difference);
+            let mut sinks = workload.tables().chain(workload.others.iter().copied());
+            let differs = sinks.find_map(|sink| workload.difference(sink, &rows(world, sink)));
+            if differs.is_some() {
+                return differs;
             }
             let mut sum = RowCounters::default();
             for chain in world.ledger.chains() {
@@ -250,8 +327,15 @@ impl Simulation {
     fn act(&mut self, action: &Action) {
         let (sim, links) = (&mut self.sim, &mut self.links);
         match action {
-            Action::Kill(host) => links.kill(sim, host),
-            Action::CutPower(host) => links.cut_power(sim, host),
+            Action::Kill(host) => {
+                links.kill(sim, host);
+                self.outside.linger(host);
+            }
+            Action::CutPower(host) => {
+                links.cut_power(sim, host);
+                self.outside.linger(host);
+            }
+            Action::Leave(host) => self.leaves[host].notify_one(),
             Action::Start(host) => links.start(sim, host),
             Action::Freeze(host, _) => links.freeze(sim, host),
             Action::Thaw(host) => links.thaw(sim, host),
@@ -262,6 +346,70 @@ impl Simulation {
             }
             _ => {}
         }
-        self.outside.with(|world| world.weather.change(action));
+        let now = self.sim.elapsed();
+        self.outside.with(|world| match action {
+            Action::Damage(wound, until) => world.damage.want(*wound, (*until).max(now)),
+            _ => world.weather.change(action),
+        });
     }
+}
+
+/// The host of the master that writes heartbeats.
+fn reigning(world: &World) -> Option<&'static str> {
+    let heartbeat = world.objects.get("masters/heartbeat")?;
+    let heartbeat: serde_json::Value = serde_json::from_slice(heartbeat).ok()?;
+    let (host, _) = heartbeat["address"].as_str()?.split_once(':')?;
+    MASTERS.into_iter().find(|master| *master == host)
+}
+
+/// What a reader of the sink finds.
+fn rows(world: &World, sink: &str) -> Vec<Row> {
+    match sink {
+        TOPIC_OUT => topics::rows(&world.cluster, TOPIC_OUT),
+        FOLDER => {
+            let marker = disk::marker();
+            marker.map_or_else(Vec::new, |(_, epoch)| disk::rows(epoch))
+        }
+        table => {
+            let table = world.tables.get(table);
+            table.map(|table| table.rows()).unwrap_or_default()
+        }
+    }
+}
+
+/// The first state, or sink, that is not what the records come to as of the epoch it is at.
+fn differs_at_epoch(
+    world: &mut World,
+    states: &mut States,
+    workload: &mut Workload,
+) -> Option<String> {
+    if std::mem::take(&mut world.has_topic_changed)
+        && let Some((incarnation, epoch)) = topics::marker(&world.cluster)
+    {
+        let chain = format!("{JOB} {incarnation}");
+        world.ledger.holds(TOPIC_OUT, &chain, Epoch(epoch));
+    }
+    if std::mem::take(&mut world.has_disk_changed)
+        && let Some((incarnation, epoch)) = disk::marker()
+    {
+        let chain = format!("{JOB} {incarnation}");
+        world.ledger.holds(FOLDER, &chain, Epoch(epoch));
+    }
+    for come in std::mem::take(&mut world.ledger.come) {
+        let expected = workload.at(come.epoch, &come.progress);
+        if let Some(differs) = states.difference(&come.parts, &world.objects, expected) {
+            return Some(format!("{differs}, at epoch {}", come.epoch));
+        }
+    }
+    for sink in std::mem::take(&mut world.ledger.moved) {
+        let Some((epoch, progress)) = world.ledger.held_by(&sink) else {
+            continue;
+        };
+        let rows = rows(world, &sink);
+        let differs = workload.difference_at(epoch, &progress, &sink, &rows);
+        if differs.is_some() {
+            return differs;
+        }
+    }
+    None
 }

@@ -1,57 +1,54 @@
-//! What a simulation computes: a topic drawn from the seed, one SQL file over it, and what its tables must hold at the end.
+//! What a simulation computes: a topic drawn from the seed, and one SQL file over it.
 //!
-//! The expectation is worked out from the records alone, by the rules of the manual and with none of the production's code: which
-//! records are refused or late, which events are distinct, how many fall into each window. Pure but for the chance handed in.
+//! What its tables must hold is worked out in `expected.rs`. Pure but for the chance handed in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_common::ids::SplitId;
+use millstream_common::ids::Epoch;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
 use crate::entropy;
+use crate::expected::{self, Click, Event, Expected, Progress, difference};
+use crate::outside::disk::FOLDER;
 use crate::outside::kafka::{Record, Topic};
-use crate::outside::postgres::{Cell, Row, Tables};
+use crate::outside::postgres::{Cell, Row};
 
-/// Microseconds of a window.
-const WINDOW_US: i64 = 20_000_000;
-/// Microseconds by which the watermark lags.
-const DELAY_US: i64 = 5_000_000;
 const URLS: [&str; 5] = ["/", "/cart", "/help", "/news", "/search"];
+/// Of each table, the columns that are compared; the others say when, or where, a row was made.
+const COLUMNS: [(&str, &[&str]); 5] = [
+    ("distinct_clicks", &["eventid", "url", "time"]),
+    ("counts", &["window_start", "url", "views"]),
+    ("closed", &["window_start", "window_end", "url", "views"]),
+    ("rejected", &["origin", "position", "code"]),
+    (REFUSED, &["code"]),
+];
+/// Rows that a table refused are named by some later epoch; which one is chance.
+const REFUSED: &str = "refused";
+/// What the sink into a topic of Kafka writes.
+pub(crate) const TOPIC_OUT: &str = "clicks_out";
 
 /// A job with its input.
 pub(crate) struct Workload {
     pub(crate) sql: String,
     pub(crate) topic: Arc<Topic>,
     pub(crate) record_count: u64,
-    expected: BTreeMap<&'static str, Vec<Row>>,
-    /// The columns of each table that are compared; the others say when, or where, a row was made.
-    columns: BTreeMap<&'static str, Vec<&'static str>>,
-}
-
-/// A record before it is text.
-#[derive(Clone, Debug)]
-enum Click {
-    Good(Event),
-    /// Its url is NULL, against the rule.
-    Nameless(Event),
-    /// No JSON.
-    Broken,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Event {
-    id: i64,
-    time_us: i64,
-    url: &'static str,
+    /// Sinks that are no tables: a topic of Kafka, a folder of files.
+    pub(crate) others: Vec<&'static str>,
+    clicks: Vec<Vec<Click>>,
+    all: Expected,
+    /// What was worked out for an epoch.
+    by_epoch: BTreeMap<Epoch, (Progress, Expected)>,
 }
 
 impl Workload {
-    /// A job with its input, drawn by `chance`.
-    pub(crate) fn draw(chance: &mut SmallRng) -> Self {
+    /// A job with its input, drawn by `chance`; some, or those that need it, write to a topic and a folder too.
+    pub(crate) fn draw(chance: &mut SmallRng, needs_all: bool) -> Self {
         let interval_ms = chance.random_range(200..1_500);
+        let mut others = vec![TOPIC_OUT, FOLDER];
+        others.retain(|_| chance.random_bool(0.4) || needs_all);
         let clicks = draw_clicks(chance);
         let span = Duration::from_millis(chance.random_range(4_000..12_000));
         let mut topic = Topic::new();
@@ -59,84 +56,84 @@ impl Workload {
             let count = clicks.len() as u32;
             let record = |(index, click): (usize, &Click)| Record {
                 at: span * index as u32 / count,
-                payload: click.payload(),
+                payload: payload(click),
             };
             let records = clicks.iter().enumerate().map(record).collect();
-            topic.insert(SplitId(format!("clicks-{partition}")), records);
+            topic.insert(expected::split(partition), records);
         }
-        let expected = expect(&clicks);
         Self {
-            sql: sql(interval_ms),
+            sql: sql(interval_ms, &others),
             topic: Arc::new(topic),
             record_count: clicks.iter().map(|clicks| clicks.len() as u64).sum(),
-            expected,
-            columns: BTreeMap::from([
-                ("distinct_clicks", vec!["eventid", "url", "time"]),
-                ("counts", vec!["window_start", "url", "views"]),
-                ("closed", vec!["window_start", "window_end", "url", "views"]),
-                ("rejected", vec!["origin", "position", "code"]),
-            ]),
+            others,
+            all: expected::expect_all(&clicks),
+            clicks,
+            by_epoch: BTreeMap::new(),
         }
     }
 
     /// The tables that the job writes.
-    pub(crate) fn tables(&self) -> impl Iterator<Item = &'static str> {
-        self.columns.keys().copied()
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &'static str> + use<> {
+        COLUMNS.iter().map(|(table, _)| *table)
+    }
+
+    /// How many sinks there are.
+    pub(crate) fn sink_count(&self) -> usize {
+        COLUMNS.len() + self.others.len()
     }
 
     /// Rows that have to be in the dead letters.
     pub(crate) fn rejected_count(&self) -> u64 {
-        self.expected["rejected"].len() as u64
+        self.all.rejected_count()
     }
 
-    /// The first table that does not hold what it must, with the difference.
-    pub(crate) fn difference(&self, tables: &Tables) -> Option<String> {
-        self.tables().find_map(|name| {
-            let rows = tables
-                .get(name)
-                .map(|table| table.rows())
-                .unwrap_or_default();
-            let mut found: Vec<Row> = rows.iter().map(|row| self.compared(name, row)).collect();
-            found.sort();
-            let expected = &self.expected[name];
-            let lost = without(expected, &found);
-            let extra = without(&found, expected);
-            let differs = !lost.is_empty() || !extra.is_empty();
-            differs.then(|| {
-                format!(
-                    "table {name}: {} rows lost {lost:?}, {} rows too many {extra:?}",
-                    lost.len(),
-                    extra.len()
-                )
-            })
-        })
+    /// What has to be there as of an epoch.
+    pub(crate) fn at(&mut self, epoch: Epoch, progress: &Progress) -> &Expected {
+        let known = self.by_epoch.get(&epoch);
+        if known.is_none_or(|(known, _)| known != progress) {
+            let expected = expected::expect(&self.clicks, progress);
+            self.by_epoch.insert(epoch, (progress.clone(), expected));
+        }
+        &self.by_epoch[&epoch].1
     }
 
-    fn compared(&self, table: &str, row: &Row) -> Row {
-        let columns = self.columns[table].iter();
-        let cells = columns.map(|column| {
+    /// What a table of that name lacks and has too much at the end.
+    pub(crate) fn difference(&self, table: &str, rows: &[Row]) -> Option<String> {
+        let what = format!("table {table}");
+        difference(&what, &self.all.rows(table), &compared(table, rows))
+    }
+
+    /// The same as of an epoch.
+    pub(crate) fn difference_at(
+        &mut self,
+        epoch: Epoch,
+        progress: &Progress,
+        table: &str,
+        rows: &[Row],
+    ) -> Option<String> {
+        if table == REFUSED {
+            return None;
+        }
+        let what = format!("table {table} at epoch {epoch}");
+        let expected = self.at(epoch, progress).rows(table);
+        difference(&what, &expected, &compared(table, rows))
+    }
+}
+
+/// The columns of `rows` that are compared, sorted.
+fn compared(table: &str, rows: &[Row]) -> Vec<Row> {
+    let columns = COLUMNS.iter().find(|(name, _)| *name == table);
+    let columns = columns.map_or(&["eventid", "url"] as &[&str], |(_, columns)| columns);
+    let one = |row: &Row| -> Row {
+        let cells = columns.iter().map(|column| {
             let cell = row.get(*column).cloned().unwrap_or(Cell::Null);
             ((*column).to_owned(), cell)
         });
         cells.collect()
-    }
-}
-
-/// The rows of `left` that `right` does not hold as often; both sorted.
-fn without(left: &[Row], right: &[Row]) -> Vec<Row> {
-    let mut counts: BTreeMap<&Row, i64> = BTreeMap::new();
-    for row in right {
-        *counts.entry(row).or_default() += 1;
-    }
-    let mut missing = Vec::new();
-    for row in left {
-        let count = counts.entry(row).or_default();
-        *count -= 1;
-        if *count < 0 {
-            missing.push(row.clone());
-        }
-    }
-    missing
+    };
+    let mut compared: Vec<Row> = rows.iter().map(one).collect();
+    compared.sort();
+    compared
 }
 
 fn draw_clicks(chance: &mut SmallRng) -> Vec<Vec<Click>> {
@@ -174,94 +171,36 @@ fn draw_clicks(chance: &mut SmallRng) -> Vec<Vec<Click>> {
     clicks
 }
 
-impl Click {
-    fn payload(&self) -> String {
-        let json = |event: &Event, url: Option<&str>| {
-            let (id, time_us) = (event.id, event.time_us);
-            serde_json::json!({ "eventid": id, "url": url, "time": time_us }).to_string()
-        };
-        match self {
-            Self::Good(event) => json(event, Some(event.url)),
-            Self::Nameless(event) => json(event, None),
-            Self::Broken => "{\"eventid\": ".to_owned(),
-        }
+fn payload(click: &Click) -> String {
+    let json = |event: &Event, url: Option<&str>| {
+        let (id, time_us) = (event.id, event.time_us);
+        serde_json::json!({ "eventid": id, "url": url, "time": time_us }).to_string()
+    };
+    match click {
+        Click::Good(event) => json(event, Some(event.url)),
+        Click::Nameless(event) => json(event, None),
+        Click::Broken => "{\"eventid\": ".to_owned(),
     }
 }
 
-fn row<const N: usize>(cells: [(&str, Cell); N]) -> Row {
-    let cells = cells.into_iter();
-    cells.map(|(name, cell)| (name.to_owned(), cell)).collect()
-}
-
-fn expect(clicks: &[Vec<Click>]) -> BTreeMap<&'static str, Vec<Row>> {
-    let text = |text: &str| Cell::Text(text.to_owned());
-    let mut accepted = BTreeSet::new();
-    let mut rejected = Vec::new();
-    for (partition, clicks) in clicks.iter().enumerate() {
-        let mut newest: Option<i64> = None;
-        for (position, click) in clicks.iter().enumerate() {
-            let code = match click {
-                Click::Broken => "malformed",
-                Click::Nameless(_) => "null_violation",
-                Click::Good(event) if newest.is_some_and(|us| event.time_us < us - DELAY_US) => {
-                    "late"
-                }
-                Click::Good(event) => {
-                    newest = newest.max(Some(event.time_us));
-                    accepted.insert(event.clone());
-                    continue;
-                }
-            };
-            rejected.push(row([
-                ("origin", text(&format!("clicks-{partition}"))),
-                ("position", Cell::Number(position as i64)),
-                ("code", text(code)),
-            ]));
-        }
-    }
-    let mut views: BTreeMap<(i64, &str), i64> = BTreeMap::new();
-    for event in &accepted {
-        let start = event.time_us.div_euclid(WINDOW_US) * WINDOW_US;
-        *views.entry((start, event.url)).or_default() += 1;
-    }
-    let number = Cell::Number;
-    let distinct = accepted.iter().map(|event| {
-        row([
-            ("eventid", number(event.id)),
-            ("url", text(event.url)),
-            ("time", number(event.time_us)),
-        ])
-    });
-    let counts = views.iter().map(|((start, url), views)| {
-        row([
-            ("window_start", number(*start)),
-            ("url", text(url)),
-            ("views", number(*views)),
-        ])
-    });
-    let closed = counts
-        .clone()
-        .zip(views.keys())
-        .map(|(mut row, (start, _))| {
-            row.insert("window_end".to_owned(), number(start + WINDOW_US));
-            row
-        });
-    let mut expected = BTreeMap::from([
-        ("distinct_clicks", distinct.collect::<Vec<Row>>()),
-        ("counts", counts.collect()),
-        ("closed", closed.collect()),
-        ("rejected", rejected),
-    ]);
-    expected.values_mut().for_each(|rows| rows.sort());
-    expected
-}
-
-fn sql(interval_ms: u64) -> String {
+fn sql(interval_ms: u64, others: &[&str]) -> String {
     let sink = |table: &str, relation: &str, more: &str| {
         format!(
             "CREATE SINK {table} FROM {relation} WITH (connector = 'postgres', url = 'postgres://simulated/db', \
              table = '{table}', create = 'if_missing'{more});\n"
         )
+    };
+    let topic = format!(
+        "CREATE SINK {TOPIC_OUT} FROM unique_clicks WITH (connector = 'kafka', brokers = 'simulated:9092', \
+         topic = '{TOPIC_OUT}', transaction_timeout = '10 seconds');\n"
+    );
+    let folder = format!(
+        "CREATE SINK {FOLDER} FROM unique_clicks WITH (connector = 'files', path = '{FOLDER}', format = 'json', \
+         roll_interval = '1 second');\n"
+    );
+    let other = |name: &str, sql: String| match others.contains(&name) {
+        true => sql,
+        false => String::new(),
     };
     [
         format!("SET checkpoint_interval = '{interval_ms} milliseconds';\n"),
@@ -283,47 +222,9 @@ fn sql(interval_ms: u64) -> String {
         ),
         sink("closed", "page_views", ", emit = 'final'"),
         sink("rejected", "clicks.dead_letters", ""),
+        sink(REFUSED, "distinct_clicks.dead_letters", ""),
+        other(TOPIC_OUT, topic),
+        other(FOLDER, folder),
     ]
     .concat()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn clicks(seconds: &[i64]) -> Vec<Click> {
-        let events = seconds.iter().enumerate().map(|(index, second)| {
-            Click::Good(Event {
-                id: index as i64,
-                time_us: second * 1_000_000,
-                url: "/",
-            })
-        });
-        events.collect()
-    }
-
-    #[test]
-    fn a_record_is_late_only_behind_the_greatest_time_less_the_delay_of_its_own_partition() {
-        let expected = expect(&[clicks(&[30, 25, 24]), clicks(&[1])]);
-        assert_eq!(expected["rejected"].len(), 1);
-        assert_eq!(
-            expected["rejected"][0]["position"],
-            Cell::Number(2),
-            "25 is at the watermark, 24 behind it"
-        );
-    }
-
-    #[test]
-    fn an_event_counts_once_wherever_it_comes_again() {
-        let expected = expect(&[clicks(&[5, 6]), clicks(&[5])]);
-        assert_eq!(expected["distinct_clicks"].len(), 2);
-        assert_eq!(expected["counts"][0]["views"], Cell::Number(2));
-    }
-
-    #[test]
-    fn a_row_that_is_there_once_too_often_is_a_difference() {
-        let row = row([("eventid", Cell::Number(1))]);
-        let twice = [row.clone(), row.clone()];
-        assert_eq!(without(&twice, std::slice::from_ref(&row)), vec![row]);
-    }
 }

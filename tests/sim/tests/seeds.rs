@@ -1,4 +1,5 @@
-//! The simulation in the ordinary tests: a few dozen seeds, those that once found something, and that a seed repeats itself.
+//! The simulation in the ordinary tests: a few dozen seeds, those that once found something, the step matrix, and that a seed
+//! repeats itself.
 //!
 //! Runs the simulator's own program, because a seed needs a process with one thread, which a test has not.
 
@@ -17,6 +18,11 @@ fn simulate(arguments: &[&str]) {
 #[test]
 fn no_seed_breaks_an_invariant_or_loses_doubles_or_delays_a_row() {
     simulate(&["--seeds", "50", "--first-seed", "1"]);
+}
+
+#[test]
+fn the_protocol_may_be_broken_off_before_in_and_after_each_of_its_steps() {
+    simulate(&["matrix"]);
 }
 
 #[test]

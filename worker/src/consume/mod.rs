@@ -11,6 +11,7 @@ pub mod files;
 pub mod kafka;
 pub mod reader_actor;
 pub mod reader_task;
+pub mod replay;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

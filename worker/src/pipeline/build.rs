@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{OutputIndex, SinkIndex, StageIndex, TaskId, Vnode};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::{Branch, Emit, JobPlan, KeyedKind, KeyedPlan, StageHead, Target};
 use millstream_common::report::StatePart;
 use millstream_common::time::EventTime;
@@ -23,12 +24,12 @@ use crate::branch::{BranchRunner, BranchTarget, Branches};
 use crate::consume::ReaderContext;
 use crate::consume::reader_actor::{ReaderActor, ReaderMessage};
 use crate::consume::reader_task::ReaderTask;
+use crate::consume::replay::{ReplayReader, Replays};
 use crate::exchange::credit::{EDGE_BUDGET_BYTES, edge_budget_bytes};
 use crate::exchange::flight_client::{ANSWER_WAIT, ExchangeDialer, OutgoingEdge};
 use crate::exchange::message::{Closed, Deliver, EdgeId, OnLost};
 use crate::exchange::registry::{IncomingEdge, RegisteredEdges};
 use crate::exchange::sender::{EdgeSender, ExchangeSender};
-use crate::ipc;
 use crate::operator::key_hash::KeyHasher;
 use crate::operator::keyed_actor::{KeyedActor, KeyedConfig, KeyedMessage, least_watermark};
 use crate::operator::{self, KeyedOperator};
@@ -36,6 +37,7 @@ use crate::ship::segment::{SegmentCache, SegmentReader};
 use crate::ship::ship_actor::{ShipActor, ShipConfig, ShipMessage};
 use crate::snapshot::PartScope;
 use crate::transform::BranchProgram;
+use millstream_common::ipc;
 
 /// The running parts of a pipeline that it sends to.
 pub(super) struct Built {
@@ -306,9 +308,11 @@ impl Builder<'_> {
             .cloned()
             .unwrap_or_default();
         let sources = &self.plan.stages[task.stage.index()].sources;
-        let watermark: Option<EventTime> = least_watermark(sources, &restore.acted_watermarks);
+        let watermark: Option<EventTime> = least_watermark(sources, &restore.acted_watermarks)
+            .filter(|_| !mutant::is(Mutant::RestoreWithoutWatermark));
         let task_count = wiring.task_count();
-        let owns = |vnode: Vnode| vnode.owner(task_count) == task.index;
+        let owns_all = mutant::is(Mutant::RestoreKeysOfOthers);
+        let owns = |vnode: Vnode| owns_all || vnode.owner(task_count) == task.index;
         for part in &parts {
             let batches = ipc::load(&config.store, &part.path, part.checksum)
                 .await
@@ -347,9 +351,12 @@ impl Builder<'_> {
             late_rows_needed: wiring.late_rows_needed(task.stage),
         };
         let connectors = &config.worker.connectors;
+        let replays = Replays::new(source_plan, &context, config.store.clone());
+        let replays = replays.map_err(|error| Failure::new(error.kind, &name, &error))?;
         let reader = connectors
             .open_reader(source_plan, context)
             .map_err(|error| Failure::new(error.kind, &name, &error))?;
+        let reader = Box::new(ReplayReader::new(reader, replays));
         let arguments = ReaderTask {
             task,
             source,

@@ -22,9 +22,9 @@ use millstream_common::store::StoreRef;
 use millstream_sinks::refused_rows::{PlacedRow, places};
 use millstream_sinks::sink::SinkError;
 
-use crate::ipc::{self, ObjectError};
 use crate::ship::ship_actor::segment_schema;
 use crate::transform::{BranchProgram, TransformError};
+use millstream_common::ipc::{self, ObjectError};
 
 /// Keeps what one sink refuses.
 pub(super) struct RefusedStore {

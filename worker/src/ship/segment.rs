@@ -17,7 +17,7 @@ use millstream_common::store::StoreRef;
 use millstream_sinks::segment_rows::SegmentSource;
 use millstream_sinks::sink::SinkError;
 
-use crate::ipc;
+use millstream_common::ipc;
 
 /// Memory for segments that sinks have not read yet, of one pipeline.
 pub const KEPT_BYTES_MAX: usize = 64 << 20;

@@ -20,9 +20,9 @@ use tokio::task::JoinSet;
 use super::segment::{SegmentCache, path};
 use crate::exchange::align::{Alignment, Outcome};
 use crate::exchange::message::{EdgeId, StreamMessage};
-use crate::ipc::{self, ObjectError};
 use crate::pipeline::pipeline_actor::PipelineMessage;
 use crate::pipeline::report::TaskReport;
+use millstream_common::ipc::{self, ObjectError};
 use millstream_common::task;
 
 /// A segment is closed when it holds this much.

@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 
 use arrow::array::RecordBatch;
 use millstream_common::ids::{Epoch, Generation, Incarnation, OperatorId, TaskId};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::StatePart;
 use millstream_common::store::StoreRef;
 
-use crate::ipc::{self, EncodedObject, ObjectError};
 use crate::operator::StateWrite;
+use millstream_common::ipc::{self, EncodedObject, ObjectError};
 
 /// Whose parts.
 #[derive(Clone, Debug)]
@@ -51,6 +52,9 @@ pub struct PendingPart {
 impl PendingPart {
     /// Stores it.
     pub async fn store(&self, store: &StoreRef) -> Result<(), ObjectError> {
+        if mutant::is(Mutant::ReportUnstoredPart) {
+            return Ok(());
+        }
         ipc::create(store, &self.part.path, &self.object).await
     }
 }
@@ -78,6 +82,7 @@ impl LiveParts {
         self.parts.retain(|part| !forget.contains(&part.epoch));
         let (batch, replaces) = match write {
             StateWrite::Nothing => return Ok(None),
+            StateWrite::Delta(_) if mutant::is(Mutant::LoseStateDelta) => return Ok(None),
             StateWrite::Delta(batch) => (batch, false),
             StateWrite::Full(batch) => (batch, true),
         };

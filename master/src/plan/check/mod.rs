@@ -1,6 +1,7 @@
 //! Whether what a job names outside is there and fits: topics, tables, folders.
 //!
-//! Called by `check`, `run` and `submit` before anything starts, also where the text itself has problems, with an [`ExternalProbe`] that asks the real Kafka and Postgres. What is
+//! Called by `check`, `run` and `submit` before anything starts, also where the text itself has problems, with an
+//! [`ExternalProbe`] that asks the real Kafka and Postgres. What is
 //! asked lies behind the trait, what follows from the answers is decided here and is pure. All sources and sinks are asked at
 //! once. Failure: each finding is a [`Problem`] at the option that names the thing, with the way to create or fix it.
 

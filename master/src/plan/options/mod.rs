@@ -245,14 +245,6 @@ impl<'a> Options<'a> {
         }
     }
 
-    /// Names an option that is meant but not there yet.
-    fn not_yet(&mut self, name: &str, hint: &str) {
-        if self.left.remove(name).is_some() {
-            self.refuse(name, format!("option {name} is not supported yet"))
-                .hint = Some(hint.to_owned());
-        }
-    }
-
     /// Every option nobody took is unknown.
     fn finish(mut self) -> (BTreeMap<String, Place>, Vec<Problem>) {
         for (name, (_, name_place, _)) in std::mem::take(&mut self.left) {

@@ -1,9 +1,9 @@
 //! `SET name = value`: settings of the job.
 
-use millstream_common::plan::JobSettings;
+use millstream_common::plan::{JobSettings, LetterRetention};
 use millstream_common::secret::Lookup;
 
-use super::Options;
+use super::{Options, value};
 use crate::plan::parse::SetStatement;
 use crate::plan::problem::{Place, Problem};
 
@@ -23,11 +23,62 @@ pub(in crate::plan) fn read_settings(
             .and_then(|number| u32::try_from(number).ok())
             .unwrap_or(default.restart_budget),
         restart_window_ms: options.positive_millis("restart_window", default.restart_window_ms),
+        dead_letters: options
+            .parsed("dead_letter_retention", letter_retention)
+            .unwrap_or_default(),
     };
-    options.not_yet(
-        "dead_letter_retention",
-        "dead letters are kept as long as the storage",
-    );
     let (_, problems) = options.finish();
     (settings, problems)
+}
+
+/// `7 days`, `1 GiB`, or both with a comma between; a bound that is not given is the default's.
+fn letter_retention(text: &str) -> Result<LetterRetention, String> {
+    let mut age_ms = None;
+    let mut bytes = None;
+    for part in text.split(',').map(str::trim) {
+        let wrong = || {
+            format!(
+                "{part:?} is neither a time nor a size: write '7 days', '1 GiB' or '7 days, 1 GiB'"
+            )
+        };
+        let is_twice = match (value::duration_millis(part), value::bytes(part)) {
+            (Ok(0), _) => return Err("a retention of no time keeps nothing".to_owned()),
+            (Ok(millis), _) => age_ms.replace(millis).is_some(),
+            (_, Ok(size)) => bytes.replace(size).is_some(),
+            _ => return Err(wrong()),
+        };
+        if is_twice {
+            return Err(format!("{part:?} is a second bound of its kind"));
+        }
+    }
+    let default = LetterRetention::DEFAULT;
+    Ok(LetterRetention {
+        age_ms: age_ms.unwrap_or(default.age_ms),
+        bytes: bytes.unwrap_or(default.bytes),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dead_letters_are_kept_for_a_time_and_up_to_a_size() {
+        let kept = |age_ms, bytes| Ok(LetterRetention { age_ms, bytes });
+        let default = LetterRetention::DEFAULT;
+        assert_eq!(letter_retention("2 days"), kept(172_800_000, default.bytes));
+        assert_eq!(letter_retention("64 MiB"), kept(default.age_ms, 64 << 20));
+        assert_eq!(letter_retention("1 hour, 1 MiB"), kept(3_600_000, 1 << 20));
+        assert_eq!(letter_retention("1 MiB,1 hour"), kept(3_600_000, 1 << 20));
+        for wrong in [
+            "",
+            "long",
+            "1 hour, 2 hours",
+            "1 MiB, 2 MiB",
+            "0 days",
+            "1 day,",
+        ] {
+            assert!(letter_retention(wrong).is_err(), "{wrong}");
+        }
+    }
 }

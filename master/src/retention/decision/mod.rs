@@ -2,14 +2,15 @@
 //!
 //! Called by the collector with keys that were listed before the log was read to its end. That order is what makes it safe: what an
 //! entry of the log names was in storage before the entry, so a listed object that the log, read later, neither names nor
-//! can come to name is garbage for ever. Can come to be named: parts and segments of epochs behind the head. Everything that is
-//! not understood stays.
+//! can come to name is garbage for ever. Can come to be named: parts and segments of epochs behind the head, and what a sink of the
+//! running generation refused. Everything that is not understood stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use millstream_common::ids::{Epoch, Seq};
+use millstream_common::ids::{Epoch, Generation, Seq};
 use millstream_common::log::boundary::Boundary;
+use millstream_common::mutant::{self, Mutant};
 
 use super::Retention;
 
@@ -35,6 +36,37 @@ pub struct Life {
     pub delivered: Epoch,
     /// Outputs with a retention of their own.
     pub kept_outputs: BTreeSet<String>,
+    /// What is kept of them.
+    pub letters: KeptLetters,
+    /// Rows sent through the job again that were read to their end long ago.
+    pub read_replays: BTreeSet<String>,
+}
+
+/// The dead letters of a life that the log names and the retention keeps.
+///
+/// An object among them that is not named was left behind by a generation that is over: that of the running one may be on its
+/// way. What pages name is not at hand; objects of their epochs stay until all that is kept is newer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptLetters {
+    /// The keys that are not in pages, and those of the pages.
+    pub named: BTreeSet<String>,
+    /// Names up to this epoch may be in a page.
+    pub paged_through: Epoch,
+    /// Nothing that is kept has an older epoch in its name.
+    pub first: Option<Epoch>,
+    /// The newest assignment.
+    pub generation: Generation,
+    /// What sinks refused and no Epoch names: the newest assignment when it was first seen.
+    pub unnamed_rejects: BTreeMap<String, Generation>,
+}
+
+impl KeptLetters {
+    /// Whether an object of `generation` with `epoch` in its name may go.
+    fn may_go(&self, key: &str, epoch: Epoch, generation: Option<Generation>) -> bool {
+        let is_over = generation.is_some_and(|generation| generation < self.generation);
+        let is_paged = epoch <= self.paged_through && self.first.is_none_or(|first| epoch >= first);
+        is_over && !is_paged && !self.named.contains(key)
+    }
 }
 
 /// What a key stands for.
@@ -50,6 +82,20 @@ enum Kind<'a> {
         incarnation: &'a str,
         output: &'a str,
         epoch: Epoch,
+        generation: Option<Generation>,
+    },
+    /// Rows that a sink refused.
+    Rejects {
+        incarnation: &'a str,
+        epoch: Epoch,
+    },
+    /// A part of the index of dead letters.
+    LetterPage {
+        incarnation: &'a str,
+    },
+    /// Rows sent through the job again.
+    Replay {
+        incarnation: &'a str,
     },
     /// By its last epoch.
     Backlog {
@@ -78,13 +124,30 @@ fn kind_of(key: &str) -> Option<Kind<'_>> {
             let (incarnation, rest) = rest.split_once('/')?;
             let (output, name) = rest.split_once('/')?;
             // No epoch has the number 0: such a name does not say when the segment may go.
-            let epoch = Epoch(number(name.split_once('-')?.0).filter(|epoch| *epoch > 0)?);
+            let (epoch, rest) = name.split_once('-')?;
+            let epoch = Epoch(number(epoch).filter(|epoch| *epoch > 0)?);
+            let generation = rest.split('-').next().and_then(|text| text.parse().ok());
             let segment = Kind::Segment {
                 incarnation,
                 output,
                 epoch,
+                generation: generation.map(Generation),
             };
             Some(segment).filter(|_| is_incarnation(incarnation))
+        }
+        "rejects" => {
+            let (incarnation, rest) = rest.split_once('/')?;
+            let (_, name) = rest.split_once('/')?;
+            let epoch = Epoch(number(name.split_once('-')?.0)?);
+            Some(Kind::Rejects { incarnation, epoch }).filter(|_| is_incarnation(incarnation))
+        }
+        "letters" | "replays" => {
+            let (incarnation, _) = rest.split_once('/')?;
+            let kind = match folder {
+                "letters" => Kind::LetterPage { incarnation },
+                _ => Kind::Replay { incarnation },
+            };
+            Some(kind).filter(|_| is_incarnation(incarnation))
         }
         _ => None,
     }
@@ -114,7 +177,10 @@ impl Needed {
                 is_older && !self.boundaries.contains(&boundary)
             }
             Some(Kind::Part { incarnation, epoch }) => match self.lives.get(incarnation) {
-                Some(life) => epoch <= life.head && !self.is_part(key),
+                Some(life) => {
+                    let is_old = epoch <= life.head || mutant::is(Mutant::CollectUnpublished);
+                    is_old && !self.is_part(key)
+                }
                 None => !self.is_part(key),
             },
             // One that no entry names is of a try that failed: it is not missed once its epochs are not.
@@ -126,10 +192,31 @@ impl Needed {
                 incarnation,
                 output,
                 epoch,
+                generation,
             }) => match self.lives.get(incarnation) {
-                Some(life) => {
-                    epoch <= life.delivered.min(life.head) && !life.kept_outputs.contains(output)
+                Some(life) if life.kept_outputs.contains(output) => {
+                    life.letters.may_go(key, epoch, generation)
                 }
+                Some(life) => {
+                    let delivered = match mutant::is(Mutant::CollectUndelivered) {
+                        true => life.head,
+                        false => life.delivered.min(life.head),
+                    };
+                    epoch <= delivered
+                }
+                None => true,
+            },
+            Some(Kind::Rejects { incarnation, epoch }) => match self.lives.get(incarnation) {
+                Some(life) => {
+                    let seen = life.letters.unnamed_rejects.get(key).copied();
+                    life.letters.may_go(key, epoch, seen)
+                }
+                None => true,
+            },
+            // A page that the log does not name may be about to be named by another master's boundary.
+            Some(Kind::LetterPage { incarnation }) => !self.lives.contains_key(incarnation),
+            Some(Kind::Replay { incarnation }) => match self.lives.get(incarnation) {
+                Some(life) => life.read_replays.contains(key),
                 None => true,
             },
         }

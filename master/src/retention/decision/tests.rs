@@ -21,6 +21,7 @@ fn needed(head: u64, delivered: u64, parts: &[String]) -> Needed {
         parts: parts.iter().cloned().collect(),
         delivered: Epoch(delivered),
         kept_outputs: BTreeSet::from(["1".to_owned()]),
+        ..Life::default()
     };
     Needed {
         lives: BTreeMap::from([(LIFE.to_owned(), life)]),
@@ -60,6 +61,64 @@ fn segments_stay_until_every_sink_has_held_them_long_enough() {
         "dead letters have their own retention"
     );
     assert!(needed.may_go(&segment(FORMER, 0, 50)));
+}
+
+#[test]
+fn letters_that_no_epoch_names_go_once_their_generation_is_over() {
+    let mut needed = needed(9, 9, &[]);
+    let letters = segment(LIFE, 1, 5);
+    let paged = segment(LIFE, 1, 3);
+    let rejects = |epoch: u64| format!("rejects/{LIFE}/0/{epoch:012}-attempt-1.arrow");
+    let life = needed.lives.get_mut(LIFE).expect("a life");
+    life.letters = KeptLetters {
+        named: BTreeSet::from([letters.clone()]),
+        paged_through: Epoch(4),
+        first: Some(Epoch(2)),
+        generation: Generation(7),
+        unnamed_rejects: [(rejects(6), Generation(7)), (rejects(7), Generation(6))].into(),
+    };
+    let kept = needed.clone();
+    assert!(
+        !kept.may_go(&segment(LIFE, 1, 6)),
+        "generation 7 runs still"
+    );
+    assert!(!kept.may_go(&rejects(6)), "it may be about to be named");
+    assert!(kept.may_go(&rejects(7)), "it was there before generation 7");
+    assert!(
+        !kept.may_go(&rejects(8)),
+        "a named one, or one not seen yet"
+    );
+    needed
+        .lives
+        .get_mut(LIFE)
+        .expect("a life")
+        .letters
+        .generation = Generation(8);
+    assert!(!needed.may_go(&letters), "an epoch names it");
+    assert!(needed.may_go(&segment(LIFE, 1, 6)));
+    assert!(!needed.may_go(&paged), "a page may name it");
+    assert!(
+        needed.may_go(&segment(LIFE, 1, 1)),
+        "all that is kept is newer"
+    );
+    assert!(needed.may_go(&format!("rejects/{FORMER}/0/000000000001-a-1.arrow")));
+}
+
+#[test]
+fn replays_and_pages_go_with_their_life_and_replays_once_read_and_old() {
+    let mut needed = needed(9, 9, &[]);
+    let replay = |life: &str, name: &str| format!("replays/{life}/0/{name}.arrow");
+    let life = needed.lives.get_mut(LIFE).expect("a life");
+    life.read_replays.insert(replay(LIFE, "read"));
+    assert!(needed.may_go(&replay(LIFE, "read")));
+    assert!(!needed.may_go(&replay(LIFE, "not yet in the log")));
+    assert!(needed.may_go(&replay(FORMER, "a")));
+    let page = |life: &str| format!("letters/{life}/000000000003-a.json");
+    assert!(
+        !needed.may_go(&page(LIFE)),
+        "another master may be about to name it"
+    );
+    assert!(needed.may_go(&page(FORMER)));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use millstream_worker::decode::{
     DecodeError, OpenSplit, RecordRef, SourceDecoder, SplitSlot, WatermarkMoves,
 };
 
-use super::Outside;
+use super::{Outside, World};
 use crate::trace::{self, event};
 
 /// A record and when it appears.
@@ -211,9 +211,9 @@ impl Enumerator for SimulatedEnumerator {
         &mut self,
         known: &BTreeMap<SplitId, SplitProgress>,
     ) -> Result<Vec<FoundSplit>, EnumerateError> {
-        let is_down = self.outside.call(&self.host, Duration::ZERO, |world| {
-            trace::now() < world.weather.kafka_down_until
-        });
+        let look = |world: &mut World| trace::now() < world.weather.kafka_down_until;
+        let outside = &self.outside;
+        let is_down = outside.call(&self.host, "find splits", Duration::ZERO, look);
         if is_down.await {
             return Err(EnumerateError {
                 kind: Kind::External,

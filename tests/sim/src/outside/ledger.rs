@@ -1,21 +1,27 @@
 //! The invariants that can be seen from outside, checked at each log object and each move of a marker.
 //!
 //! Told by the simulated storage and Postgres, at the moment of the effect. Folds the log as a reader of it would, apart from the
-//! production's replay. INV-1 one chain, INV-2 and INV-3 markers, INV-4 terms and generations, INV-5 positions, INV-6
-//! watermarks, INV-8 objects. Failure: the first broken rule is kept and ends the simulation.
+//! production's replay. INV-1 one chain, INV-2 and INV-3 markers, INV-4 terms, generations and tokens, INV-5 positions, INV-6
+//! watermarks, INV-8 objects. What has to be compared with the records (INV-7, INV-10) is handed to the driver, which knows them.
+//! Failure: the first broken rule is kept and ends the simulation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use millstream_common::ids::{
-    Epoch, Generation, Incarnation, JobName, Seq, SourceIndex, SplitId, Term,
+    Epoch, Generation, Incarnation, JobName, OperatorId, Seq, SourceIndex, SplitId, Term, Token,
 };
 use millstream_common::log::entry::{AssignEntry, EpochEntry, JobEnd, JobProgress, generation_of};
-use millstream_common::log::{self, Entry, LogObject};
+use millstream_common::log::{self, Boundary, Entry, LogObject};
+use millstream_common::report::StatePart;
 use millstream_common::time::EventTime;
-use millstream_sinks::sink::EpochRun;
+use millstream_sinks::sink::{Deliverer, EpochRun};
 
+use crate::expected::Progress;
 use crate::trace::event;
+
+/// The only source of the job.
+const SOURCE: SourceIndex = SourceIndex(0);
 
 /// What has been seen.
 #[derive(Default)]
@@ -24,6 +30,14 @@ pub(crate) struct Ledger {
     term: Term,
     chains: BTreeMap<String, Chain>,
     violation: Option<String>,
+    /// The greatest token that has fenced each table.
+    tokens: BTreeMap<String, Token>,
+    /// Tables whose marker has moved since the driver looked.
+    pub(crate) moved: BTreeSet<String>,
+    /// Epochs that have come since the driver looked.
+    pub(crate) come: Vec<Come>,
+    /// Sinks of the job.
+    pub(crate) sink_count: usize,
     /// How often a job gave up, with the last cause.
     pub(crate) failures: Vec<String>,
 }
@@ -37,7 +51,18 @@ pub(crate) struct Chain {
     watermarks: BTreeMap<SourceIndex, EventTime>,
     split_watermarks: BTreeMap<(SourceIndex, SplitId), EventTime>,
     /// By table.
-    markers: BTreeMap<String, Epoch>,
+    pub(crate) markers: BTreeMap<String, Epoch>,
+    /// How far each epoch has come.
+    history: BTreeMap<Epoch, Progress>,
+    /// The epochs of segments that are in storage.
+    segments: BTreeMap<String, Epoch>,
+}
+
+/// An epoch that has come, for a look at the state that it names.
+pub(crate) struct Come {
+    pub(crate) epoch: Epoch,
+    pub(crate) progress: Progress,
+    pub(crate) parts: BTreeMap<OperatorId, Vec<StatePart>>,
 }
 
 type Objects = BTreeMap<String, Bytes>;
@@ -68,7 +93,7 @@ impl Ledger {
                 return;
             };
             self.read_to = seq;
-            match serde_json::from_slice::<LogObject>(bytes) {
+            match log::decode(&log::key(seq), bytes) {
                 Ok(object) => self.object(seq, &object, objects),
                 Err(error) => self.violated("log", format!("object {seq}: {error}")),
             }
@@ -107,10 +132,16 @@ impl Ledger {
                     self.failures.push(failure.to_string());
                 }
             }
+            Entry::Replay(replay) => event!("log {seq}: replay {}", replay.split),
             Entry::SinkCommanded { sink, command, .. } => {
                 event!("log {seq}: sink {sink} told to {command:?}")
             }
-            Entry::Backlog { part, .. } => event!("log {seq}: backlog up to {}", part.last),
+            Entry::Backlog { part, .. } => {
+                event!("log {seq}: backlog up to {}", part.last);
+                if !objects.contains_key(&part.path) {
+                    self.violated("INV-8", format!("{} is not in storage", part.path));
+                }
+            }
             Entry::Resumed { job, .. } => event!("log {seq}: resumed {job}"),
             Entry::Savepoint(kept) => event!("log {seq}: savepoint of {}", kept.epoch),
             Entry::SavepointDropped { name, .. } => event!("log {seq}: dropped {name}"),
@@ -148,6 +179,12 @@ impl Ledger {
             broken.push(("INV-1", error.to_string()));
         }
         chain.epochs.push(entry.epoch);
+        let progress = chain.note(entry);
+        self.come.push(Come {
+            epoch: entry.epoch,
+            progress,
+            parts: chain.progress.parts.clone(),
+        });
         let parts = entry.parts.values().flatten().map(|part| &part.path);
         let segments = entry.segments.iter().map(|segment| &segment.path);
         let missing = parts
@@ -159,27 +196,83 @@ impl Ledger {
         }
     }
 
+    /// A deliverer has fenced the ones before it.
+    pub(crate) fn fenced(&mut self, table: &str, token: Token) {
+        let newest = self.tokens.entry(table.to_owned()).or_default();
+        *newest = token.max(*newest);
+    }
+
     /// A sink holds a run now.
-    pub(crate) fn delivered(
-        &mut self,
-        table: &str,
-        job: &JobName,
-        incarnation: Incarnation,
-        run: &EpochRun,
-    ) {
-        let chain = chain(&mut self.chains, job, incarnation);
-        let is_canonical = chain.epochs.contains(&run.last);
-        let marker = chain.markers.insert(table.to_owned(), run.last);
-        let marker = marker.unwrap_or_default();
-        if !is_canonical {
-            let what = format!("sink {table} holds epoch {}, the log does not", run.last);
-            self.violated("INV-2", what);
+    pub(crate) fn delivered(&mut self, table: &str, deliverer: &Deliverer, run: &EpochRun) {
+        let newest = self.tokens.get(table).copied().unwrap_or_default();
+        if deliverer.token < newest {
+            let token = deliverer.token;
+            let what = format!("sink {table} takes rows of token {token} after {newest} fenced it");
+            self.violated("INV-4", what);
         }
+        let key = chain_key(&deliverer.job, deliverer.incarnation);
+        let known = self.chains.get(&key);
+        let marker = known.and_then(|chain| chain.markers.get(table));
+        let marker = marker.copied().unwrap_or_default();
         if marker != run.guard || run.last <= run.guard {
             let what = format!("sink {table} goes from {marker} to {}", run.last);
             self.violated("INV-3", what);
         }
+        self.holds(table, &key, run.last);
     }
+
+    /// A sink holds everything up to `epoch` now.
+    pub(crate) fn holds(&mut self, table: &str, chain: &str, epoch: Epoch) {
+        let chain = self.chains.entry(chain.to_owned()).or_default();
+        let before = chain.markers.insert(table.to_owned(), epoch);
+        let is_canonical = chain.epochs.contains(&epoch);
+        if before != Some(epoch) {
+            self.moved.insert(table.to_owned());
+        }
+        if !is_canonical {
+            let what = format!("sink {table} holds epoch {epoch}, the log does not");
+            self.violated("INV-2", what);
+        }
+        if before.is_some_and(|before| before > epoch) {
+            let what = format!("sink {table} goes back to {epoch}");
+            self.violated("INV-3", what);
+        }
+    }
+
+    /// What the marker of a table says: its epoch, and how far that has come. The table of the newest life counts.
+    pub(crate) fn held_by(&self, table: &str) -> Option<(Epoch, Progress)> {
+        let chain = self.chains.values().last()?;
+        let epoch = chain.markers.get(table)?;
+        Some((*epoch, chain.history.get(epoch)?.clone()))
+    }
+
+    /// An object is gone from storage.
+    pub(crate) fn deleted(&mut self, key: &str, objects: &Objects) {
+        let sink_count = self.sink_count;
+        let is_needed = match key.split('/').next() {
+            Some("log") => {
+                let boundaries = objects.range("boundary/".to_owned()..);
+                let mut behind = boundaries.map_while(|(key, _)| Boundary::from_key(key));
+                !behind.any(|boundary| log::key(boundary.seq).as_str() >= key)
+            }
+            Some("state") => self.chains.values().any(|chain| chain.needs_part(key)),
+            Some("segments") => {
+                let mut chains = self.chains.values();
+                chains.any(|chain| chain.needs_segment(key, sink_count))
+            }
+            _ => false,
+        };
+        if is_needed {
+            self.violated("INV-8", format!("{key} is deleted and needed"));
+        }
+        for chain in self.chains.values_mut() {
+            chain.segments.remove(key);
+        }
+    }
+}
+
+fn chain_key(job: &JobName, incarnation: Incarnation) -> String {
+    format!("{job} {incarnation}")
 }
 
 fn chain<'a>(
@@ -187,7 +280,7 @@ fn chain<'a>(
     job: &JobName,
     incarnation: Incarnation,
 ) -> &'a mut Chain {
-    chains.entry(format!("{job} {incarnation}")).or_default()
+    chains.entry(chain_key(job, incarnation)).or_default()
 }
 
 impl Chain {
@@ -199,6 +292,41 @@ impl Chain {
         format!("epoch {epoch}, generation {generation}, drained {is_drained}, markers {markers:?}")
     }
 
+    /// Notes how far an epoch has come that was folded in.
+    fn note(&mut self, entry: &EpochEntry) -> Progress {
+        let splits = self.progress.splits.get(&SOURCE).into_iter().flatten();
+        let acted = self.progress.acted_watermarks.get(&SOURCE);
+        let progress = Progress {
+            positions: splits
+                .map(|(split, progress)| (split.clone(), progress.position))
+                .collect(),
+            closed_to_us: match entry.drained {
+                true => Some(i64::MAX),
+                false => acted.map(|watermark| watermark.0),
+            },
+        };
+        self.history.insert(entry.epoch, progress.clone());
+        let segments = entry.segments.iter();
+        let segments = segments.map(|segment| (segment.path.clone(), entry.epoch));
+        self.segments.extend(segments);
+        progress
+    }
+
+    fn needs_part(&self, key: &str) -> bool {
+        let mut parts = self.progress.parts.values().flatten();
+        parts.any(|part| part.path == key)
+    }
+
+    /// Whether a sink lacks the epoch of a segment.
+    fn needs_segment(&self, key: &str, sink_count: usize) -> bool {
+        let held = match self.markers.len() < sink_count {
+            true => None,
+            false => self.markers.values().min(),
+        };
+        let epoch = self.segments.get(key);
+        epoch.is_some_and(|epoch| held.is_none_or(|held| epoch > held))
+    }
+
     /// What is wrong with an epoch, seen from its parent.
     fn check(&mut self, entry: &EpochEntry) -> Vec<(&'static str, String)> {
         let mut broken = Vec::new();
@@ -207,11 +335,13 @@ impl Chain {
             let what = format!("by generation {}, but {newest:?} runs", entry.generation);
             broken.push(("INV-4", what));
         }
+        let mut moved = 0;
         for (source, splits) in &entry.splits {
             let known = self.progress.splits.get(source);
             for (split, progress) in splits {
                 let before = known.and_then(|known| known.get(split));
                 let from = before.map_or(0, |before| before.position);
+                moved += progress.position - from;
                 let end = progress.end.unwrap_or(i64::MAX);
                 if progress.position < from || progress.position > end {
                     let what = format!("{split} goes from {from} to {}", progress.position);
@@ -226,6 +356,11 @@ impl Chain {
                     broken.push(("INV-6", format!("{split} goes back to {watermark}")));
                 }
             }
+        }
+        let read: u64 = entry.counters.values().map(|counters| counters.read).sum();
+        if moved != read as i64 {
+            let what = format!("{read} records were read, the positions move by {moved}");
+            broken.push(("INV-5", what));
         }
         for (source, watermark) in &entry.watermarks {
             let before = self.watermarks.insert(*source, *watermark);
@@ -258,6 +393,7 @@ mod tests {
             incarnation,
             epoch: Epoch(epoch),
             parent: Epoch(parent),
+            committed_at_us: 0,
             generation: Generation(generation),
             splits: BTreeMap::new(),
             watermarks: BTreeMap::new(),
@@ -281,8 +417,8 @@ mod tests {
                 nonce: index.to_string(),
                 entries,
             };
-            let bytes = serde_json::to_vec(&object).expect("plain data");
-            stored.insert(log::key(Seq(index as u64 + 1)), Bytes::from(bytes));
+            let bytes = log::encode(&object).expect("plain data");
+            stored.insert(log::key(Seq(index as u64 + 1)), bytes);
         }
         let mut ledger = Ledger::default();
         ledger.log_grew(&stored);

@@ -4,10 +4,14 @@
 //! answer on its way back: the effect comes about even if the caller has died meanwhile, as with a real service. The driver runs
 //! effects that are due before each step. Failure: drawn from the weather, before or after the effect.
 
+pub(crate) mod damage;
+pub(crate) mod disk;
 pub(crate) mod kafka;
 pub(crate) mod ledger;
 pub(crate) mod postgres;
 pub(crate) mod store;
+pub(crate) mod topics;
+pub(crate) mod trap;
 mod weather;
 
 use std::collections::BTreeMap;
@@ -15,16 +19,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use millstream_sinks::kafka::MemoryCluster;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::oneshot;
 
+use self::damage::Damage;
 use self::ledger::Ledger;
 use self::postgres::Tables;
+use self::trap::{Moment, Trap};
 pub(crate) use self::weather::{Fate, Weather};
-use crate::trace;
+use crate::trace::{self, event};
 
 type Effect = Box<dyn FnOnce(&mut World) + Send>;
+
+/// A request on its way.
+struct Request {
+    host: String,
+    effect: Effect,
+}
 
 /// The services and what is known of them.
 pub(crate) struct Outside {
@@ -33,7 +46,7 @@ pub(crate) struct Outside {
 
 struct Inner {
     /// Effects by the time at which they come about, then in the order in which they were asked for.
-    due: BTreeMap<(Duration, u64), Effect>,
+    due: BTreeMap<(Duration, u64), Request>,
     asked_count: u64,
     chance: SmallRng,
     world: World,
@@ -46,14 +59,28 @@ pub(crate) struct World {
     pub(crate) objects: BTreeMap<String, Bytes>,
     /// Of Postgres.
     pub(crate) tables: Tables,
+    /// What is written to Kafka.
+    pub(crate) cluster: MemoryCluster,
+    /// A transaction has ended since the driver looked.
+    pub(crate) has_topic_changed: bool,
+    /// A file may have changed since the driver looked.
+    pub(crate) has_disk_changed: bool,
     /// What the log and the markers have said so far, and what was wrong with it.
     pub(crate) ledger: Ledger,
     /// What fails at present.
     pub(crate) weather: Weather,
+    /// Which objects of the storage read wrong.
+    pub(crate) damage: Damage,
+    /// What the step matrix waits for.
+    pub(crate) trap: Option<Trap>,
 }
 
 /// Longest way to a service, without weather.
 const WAY_MAX: Duration = Duration::from_millis(12);
+/// How much later than its sender's end a request may come.
+const LINGER_MS_MAX: u64 = 4_000;
+/// Calls that wait for their effect at once (INV-9): far above what five hosts with their sinks, uploads and the log need.
+const WAITING_CALLS_MAX: usize = 128;
 
 impl Outside {
     /// Empty services whose chance comes from `seed`.
@@ -85,8 +112,22 @@ impl Outside {
             let Some(entry) = inner.due.first_entry().filter(|entry| entry.key().0 <= now) else {
                 return;
             };
-            let effect = entry.remove();
-            effect(&mut inner.world);
+            let request = entry.remove();
+            (request.effect)(&mut inner.world);
+        }
+    }
+
+    /// Whoever asked from `host` has died: what is on its way may come much later, behind what others ask meanwhile.
+    pub(crate) fn linger(&self, host: &str) {
+        let mut inner = self.inner();
+        let of_host = inner.due.extract_if(.., |_, request| request.host == host);
+        let requests: Vec<_> = of_host.collect();
+        for ((at, number), request) in requests {
+            let late = match inner.chance.random_bool(0.5) {
+                true => Duration::from_millis(inner.chance.random_range(0..LINGER_MS_MAX)),
+                false => Duration::ZERO,
+            };
+            inner.due.insert((at + late, number), request);
         }
     }
 
@@ -102,9 +143,14 @@ impl Outside {
     async fn call<T: Send + 'static>(
         &self,
         host: &str,
+        step: &str,
         delay: Duration,
         effect: impl FnOnce(&mut World) -> T + Send + 'static,
     ) -> T {
+        let met = self.meet(step);
+        if met == Some(Moment::Before) && self.spring(host) {
+            return std::future::pending().await;
+        }
         let (answer, answered) = oneshot::channel();
         let back = {
             let mut inner = self.inner();
@@ -114,20 +160,44 @@ impl Outside {
             let back = Duration::from_micros(inner.chance.random_range(200..way_us));
             inner.asked_count += 1;
             let key = (start + there + delay, inner.asked_count);
+            let name = host.to_owned();
             let effect: Effect = Box::new(move |world| {
+                let value = effect(world);
+                if met == Some(Moment::Applied) && world.spring(&name) {
+                    return;
+                }
                 // A caller that has died gets no answer.
-                let _ = answer.send(effect(world));
+                let _ = answer.send(value);
             });
-            inner.due.insert(key, effect);
+            let host = host.to_owned();
+            inner.due.insert(key, Request { host, effect });
+            if inner.due.len() > WAITING_CALLS_MAX {
+                let what = format!("{} calls wait at once", inner.due.len());
+                inner.world.ledger.violated("INV-9", what);
+            }
             back
         };
         let Ok(value) = answered.await else {
-            // The simulation has ended.
+            // The simulation has ended, or the caller is to.
             return std::future::pending().await;
         };
         tokio::time::sleep(back).await;
         self.thaw(host).await;
+        if met == Some(Moment::Answered) {
+            self.spring(host);
+        }
         value
+    }
+
+    fn meet(&self, step: &str) -> Option<Moment> {
+        let mut inner = self.inner();
+        let trap = inner.world.trap.as_mut()?;
+        let is_met = trap.is_met_by(step, trace::now());
+        is_met.then_some(trap.moment)
+    }
+
+    fn spring(&self, host: &str) -> bool {
+        self.with(|world| world.spring(host))
     }
 
     /// Pends while `host` is frozen.
@@ -140,5 +210,17 @@ impl Outside {
             }
             tokio::time::sleep(left).await;
         }
+    }
+}
+
+impl World {
+    /// The trap closes on `host`; whether its step ends here.
+    fn spring(&mut self, host: &str) -> bool {
+        let Some(trap) = &mut self.trap else {
+            return false;
+        };
+        event!("{host} is caught at {} ({:?})", trap.step, trap.moment);
+        trap.sprung = Some(host.to_owned());
+        trap.stops
     }
 }

@@ -14,9 +14,10 @@ use arrow::util::display::array_value_to_string;
 use async_trait::async_trait;
 use futures::StreamExt;
 use millstream_common::ids::{Epoch, Token};
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::connector::PostgresSinkSpec;
 use millstream_sinks::sink::{
-    Applied, Cadence, Deliverer, EpochRun, Held, Rejects, RunRows, Sink, SinkError,
+    Applied, Cadence, Deliverer, EpochRun, Held, RejectedRow, Rejects, RunRows, Sink, SinkError,
 };
 
 use super::weather::Failure;
@@ -75,6 +76,14 @@ impl Table {
     }
 }
 
+/// This table has a constraint.
+pub(crate) const CONSTRAINED: &str = "distinct_clicks";
+
+/// Whether the constraint refuses the event of that id.
+pub(crate) fn is_refused(id: i64) -> bool {
+    id % 11 == 3
+}
+
 /// A sink into one table.
 pub(crate) struct SimulatedPostgres {
     pub(crate) host: String,
@@ -110,7 +119,11 @@ impl Sink for SimulatedPostgres {
                 event!("sink {name} refuses token {}", deliverer.token);
                 return Err(SinkError::Fenced { newer });
             }
-            table.token = deliverer.token;
+            if !mutant::is(Mutant::ForgetToken) {
+                table.token = deliverer.token;
+            }
+            world.ledger.fenced(&name, deliverer.token);
+            let table = world.tables.entry(name.clone()).or_default();
             let marker = table.markers.get(&deliverer.incarnation.to_string());
             let marker = marker.copied().unwrap_or_default();
             event!("sink {name} fenced by {} at {marker}", deliverer.token);
@@ -122,25 +135,34 @@ impl Sink for SimulatedPostgres {
                 Some(_) => Err(SinkError::unavailable("fence", "connection reset")),
             }
         };
-        self.outside.call(&self.host, fate.delay, effect).await
+        let step = "fence postgres";
+        self.outside
+            .call(&self.host, step, fate.delay, effect)
+            .await
     }
 
     async fn apply(
         &mut self,
         run: &EpochRun,
         rows: &dyn RunRows,
-        _: &dyn Rejects,
+        rejects: &dyn Rejects,
     ) -> Result<Applied, SinkError> {
         let mut changes = Vec::new();
         let mut batches = rows.batches();
         while let Some(batch) = batches.next().await {
             changes.extend(changes_of(&batch?));
         }
+        let given_count = changes.len() as u64;
+        let refused = self.take_refused(&mut changes);
+        if !refused.is_empty() {
+            rejects.keep(run, &refused).await?;
+        }
         let fate = self.outside.fate(Some(&self.spec.table));
         let commit = Commit {
             spec: self.spec.clone(),
             deliverer: self.deliverer.clone(),
             run: *run,
+            given_count,
             changes,
         };
         let effect = move |world: &mut World| match fate.failure {
@@ -150,7 +172,34 @@ impl Sink for SimulatedPostgres {
                 .make(world)
                 .and(Err(SinkError::unavailable("commit", "connection reset"))),
         };
-        self.outside.call(&self.host, fate.delay, effect).await
+        let step = "apply postgres";
+        self.outside
+            .call(&self.host, step, fate.delay, effect)
+            .await
+    }
+}
+
+impl SimulatedPostgres {
+    /// Takes the rows out that a constraint of the table refuses.
+    fn take_refused(&self, changes: &mut Vec<(Row, bool)>) -> Vec<RejectedRow> {
+        if self.spec.table != CONSTRAINED {
+            return Vec::new();
+        }
+        let mut refused = Vec::new();
+        let mut place = 0;
+        changes.retain(|(row, _)| {
+            let is_refused = matches!(row["eventid"], Cell::Number(id) if is_refused(id));
+            if is_refused {
+                refused.push(RejectedRow {
+                    row: place,
+                    payload: format!("{row:?}"),
+                    reason: "violates a check constraint".to_owned(),
+                });
+            }
+            place += 1;
+            !is_refused
+        });
+        refused
     }
 }
 
@@ -159,6 +208,8 @@ struct Commit {
     spec: PostgresSinkSpec,
     deliverer: Deliverer,
     run: EpochRun,
+    /// Refused rows among them.
+    given_count: u64,
     changes: Vec<(Row, bool)>,
 }
 
@@ -167,7 +218,7 @@ impl Commit {
         let name = self.spec.table.clone();
         let incarnation = self.deliverer.incarnation;
         let table = world.tables.entry(name.clone()).or_default();
-        if table.token != self.deliverer.token {
+        if table.token != self.deliverer.token && !mutant::is(Mutant::ForgetToken) {
             event!("sink {name} stops token {}", self.deliverer.token);
             return Err(SinkError::Fenced { newer: table.token });
         }
@@ -185,15 +236,13 @@ impl Commit {
         *marker = self.run.last;
         let row_count = self.changes.len() as u64;
         event!("sink {name} holds {} with {row_count} rows", self.run.last);
-        if row_count != self.run.row_count {
-            let said = self.run.row_count;
-            let what = format!("sink {name}: {row_count} rows where the log says {said}");
+        if self.given_count != self.run.row_count {
+            let (given, said) = (self.given_count, self.run.row_count);
+            let what = format!("sink {name}: {given} rows where the log says {said}");
             world.ledger.violated("INV-2", what);
         }
-        world
-            .ledger
-            .delivered(&name, &self.deliverer.job, incarnation, &self.run);
         table.change(&self.spec.primary_key, self.changes);
+        world.ledger.delivered(&name, &self.deliverer, &self.run);
         Ok(Applied {
             row_count,
             ..Applied::default()

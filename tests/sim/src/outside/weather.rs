@@ -31,6 +31,8 @@ pub(crate) struct Weather {
     pub(crate) kafka_down_until: Duration,
     /// These hosts stand still until then.
     pub(crate) frozen: BTreeMap<String, Duration>,
+    /// These hosts get no answer from the storage until then.
+    pub(crate) stalled: BTreeMap<String, Duration>,
 }
 
 /// What becomes of one call.
@@ -61,12 +63,22 @@ impl Weather {
         self.frozen.get(host).copied().unwrap_or_default()
     }
 
+    /// How long the storage keeps `host` waiting.
+    pub(crate) fn stalls(&self, host: &str, now: Duration) -> Duration {
+        let until = self.stalled.get(host).copied().unwrap_or_default();
+        until.saturating_sub(now)
+    }
+
     /// Takes what the scenario does, as far as it concerns the services.
     pub(crate) fn change(&mut self, action: &Action) {
         match action {
             Action::Freeze(host, until) => {
                 let frozen = self.frozen.entry((*host).to_owned()).or_default();
                 *frozen = (*frozen).max(*until);
+            }
+            Action::Stall(host, until) => {
+                let stalled = self.stalled.entry((*host).to_owned()).or_default();
+                *stalled = (*stalled).max(*until);
             }
             Action::StoreDown(until) => self.store_down_until = *until,
             Action::StoreFull(until) => self.store_full_until = *until,
@@ -85,11 +97,13 @@ impl Weather {
             Action::PostgresDown(until) => self.postgres_down_until = *until,
             Action::KafkaDown(until) => self.kafka_down_until = *until,
             Action::Kill(_)
+            | Action::Leave(_)
             | Action::CutPower(_)
             | Action::Start(_)
             | Action::Thaw(_)
             | Action::Cut(..)
             | Action::Mend(..)
+            | Action::Damage(..)
             | Action::JumpClock(..) => {}
         }
     }

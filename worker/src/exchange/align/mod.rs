@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use millstream_common::ids::Epoch;
+use millstream_common::mutant::{self, Mutant};
 
 use super::message::{BarrierKind, EdgeBarrier, EdgeBatch, EdgeId, StreamMessage};
 
@@ -122,7 +123,7 @@ impl Alignment {
             .inputs
             .get_mut(&edge)
             .ok_or(AlignError::UnknownEdge(edge))?;
-        if input.ahead {
+        if input.ahead && !mutant::is(Mutant::FoldBehindBarrier) {
             input.held.push_back(message);
             return Ok(outcomes);
         }

@@ -4,6 +4,8 @@
 //! refusal of the master is the same [`ControlError`] that the master made; everything else names
 //! the address and the next step.
 
+mod dead_letters;
+
 use std::fmt;
 use std::time::Duration;
 

@@ -3,6 +3,8 @@
 //! The master is the test: a served link whose frames it reads and writes itself, or a channel in place of the link.
 //! Jobs are one generator without sinks. Nothing waits for time to pass, only for frames.
 
+mod supervisor;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -14,15 +16,14 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use millstream_common::blocking::ThreadPool;
-use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{
     Epoch, Generation, Incarnation, SourceIndex, StageIndex, TaskId, Term,
 };
 use millstream_common::link::{
-    BarrierCommand, BarrierKind, Deploy, Held, JobGeneration, ToMaster, ToWorker, WorkerHello,
+    BarrierCommand, BarrierKind, Deploy, JobGeneration, ToMaster, ToWorker, WorkerHello,
 };
 use millstream_common::log::entry::{Assignment, TaskPlacement};
-use millstream_common::net::{MemoryNet, NetRef};
+use millstream_common::net::{Listener, MemoryNet, NetRef};
 use millstream_common::plan::connector::{DatagenField, DatagenKind, DatagenSpec};
 use millstream_common::plan::{
     ColumnOrigin, FormatSpec, JobPlan, JobSettings, OnViolation, SourceColumn, SourcePlan,
@@ -34,11 +35,8 @@ use millstream_common::time::SystemClock;
 use millstream_proto::v1;
 use millstream_proto::v1::worker_link_server::{WorkerLink, WorkerLinkServer};
 use millstream_worker::config::OpenStore;
-use millstream_worker::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
 use millstream_worker::leaving::Left;
-use millstream_worker::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 use millstream_worker::{RealConnectors, RealStores, Worker, WorkerConfig};
-use ractor::{Actor, ActorRef, call};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -101,6 +99,10 @@ impl WorkerLink for Master {
 /// A served master: its address, its links as they come.
 async fn serve_master(net: &NetRef, tasks: &mut JoinSet<()>) -> (String, mpsc::Receiver<Link>) {
     let listener = net.listen("master:0").await.expect("listen");
+    (listener.address.clone(), serve(listener, tasks))
+}
+
+fn serve(listener: Listener, tasks: &mut JoinSet<()>) -> mpsc::Receiver<Link> {
     let (sender, links) = mpsc::channel(10);
     let service = WorkerLinkServer::new(Master(sender));
     tasks.spawn(async move {
@@ -110,7 +112,7 @@ async fn serve_master(net: &NetRef, tasks: &mut JoinSet<()>) -> (String, mpsc::R
             .await
             .expect("serve");
     });
-    (listener.address, links)
+    links
 }
 
 /// Storage that cannot be opened at first.
@@ -179,7 +181,6 @@ impl Member {
         }
     }
 
-    /// The next link, whose worker has said Hello.
     async fn joined(&mut self) -> (Link, WorkerHello) {
         joined(&mut self.links).await
     }
@@ -283,63 +284,41 @@ async fn a_master_that_was_let_go_is_dialled_again_only_after_the_others() {
     let folder = tempfile::tempdir().expect("folder");
     let net: NetRef = Arc::new(MemoryNet::default());
     let mut tasks = JoinSet::new();
-    let (one, mut links_to_one) = serve_master(&net, &mut tasks).await;
-    let (two, mut links_to_two) = serve_master(&net, &mut tasks).await;
-    let both = format!("{one},{two}");
+    let (stale, mut stale_links) = serve_master(&net, &mut tasks).await;
+    let newest = net.listen("master:0").await.expect("listen");
+    let both = format!("{stale},{}", newest.address);
     let worker = Worker::start(config(WORKER, net, both, Arc::new(real_stores()))).await;
     let worker = worker.expect("a worker");
-    let (newest, _) = taken(&mut links_to_one, &mut links_to_two, 2, &folder).await;
-    drop(newest);
-    let (mut stale, is_one) = taken(&mut links_to_one, &mut links_to_two, 1, &folder).await;
-    assert_eq!(stale.next().await, None, "it is let go");
-    let (stale_links, other_links) = match is_one {
-        true => (&mut links_to_one, &mut links_to_two),
-        false => (&mut links_to_two, &mut links_to_one),
-    };
-    loop {
-        let (mut link, _) = joined(other_links).await;
-        link.say(welcome(3, &folder)).await;
-        link.say(ToWorker::Teardown(generation(1))).await;
-        if link.next().await.is_some() {
-            break;
-        }
-    }
+    // The other does not answer yet.
+    let (mut link, _) = joined(&mut stale_links).await;
+    link.say(welcome(2, &folder)).await;
+    link.say(ToWorker::Teardown(generation(1))).await;
+    assert!(link.next().await.is_some(), "it is attached");
+    drop(link);
+    let (mut link, _) = joined(&mut stale_links).await;
+    let mut newest_links = serve(newest, &mut tasks);
+    link.say(welcome(1, &folder)).await;
+    assert_eq!(link.next().await, None, "it is let go");
+    joined(&mut newest_links).await;
     assert!(stale_links.try_recv().is_err(), "it was not even dialled");
     worker.shutdown().await;
 }
 
-/// The link of the master that the worker takes, which reigns in `term`, and whether it is the first one.
-async fn taken(
-    one: &mut mpsc::Receiver<Link>,
-    two: &mut mpsc::Receiver<Link>,
-    term: u64,
-    folder: &tempfile::TempDir,
-) -> (Link, bool) {
-    loop {
-        let (link, is_one) = tokio::select! {
-            link = one.recv() => (link, true),
-            link = two.recv() => (link, false),
-        };
-        let mut link = link.expect("a link");
-        // The dial of the other is dropped.
-        if link.next().await.is_some() && link.say.send(welcome(term, folder)).await.is_ok() {
-            return (link, is_one);
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_worker_that_is_told_to_end_works_on_until_nothing_counts_on_it() {
-    let mut member = Member::start(Arc::new(real_stores())).await;
-    let (mut first, hello) = member.joined().await;
+    let Member {
+        worker,
+        mut links,
+        folder,
+        _tasks,
+    } = Member::start(Arc::new(real_stores())).await;
+    let (mut first, hello) = joined(&mut links).await;
     assert!(!hello.is_leaving);
-    first.say(member.welcome(1)).await;
+    first.say(welcome(1, &folder)).await;
     first.say(deploy(WORKER, 1, Incarnation::fresh())).await;
     first.say(ToWorker::Start(generation(1))).await;
     let deployed = first.next().await;
     assert_eq!(deployed, Some(ToMaster::Deployed(generation(1))));
-    let second_welcome = member.welcome(2);
-    let Member { worker, links, .. } = &mut member;
     let (left, ()) = tokio::join!(worker.leave(PATIENCE), async {
         assert_eq!(first.next().await, Some(ToMaster::Leaving));
         first.say(barrier(1, 1)).await;
@@ -347,9 +326,9 @@ async fn a_worker_that_is_told_to_end_works_on_until_nothing_counts_on_it() {
         assert!(matches!(snapshotted, Some(ToMaster::Snapshotted(..))));
         drop(first);
         // Another master learns it from Hello, and from the frame if Hello was said before.
-        let (mut second, hello) = joined(links).await;
+        let (mut second, hello) = joined(&mut links).await;
         assert!(hello.is_leaving && hello.held.len() == 1, "{hello:?}");
-        second.say(second_welcome).await;
+        second.say(welcome(2, &folder)).await;
         assert_eq!(second.next().await, Some(ToMaster::Leaving));
         second.say(ToWorker::Teardown(generation(1))).await;
         let torn_down = second.next().await;
@@ -357,7 +336,7 @@ async fn a_worker_that_is_told_to_end_works_on_until_nothing_counts_on_it() {
         second.say(ToWorker::Released { is_last: false }).await;
     });
     assert_eq!(left, Left::Released { is_last: false });
-    member.worker.shutdown().await;
+    worker.shutdown().await;
 }
 
 #[tokio::test]
@@ -451,154 +430,4 @@ fn barrier(number: u64, epoch: u64) -> ToWorker {
             watermarks: BTreeMap::new(),
         },
     )
-}
-
-/// A worker's supervisor, attached to the test.
-struct Supervisor {
-    actor: ActorRef<SupervisorMessage>,
-    frames: mpsc::Receiver<ToMaster>,
-    folder: tempfile::TempDir,
-}
-
-impl Supervisor {
-    async fn start(worker: &str) -> Self {
-        let folder = tempfile::tempdir().expect("folder");
-        let net: NetRef = Arc::new(MemoryNet::default());
-        let config = SupervisorConfig {
-            worker: config(worker, net, "nobody:1".to_owned(), Arc::new(real_stores())),
-            flight_address: "worker:1".to_owned(),
-            edges: EdgeRegistry::new(REGISTER_WAIT),
-        };
-        let (actor, _) = Actor::spawn(None, SupervisorActor, config)
-            .await
-            .expect("an actor");
-        let (_, frames) = mpsc::channel(1);
-        let mut supervisor = Self {
-            actor,
-            frames,
-            folder,
-        };
-        supervisor.attach(1);
-        supervisor
-    }
-
-    fn attach(&mut self, term: u64) {
-        let (sender, frames) = mpsc::channel(100);
-        self.frames = frames;
-        self.tell(SupervisorMessage::Attached {
-            frames: sender,
-            term: Term(term),
-            storage_url: storage_url(&self.folder),
-        });
-    }
-
-    fn tell(&self, message: SupervisorMessage) {
-        self.actor.cast(message).expect("it runs");
-    }
-
-    async fn held(&self) -> Vec<Held> {
-        let hello = call!(self.actor, SupervisorMessage::Hello);
-        hello.expect("it runs").held
-    }
-
-    fn say(&self, frame: ToWorker) {
-        self.tell(SupervisorMessage::Frame(Box::new(frame)));
-    }
-
-    async fn next(&mut self) -> ToMaster {
-        soon(self.frames.recv()).await.expect("it is attached")
-    }
-
-    async fn deploy(&mut self, number: u64) {
-        self.say(deploy(WORKER, number, Incarnation::fresh()));
-        let deployed = self.next().await;
-        assert_eq!(deployed, ToMaster::Deployed(generation(number)));
-    }
-}
-
-#[tokio::test]
-async fn a_late_failure_of_an_older_generation_does_not_end_the_newer_one() {
-    let mut supervisor = Supervisor::start(WORKER).await;
-    supervisor.deploy(1).await;
-    supervisor.deploy(2).await;
-    let failure = Failure {
-        kind: Kind::Internal,
-        origin: "task".to_owned(),
-        cause: "late".to_owned(),
-    };
-    let late = ToMaster::PipelineFailed(generation(1), failure);
-    supervisor.tell(SupervisorMessage::Report(late));
-    supervisor.say(barrier(2, 1));
-    loop {
-        match supervisor.next().await {
-            ToMaster::PipelineFailed(at, _) => assert_eq!(at, generation(1)),
-            ToMaster::Snapshotted(at, report) => {
-                assert_eq!((at, report.epoch), (generation(2), Epoch(1)));
-                break;
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-    supervisor.actor.kill();
-}
-
-#[tokio::test]
-async fn a_pipeline_that_no_master_goes_on_with_ends_and_is_not_waited_for() {
-    let mut supervisor = Supervisor::start(WORKER).await;
-    supervisor.deploy(1).await;
-    supervisor.deploy(2).await;
-    assert_eq!(supervisor.held().await, [], "it has not begun");
-    supervisor.say(ToWorker::Start(generation(2)));
-    supervisor.tell(SupervisorMessage::Detached);
-    supervisor.tell(SupervisorMessage::GiveUp { loss: 0 });
-    assert_eq!(supervisor.held().await.len(), 1);
-    supervisor.tell(SupervisorMessage::GiveUp { loss: 1 });
-    assert_eq!(supervisor.held().await, []);
-    supervisor.attach(0);
-    supervisor.say(ToWorker::Resume(generation(2)));
-    match supervisor.next().await {
-        ToMaster::PipelineFailed(at, _) => assert_eq!(at, generation(2)),
-        other => panic!("{other:?}"),
-    }
-    supervisor.actor.kill();
-}
-
-#[tokio::test]
-async fn a_failure_without_a_master_is_told_to_the_next_one() {
-    let mut supervisor = Supervisor::start(WORKER).await;
-    supervisor.deploy(1).await;
-    supervisor.say(ToWorker::Start(generation(1)));
-    supervisor.tell(SupervisorMessage::Detached);
-    let failure = Failure {
-        kind: Kind::External,
-        origin: "task".to_owned(),
-        cause: "a broker is gone".to_owned(),
-    };
-    let failed = ToMaster::PipelineFailed(generation(1), failure);
-    supervisor.tell(SupervisorMessage::Report(failed.clone()));
-    assert_eq!(supervisor.held().await, []);
-    supervisor.attach(2);
-    assert_eq!(supervisor.next().await, failed);
-    supervisor.actor.kill();
-}
-
-#[tokio::test]
-async fn workers_of_one_process_may_run_the_same_generation() {
-    let incarnation = Incarnation::fresh();
-    let names = ["worker-1", "worker-2"];
-    let mut supervisors = Vec::new();
-    for name in names {
-        supervisors.push(Supervisor::start(name).await);
-    }
-    for (name, supervisor) in names.iter().zip(&mut supervisors) {
-        supervisor.say(deploy(name, 1, incarnation));
-        let deployed = supervisor.next().await;
-        assert_eq!(deployed, ToMaster::Deployed(generation(1)));
-        supervisor.say(barrier(1, 1));
-        let snapshotted = supervisor.next().await;
-        assert!(matches!(snapshotted, ToMaster::Snapshotted(..)));
-    }
-    for supervisor in supervisors {
-        supervisor.actor.kill();
-    }
 }

@@ -1,0 +1,157 @@
+//! The collector's part in dead letters: the oldest go when they are too old or too much, counted and warned about.
+//!
+//! Called by `collector_actor.rs` within a look. What goes follows from the log, the job's `SET dead_letter_retention` and the wall
+//! clock; nothing goes that a sink may still need. A segment is forgotten by the index and deleted in the same look; where the
+//! look fails between the two, the next begins from the log again and comes to the same. Failure: that of the look.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millstream_common::ids::{Epoch, Generation};
+use millstream_common::log;
+use millstream_common::plan::SinkPlan;
+use millstream_common::replay_split::ReplayObject;
+use millstream_common::report::SplitStatus;
+use millstream_common::store::StoreRef;
+use tracing::warn;
+
+use super::collector_actor::Collector;
+use super::decision::KeptLetters;
+use crate::letters::index::{Limits, owner_of};
+use crate::letters::pages;
+use crate::replay::{Replay, ReplayedJob};
+
+/// Dead letters dropped in one look; each is a request to the storage.
+const DROPPED_MAX: usize = 1_000;
+
+/// What may be dropped of a job's letters. What a sink reads stays until it has been `delivered` for long enough, as all segments.
+pub(super) fn limits(job: &ReplayedJob, delivered: Epoch, now_us: i64) -> Limits {
+    let plan = &job.entry.plan;
+    let reads_letters = |sink: &SinkPlan| owner_of(&plan.outputs[sink.output.index()]).is_some();
+    let delivered = match plan.sinks.iter().any(reads_letters) {
+        true => delivered,
+        false => job.progress.epoch,
+    };
+    Limits {
+        retention: job.entry.plan.settings.dead_letters,
+        now_us,
+        delivered,
+        count_max: DROPPED_MAX,
+    }
+}
+
+impl Collector {
+    /// Drops what is over the retention of each job; the keys of what goes.
+    pub(super) async fn drop_old_letters(&mut self) -> Result<Vec<String>, log::Error> {
+        let (now, now_us) = (self.clock.monotonic(), self.clock.unix_micros());
+        let mut keys = Vec::new();
+        for (name, job) in &mut self.latest.jobs {
+            let seen = self.lives.get(&job.entry.incarnation);
+            let delivered = seen.map_or(Epoch(0), |seen| {
+                seen.delivered_before(now, self.retention.segments)
+            });
+            let limits = limits(job, delivered, now_us);
+            let dropped = job.letters.drop_old(&limits);
+            for page in &dropped.pages {
+                let paged = pages::read(&self.store, page).await?.into_iter();
+                keys.extend(paged.map(|letters| letters.segment.path));
+                keys.push(page.path.clone());
+            }
+            let segments = dropped.segments.into_iter();
+            keys.extend(segments.map(|letters| letters.segment.path));
+            if dropped.row_count > 0 {
+                warn!(
+                    job = %name, rows = dropped.row_count, since_begin = job.letters.dropped_rows,
+                    "dead letters dropped, the oldest first: they were over dead_letter_retention"
+                );
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Notes when what sinks refused was seen first without an Epoch that names it.
+    pub(super) fn see_rejects(&mut self, keys: &[(String, u64)]) {
+        for job in self.latest.jobs.values() {
+            let Some(seen) = self.lives.get_mut(&job.entry.incarnation) else {
+                continue;
+            };
+            let folder = format!("rejects/{}/", job.entry.incarnation);
+            let segments = job.letters.segments.iter();
+            let named: BTreeSet<&str> = segments
+                .map(|letters| letters.segment.path.as_str())
+                .collect();
+            let unnamed = keys.iter().map(|(key, _)| key);
+            let unnamed =
+                unnamed.filter(|key| key.starts_with(&folder) && !named.contains(key.as_str()));
+            let before = std::mem::take(&mut seen.unnamed_rejects);
+            seen.unnamed_rejects = unnamed
+                .map(|key| {
+                    let first = before.get(key).copied();
+                    (key.clone(), first.unwrap_or(job.generation))
+                })
+                .collect();
+        }
+    }
+}
+
+/// What is kept of the letters of a job.
+pub(super) fn kept(
+    job: &ReplayedJob,
+    unnamed_rejects: Option<&BTreeMap<String, Generation>>,
+) -> KeptLetters {
+    let segments = job.letters.segments.iter();
+    KeptLetters {
+        named: segments
+            .map(|letters| letters.segment.path.clone())
+            .collect(),
+        paged_through: job.letters.paged_through(),
+        first: job.letters.first_named(),
+        generation: job.generation,
+        unnamed_rejects: unnamed_rejects.cloned().unwrap_or_default(),
+    }
+}
+
+/// The objects of replays that were read to their end and whose letters are as old as any that is kept.
+pub(super) fn read_replays(job: &ReplayedJob, now_us: i64) -> BTreeSet<String> {
+    let age_us = job
+        .entry
+        .plan
+        .settings
+        .dead_letters
+        .age_ms
+        .saturating_mul(1_000);
+    let oldest_us = now_us.saturating_sub(i64::try_from(age_us).unwrap_or(i64::MAX));
+    let mut read = BTreeSet::new();
+    for (source, replays) in &job.progress.replays {
+        let splits = job.progress.splits.get(source);
+        let has_ended = |split| {
+            let progress = splits.and_then(|splits| splits.get(split));
+            progress.is_some_and(|progress| progress.status == SplitStatus::Ended)
+        };
+        let is_old = |object: &ReplayObject| object.sent_at_us < oldest_us;
+        let old = replays
+            .iter()
+            .filter(|(split, object)| has_ended(*split) && is_old(object));
+        read.extend(old.map(|(_, object)| object.path.clone()));
+    }
+    read
+}
+
+/// Puts the oldest letters of jobs that have many into pages, which the boundary that is being made names.
+pub(super) async fn page(
+    store: &StoreRef,
+    folded: &mut Replay,
+    latest: &mut Replay,
+) -> Result<(), log::Error> {
+    for (name, job) in &mut folded.jobs {
+        let life = job.entry.incarnation;
+        let Some((page, paged)) = pages::page(store, life, &mut job.letters).await? else {
+            continue;
+        };
+        if let Some(same) = latest.jobs.get_mut(name)
+            && same.entry.incarnation == life
+        {
+            same.letters.put_page(page, &paged);
+        }
+    }
+    Ok(())
+}

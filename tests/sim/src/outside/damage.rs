@@ -1,0 +1,103 @@
+//! Objects of the storage that read wrong: a flipped bit, or an end that is missing, until they are put back from a backup.
+//!
+//! Asked by the simulated storage at each read. Pure but for the chance handed in. What has once read wrong is remembered: a job that
+//! gives up, or a sink that waits, has to name it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// What is damaged, and what is to be.
+#[derive(Debug, Default)]
+pub(crate) struct Damage {
+    /// The next read of an object under this prefix finds it damaged, until then.
+    wanted: Option<(Wound, Duration)>,
+    damaged: BTreeMap<String, (Wound, Duration)>,
+}
+
+/// How an object reads wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Wound {
+    /// Which objects: `log/`, `state/`, `segments/`.
+    pub(crate) prefix: &'static str,
+    /// Where, as a share of its length.
+    pub(crate) place: f64,
+    /// The end from there on is missing; otherwise a bit is flipped.
+    pub(crate) is_cut: bool,
+}
+
+impl Damage {
+    /// From now on one object reads wrong, until then.
+    pub(crate) fn want(&mut self, wound: Wound, until: Duration) {
+        self.wanted = Some((wound, until));
+    }
+
+    /// What a read of the object brings.
+    pub(crate) fn read(&mut self, key: &str, value: Bytes, now: Duration) -> Bytes {
+        let is_wanted = |(wound, until): &mut (Wound, Duration)| {
+            now < *until && key.starts_with(wound.prefix) && !value.is_empty()
+        };
+        if let Some(wanted) = self.wanted.take_if(is_wanted) {
+            self.damaged.insert(key.to_owned(), wanted);
+        }
+        match self.damaged.get(key) {
+            Some((wound, until)) if now < *until => wound.apply(&value),
+            _ => value,
+        }
+    }
+
+    /// A key that was free is written anew.
+    pub(crate) fn forget(&mut self, key: &str) {
+        self.damaged.remove(key);
+    }
+
+    /// Whether a text names an object that has read wrong.
+    pub(crate) fn is_named(&self, text: &str) -> bool {
+        self.damaged.keys().any(|key| text.contains(key))
+    }
+}
+
+impl Wound {
+    fn apply(&self, value: &Bytes) -> Bytes {
+        let place = (self.place * value.len() as f64) as usize;
+        let place = place.min(value.len() - 1);
+        if self.is_cut {
+            return value.slice(..place);
+        }
+        let mut bytes = value.to_vec();
+        // In a text the worst is another number: it still reads well.
+        let is_text = !matches!(self.prefix, "state/" | "segments/");
+        let next_digit = bytes[place..].iter().position(u8::is_ascii_digit);
+        let ahead = next_digit.filter(|_| is_text).unwrap_or_default();
+        bytes[place + ahead] ^= 1;
+        Bytes::from(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_object_reads_wrong_until_it_is_put_back() {
+        let mut damage = Damage::default();
+        let wound = Wound {
+            prefix: "log/",
+            place: 0.5,
+            is_cut: false,
+        };
+        damage.want(wound, Duration::from_secs(5));
+        let value = Bytes::from_static(b"abcd");
+        let mut read = |key: &str, second| {
+            let read = damage.read(key, value.clone(), Duration::from_secs(second));
+            read == value
+        };
+        assert!(read("state/1", 1));
+        assert!(!read("log/1", 1));
+        assert!(read("log/2", 2), "another one");
+        assert!(!read("log/1", 4));
+        assert!(read("log/1", 5));
+        assert!(damage.is_named("read log/1: nonsense"));
+    }
+}

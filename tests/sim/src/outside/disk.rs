@@ -1,0 +1,102 @@
+//! A disk that outlives the hosts: the real files sink writes to it, and a reader looks at whole runs.
+//!
+//! Blocking work of a sink is a request like any other: it has a way, weather, and takes effect even if who asked has died. The
+//! files are real ones, in memory, in a folder of this process alone, which the parent removes. Failure: one that cannot be
+//! made is a panic, and so a failed seed.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use millstream_common::blocking::{Blocking, Panicked};
+
+use super::postgres::Row;
+use super::{Outside, World, topics};
+
+/// The sink's folder, under the working folder.
+pub(crate) const FOLDER: &str = "files_out";
+/// For the weather, which knows tables.
+pub(crate) const NAME: &str = "disk";
+
+/// Where the simulation of that process has its files.
+pub(crate) fn folder_of(process: u32) -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let root = match memory.is_dir() {
+        true => memory.to_owned(),
+        false => std::env::temp_dir(),
+    };
+    root.join(format!("millstream-sim-{process}"))
+}
+
+/// Makes the folder of this process its working folder.
+pub(crate) fn enter() -> std::io::Result<()> {
+    let folder = folder_of(std::process::id());
+    std::fs::create_dir_all(&folder)?;
+    std::env::set_current_dir(folder)
+}
+
+/// The disk as one host reaches it.
+pub(crate) struct SimulatedDisk {
+    pub(crate) host: String,
+    pub(crate) outside: Arc<Outside>,
+}
+
+#[async_trait]
+impl Blocking for SimulatedDisk {
+    async fn run_boxed(
+        &self,
+        work: Box<dyn FnOnce() -> Box<dyn Any + Send> + Send>,
+    ) -> Result<Box<dyn Any + Send>, Panicked> {
+        let fate = self.outside.fate(Some(NAME));
+        let effect = move |world: &mut World| {
+            world.has_disk_changed = true;
+            work()
+        };
+        let outside = &self.outside;
+        Ok(outside
+            .call(&self.host, "use disk", fate.delay, effect)
+            .await)
+    }
+
+    fn start_thread(&self, name: String, _: Box<dyn FnOnce() + Send>) {
+        panic!("thread {name} cannot run in a simulation");
+    }
+}
+
+/// The life of the sink and the last epoch of its newest whole run.
+pub(crate) fn marker() -> Option<(String, u64)> {
+    let journal = Path::new(FOLDER).join("_millstream");
+    let lives = names(&journal).into_iter();
+    let markers = lives.filter_map(|life| {
+        let commits = names(&journal.join(&life).join(FOLDER).join("commits"));
+        let newest = commits.last()?.strip_suffix(".json")?.parse().ok()?;
+        Some((life, newest))
+    });
+    markers.last()
+}
+
+/// The rows of all runs up to that epoch; a row that is there twice is there twice.
+pub(crate) fn rows(up_to: u64) -> Vec<Row> {
+    let whole = |name: &String| {
+        let epoch = name.split('-').nth(1)?.parse::<u64>().ok()?;
+        (name.starts_with("part-") && epoch <= up_to).then_some(())
+    };
+    let files = names(Path::new(FOLDER)).into_iter();
+    let files = files.filter(|name| whole(name).is_some());
+    let texts = files.filter_map(|name| std::fs::read(Path::new(FOLDER).join(name)).ok());
+    let rows = texts.flat_map(|text| {
+        let lines = text.split(|byte| *byte == b'\n');
+        let lines = lines.filter(|line| !line.is_empty());
+        lines.map(topics::row).collect::<Vec<Row>>()
+    });
+    rows.collect()
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
