@@ -147,6 +147,7 @@ async fn a_login_that_kafka_does_not_take_is_told_and_the_password_not_shown() {
     unfit.sql = sql;
     let brokers = unfit.environment["KAFKA_BROKERS"].clone();
     let unfit = unfit.set("KAFKA_PASSWORD", SECRET);
-    unfit.told(&[&brokers, "SASL", "check \"kafka.sasl.username\""])
+    unfit
+        .told(&[&brokers, "SASL", "check \"kafka.sasl.username\""])
         .await;
 }
