@@ -9,6 +9,8 @@ pub mod jobs;
 mod origin;
 #[cfg(test)]
 mod rescale_tests;
+#[cfg(test)]
+mod savepoint_tests;
 pub mod submission;
 pub mod submit;
 pub mod supervisor_actor;

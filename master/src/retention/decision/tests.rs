@@ -48,6 +48,14 @@ fn state_that_no_retained_checkpoint_names_goes_and_what_is_on_its_way_stays() {
 }
 
 #[test]
+fn state_of_a_former_life_that_another_was_begun_from_stays() {
+    let carried = part(FORMER, 7, "carried");
+    let needed = needed(9, 0, std::slice::from_ref(&carried));
+    assert!(!needed.may_go(&carried));
+    assert!(needed.may_go(&part(FORMER, 7, "other")));
+}
+
+#[test]
 fn segments_stay_until_every_sink_has_held_them_long_enough() {
     let needed = needed(9, 5, &[]);
     assert!(needed.may_go(&segment(LIFE, 0, 5)));
