@@ -1,4 +1,4 @@
-//! Calls about savepoints.
+//! Calls about savepoints: make, list and drop them. Failure: as for every call of the client.
 
 use millstream_proto::v1;
 

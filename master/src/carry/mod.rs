@@ -108,10 +108,10 @@ fn sink_numbers(old: &JobPlan, new: &JobPlan) -> BTreeMap<SinkIndex, SinkIndex> 
     numbered.collect()
 }
 
-fn renamed<K: Ord, V: Clone>(map: &BTreeMap<K, V>, numbers: &BTreeMap<K, K>) -> BTreeMap<K, V>
-where
-    K: Copy,
-{
+fn renamed<K: Copy + Ord, V: Clone>(
+    map: &BTreeMap<K, V>,
+    numbers: &BTreeMap<K, K>,
+) -> BTreeMap<K, V> {
     let kept = map
         .iter()
         .filter_map(|(was, value)| Some((*numbers.get(was)?, value.clone())));

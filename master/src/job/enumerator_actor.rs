@@ -10,7 +10,7 @@ use millstream_common::ids::{SourceIndex, SplitId};
 use millstream_common::report::SplitProgress;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
-use super::job_actor::JobMessage;
+use super::job_actor::{JobConfig, JobMessage};
 use crate::enumerate::Enumerator;
 
 /// What the enumerator takes.
@@ -43,6 +43,27 @@ pub struct EnumeratorConfig {
     pub enumerator: Box<dyn Enumerator>,
     /// Who is told.
     pub job: ActorRef<JobMessage>,
+}
+
+/// Starts one for each source of a job.
+pub(super) async fn spawn_all(
+    config: &JobConfig,
+    myself: &ActorRef<JobMessage>,
+) -> Result<Vec<ActorRef<EnumeratorMessage>>, ActorProcessingErr> {
+    let mut enumerators = Vec::new();
+    for (index, source) in config.entry.plan.sources.iter().enumerate() {
+        let enumerator = config.connectors.enumerator(source)?;
+        let arguments = EnumeratorConfig {
+            source: SourceIndex(index as u32),
+            name: source.name.clone(),
+            enumerator,
+            job: myself.clone(),
+        };
+        let (actor, _) =
+            Actor::spawn_linked(None, EnumeratorActor, arguments, myself.get_cell()).await?;
+        enumerators.push(actor);
+    }
+    Ok(enumerators)
 }
 
 impl Actor for EnumeratorActor {
