@@ -108,7 +108,7 @@ fn sink_numbers(old: &JobPlan, new: &JobPlan) -> BTreeMap<SinkIndex, SinkIndex> 
     numbered.collect()
 }
 
-fn renamed<K: Copy + Ord, V: Clone>(
+fn renamed<K: Ord + Copy, V: Clone>(
     map: &BTreeMap<K, V>,
     numbers: &BTreeMap<K, K>,
 ) -> BTreeMap<K, V> {
@@ -163,6 +163,7 @@ fn carried(old: &JobPlan, new: &JobPlan, progress: &JobProgress, terms: Terms) -
         backlog,
         left_out,
         paused_sinks: paused.collect(),
+        replays: renamed(&progress.replays, &sources),
         // Rows are counted anew: the sum of what passes another plan does not close with that of the old one (INV-10).
         ..JobProgress::default()
     };

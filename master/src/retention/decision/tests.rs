@@ -121,6 +121,16 @@ fn replays_and_pages_go_with_their_life_and_replays_once_read_and_old() {
     assert!(needed.may_go(&replay(LIFE, "read")));
     assert!(!needed.may_go(&replay(LIFE, "not yet in the log")));
     assert!(needed.may_go(&replay(FORMER, "a")));
+    let life = needed.lives.get_mut(LIFE).expect("a life");
+    life.unread_replays = [replay(FORMER, "a"), replay(LIFE, "read")].into();
+    assert!(
+        !needed.may_go(&replay(FORMER, "a")),
+        "this life began from that one"
+    );
+    assert!(
+        !needed.may_go(&replay(LIFE, "read")),
+        "not behind a savepoint"
+    );
     let page = |life: &str| format!("letters/{life}/000000000003-a.json");
     assert!(
         !needed.may_go(&page(LIFE)),
