@@ -30,7 +30,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 
 use super::claims::Claims;
-use super::enumerator_actor::{self, Discovery, EnumeratorMessage};
+use super::enumerator_actor::{Discovery, EnumeratorMessage, spawn_enumerators};
 use super::reattach::Lasting;
 use super::recovery_time::RecoveryTime;
 use super::refused::Refusals;
@@ -367,7 +367,7 @@ impl Actor for JobActor {
     ) -> Result<JobState, ActorProcessingErr> {
         let source_count = config.entry.plan.sources.len();
         let enumerators = match config.end {
-            None => enumerator_actor::spawn_all(&config, &myself).await?,
+            None => spawn_enumerators(&config, &myself).await?,
             Some(_) => Vec::new(),
         };
         let mut state = JobState {
