@@ -45,27 +45,6 @@ pub struct EnumeratorConfig {
     pub job: ActorRef<JobMessage>,
 }
 
-/// Starts one for each source of a job.
-pub(super) async fn spawn_all(
-    config: &JobConfig,
-    myself: &ActorRef<JobMessage>,
-) -> Result<Vec<ActorRef<EnumeratorMessage>>, ActorProcessingErr> {
-    let mut enumerators = Vec::new();
-    for (index, source) in config.entry.plan.sources.iter().enumerate() {
-        let enumerator = config.connectors.enumerator(source)?;
-        let arguments = EnumeratorConfig {
-            source: SourceIndex(index as u32),
-            name: source.name.clone(),
-            enumerator,
-            job: myself.clone(),
-        };
-        let (actor, _) =
-            Actor::spawn_linked(None, EnumeratorActor, arguments, myself.get_cell()).await?;
-        enumerators.push(actor);
-    }
-    Ok(enumerators)
-}
-
 impl Actor for EnumeratorActor {
     type Msg = EnumeratorMessage;
     type State = EnumeratorConfig;
