@@ -43,6 +43,12 @@ pub(crate) fn render(job: &JobView) -> String {
         (count, Some(took)) => format!("{count}, the last took {}", text::duration(took)),
     };
     let interval = text::duration(job.checkpoint_interval_ms);
+    let dropped = job.storage.filter(|used| used.dead_letters_dropped > 0);
+    let letters = dropped.map_or_else(String::new, |used| {
+        let kept = text::bytes(used.dead_letter_bytes);
+        let dropped = text::count(used.dead_letters_dropped);
+        format!("{kept} kept, {dropped} dropped (SET dead_letter_retention)")
+    });
     let head = table::pairs(&[
         ("job", job.name.to_string()),
         ("state", job.state.to_string()),
@@ -50,6 +56,7 @@ pub(crate) fn render(job: &JobView) -> String {
         ("epoch", format!("{}, one every {interval}", job.epoch)),
         ("watermark", text::watermark(job.watermark)),
         ("rows", rows),
+        ("dead letters", letters),
         ("restarts", restarts),
         ("generation", job.generation.to_string()),
         ("incarnation", job.incarnation.clone()),

@@ -201,6 +201,7 @@ mod tests {
     use millstream_common::control::SinkCommand;
     use millstream_common::ids::{Epoch, SinkIndex};
     use millstream_common::log::entry::{AssignEntry, EpochEntry};
+    use millstream_common::log::savepoint::{CarriedEntry, SavepointEntry};
     use millstream_common::plan::{JobPlan, JobSettings, LetterRetention};
 
     use super::*;
@@ -372,5 +373,75 @@ mod tests {
         );
         let over = replayed(&[job(life), assign(life), ended, resumed]);
         assert!(over.lasting().is_none());
+    }
+
+    #[test]
+    fn a_savepoint_is_of_its_epoch_whatever_comes_behind_and_outlives_its_life() {
+        let life = Incarnation::fresh();
+        let kept = |number, name: &str| {
+            Entry::Savepoint(SavepointEntry {
+                job: "clicks".into(),
+                incarnation: life,
+                epoch: Epoch(number),
+                name: name.to_owned(),
+                made_at_us: 5,
+            })
+        };
+        let mut entries = vec![
+            job(life),
+            assign(life),
+            epoch(life, 1, 2),
+            kept(1, "first"),
+            epoch(life, 2, 2),
+            kept(1, "not of the newest"),
+            kept(2, "first"),
+        ];
+        let savepoints = replayed(&entries).savepoints;
+        assert_eq!(savepoints.keys().collect::<Vec<_>>(), ["first"]);
+        assert_eq!(savepoints["first"].progress.epoch, Epoch(1));
+        entries.push(job(Incarnation::fresh()));
+        assert_eq!(replayed(&entries).savepoints, savepoints);
+        entries.push(Entry::SavepointDropped {
+            job: "clicks".into(),
+            name: "first".to_owned(),
+        });
+        assert!(replayed(&entries).savepoints.is_empty());
+    }
+
+    #[test]
+    fn a_job_that_goes_on_under_another_plan_begins_with_what_was_carried_and_no_older_assignment()
+    {
+        let life = Incarnation::fresh();
+        let progress = JobProgress {
+            epoch: Epoch(1),
+            ..JobProgress::default()
+        };
+        let Entry::Job(other) = job(life) else {
+            panic!("a job");
+        };
+        let carried = Entry::Carried(Box::new(CarriedEntry {
+            job: JobEntry {
+                sql: "other".to_owned(),
+                ..*other
+            },
+            progress,
+        }));
+        let entries = [
+            job(life),
+            assign(life),
+            epoch(life, 1, 2),
+            carried,
+            epoch(life, 2, 2),
+            assign(life),
+            epoch(life, 2, 6),
+        ];
+        let before = replayed(&entries[..5]);
+        assert_eq!(before.progress.epoch, Epoch(1), "of an assignment before");
+        assert!(before.assignment.is_none());
+        let after = replayed(&entries);
+        assert_eq!(
+            (after.progress.epoch, after.entry.sql.as_str()),
+            (Epoch(2), "other")
+        );
     }
 }

@@ -28,7 +28,7 @@ pub struct Lacking {
     pub undelivered: Vec<CommittedEpoch>,
     /// The job's last committed epoch.
     pub head: Epoch,
-    /// The sink begins behind this epoch, where its marker says that it has nothing; 0 is from the life's first epoch on.
+    /// The sink begins behind this epoch: its marker is of before, if it has one. 0 is from the life's first epoch on.
     pub start: Epoch,
 }
 
@@ -38,6 +38,8 @@ pub struct Delivery {
     sink: SinkIndex,
     output: OutputIndex,
     start: Epoch,
+    /// What its marker says while it has taken nothing since.
+    before: Epoch,
     /// The epoch before the first that waits, or the end of the chain.
     base: Epoch,
     waiting: Waiting,
@@ -82,6 +84,7 @@ impl Delivery {
             sink,
             output,
             start: lacking.start,
+            before: Epoch(0),
             base: oldest.unwrap_or(lacking.head),
             waiting: Waiting::new(lacking.backlog),
             left_out: BTreeMap::new(),
@@ -178,11 +181,14 @@ impl Delivery {
     /// Takes what the sink held when it was fenced and drops the epochs in it. Returns the marker, unless a part has to be
     /// read first to believe it.
     pub fn fenced(&mut self, held: Held) -> Result<Option<Epoch>, SinkError> {
-        // A sink that has nothing yet, or keeps no marker, holds what lies before it began.
-        let marker = held.marker.unwrap_or(self.base);
-        let marker = match marker == Epoch(0) || held.marker.is_none() {
-            true => marker.max(self.start),
-            false => marker,
+        let marker = match held.marker {
+            // It has taken nothing since it began, or was begun anew: what lies before is not for it.
+            Some(before) if before <= self.start => {
+                self.before = before;
+                self.start
+            }
+            Some(marker) => marker,
+            None => self.base.max(self.start),
         };
         match self.waiting.find(marker) {
             Place::InPart if marker != self.base => {
@@ -293,9 +299,8 @@ impl Delivery {
             last = next.epoch;
         }
         let run = EpochRun {
-            // Until it takes its first run, the sink itself knows of nothing.
             guard: match self.base <= self.start {
-                true => Epoch(0),
+                true => self.before,
                 false => self.base,
             },
             last,
@@ -442,6 +447,15 @@ mod tests {
         assert_eq!(
             range(at_head.next(AT_ONCE, Duration::ZERO)),
             Some((0, 9, 4))
+        );
+        let mut removed_once = beginning(7, epochs(), 8);
+        assert_eq!(
+            fenced(&mut removed_once, 2).expect("of before"),
+            Some(Epoch(7))
+        );
+        assert_eq!(
+            range(removed_once.next(AT_ONCE, Duration::ZERO)),
+            Some((2, 8, 3))
         );
         let mut later = beginning(7, vec![committed(8, 9, 40)], 9);
         assert_eq!(fenced(&mut later, 8).expect("its chain"), Some(Epoch(8)));

@@ -1,5 +1,6 @@
 //! Workers come and go while clicks flow: everything moves, and no row is read twice.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -20,13 +21,7 @@ async fn workers_that_come_and_go_move_the_job_and_no_row_is_read_twice() -> any
     let clicks = Clicks::shared("rescale").await?;
     let mut cluster = Cluster::start(clicks.environment(), 1).await?;
     cluster.submit(NAME, &job("page_views.sql")?).await?;
-    let records = generator::Clicks::new(91, PARTITION_COUNT, 30).take(60_000);
-    let (sent, changed) = tokio::join!(
-        clicks.topic.send_paced(&records, CLICKS_PER_SECOND),
-        come_and_go(&mut cluster)
-    );
-    sent?;
-    changed?;
+    flow_while(&clicks, 91, come_and_go(&mut cluster)).await?;
     let oracle = clicks.oracle()?;
     let right = clicks.wait_for_page_views(&oracle).await;
     right.with_context(|| cluster.logs())?;
@@ -46,6 +41,31 @@ async fn workers_that_come_and_go_move_the_job_and_no_row_is_read_twice() -> any
         stopped.rows_read, stopped.rows_reread
     );
     Ok(())
+}
+
+/// Sends clicks until `change` is done, however long it takes.
+async fn flow_while(
+    clicks: &Clicks,
+    seed: u64,
+    change: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let mut generator = generator::Clicks::new(seed, PARTITION_COUNT, 30);
+    let is_over = AtomicBool::new(false);
+    let sending = async {
+        while !is_over.load(Ordering::Relaxed) {
+            let records = generator.take(CLICKS_PER_SECOND);
+            clicks.topic.send_paced(&records, CLICKS_PER_SECOND).await?;
+        }
+        anyhow::Ok(())
+    };
+    let changing = async {
+        let changed = change.await;
+        is_over.store(true, Ordering::Relaxed);
+        changed
+    };
+    let (sent, changed) = tokio::join!(sending, changing);
+    changed?;
+    sent
 }
 
 async fn come_and_go(cluster: &mut Cluster) -> anyhow::Result<()> {
@@ -130,13 +150,7 @@ async fn every_count_is_right_although_workers_and_masters_die_while_one_is_leav
     let clicks = Clicks::shared("rescale_crash").await?;
     let mut cluster = Cluster::start(clicks.environment(), 3).await?;
     cluster.submit(NAME, &job("page_views.sql")?).await?;
-    let records = generator::Clicks::new(92, PARTITION_COUNT, 30).take(40_000);
-    let (sent, changed) = tokio::join!(
-        clicks.topic.send_paced(&records, CLICKS_PER_SECOND),
-        die_while_leaving(&mut cluster)
-    );
-    sent?;
-    changed?;
+    flow_while(&clicks, 92, die_while_leaving(&mut cluster)).await?;
     let oracle = clicks.oracle()?;
     let right = clicks.wait_for_page_views(&oracle).await;
     right.with_context(|| cluster.logs())?;
@@ -165,13 +179,7 @@ async fn the_last_worker_leaves_the_job_at_an_epoch_and_the_next_goes_on() -> an
     let clicks = Clicks::shared("rescale_last").await?;
     let mut cluster = Cluster::start(clicks.environment(), 1).await?;
     cluster.submit(NAME, &job("page_views.sql")?).await?;
-    let records = generator::Clicks::new(93, PARTITION_COUNT, 30).take(12_000);
-    let (sent, changed) = tokio::join!(
-        clicks.topic.send_paced(&records, CLICKS_PER_SECOND),
-        leave_and_come(&mut cluster)
-    );
-    sent?;
-    changed?;
+    flow_while(&clicks, 93, leave_and_come(&mut cluster)).await?;
     let oracle = clicks.oracle()?;
     let right = clicks.wait_for_page_views(&oracle).await;
     right.with_context(|| cluster.logs())?;

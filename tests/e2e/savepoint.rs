@@ -52,7 +52,8 @@ async fn a_job_goes_on_with_other_sql_from_a_savepoint_and_every_count_is_right(
     ensure!(half < end, "{half} {end}");
     submit.refuses_what_does_not_fit(&sql).await?;
 
-    let changed = format!("{MORE}{sql}");
+    let begin = "CREATE SINK page_views_postgres";
+    let changed = sql.replace(begin, &format!("{MORE}{begin}"));
     let said = submit.accepted(NAME, &changed, "end").await?;
     ensure!(
         said.contains(&format!("clicks goes on from epoch {end}")),

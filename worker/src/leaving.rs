@@ -1,9 +1,9 @@
 //! A worker that is leaving: it says so to every master, works on, and goes when it is released.
 //!
-//! In the state of the worker's supervisor actor, which calls it. Two may want it: the process, which is to end ([`Leaving::begin`], answered with how it ended), and
-//! a person (`millstream workers drain`), after which the worker is idle until its process ends. Whichever it was, the worker remembers
-//! it, for masters do not: a new one learns it from Hello. Failure: without a master nothing can move; after [`MASTER_WAIT`] without
-//! one the worker goes, and what it held is rewound by the next.
+//! In the state of the worker's supervisor actor, which calls it. Two may want it: the process, which is to end
+//! ([`Leaving::begin`], answered with how it ended), and a person (`millstream workers drain`), after which the worker is idle
+//! until its process ends. Whichever it was, the worker remembers it, for masters do not: a new one learns it from Hello. Failure:
+//! without a master nothing can move; after [`MASTER_WAIT`] without one the worker goes, and the next rewinds what it held.
 
 use std::time::Duration;
 

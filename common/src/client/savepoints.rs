@@ -1,4 +1,6 @@
-//! Calls about savepoints.
+//! The calls that keep epochs by name, list and drop them.
+//!
+//! Failure: that of every call of the client; a name that is taken or unknown is refused by the master.
 
 use millstream_proto::v1;
 

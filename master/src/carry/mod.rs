@@ -110,10 +110,10 @@ fn sink_numbers(old: &JobPlan, new: &JobPlan) -> BTreeMap<SinkIndex, SinkIndex> 
     numbered.collect()
 }
 
-fn renamed<K: Ord, V: Clone>(map: &BTreeMap<K, V>, numbers: &BTreeMap<K, K>) -> BTreeMap<K, V>
-where
-    K: Copy,
-{
+fn renamed<K: Ord + Copy, V: Clone>(
+    map: &BTreeMap<K, V>,
+    numbers: &BTreeMap<K, K>,
+) -> BTreeMap<K, V> {
     let kept = map
         .iter()
         .filter_map(|(was, value)| Some((*numbers.get(was)?, value.clone())));
@@ -177,6 +177,7 @@ fn carried(old: &JobPlan, new: &JobPlan, progress: &JobProgress, terms: Terms) -
         suspended_sinks: still(&progress.suspended_sinks),
         excused_sinks: still(&progress.excused_sinks),
         owed: owed.filter(|(_, row_count)| *row_count > 0).collect(),
+        replays: renamed(&progress.replays, &sources),
         // Rows are counted anew: the sum of what passes another plan does not close with that of the old one (INV-10).
         ..JobProgress::default()
     };

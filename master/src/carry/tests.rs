@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use millstream_common::ids::{Epoch, OperatorId, OutputIndex, SinkIndex, SourceIndex};
 use millstream_common::log::entry::{CommittedEpoch, JobProgress};
 use millstream_common::plan::JobPlan;
+use millstream_common::replay_split::{ReplayObject, split_of};
 use millstream_common::report::{RowCounters, Segment, SplitProgress, SplitStatus, StatePart};
 use millstream_common::time::EventTime;
 
@@ -85,7 +86,20 @@ fn progress() -> JobProgress {
             refused: Vec::new(),
             last: false,
         }],
+        replays: BTreeMap::from([(SourceIndex(0), BTreeMap::from([(split_of("a"), replay())]))]),
         ..JobProgress::default()
+    }
+}
+
+/// Rows that are to go through the job again, and that no epoch has recorded yet.
+fn replay() -> ReplayObject {
+    ReplayObject {
+        path: "replays/a".to_owned(),
+        bytes: 1,
+        checksum: 1,
+        row_count: 1,
+        event_time_us: None,
+        sent_at_us: 0,
     }
 }
 

@@ -10,7 +10,7 @@ use millstream_common::ids::{SourceIndex, SplitId};
 use millstream_common::report::SplitProgress;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
-use super::job_actor::JobMessage;
+use super::job_actor::{JobConfig, JobMessage};
 use crate::enumerate::Enumerator;
 
 /// What the enumerator takes.
@@ -108,4 +108,24 @@ impl EnumeratorConfig {
         })?;
         Ok(())
     }
+}
+
+/// Starts one enumerator for each source of a job, linked to the job's actor.
+pub(super) async fn spawn_enumerators(
+    config: &JobConfig,
+    job: &ActorRef<JobMessage>,
+) -> Result<Vec<ActorRef<EnumeratorMessage>>, ActorProcessingErr> {
+    let mut enumerators = Vec::new();
+    for (index, source) in config.entry.plan.sources.iter().enumerate() {
+        let arguments = EnumeratorConfig {
+            source: SourceIndex(index as u32),
+            name: source.name.clone(),
+            enumerator: config.connectors.enumerator(source)?,
+            job: job.clone(),
+        };
+        let (actor, _) =
+            Actor::spawn_linked(None, EnumeratorActor, arguments, job.get_cell()).await?;
+        enumerators.push(actor);
+    }
+    Ok(enumerators)
 }

@@ -30,7 +30,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 
 use super::claims::Claims;
-use super::enumerator_actor::{Discovery, EnumeratorActor, EnumeratorConfig, EnumeratorMessage};
+use super::enumerator_actor::{Discovery, EnumeratorMessage, spawn_enumerators};
 use super::quotas::Quotas;
 use super::reattach::Lasting;
 use super::recovery_time::RecoveryTime;
@@ -483,24 +483,4 @@ fn first_phase(end: Option<JobEnd>, lasting: Option<Lasting>, progress: &JobProg
         },
         (None, _) => Phase::Waiting,
     }
-}
-
-async fn spawn_enumerators(
-    config: &JobConfig,
-    myself: &ActorRef<JobMessage>,
-) -> Result<Vec<ActorRef<EnumeratorMessage>>, ActorProcessingErr> {
-    let mut enumerators = Vec::new();
-    for (index, source) in config.entry.plan.sources.iter().enumerate() {
-        let enumerator = config.connectors.enumerator(source)?;
-        let arguments = EnumeratorConfig {
-            source: SourceIndex(index as u32),
-            name: source.name.clone(),
-            enumerator,
-            job: myself.clone(),
-        };
-        let (actor, _) =
-            Actor::spawn_linked(None, EnumeratorActor, arguments, myself.get_cell()).await?;
-        enumerators.push(actor);
-    }
-    Ok(enumerators)
 }

@@ -12,6 +12,7 @@ use millstream_common::suggest::nearest;
 use millstream_common::time::ClockRef;
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::index::{Dropped, Limits};
 use super::listing::{self, Listed};
 use super::resend::{self, Prepared};
 use crate::replay::ReplayedJob;
@@ -55,6 +56,16 @@ impl Desk {
         resend::prepare(&self.store, &job, request, self.clock.unix_micros()).await
     }
 
+    /// What the retention does not keep is not shown, whether the collector has come to it or not.
+    fn leave_out_old(&self, job: &mut ReplayedJob) {
+        let delivered = job.progress.delivered();
+        let limits = Limits {
+            count_max: usize::MAX,
+            ..Limits::of(job, delivered, self.clock.unix_micros())
+        };
+        while job.letters.drop_old(&limits) != Dropped::default() {}
+    }
+
     async fn job(&self, name: &JobName) -> Result<ReplayedJob, ControlError> {
         let mut history =
             read_history(&self.store)
@@ -64,7 +75,10 @@ impl Desk {
                     active: None,
                 })?;
         match history.jobs.remove(name) {
-            Some(job) => Ok(job),
+            Some(mut job) => {
+                self.leave_out_old(&mut job);
+                Ok(job)
+            }
             None => Err(ControlError::NotFound {
                 name: name.to_string(),
                 nearest: nearest(name.as_str(), history.jobs.keys().map(JobName::as_str))

@@ -8,9 +8,14 @@ use std::collections::VecDeque;
 
 use millstream_common::ids::Epoch;
 use millstream_common::log::entry::EpochEntry;
-use millstream_common::plan::{JobPlan, LetterRetention, OutputPlan};
+use millstream_common::plan::{JobPlan, LetterRetention, OutputPlan, SinkPlan};
 use millstream_common::report::Segment;
 use serde::{Deserialize, Serialize};
+
+use crate::replay::ReplayedJob;
+
+/// Segments dropped at once: each is a request to the storage.
+const DROPPED_MAX: usize = 1_000;
 
 /// How the relation of an output with dead letters ends.
 pub const SUFFIX: &str = ".dead_letters";
@@ -83,6 +88,25 @@ pub struct Limits {
     pub delivered: Epoch,
     /// Segments dropped at once.
     pub count_max: usize,
+}
+
+impl Limits {
+    /// Of a job's letters. What a sink reads stays until it has been `delivered` for long enough, as all segments do.
+    pub fn of(job: &ReplayedJob, delivered: Epoch, now_us: i64) -> Self {
+        let plan = &job.entry.plan;
+        let reads_letters =
+            |sink: &SinkPlan| owner_of(&plan.outputs[sink.output.index()]).is_some();
+        let delivered = match plan.sinks.iter().any(reads_letters) {
+            true => delivered,
+            false => job.progress.epoch,
+        };
+        Self {
+            retention: plan.settings.dead_letters,
+            now_us,
+            delivered,
+            count_max: DROPPED_MAX,
+        }
+    }
 }
 
 /// What was dropped.

@@ -160,6 +160,7 @@ async fn letters(
         request,
         outputs: &outputs,
         sent: &sent,
+        picked: BTreeSet::new(),
         skipped,
         rows: Vec::new(),
         bytes: 0,
@@ -181,7 +182,7 @@ async fn sent_before(
     store: &StoreRef,
     job: &ReplayedJob,
     source: SourceIndex,
-) -> Result<BTreeSet<LetterName>, ControlError> {
+) -> Result<BTreeSet<Sent>, ControlError> {
     let mut sent = BTreeSet::new();
     for object in job
         .progress
@@ -196,15 +197,23 @@ async fn sent_before(
         };
         let rows =
             replay_split::rows(&object.path, &batches).map_err(|error| unreadable(&error))?;
-        sent.extend(rows.into_iter().filter_map(|row| row.letter));
+        sent.extend(rows.into_iter().filter_map(|row| {
+            let letter = row.letter?;
+            Some((letter, ipc::checksum(&row.payload)))
+        }));
     }
     Ok(sent)
 }
 
+/// A letter and the checksum of its record: under the name of one, a topic that was made anew has another.
+type Sent = (LetterName, u32);
+
 struct Picked<'a> {
     request: &'a ReplayRequest,
     outputs: &'a BTreeMap<OutputIndex, String>,
-    sent: &'a BTreeSet<LetterName>,
+    sent: &'a BTreeSet<Sent>,
+    /// By this call.
+    picked: BTreeSet<Sent>,
     skipped: &'a mut Skipped,
     rows: Vec<ReplayRow>,
     bytes: usize,
@@ -223,15 +232,20 @@ impl Picked<'_> {
         for batch in &load(store, &segment.segment).await? {
             let rows = LetterRows::new(batch)?;
             for row in rows.matching(filter) {
-                let name = rows.name(row);
-                if let Some(reason) = self.unfit(rows.code(row), &name) {
-                    self.skipped.add(reason);
-                    continue;
-                }
                 let Some(payload) = rows.payload(row) else {
                     self.skipped.add(NO_RECORD);
                     continue;
                 };
+                let name = rows.name(row);
+                let letter = (name.clone(), ipc::checksum(payload));
+                if let Some(reason) = self.unfit(rows.code(row), &letter) {
+                    self.skipped.add(reason);
+                    continue;
+                }
+                if !self.picked.insert(letter) {
+                    // Two views failed on one row.
+                    continue;
+                }
                 self.bytes += payload.len();
                 within_bounds(self.rows.len() + 1, self.bytes)?;
                 self.rows.push(ReplayRow {
@@ -244,10 +258,12 @@ impl Picked<'_> {
     }
 
     /// Why a letter is not sent again.
-    fn unfit(&self, code: &str, name: &LetterName) -> Option<&'static str> {
+    fn unfit(&self, code: &str, letter: &Sent) -> Option<&'static str> {
         let is_named = self.request.filter.code.as_deref() == Some(code);
         match code {
-            _ if self.sent.contains(name) => Some("were sent before; --again sends them once more"),
+            _ if self.sent.contains(letter) => {
+                Some("were sent before; --again sends them once more")
+            }
             "late" if !self.request.event_time_now => Some(
                 "are late and would be again; --event-time now gives them the time of the command, --file takes corrected rows",
             ),

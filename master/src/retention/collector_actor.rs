@@ -25,7 +25,7 @@ use super::Retention;
 use super::decision::{Life, Needed, keep_boundaries};
 use super::history::{HistoryError, read_boundary, write_boundary};
 use super::letters;
-use crate::letters::index::owner_of;
+use crate::letters::index::{Limits, owner_of};
 use crate::replay::{Replay, ReplayedJob};
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
@@ -272,7 +272,7 @@ impl Collector {
         };
         for job in next.jobs.values_mut() {
             // What the newest state has dropped, from the same facts.
-            let limits = letters::limits(job, delivered(job), self.clock.unix_micros());
+            let limits = Limits::of(job, delivered(job), self.clock.unix_micros());
             drop(job.letters.drop_old(&limits));
         }
         let made_at_us = self.clock.unix_micros();
@@ -333,6 +333,7 @@ impl Collector {
             kept_outputs: kept_outputs.collect(),
             letters: letters::kept(job, seen.map(|seen| &seen.unnamed_rejects)),
             read_replays: letters::read_replays(job, self.clock.unix_micros()),
+            unread_replays: letters::unread_replays(job),
         }
     }
 

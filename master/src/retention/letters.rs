@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_common::ids::{Epoch, Generation};
 use millstream_common::log;
-use millstream_common::plan::SinkPlan;
+use millstream_common::log::entry::JobProgress;
 use millstream_common::replay_split::ReplayObject;
 use millstream_common::report::SplitStatus;
 use millstream_common::store::StoreRef;
@@ -16,28 +16,9 @@ use tracing::warn;
 
 use super::collector_actor::Collector;
 use super::decision::KeptLetters;
-use crate::letters::index::{Limits, owner_of};
+use crate::letters::index::Limits;
 use crate::letters::pages;
 use crate::replay::{Replay, ReplayedJob};
-
-/// Dead letters dropped in one look; each is a request to the storage.
-const DROPPED_MAX: usize = 1_000;
-
-/// What may be dropped of a job's letters. What a sink reads stays until it has been `delivered` for long enough, as all segments.
-pub(super) fn limits(job: &ReplayedJob, delivered: Epoch, now_us: i64) -> Limits {
-    let plan = &job.entry.plan;
-    let reads_letters = |sink: &SinkPlan| owner_of(&plan.outputs[sink.output.index()]).is_some();
-    let delivered = match plan.sinks.iter().any(reads_letters) {
-        true => delivered,
-        false => job.progress.epoch,
-    };
-    Limits {
-        retention: job.entry.plan.settings.dead_letters,
-        now_us,
-        delivered,
-        count_max: DROPPED_MAX,
-    }
-}
 
 impl Collector {
     /// Drops what is over the retention of each job; the keys of what goes.
@@ -49,7 +30,7 @@ impl Collector {
             let delivered = seen.map_or(Epoch(0), |seen| {
                 seen.delivered_before(now, self.retention.segments)
             });
-            let limits = limits(job, delivered, now_us);
+            let limits = Limits::of(job, delivered, now_us);
             let dropped = job.letters.drop_old(&limits);
             for page in &dropped.pages {
                 let paged = pages::read(&self.store, page).await?.into_iter();
@@ -120,20 +101,29 @@ pub(super) fn read_replays(job: &ReplayedJob, now_us: i64) -> BTreeSet<String> {
         .age_ms
         .saturating_mul(1_000);
     let oldest_us = now_us.saturating_sub(i64::try_from(age_us).unwrap_or(i64::MAX));
-    let mut read = BTreeSet::new();
-    for (source, replays) in &job.progress.replays {
-        let splits = job.progress.splits.get(source);
-        let has_ended = |split| {
-            let progress = splits.and_then(|splits| splits.get(split));
-            progress.is_some_and(|progress| progress.status == SplitStatus::Ended)
-        };
-        let is_old = |object: &ReplayObject| object.sent_at_us < oldest_us;
-        let old = replays
-            .iter()
-            .filter(|(split, object)| has_ended(*split) && is_old(object));
-        read.extend(old.map(|(_, object)| object.path.clone()));
-    }
-    read
+    let replays = replays(&job.progress);
+    let old = replays.filter(|(object, has_ended)| *has_ended && object.sent_at_us < oldest_us);
+    old.map(|(object, _)| object.path.clone()).collect()
+}
+
+/// The objects of replays that a reader is to read yet: of the job, and of whoever goes on from a savepoint.
+pub(super) fn unread_replays(job: &ReplayedJob) -> BTreeSet<String> {
+    let savepoints = job.savepoints.values().map(|savepoint| &savepoint.progress);
+    let replays = savepoints.chain([&job.progress]).flat_map(replays);
+    let unread = replays.filter(|(_, has_ended)| !has_ended);
+    unread.map(|(object, _)| object.path.clone()).collect()
+}
+
+/// The replays of a job, and whether each was read to its end.
+fn replays(progress: &JobProgress) -> impl Iterator<Item = (&ReplayObject, bool)> {
+    progress.replays.iter().flat_map(|(source, replays)| {
+        let splits = progress.splits.get(source);
+        replays.iter().map(move |(split, object)| {
+            let read = splits.and_then(|splits| splits.get(split));
+            let has_ended = read.is_some_and(|read| read.status == SplitStatus::Ended);
+            (object, has_ended)
+        })
+    })
 }
 
 /// Puts the oldest letters of jobs that have many into pages, which the boundary that is being made names.

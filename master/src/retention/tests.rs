@@ -11,6 +11,7 @@ use millstream_common::ids::{
     Epoch, Generation, Incarnation, JobName, OutputIndex, Seq, SinkIndex, Term,
 };
 use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry, JobEntry};
+use millstream_common::log::savepoint::SavepointEntry;
 use millstream_common::log::{self, Appended, Entry, LogObject};
 use millstream_common::report::{Segment, StatePart};
 use millstream_common::store::{Store, StoreRef};
@@ -435,4 +436,45 @@ async fn a_long_list_of_dead_letters_goes_to_pages_and_the_log_stays_small() {
         left >= 3_000,
         "another generation takes nothing that a page names: {left}"
     );
+}
+
+#[tokio::test]
+async fn the_state_of_a_savepoint_is_kept_until_it_is_dropped_also_over_a_new_life() {
+    let mut endless = Endless::start().await;
+    endless.epoch().await;
+    let kept = SavepointEntry {
+        job: "numbers".into(),
+        incarnation: endless.life,
+        epoch: Epoch(1),
+        name: "first".to_owned(),
+        made_at_us: 0,
+    };
+    endless.append(Entry::Savepoint(kept)).await;
+    let state = format!("state/{}/", endless.life);
+    for _ in 0..50 {
+        endless.epoch().await;
+        endless.collector.look().await.expect("look");
+        assert!(endless.count(&state).await <= 4);
+    }
+    let left = endless.store.list(&state).await.expect("list");
+    assert!(
+        left.len() == 4 && left[0].contains("/000000000001-"),
+        "{left:?}"
+    );
+    let history = read_history(&endless.store).await.expect("read");
+    let job = &history.jobs[&JobName::from("numbers")];
+    assert_eq!(job.savepoints["first"].progress.epoch, Epoch(1));
+
+    let mut entry = job.entry.clone();
+    entry.incarnation = Incarnation::fresh();
+    endless.append(Entry::Job(Box::new(entry))).await;
+    endless.collector.look().await.expect("look");
+    assert_eq!(endless.count(&state).await, 1, "only the savepoint's");
+    let dropped = Entry::SavepointDropped {
+        job: "numbers".into(),
+        name: "first".to_owned(),
+    };
+    endless.append(dropped).await;
+    endless.collector.look().await.expect("look");
+    assert_eq!(endless.count(&state).await, 0);
 }

@@ -11,6 +11,8 @@ mod origin;
 mod quota_tests;
 #[cfg(test)]
 mod rescale_tests;
+#[cfg(test)]
+mod savepoint_tests;
 pub mod submission;
 pub mod submit;
 pub mod supervisor_actor;

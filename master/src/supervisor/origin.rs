@@ -174,7 +174,8 @@ fn refuse_behind(name: &JobName, own: &RunningJob, found: &Found<'_>) -> Result<
     let epoch = found.progress.epoch;
     if !is_own {
         return Err(ControlError::Invalid(format!(
-            "job {name} is there, and this checkpoint is of another life: submit it under another name, or begin a new life with --fresh (append sinks receive rows behind epoch {epoch} again)"
+            "job {name} is there, and this checkpoint is of another life: submit it under another name, \
+             or begin a new life with --fresh (append sinks receive rows behind epoch {epoch} again)"
         )));
     }
     match (is_head, end) {

@@ -44,13 +44,21 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    /// A job with its input, drawn by `chance`; some, or those that need it, write to a topic and a folder too.
+    /// A job with its input, drawn by `chance`; some write to a topic and a folder too. With `needs_all` all
+    /// sinks are there, and the records come soon.
     pub(crate) fn draw(chance: &mut SmallRng, needs_all: bool) -> Self {
-        let interval_ms = chance.random_range(200..1_500);
+        let interval_ms = match needs_all {
+            true => 500,
+            false => chance.random_range(200..1_500),
+        };
         let mut others = vec![TOPIC_OUT, FOLDER];
         others.retain(|_| chance.random_bool(0.4) || needs_all);
         let clicks = draw_clicks(chance);
-        let span = Duration::from_millis(chance.random_range(4_000..12_000));
+        let span_ms = match needs_all {
+            true => 5_000,
+            false => chance.random_range(4_000..12_000),
+        };
+        let span = Duration::from_millis(span_ms);
         let mut topic = Topic::new();
         for (partition, clicks) in clicks.iter().enumerate() {
             let count = clicks.len() as u32;

@@ -40,6 +40,8 @@ pub struct Life {
     pub letters: KeptLetters,
     /// Rows sent through the job again that were read to their end long ago.
     pub read_replays: BTreeSet<String>,
+    /// Those that are to be read, here or behind a savepoint; of any life.
+    pub unread_replays: BTreeSet<String>,
 }
 
 /// The dead letters of a life that the log names and the retention keeps.
@@ -215,10 +217,12 @@ impl Needed {
             },
             // A page that the log does not name may be about to be named by another master's boundary.
             Some(Kind::LetterPage { incarnation }) => !self.lives.contains_key(incarnation),
-            Some(Kind::Replay { incarnation }) => match self.lives.get(incarnation) {
-                Some(life) => life.read_replays.contains(key),
-                None => true,
-            },
+            Some(Kind::Replay { incarnation }) => {
+                let is_unread = |life: &Life| life.unread_replays.contains(key);
+                let life = self.lives.get(incarnation);
+                let is_over = life.is_none_or(|life| life.read_replays.contains(key));
+                is_over && !self.lives.values().any(is_unread)
+            }
         }
     }
 

@@ -48,6 +48,14 @@ fn state_that_no_retained_checkpoint_names_goes_and_what_is_on_its_way_stays() {
 }
 
 #[test]
+fn state_of_a_former_life_that_another_was_begun_from_stays() {
+    let carried = part(FORMER, 7, "carried");
+    let needed = needed(9, 0, std::slice::from_ref(&carried));
+    assert!(!needed.may_go(&carried));
+    assert!(needed.may_go(&part(FORMER, 7, "other")));
+}
+
+#[test]
 fn segments_stay_until_every_sink_has_held_them_long_enough() {
     let needed = needed(9, 5, &[]);
     assert!(needed.may_go(&segment(LIFE, 0, 5)));
@@ -113,6 +121,16 @@ fn replays_and_pages_go_with_their_life_and_replays_once_read_and_old() {
     assert!(needed.may_go(&replay(LIFE, "read")));
     assert!(!needed.may_go(&replay(LIFE, "not yet in the log")));
     assert!(needed.may_go(&replay(FORMER, "a")));
+    let life = needed.lives.get_mut(LIFE).expect("a life");
+    life.unread_replays = [replay(FORMER, "a"), replay(LIFE, "read")].into();
+    assert!(
+        !needed.may_go(&replay(FORMER, "a")),
+        "this life began from that one"
+    );
+    assert!(
+        !needed.may_go(&replay(LIFE, "read")),
+        "not behind a savepoint"
+    );
     let page = |life: &str| format!("letters/{life}/000000000003-a.json");
     assert!(
         !needed.may_go(&page(LIFE)),

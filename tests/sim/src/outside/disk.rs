@@ -69,12 +69,12 @@ impl Blocking for SimulatedDisk {
 pub(crate) fn marker() -> Option<(String, u64)> {
     let journal = Path::new(FOLDER).join("_millstream");
     let lives = names(&journal).into_iter();
-    let markers = lives.filter_map(|life| {
+    let mut markers = lives.filter_map(|life| {
         let commits = names(&journal.join(&life).join(FOLDER).join("commits"));
         let newest = commits.last()?.strip_suffix(".json")?.parse().ok()?;
         Some((life, newest))
     });
-    markers.last()
+    markers.next_back()
 }
 
 /// The rows of all runs up to that epoch; a row that is there twice is there twice.

@@ -222,10 +222,10 @@ pub(crate) fn marker(cluster: &MemoryCluster) -> Option<(String, u64)> {
         epoch: u64,
     }
     let records = cluster.committed(PROGRESS_TOPIC).into_iter().flatten();
-    let markers = records.filter_map(|record| {
+    let mut markers = records.filter_map(|record| {
         let key: Key = serde_json::from_slice(&record.key?).ok()?;
         let marker: Marker = serde_json::from_slice(&record.value?).ok()?;
         (key.kind == "marker").then_some((key.incarnation, marker.epoch))
     });
-    markers.last()
+    markers.next_back()
 }
