@@ -417,29 +417,6 @@ impl JobProgress {
         is_new
     }
 
-    /// Folds what a person, or its quota, has told a sink.
-    pub fn command_sink(&mut self, sink: SinkIndex, command: SinkCommand, by_quota: bool) {
-        match command {
-            SinkCommand::Pause if by_quota => {
-                // Of one that a person has paused meanwhile, the pause is the person's.
-                if self.paused_sinks.insert(sink) {
-                    self.suspended_sinks.insert(sink);
-                }
-                self.excused_sinks.remove(&sink);
-            }
-            SinkCommand::Pause => {
-                self.paused_sinks.insert(sink);
-                self.suspended_sinks.remove(&sink);
-            }
-            SinkCommand::Resume => {
-                self.paused_sinks.remove(&sink);
-                if self.suspended_sinks.remove(&sink) {
-                    self.excused_sinks.insert(sink);
-                }
-            }
-        }
-    }
-
     /// Forgets the epochs that every one of `sink_count` sinks holds.
     pub fn forget_delivered(&mut self, sink_count: usize) {
         let marker = |index: usize| {

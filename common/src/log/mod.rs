@@ -7,6 +7,7 @@
 
 pub mod backlog;
 pub mod boundary;
+mod commanded;
 pub mod entry;
 pub mod savepoint;
 mod seal;
