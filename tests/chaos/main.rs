@@ -1,5 +1,5 @@
 //! `millstream-chaos`: two masters, three workers, real Kafka, Postgres and S3, several jobs at once, and everything dies in
-//! turn, while readers look at every sink.
+//! turn, while readers look at what the sinks hold.
 //!
 //! Run by `make chaos MINUTES=n`. The order of the faults follows from the seed, their moments do not: processes are real.
 //! Every fault is injected into a cluster that has recovered from the one before. Ends with a table of the faults and the time
