@@ -192,14 +192,6 @@ impl JobState {
         }
         Ok(())
     }
-
-    /// A new generation knows nothing of pauses.
-    pub(super) fn repeat_pauses(&mut self) -> Handled {
-        for sink in self.progress.paused_sinks.clone() {
-            self.send_all(&ToWorker::CommandSink(self.at(), sink, SinkCommand::Pause))?;
-        }
-        Ok(())
-    }
 }
 
 /// What a sink lacks of the epochs that are put away.

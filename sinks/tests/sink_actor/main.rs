@@ -171,6 +171,21 @@ async fn the_actor_answers_while_its_sink_is_stuck_and_merges_what_came_meanwhil
 }
 
 #[tokio::test]
+async fn a_sink_that_begins_paused_is_not_even_fenced_before_it_is_resumed() {
+    let script = Script {
+        begins_paused: true,
+        ..Script::default()
+    };
+    let mut sink = start(script, vec![committed(0, 1)], 1).await;
+    sink.send(SinkMessage::EpochCommitted(committed(1, 2)));
+    let told = tokio::time::timeout(Duration::from_millis(50), sink.next()).await;
+    assert!(told.is_err(), "{told:?}");
+    sink.send(SinkMessage::Resume);
+    assert_eq!(sink.next().await, Told::Advanced(0));
+    assert_eq!(sink.next().await, Told::Advanced(2));
+}
+
+#[tokio::test]
 async fn a_gathering_sink_is_handed_everything_when_the_job_stops() {
     let script = Script {
         gather: Duration::from_secs(3_600),

@@ -41,6 +41,7 @@ pub(crate) struct Script {
     /// Row numbers that the next applies refuse.
     pub(crate) refuses: VecDeque<Vec<u64>>,
     pub(crate) gather: Duration,
+    pub(crate) begins_paused: bool,
     /// Each apply waits for a permit of this first.
     pub(crate) gate: Option<Arc<Notify>>,
     pub(crate) runs: Vec<(u64, u64)>,
@@ -233,6 +234,7 @@ pub(crate) async fn start_behind(
             head: Epoch(head),
             start: Epoch(0),
         },
+        is_paused: lock(&script).begins_paused,
         clock: Arc::new(SystemClock::new()),
         observer: Arc::new(Observer(sender)),
     };
