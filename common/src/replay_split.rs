@@ -81,7 +81,12 @@ pub fn split_of(name: &str) -> SplitId {
 
 /// Whether a split is a replay, and none of its source's own.
 pub fn is_replay(split: &SplitId) -> bool {
-    split.0.starts_with(PREFIX)
+    is_replay_origin(&split.0)
+}
+
+/// Whether a row of this origin was read from one.
+pub fn is_replay_origin(origin: &str) -> bool {
+    origin.starts_with(PREFIX)
 }
 
 /// Which dead letter a row was.

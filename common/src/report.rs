@@ -4,7 +4,7 @@
 //! [`PipelineReport`] an epoch, folded by `master/src/checkpoint` into the log's `Epoch` entry. Plain data,
 //! stored in the log as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -251,6 +251,9 @@ pub struct RestorePoint {
     /// The epochs behind which sinks begin that were not there from the life's first epoch on.
     #[serde(default)]
     pub sink_starts: BTreeMap<SinkIndex, Epoch>,
+    /// Sinks that deliver nothing until a person says so.
+    #[serde(default)]
+    pub paused_sinks: BTreeSet<SinkIndex>,
 }
 
 /// A split and its reader.

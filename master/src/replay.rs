@@ -173,9 +173,8 @@ fn begin(jobs: &mut ReplayedJobs, entry: JobEntry, progress: JobProgress) {
         .as_ref()
         .filter(|old| old.entry.incarnation == entry.incarnation);
     let replayed = ReplayedJob {
-        letters: same_life.map_or_else(Letters::default, |old| {
-            old.letters.carried(&old.entry.plan, &entry.plan)
-        }),
+        // Outputs keep their numbers under every plan of a life.
+        letters: same_life.map_or_else(Letters::default, |old| old.letters.clone()),
         progress,
         end: None,
         generation: Generation::default(),

@@ -89,6 +89,8 @@ pub struct SinkArguments {
     pub segments: Arc<dyn SegmentSource>,
     /// Epochs the sink may lack.
     pub lacking: Lacking,
+    /// Touches nothing until [`SinkMessage::Resume`].
+    pub is_paused: bool,
     /// Measures how long epochs wait.
     pub clock: ClockRef,
     /// Told how it goes.
@@ -208,7 +210,7 @@ impl Actor for SinkActor {
             tasks: JoinSet::new(),
             timer: None,
             activity: Activity::Free,
-            is_paused: false,
+            is_paused: arguments.is_paused,
             attempt: 0,
             reported: None,
             recorded: watch::Sender::new(None),

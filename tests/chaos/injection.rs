@@ -65,13 +65,14 @@ impl<'a> Injector<'a> {
                 generation: job.generation,
                 epoch: job.epoch,
             });
+            println!("{fault}");
             let injected = self.inject(fault).await;
             let begun = injected.with_context(|| format!("inject {fault}"))?;
             let recovered = self.wait_for_recovery(fault, before).await;
             let took = recovered
                 .with_context(|| format!("recover from {fault}"))?
                 .saturating_duration_since(begun);
-            println!("{fault}: recovered after {} ms", took.as_millis());
+            println!("  recovered after {} ms", took.as_millis());
             recoveries.add(fault.kind(), fault.is_kill(), took);
         }
         Ok(())

@@ -1,5 +1,5 @@
 //! `millstream-chaos`: two masters, three workers, real Kafka, Postgres and S3, several jobs at once, and everything dies in
-//! turn, while readers look at every sink.
+//! turn, while readers look at what the sinks hold.
 //!
 //! Run by `make chaos MINUTES=n`. The order of the faults follows from the seed, their moments do not: processes are real.
 //! Every fault is injected into a cluster that has recovered from the one before. Ends with a table of the faults and the time
@@ -24,6 +24,7 @@ use millstream_tests::figures::count;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::injection::Injector;
@@ -82,7 +83,14 @@ async fn run(
     let (over, is_over) = watch::channel(false);
     let mut readers = readers::start(scene)?;
     let topic = scene.clicks.clone();
-    let sending = jobs::send_clicks(&topic, arguments.seed, arguments.rate, is_over);
+    let (seed, rate) = (arguments.seed, arguments.rate);
+    // On a task of its own: to flush the producer blocks, and a fault has to end meanwhile.
+    let mut sending = JoinSet::new();
+    sending.spawn(async move { jobs::send_clicks(&topic, seed, rate, is_over).await });
+    let sending = async {
+        let sent = sending.join_next().await.context("the clicks are sent")?;
+        sent.context("send clicks")?
+    };
     let injecting = async {
         let end = Instant::now() + Duration::from_secs(60 * arguments.minutes);
         let random = StdRng::seed_from_u64(arguments.seed);

@@ -1,4 +1,4 @@
-//! Readers that look at every sink all along, and must only ever see whole epochs, each row once.
+//! Readers that look at tables, files and a topic all along, and must only ever see whole epochs, each row once.
 //!
 //! Started by `main.rs`; each is a task of one set. A sink that does not answer is looked at again later, since it is one of those
 //! that die. Failure: what no reader may see ends the run.

@@ -43,7 +43,9 @@ pub(crate) async fn compare(scene: &mut Scene) -> anyhow::Result<()> {
     ] {
         jobs.push(scene.cluster.stop(name, mode).await?);
     }
-    let rows = rows(scene, &records).await?;
+    let made = jobs.first().map_or(0, |numbers| numbers.rows_read);
+    ensure!(made > 0, "no number was made");
+    let rows = rows(scene, &records, made).await?;
     println!(
         "\n{:24} {:>12} {:>6} {:>8}",
         "sink", "rows", "lost", "doubled"
@@ -82,12 +84,12 @@ async fn is_read(scene: &Scene, record_count: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn rows(scene: &Scene, records: &[Stored]) -> anyhow::Result<Vec<Row>> {
+/// `made` is how many numbers the generator made.
+async fn rows(scene: &Scene, records: &[Stored], made: u64) -> anyhow::Result<Vec<Row>> {
     let oracle = Oracle::of(&scene.clicks.name, records);
     let database = &scene.database;
     let copies = oracle::events(&scene.copies.committed()?);
     let numbers = numbers(&scene.numbers.committed()?)?;
-    let newest = numbers.keys().last().copied().unwrap_or_default();
     Ok(vec![
         row(
             "page_views_postgres",
@@ -112,7 +114,7 @@ async fn rows(scene: &Scene, records: &[Stored]) -> anyhow::Result<Vec<Row>> {
         ),
         row(
             "numbers (Kafka)",
-            &(1..=newest).map(|number| (number, 1)).collect(),
+            &(1..=made).map(|number| (number, 1)).collect(),
             &numbers,
         ),
     ])

@@ -237,4 +237,19 @@ mod tests {
         next.write_all(b"two,").await.unwrap();
         assert_eq!(&answer(&mut next).await.unwrap(), b"two,");
     }
+
+    #[tokio::test]
+    async fn whoever_knocks_during_a_cut_does_not_close_the_proxy_for_good() {
+        let (proxy, _server) = echo().await;
+        proxy.make(Trouble::Cut);
+        for _ in 0..100 {
+            let mut stream = connect(&proxy).await;
+            // Some go before they are let down.
+            let _ = stream.write_all(b"lost").await;
+        }
+        proxy.make(Trouble::None);
+        let mut next = connect(&proxy).await;
+        next.write_all(b"one,").await.unwrap();
+        assert_eq!(&answer(&mut next).await.unwrap(), b"one,");
+    }
 }

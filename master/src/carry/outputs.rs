@@ -1,7 +1,8 @@
 //! Numbers of outputs, kept over plans: segments in storage are of numbers.
 //!
 //! Called before a plan is compared with that of a job that goes on, or takes its place. An output is a relation with a way of
-//! emitting it. Those that stay keep their numbers; new ones take the numbers of those that go, then the next. Pure.
+//! emitting it. Those that stay keep their numbers and new ones take the next. One that goes stays in the list, with nothing that feeds
+//! it: what is stored of it, like its dead letters, is still told by its number, which nobody else ever gets. Pure.
 
 use std::collections::BTreeMap;
 
@@ -55,22 +56,22 @@ pub(super) fn numbers(old: &JobPlan, new: &JobPlan) -> BTreeMap<OutputIndex, Out
 
 /// `plan` with its outputs numbered as in `old`, as far as they are the same; equal to `old` if it was planned from the same SQL.
 pub(crate) fn numbered_as(old: &JobPlan, mut plan: JobPlan) -> JobPlan {
-    // By new number, the number of now.
-    let mut places = places(old, &plan);
-    let rest = (0..plan.outputs.len()).filter(|now| !places.contains(&Some(*now)));
-    let mut rest = rest.collect::<Vec<_>>().into_iter();
-    for place in &mut places {
-        if place.is_none() {
-            *place = rest.next();
+    let places = places(old, &plan);
+    let is_new = |now: &usize| !places.contains(&Some(*now));
+    let behind: Vec<usize> = (0..plan.outputs.len()).filter(is_new).collect();
+    let mut numbers = vec![OutputIndex(0); plan.outputs.len()];
+    let mut outputs = old.outputs.clone();
+    for (number, now) in places.iter().enumerate() {
+        if let Some(now) = now {
+            numbers[*now] = OutputIndex(number as u32);
+            outputs[number] = plan.outputs[*now].clone();
         }
     }
-    // Holes that nothing fills close up.
-    let order: Vec<usize> = places.into_iter().flatten().chain(rest).collect();
-    let mut numbers = vec![OutputIndex(0); order.len()];
-    for (new, now) in order.iter().enumerate() {
-        numbers[*now] = OutputIndex(new as u32);
+    for now in behind {
+        numbers[now] = OutputIndex(outputs.len() as u32);
+        outputs.push(plan.outputs[now].clone());
     }
-    plan.outputs = order.iter().map(|now| plan.outputs[*now].clone()).collect();
+    plan.outputs = outputs;
     let of_stages = plan.stages.iter_mut().flat_map(|stage| &mut stage.branches);
     let of_sinks = plan
         .sinks

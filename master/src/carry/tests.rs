@@ -263,3 +263,22 @@ fn a_sink_that_lacks_rows_of_the_relation_it_read_before_is_not_led_to_another()
         "{text}"
     );
 }
+
+#[test]
+fn what_goes_leaves_its_number_to_nobody_and_what_stays_keeps_its_own() {
+    let other = "\
+        CREATE SINK late FROM clicks.dead_letters WITH (connector = 'console');\
+        CREATE SINK seen FROM firsts WITH (connector = 'console');";
+    let relations = |plan: &JobPlan| -> Vec<String> {
+        let outputs = plan.outputs.iter();
+        outputs.map(|output| output.relation.clone()).collect()
+    };
+    let new = numbered_as(&old(), sql("", other));
+    let before = relations(&old());
+    assert!(before.contains(&"views".to_owned()));
+    let after = relations(&new);
+    assert_eq!(after[..before.len()], before);
+    assert!(after[before.len()..].contains(&"firsts".to_owned()));
+    assert_eq!(after[new.sinks[1].output.index()], "firsts");
+    assert_eq!(numbered_as(&new, sql("", other)), new, "the same SQL again");
+}

@@ -53,6 +53,7 @@ impl JobState {
                 left_out: self.progress.left_out.clone(),
                 undelivered: self.progress.undelivered.clone(),
                 sink_starts: self.progress.sink_starts.clone(),
+                paused_sinks: self.progress.paused_sinks.clone(),
             },
             flight_addresses: addresses
                 .map(|(worker, handle)| (worker.clone(), handle.flight_address.clone()))

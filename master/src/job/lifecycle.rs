@@ -231,8 +231,7 @@ impl JobState {
         self.phase = Phase::Deploying(workers);
         let starts = std::mem::take(&mut self.starts);
         let deploy = self.deploy(starts);
-        self.send_all(&ToWorker::Deploy(Box::new(deploy)))?;
-        self.repeat_pauses()
+        self.send_all(&ToWorker::Deploy(Box::new(deploy)))
     }
 
     pub(super) fn frame(&mut self, worker: WorkerId, frame: ToMaster) -> Handled {
@@ -391,7 +390,10 @@ impl JobState {
         }
         self.phase = Phase::Delivering(end);
         self.record_refusals()?;
-        self.check_delivered()
+        self.check_delivered()?;
+        // A move that waited for a barrier finds none any more.
+        self.gather();
+        Ok(())
     }
 
     pub(super) fn check_delivered(&mut self) -> Handled {

@@ -174,14 +174,6 @@ impl JobState {
         }
         Ok(())
     }
-
-    /// A new generation knows nothing of pauses.
-    pub(super) fn repeat_pauses(&mut self) -> Handled {
-        for sink in self.progress.paused_sinks.clone() {
-            self.send_all(&ToWorker::CommandSink(self.at(), sink, SinkCommand::Pause))?;
-        }
-        Ok(())
-    }
 }
 
 fn unknown(state: &JobState, name: &str, names: &[String]) -> ControlError {

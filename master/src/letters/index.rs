@@ -135,30 +135,6 @@ impl Letters {
         }));
     }
 
-    /// What is left of them under another plan of the same life: those of relations that stay. Pages name segments of all
-    /// relations, so they stay if all do, and else count as dropped.
-    pub fn carried(&self, old: &JobPlan, new: &JobPlan) -> Self {
-        let stays = |index: usize| {
-            let (old, new) = (&old.outputs[index], new.outputs.get(index));
-            new.is_some_and(|new| new.relation == old.relation)
-        };
-        let mut owned =
-            (0..old.outputs.len()).filter(|index| owner_of(&old.outputs[*index]).is_some());
-        let mut carried = self.clone();
-        if !owned.all(stays) {
-            let gone = carried.pages.drain(..).map(|page| page.row_count);
-            carried.dropped_rows += gone.sum::<u64>();
-        }
-        carried.segments.retain(|letters| {
-            let is_kept = stays(letters.segment.output.index());
-            if !is_kept {
-                carried.dropped_rows += letters.segment.row_count;
-            }
-            is_kept
-        });
-        carried
-    }
-
     /// Sizes of all that is kept.
     pub fn bytes(&self) -> u64 {
         let paged: u64 = self.pages.iter().map(|page| page.bytes).sum();

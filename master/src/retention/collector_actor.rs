@@ -203,7 +203,10 @@ impl Collector {
         if garbage.iter().any(|key| key.starts_with("log/")) {
             self.check_newest(&needed).await?;
         }
-        for key in &garbage {
+        // A page goes behind what it names: where this breaks off, the next look finds the rest by it.
+        let (pages, named): (Vec<_>, Vec<_>) =
+            garbage.iter().partition(|key| key.starts_with("letters/"));
+        for key in named.into_iter().chain(pages) {
             self.store.delete(key).await?;
         }
         if !garbage.is_empty() {

@@ -2,7 +2,7 @@
 //! epochs does not do to a takeover, and what a person has said that holds on.
 
 use millstream_common::control::{ControlError, SinkCommand, SinkView};
-use millstream_common::ids::{Epoch, Generation};
+use millstream_common::ids::{Epoch, Generation, SinkIndex};
 use millstream_common::link::{Held, ToWorker};
 use millstream_common::log::backlog;
 use millstream_common::log::entry::CommittedEpoch;
@@ -139,18 +139,14 @@ async fn a_paused_sink_stays_paused_under_another_actor_and_under_another_master
     let paused = command_sink(&supervisor, "nowhere", SinkCommand::Pause).await;
     assert!(paused.expect("it runs").paused);
     find(&supervisor, "clicks").await.kill();
-    let deploy = worker.deployed().await;
-    let is_pause = |frame: ToWorker| match frame {
-        ToWorker::CommandSink(at, _, SinkCommand::Pause) => Some(at),
-        _ => None,
-    };
-    assert_eq!(worker.frame(is_pause).await, deploy.at);
+    let restore = worker.deployed().await.restore;
+    assert_eq!(restore.paused_sinks, [SinkIndex(0)].into());
     let logged = read_history(&(store.clone() as StoreRef)).await;
     let jobs = logged.expect("read").jobs.into_values().collect();
     let next = supervise_begun(&memory(), jobs).await;
     let mut worker = FakeWorker::join(&next, "beta").await;
-    let deploy = worker.deployed().await;
-    assert_eq!(worker.frame(is_pause).await, deploy.at);
+    let restore = worker.deployed().await.restore;
+    assert_eq!(restore.paused_sinks, [SinkIndex(0)].into());
 }
 
 #[tokio::test(start_paused = true)]

@@ -80,12 +80,13 @@ impl SupervisorState {
                 found.progress.epoch
             )));
         }
-        let goes_on = match own {
-            _ if submission.fresh => false,
-            None => false,
+        let (goes_on, found) = match own {
+            _ if submission.fresh => (false, found),
+            None => (false, found),
             Some(own) => {
                 refuse_behind(&name, own, &found)?;
-                true
+                // A savepoint does not say what sinks still lack; the life's end does.
+                (true, head(own).unwrap_or(found))
             }
         };
         let plan = numbered_as(&found.entry.plan, submission.plan);
@@ -115,10 +116,7 @@ fn find<'a>(
     job: &'a RunningJob,
     checkpoint: &str,
 ) -> Result<Found<'a>, ControlError> {
-    let head = job.ended.as_ref().map(|(_, progress)| Found {
-        entry: &job.entry,
-        progress,
-    });
+    let head = head(job);
     if checkpoint == LATEST {
         let running = || {
             ControlError::Invalid(format!(
@@ -153,6 +151,15 @@ fn find<'a>(
             kept.join(", ")
         ),
     }))
+}
+
+/// Where a job that has ended stands.
+fn head(job: &RunningJob) -> Option<Found<'_>> {
+    let (_, progress) = job.ended.as_ref()?;
+    Some(Found {
+        entry: &job.entry,
+        progress,
+    })
 }
 
 fn begun<'a>(name: &JobName, found: Found<'a>) -> Result<Found<'a>, ControlError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millstream_common::control::{ControlError, JobState, JobView, WorkerState};
+use millstream_common::control::{ControlError, JobState, JobView, StopMode, WorkerState};
 use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, WorkerId};
 use millstream_common::link::{
     BarrierCommand, BarrierKind, Deploy, Held, JobGeneration, ToMaster, ToWorker, WorkerHello,
@@ -175,6 +175,34 @@ async fn a_worker_that_dies_while_it_is_leaving_is_lost_like_any_other() {
     assert_eq!(deploy.restore.epoch, committed, "a rewind");
     assert_eq!(workers_of(&deploy), ["alpha".into()]);
     assert_eq!(view(&supervisor).await.restarts, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_leaves_while_the_input_ends_is_released_though_a_sink_still_lags() {
+    let supervisor = supervise(&memory(), vec![job(ENDLESS)]).await;
+    let (mut alpha, mut beta) = two_workers(&supervisor).await;
+    let (at, barrier) = alpha.barrier().await;
+    beta.barrier().await;
+    beta.say(ToMaster::Leaving);
+    let found = call!(supervisor, |reply| SupervisorMessage::FindJob(
+        "clicks".into(),
+        reply
+    ));
+    let clicks = found.expect("call").expect("the job is there");
+    let mode = StopMode::Drain;
+    let (stopped, _) = tokio::sync::oneshot::channel();
+    let reply = stopped.into();
+    clicks
+        .cast(JobMessage::Stop { mode, reply })
+        .expect("it lives");
+    // The move is due by now, and waits for the barrier under way.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    for worker in [&mut alpha, &mut beta] {
+        worker.report(&at, barrier.epoch, 1);
+    }
+    pass_the_last_barrier(&mut [&mut alpha, &mut beta]).await;
+    assert!(!released(&mut beta).await, "alpha is there");
+    assert_eq!(workers_of(&alpha.deployed().await), ["alpha".into()]);
 }
 
 #[tokio::test(start_paused = true)]

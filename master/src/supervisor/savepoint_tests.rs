@@ -202,6 +202,22 @@ async fn the_life_goes_on_from_its_last_epoch_with_other_sql_and_new_sinks_begin
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_sinks_still_lack_is_not_forgotten_where_a_life_goes_on_from_its_end_by_name() {
+    let mut cluster = Cluster::start().await;
+    cluster.pass().await;
+    let last = cluster.stop().await;
+    let ended = cluster.job().await;
+    let name = Some("end".to_owned());
+    let end = call!(ended, |reply| JobMessage::Savepoint { name, reply });
+    assert_eq!(end.expect("call").expect("kept").epoch, last);
+    let started = cluster.submit("clicks", MORE, "end", false).await;
+    assert_eq!(started.expect("it fits").resumed_from, last);
+    let deploy = cluster.worker.deployed().await;
+    let lacking = deploy.restore.undelivered.last().map(|last| last.epoch);
+    assert_eq!(lacking, Some(last), "the sink never said that it holds it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn from_an_older_checkpoint_or_under_another_name_a_new_life_begins() {
     let mut cluster = Cluster::start().await;
     let old = cluster.savepoint("old").await.expect("kept").epoch;

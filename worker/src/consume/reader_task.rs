@@ -12,6 +12,7 @@ use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{SourceIndex, SplitId, TaskId};
 use millstream_common::link::BarrierCommand;
 use millstream_common::plan::{OnViolation, Port};
+use millstream_common::replay_split::is_replay_origin;
 use millstream_common::report::{RowCounters, SplitProgress, SplitStart, StageFlow};
 use millstream_common::time::ClockRef;
 use ractor::ActorRef;
@@ -113,7 +114,14 @@ impl ReaderTask {
         let Some(first) = failed.first() else {
             return Ok(());
         };
-        match self.on_violation {
+        let on_violation = match self.on_violation {
+            // The job would read it again whenever it went on.
+            OnViolation::Fail if is_replay_origin(rows.places.of_row(first.row).0) => {
+                OnViolation::DeadLetter
+            }
+            chosen => chosen,
+        };
+        match on_violation {
             OnViolation::Drop => {
                 flow.dropped += failed.len() as u64;
                 Ok(())

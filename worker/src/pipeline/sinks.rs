@@ -70,6 +70,7 @@ pub(super) async fn start(
             head: config.deploy.restore.epoch,
             start: starts.get(&sink).copied().unwrap_or_default(),
         },
+        is_paused: config.deploy.restore.paused_sinks.contains(&sink),
         clock: config.worker.clock.clone(),
         observer: Arc::new(Observer {
             at: config.deploy.at.clone(),

@@ -13,6 +13,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millstream_common::error::{Kind, chain};
 use millstream_common::ids::SplitId;
 use millstream_common::ipc;
@@ -53,6 +55,8 @@ pub struct Replays {
     time_field: Option<String>,
     /// Not begun.
     waiting: VecDeque<SplitStart>,
+    /// Of the first that waits. Kept over calls: a busy client has an event before storage answers, every time.
+    loading: Option<BoxFuture<'static, Result<Vec<ReplayRow>, ConsumeError>>>,
     open: Option<OpenReplay>,
     /// Ended since the last cut.
     ended: BTreeMap<SplitId, SplitProgress>,
@@ -175,6 +179,7 @@ impl Replays {
             store,
             time_field: time_field.map(|column| column.field.name().clone()),
             waiting: VecDeque::new(),
+            loading: None,
             open: None,
             ended: BTreeMap::new(),
             stopped: false,
@@ -185,16 +190,21 @@ impl Replays {
         !self.stopped && (self.open.is_some() || !self.waiting.is_empty())
     }
 
-    /// The next rows. Nothing is lost where the caller goes away while the object is being loaded.
+    /// The next rows. Nothing is lost, and nothing begun anew, where the caller goes away while the object is being loaded.
     async fn read(&mut self) -> Result<DecodedRows, ConsumeError> {
         loop {
             if self.open.is_none() {
-                let Some(start) = self.waiting.front().cloned() else {
+                let Some(start) = self.waiting.front() else {
                     return std::future::pending().await;
                 };
-                let loaded = self.load(&start).await?;
-                self.waiting.pop_front();
-                self.open = Some(loaded);
+                let loading = match self.loading.take() {
+                    Some(loading) => loading,
+                    None => self.load(start)?,
+                };
+                let rows = self.loading.insert(loading).await;
+                self.loading = None;
+                let rows = rows?;
+                self.open_next(rows);
             }
             match self.decode()? {
                 Some(rows) => return Ok(rows),
@@ -203,36 +213,52 @@ impl Replays {
         }
     }
 
-    async fn load(&mut self, start: &SplitStart) -> Result<OpenReplay, ConsumeError> {
+    fn load(
+        &self,
+        start: &SplitStart,
+    ) -> Result<BoxFuture<'static, Result<Vec<ReplayRow>, ConsumeError>>, ConsumeError> {
         let what = format!("read {} of source {}", start.split, self.source);
-        let failed = |kind, cause| ConsumeError {
-            kind,
-            what: what.clone(),
-            cause,
+        let Some(identity) = ReplayIdentity::of(&start.progress) else {
+            return Err(ConsumeError {
+                kind: Kind::Internal,
+                what,
+                cause: "its progress does not say what it reads".to_owned(),
+            });
         };
-        let identity = ReplayIdentity::of(&start.progress).ok_or_else(|| {
-            failed(
-                Kind::Internal,
-                "its progress does not say what it reads".to_owned(),
-            )
-        })?;
-        let loaded = ipc::load(&self.store, &identity.path, identity.checksum).await;
-        let all = loaded.and_then(|batches| rows(&identity.path, &batches));
-        let all = all.map_err(|error| failed(error.kind(), chain(&error)))?;
+        let store = self.store.clone();
+        let load = async move {
+            let loaded = ipc::load(&store, &identity.path, identity.checksum).await;
+            let all = loaded.and_then(|batches| rows(&identity.path, &batches));
+            all.map_err(|error| ConsumeError {
+                kind: error.kind(),
+                what,
+                cause: chain(&error),
+            })
+        };
+        Ok(load.boxed())
+    }
+
+    /// Opens the first that waits, whose rows these are.
+    fn open_next(&mut self, rows: Vec<ReplayRow>) {
+        let Some(start) = self.waiting.pop_front() else {
+            return;
+        };
         let slot = self.decoder.open_split(OpenSplit {
             origin: start.split.to_string(),
             partition: None,
             watermark: start.progress.watermark,
             moves: WatermarkMoves::AtEnd,
         });
-        let event_time = identity.event_time_us.zip(self.time_field.as_ref());
-        Ok(OpenReplay {
-            split: start.split.clone(),
+        let event_time_us =
+            ReplayIdentity::of(&start.progress).and_then(|identity| identity.event_time_us);
+        let event_time = event_time_us.zip(self.time_field.as_ref());
+        self.open = Some(OpenReplay {
+            split: start.split,
             slot,
-            progress: start.progress.clone(),
-            rows: all,
+            progress: start.progress,
+            rows,
             event_time: event_time.map(|(micros, field)| time_member(field, EventTime(micros))),
-        })
+        });
     }
 
     /// Decodes the next rows of the open replay; `None` behind the last.

@@ -43,6 +43,25 @@ impl SourceReader for Silent {
     }
 }
 
+/// A client that has an event at every moment.
+struct Busy;
+
+#[async_trait]
+impl SourceReader for Busy {
+    async fn next(&mut self) -> Result<SourceEvent, ConsumeError> {
+        Ok(SourceEvent::Cut(SourceCut {
+            epoch: Epoch(1),
+            splits: BTreeMap::new(),
+        }))
+    }
+
+    fn cut(&mut self, _: CutRequest) {}
+
+    fn add_splits(&mut self, _: Vec<SplitStart>) {}
+
+    fn committed(&mut self, _: &BTreeMap<SplitId, SplitProgress>) {}
+}
+
 fn progress(position: i64) -> SplitProgress {
     SplitProgress {
         position,
@@ -82,6 +101,10 @@ impl Storage {
     }
 
     fn reader(&self) -> ReplayReader {
+        self.reader_beside(Box::<Silent>::default())
+    }
+
+    fn reader_beside(&self, client: Box<dyn SourceReader>) -> ReplayReader {
         let context = ReaderContext {
             name: "clicks.0".to_owned(),
             group_id: String::new(),
@@ -91,7 +114,7 @@ impl Storage {
             late_rows_needed: false,
         };
         let replays = Replays::new(&plan(), &context, self.store.clone());
-        ReplayReader::new(Box::<Silent>::default(), replays.expect("replays"))
+        ReplayReader::new(client, replays.expect("replays"))
     }
 
     /// Stores rows, and says how they are read.
@@ -282,4 +305,23 @@ async fn a_given_event_time_takes_the_place_of_the_rows_own() {
         "{reasons:?}"
     );
     assert!(reasons[1].starts_with("4|malformed|"), "{reasons:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_is_loaded_beside_a_client_that_always_has_an_event() {
+    let storage = Storage::new().await;
+    let mut reader = storage.reader_beside(Box::new(Busy));
+    let row = r#"{"at":"2026-01-01T00:00:00","n":1}"#;
+    reader.add_splits(vec![storage.send(&[row], None).await]);
+    let read = async {
+        loop {
+            if let SourceEvent::Rows(rows) = reader.next().await.expect("an event") {
+                return rows;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let read = tokio::time::timeout(std::time::Duration::from_secs(30), read).await;
+    let rows = read.expect("it is read");
+    assert_eq!(rows.batch.num_rows(), 1);
 }
