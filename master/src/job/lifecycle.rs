@@ -398,7 +398,10 @@ impl JobState {
 
     pub(super) fn check_delivered(&mut self) -> Handled {
         match &self.phase {
-            Phase::Delivering(end) if self.lagging_sinks().is_empty() => self.end(end.clone()),
+            // An Epoch that is on its way counts what sinks dropped, and they are to hold it too.
+            Phase::Delivering(end) if !self.committing && self.lagging_sinks().is_empty() => {
+                self.end(end.clone())
+            }
             _ => Ok(()),
         }
     }

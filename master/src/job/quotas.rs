@@ -121,6 +121,16 @@ impl JobState {
         self.give_new_splits()
     }
 
+    /// Another master may have built the tasks without starting the readers, and here the sink may have caught up: whoever reads
+    /// already obeys once. Readers that should wait are held behind the next barrier.
+    pub(super) fn start_held_readers(&mut self) -> Handled {
+        self.judge_quotas()?;
+        match self.held_back_by() {
+            None => self.send_all(&ToWorker::Start(self.at())),
+            Some(_) => Ok(()),
+        }
+    }
+
     fn release(&mut self) -> Handled {
         self.quotas.is_held = false;
         if !matches!(self.phase, Phase::Running) {

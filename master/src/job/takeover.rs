@@ -108,6 +108,7 @@ impl JobState {
         if !backlog.is_empty() {
             self.send_all(&ToWorker::Backlog(self.at(), backlog))?;
         }
+        self.start_held_readers()?;
         match open {
             Some(barrier) => self.send_all(&ToWorker::Barrier(self.at(), barrier)),
             None => {

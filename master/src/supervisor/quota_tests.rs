@@ -10,9 +10,9 @@ use millstream_common::report::{PipelineReport, Segment};
 use ractor::{ActorRef, call};
 
 use super::supervisor_actor::SupervisorMessage;
-use super::tests::{find, job};
+use super::tests::{begun_as, find, held, job};
 use crate::job::job_actor::JobMessage;
-use crate::testing::{FakeWorker, memory, plan, soon, supervise};
+use crate::testing::{FakeWorker, memory, plan, soon, supervise, supervise_begun};
 
 const SINK: SinkIndex = SinkIndex(0);
 
@@ -152,6 +152,15 @@ async fn readers_that_wait_for_a_sink_wait_on_under_another_worker() {
         _ => None,
     };
     assert!(!worker.frame(begun).await, "it was started");
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_that_waited_under_the_last_master_are_started_if_the_sink_has_caught_up() {
+    let options = ", quota_bytes = '50', on_quota = 'backpressure'";
+    let job = begun_as(plan(&sql(options)), &["alpha"]);
+    let supervisor = supervise_begun(&memory(), vec![job.clone()]).await;
+    let mut worker = FakeWorker::join_holding(&supervisor, "alpha", held(&job, 7, 5)).await;
+    started(&mut worker).await;
 }
 
 #[tokio::test(start_paused = true)]
