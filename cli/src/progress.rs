@@ -172,6 +172,7 @@ pub(crate) mod tests {
             rows_refused: 0,
             rows_dropped: 0,
             suspended: false,
+            retained_from: Epoch(0),
             quota: None,
             cause: Some("connection refused".to_owned()),
             worker: None,

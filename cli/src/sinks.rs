@@ -29,7 +29,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-const COLUMNS: [Column; 10] = [
+const COLUMNS: [Column; 11] = [
     ("SINK", Align::Left),
     ("CONNECTOR", Align::Left),
     ("STATE", Align::Left),
@@ -38,6 +38,7 @@ const COLUMNS: [Column; 10] = [
     ("ROWS", Align::Right),
     ("BYTES", Align::Right),
     ("AGE", Align::Right),
+    ("KEPT FROM", Align::Right),
     ("QUOTA", Align::Left),
     ("CAUSE", Align::Left),
 ];
@@ -58,6 +59,7 @@ fn row(sink: &SinkView) -> Vec<String> {
         text::count(sink.lag_rows),
         text::bytes(sink.lag_bytes),
         sink.lag_age_ms.map(text::duration).unwrap_or_default(),
+        sink.retained_from.to_string(),
         sink.quota.map(quota).unwrap_or_default(),
         sink.cause.clone().unwrap_or_default(),
     ]

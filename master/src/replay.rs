@@ -118,7 +118,7 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
             if let Some(job) = job.filter(|job| job.generation == epoch.generation) {
                 job.progress.apply(epoch)?;
                 job.letters.note(&job.entry.plan, epoch);
-                job.progress.forget_delivered(job.entry.plan.sinks.len());
+                job.progress.note_delivered(job.entry.plan.sinks.len());
             }
         }
         Entry::Ended {
@@ -155,6 +155,25 @@ pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), Bro
         } => {
             if let Some(job) = living(jobs, job, *incarnation) {
                 job.progress.command_sink(*sink, *command, *by_quota);
+            }
+        }
+        Entry::SinkRewound {
+            job,
+            incarnation,
+            sink,
+            to,
+        } => {
+            if let Some(job) = living(jobs, job, *incarnation) {
+                job.progress.rewind_sink(*sink, *to, seq);
+            }
+        }
+        Entry::Forgotten {
+            job,
+            incarnation,
+            through,
+        } => {
+            if let Some(job) = living(jobs, job, *incarnation) {
+                job.progress.forget(*through);
             }
         }
         Entry::Resumed { job, incarnation } => {
@@ -211,6 +230,7 @@ mod tests {
             restart_budget: 1,
             restart_window_ms: 1,
             dead_letters: LetterRetention::DEFAULT,
+            segment_retention_ms: None,
         },
         sources: Vec::new(),
         stages: Vec::new(),

@@ -30,6 +30,8 @@ pub struct Lacking {
     pub head: Epoch,
     /// The sink begins behind this epoch: its marker is of before, if it has one. 0 is from the life's first epoch on.
     pub start: Epoch,
+    /// How far the master knows the sink to be: one that keeps no marker goes on from here.
+    pub known: Epoch,
 }
 
 /// The epochs that one sink has yet to take.
@@ -38,6 +40,7 @@ pub struct Delivery {
     sink: SinkIndex,
     output: OutputIndex,
     start: Epoch,
+    known: Epoch,
     /// What its marker says while it has taken nothing since.
     before: Epoch,
     /// The epoch before the first that waits, or the end of the chain.
@@ -84,6 +87,7 @@ impl Delivery {
             sink,
             output,
             start: lacking.start,
+            known: lacking.known,
             before: Epoch(0),
             base: oldest.unwrap_or(lacking.head),
             waiting: Waiting::new(lacking.backlog),
@@ -188,7 +192,7 @@ impl Delivery {
                 self.start
             }
             Some(marker) => marker,
-            None => self.base.max(self.start),
+            None => self.base.max(self.start).max(self.known),
         };
         match self.waiting.find(marker) {
             Place::InPart if marker != self.base => {
@@ -324,7 +328,8 @@ impl Delivery {
         } else if found == Epoch(0) {
             "the sink's marker is gone while its rows may be there: put the marker back, or empty the sink and submit the job with --fresh"
         } else {
-            "the sink is behind what the log still holds: was it restored from an older copy? empty it and submit the job with --fresh"
+            "the sink is behind what is delivered to it: was it restored from an older copy? send it back there with `millstream sink rewind` and \
+             --to that epoch, or empty it and submit the job with --fresh"
         };
         SinkError::MarkerMismatch {
             found,
@@ -605,6 +610,23 @@ mod tests {
     }
 
     #[test]
+    fn a_sink_without_a_marker_goes_on_where_it_is_known_to_be() {
+        let lacking = Lacking {
+            undelivered: chain(0, 4),
+            head: Epoch(4),
+            known: Epoch(2),
+            ..Lacking::default()
+        };
+        let mut delivery = Delivery::new(OUT, MINE, lacking, NOW).expect("a chain");
+        let none = Held {
+            marker: None,
+            begun: None,
+        };
+        assert_eq!(delivery.fenced(none).expect("known"), Some(Epoch(2)));
+        assert_eq!(range(delivery.next(AT_ONCE, NOW)), Some((2, 4, 2)));
+    }
+
+    #[test]
     fn an_epoch_out_of_the_chain_is_refused_and_a_known_one_ignored() {
         let mut delivery = delivery(vec![committed(0, 1, 1)], 1);
         let gap = delivery.committed(committed(2, 3, 1), Duration::ZERO);
@@ -671,6 +693,7 @@ mod tests {
             undelivered: chain(10, 12),
             head: Epoch(12),
             start: Epoch(0),
+            known: Epoch(0),
         };
         Delivery::new(OUT, MINE, lacking, Duration::ZERO).expect("a chain")
     }

@@ -69,6 +69,15 @@ pub enum SinkCommand {
     Resume,
 }
 
+/// How a sink is sent back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RewindTerms {
+    /// The epoch that it is to hold; `None` is the oldest that is kept.
+    pub to: Option<Epoch>,
+    /// Rows may be there twice.
+    pub may_duplicate: bool,
+}
+
 /// A job that has ended, or whose last epoch is not yet everywhere.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stopped {

@@ -217,6 +217,8 @@ pub struct SinkView {
     pub lag_bytes: u64,
     /// Since the oldest of them was committed, or since this master began, if that is later.
     pub lag_age_ms: Option<u64>,
+    /// The oldest epoch that it can be sent back to.
+    pub retained_from: Epoch,
     /// It is delivered nothing until a person resumes it.
     pub paused: bool,
     /// It is paused because it has used up its quota.

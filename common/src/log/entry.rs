@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::backlog::BacklogPart;
+use super::rewind::SinkRewind;
 use super::savepoint::{CarriedEntry, SavepointEntry};
 use crate::control::SinkCommand;
 use crate::error::Failure;
@@ -15,7 +16,6 @@ use crate::ids::{
     Epoch, Generation, Incarnation, JobName, OperatorId, OutputIndex, Seq, SinkIndex, SourceIndex,
     SplitId, StageIndex, TaskId, Term, Token, WorkerId,
 };
-use crate::mutant::{self, Mutant};
 use crate::plan::JobPlan;
 use crate::replay_split::ReplayObject;
 use crate::report::{RefusedRows, RowCounters, Segment, SplitProgress, StageFlow, StatePart};
@@ -93,6 +93,26 @@ pub enum Entry {
         /// No person said it: the sink has used up its quota.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         by_quota: bool,
+    },
+    /// A person has sent a sink back: what lies behind `to` is delivered to it again, under the next assignment's token.
+    SinkRewound {
+        /// The job.
+        job: JobName,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Which sink.
+        sink: SinkIndex,
+        /// The epoch that it is to hold.
+        to: Epoch,
+    },
+    /// Epochs that every sink has held for long are kept no longer: their segments go, and no sink goes back to before them.
+    Forgotten {
+        /// The job.
+        job: JobName,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// The last of them.
+        through: Epoch,
     },
     /// A job that was stopped is to go on.
     Resumed {
@@ -314,18 +334,33 @@ pub struct JobProgress {
     pub owed: BTreeMap<SinkIndex, u64>,
     /// The last known markers.
     pub sink_markers: BTreeMap<SinkIndex, Epoch>,
+    /// Every sink is known to hold this epoch and all before it.
+    #[serde(default)]
+    pub delivered: Epoch,
+    /// Epochs up to this one are forgotten; those behind it are kept, whoever holds them.
+    #[serde(default)]
+    pub retained_from: Epoch,
+    /// The epochs behind which rows of outputs are of their present columns, where they were of others before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub output_starts: BTreeMap<OutputIndex, Epoch>,
+    /// The last time that each sink was sent back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sink_rewinds: BTreeMap<SinkIndex, SinkRewind>,
+    /// Operators that emit all their live groups in the next epoch, for sinks that begin with them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub snapshots: BTreeSet<OperatorId>,
     /// The epochs behind which sinks begin that were not there from the life's first epoch on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sink_starts: BTreeMap<SinkIndex, Epoch>,
-    /// Epochs that some sink may still need and that are older than [`Self::undelivered`], in order.
+    /// Epochs that are kept and older than [`Self::recent`], in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backlog: Vec<BacklogPart>,
-    /// The newest epochs that some sink may still need, in order.
-    pub undelivered: Vec<CommittedEpoch>,
+    /// The newest epochs that are kept, in order: some sink lacks them, or may be sent back to before them.
+    pub recent: Vec<CommittedEpoch>,
     /// Rows sent through the job again; how far each is read stands among [`Self::splits`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub replays: BTreeMap<SourceIndex, BTreeMap<SplitId, ReplayObject>>,
-    /// Rows that epochs of the backlog name as refused, while their sinks may not hold them.
+    /// Rows that epochs of the backlog name as refused, while the epochs that they are of are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<RefusedRows>,
     /// The sources have ended and everything has fired.
@@ -397,8 +432,11 @@ impl JobProgress {
         for (sink, count) in &entry.dropped {
             *self.dropped.entry(*sink).or_default() += count;
         }
-        self.sink_markers.extend(&entry.sink_markers);
-        self.undelivered.push(entry.into());
+        self.hear_markers(entry);
+        if !entry.without_barrier {
+            self.snapshots.clear();
+        }
+        self.recent.push(entry.into());
         self.drained = entry.drained;
         Ok(())
     }
@@ -415,62 +453,6 @@ impl JobProgress {
         let is_new = !known.contains_key(&split);
         known.entry(split).or_insert(object);
         is_new
-    }
-
-    /// Forgets the epochs that every one of `sink_count` sinks holds.
-    pub fn forget_delivered(&mut self, sink_count: usize) {
-        let marker = |index: usize| {
-            self.sink_markers
-                .get(&SinkIndex(index as u32))
-                .copied()
-                .unwrap_or_default()
-        };
-        let markers = (0..sink_count).map(marker);
-        let delivered = match mutant::is(Mutant::ForgetByFastestSink) {
-            true => markers.max(),
-            false => markers.min(),
-        };
-        let delivered = delivered.unwrap_or(self.epoch);
-        self.backlog.retain(|part| part.last > delivered);
-        self.left_out
-            .retain(|refused| refused.is_needed_behind(marker(refused.sink.index())));
-        self.undelivered
-            .retain(|committed| committed.epoch > delivered);
-    }
-
-    /// The epochs of `part` are in storage: they are forgotten here, but for the rows that they name as refused.
-    pub fn fold(&mut self, part: &BacklogPart) {
-        let count = self
-            .undelivered
-            .partition_point(|committed| committed.epoch <= part.last);
-        if count == 0 {
-            // Every sink holds them by now.
-            return;
-        }
-        if self
-            .backlog
-            .last()
-            .is_some_and(|last| last.last < part.parent)
-        {
-            // Who wrote the part had heard of markers that are not in the log: what lay before it is delivered.
-            self.backlog.clear();
-        }
-        for committed in self.undelivered.drain(..count) {
-            let markers = &self.sink_markers;
-            let needed = committed.refused.into_iter().filter(|refused| {
-                let marker = markers.get(&refused.sink).copied();
-                refused.is_needed_behind(marker.unwrap_or_default())
-            });
-            self.left_out.extend(needed);
-        }
-        self.backlog.push(part.clone());
-    }
-
-    /// Every sink holds this epoch and all before it.
-    pub fn delivered(&self) -> Epoch {
-        let oldest = self.backlog.first().map(|part| part.parent);
-        let oldest = oldest.or(self.undelivered.first().map(|missing| missing.parent));
-        oldest.unwrap_or(self.epoch)
     }
 }
 

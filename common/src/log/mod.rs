@@ -9,6 +9,8 @@ pub mod backlog;
 pub mod boundary;
 mod commanded;
 pub mod entry;
+mod retained;
+pub mod rewind;
 pub mod savepoint;
 mod seal;
 

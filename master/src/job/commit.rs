@@ -36,13 +36,18 @@ impl JobState {
         if !is_free {
             return Ok(());
         }
-        let ends = self.rescale.is_due || self.is_to_be_held();
-        let kind = match (self.stop, ends) {
+        let kind = match (self.stop, self.generation_ends()) {
             (Some(StopMode::Drain), _) => BarrierKind::Drain,
             (Some(StopMode::Stop), _) | (None, true) => BarrierKind::Stop,
             (None, false) => BarrierKind::Checkpoint,
         };
         self.trigger(kind, false)
+    }
+
+    /// Tasks move, readers are to wait for a sink, or one was sent back: the next barrier is the last of the generation.
+    fn generation_ends(&self) -> bool {
+        let is_sent_back = self.progress.has_going_back(self.generation);
+        self.rescale.is_due || is_sent_back || self.is_to_be_held()
     }
 
     fn trigger(&mut self, kind: BarrierKind, drains: bool) -> Handled {
@@ -66,7 +71,7 @@ impl JobState {
         self.observed.barrier_since = collected.since;
         self.passed = Some((collected.barrier.kind, collected.drains));
         let sinks = FromSinks {
-            markers: self.sink_markers.clone(),
+            markers: self.progress.sink_markers.clone(),
             refusals: self.refusals.take(&self.progress),
             dropped: self.refusals.take_dropped(),
         };
@@ -85,7 +90,7 @@ impl JobState {
         self.committing = false;
         self.progress.apply(&entry)?;
         self.refusals.drop_named(&self.progress);
-        self.progress.forget_delivered(self.entry.plan.sinks.len());
+        self.progress.note_delivered(self.entry.plan.sinks.len());
         self.put_away();
         self.claims.recorded(&self.progress);
         self.observe_commit(&entry);
@@ -137,7 +142,7 @@ impl JobState {
             return self.trigger(BarrierKind::Stop, true);
         }
         self.judge_quotas()?;
-        if self.rescale.is_due || self.is_to_be_held() {
+        if self.generation_ends() {
             return self.barrier_due();
         }
         self.give_new_splits()?;
@@ -145,7 +150,7 @@ impl JobState {
         Ok(())
     }
 
-    /// Workers have joined or are leaving: shares move at an epoch's end, so nothing is read twice.
+    /// The generation is over: shares move at an epoch's end, so nothing is read twice.
     pub(super) fn place_anew(&mut self) -> Handled {
         info!(job = %self.entry.job, epoch = %self.progress.epoch, workers = self.workers.len(), "place anew");
         self.tear_down()?;
@@ -172,10 +177,13 @@ impl JobState {
         marker: Epoch,
         dropped_count: u64,
     ) -> Handled {
-        self.sink_markers.insert(sink, marker);
-        self.progress.sink_markers.insert(sink, marker);
-        self.progress.forget_delivered(self.entry.plan.sinks.len());
         self.refusals.add_dropped(sink, dropped_count);
+        if self.progress.is_going_back(sink, self.generation) {
+            // What it holds is of before.
+            return Ok(());
+        }
+        self.progress.sink_markers.insert(sink, marker);
+        self.progress.note_delivered(self.entry.plan.sinks.len());
         self.observed.sink_causes.remove(&sink);
         self.judge_quotas()?;
         self.record_refusals()?;

@@ -10,17 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, SavepointView, SinkCommand, SinkView, StopMode, Stopped,
-    StorageUse,
+    CheckpointView, ControlError, JobView, RewindTerms, SavepointView, SinkCommand, SinkView,
+    StopMode, Stopped, StorageUse,
 };
 use millstream_common::error::Failure;
 use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
 use millstream_common::link::{BarrierKind, Held, ToMaster, ToWorker};
 use millstream_common::log::backlog::BacklogPart;
-use millstream_common::log::entry::{
-    Assignment, EpochEntry, JobEnd, JobEntry, JobProgress, ReplayEntry,
-};
-use millstream_common::log::savepoint::{Savepoint, Savepoints};
+use millstream_common::log::entry::{Assignment, JobEnd, JobEntry, JobProgress, ReplayEntry};
+use millstream_common::log::savepoint::Savepoints;
 use millstream_common::report::SplitStart;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
@@ -33,14 +31,17 @@ use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage, spawn_enumerators};
 use super::quotas::Quotas;
 use super::reattach::Lasting;
+use super::recorded::Recorded;
 use super::recovery_time::RecoveryTime;
 use super::refused::Refusals;
 use super::rescale::Rescale;
 use super::restart::RestartPolicy;
+use super::rewind::{FoundRewind, Rewinds};
 use super::savepoint::Kept;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::config::ConnectorsRef;
 use crate::log_actor::LogMessage;
+use crate::retention::Looked;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
 /// A worker as a job sees it.
@@ -95,48 +96,6 @@ pub struct Share {
     pub splits: u32,
 }
 
-/// What the log has recorded for the job.
-pub enum Recorded {
-    /// An Assign entry; only the last attempt counts.
-    Assign {
-        /// Which attempt of this actor.
-        attempt: u64,
-        /// Who runs what.
-        assignment: Box<Assignment>,
-    },
-    /// An Epoch entry.
-    Epoch(Box<EpochEntry>),
-    /// A Backlog entry.
-    Backlog(Box<BacklogPart>),
-    /// A SinkCommanded entry; who waits for it.
-    SinkCommanded {
-        /// Which sink.
-        sink: SinkIndex,
-        /// What was said.
-        command: SinkCommand,
-        /// The sink as it is then; nobody waits where its quota said it.
-        reply: Option<RpcReplyPort<Result<SinkView, ControlError>>>,
-    },
-    /// An Ended entry.
-    Ended(JobEnd),
-    /// A Savepoint entry.
-    Savepoint {
-        /// Its name.
-        name: String,
-        /// What is kept.
-        savepoint: Box<Savepoint>,
-        /// Who asked.
-        reply: RpcReplyPort<Result<SavepointView, ControlError>>,
-    },
-    /// A SavepointDropped entry.
-    SavepointDropped {
-        /// Its name.
-        name: String,
-        /// Who asked.
-        reply: RpcReplyPort<Result<SavepointView, ControlError>>,
-    },
-}
-
 /// What a timer reminds of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -176,7 +135,7 @@ pub enum JobMessage {
     /// The log cannot be written, or can again.
     LogTroubled(Option<String>),
     /// The collector has looked at what storage holds for the job.
-    StorageUsed(StorageUse),
+    Looked(Looked),
     /// End the job.
     Stop {
         /// How.
@@ -193,6 +152,17 @@ pub enum JobMessage {
         /// The sink as it is then, or why not.
         reply: RpcReplyPort<Result<SinkView, ControlError>>,
     },
+    /// Send a sink back to an earlier epoch.
+    RewindSink {
+        /// Its name.
+        sink: String,
+        /// How.
+        terms: RewindTerms,
+        /// The sink as it is then, or why not.
+        reply: RpcReplyPort<Result<SinkView, ControlError>>,
+    },
+    /// The epoch to send a sink back to was found, or why not.
+    RewindFound(Box<FoundRewind>),
     /// Send stored rows through the job.
     Replay {
         /// Which.
@@ -309,9 +279,9 @@ pub struct JobState {
     pub(super) savepoints: Kept,
     /// Barriers sent in this generation; the first follow each other faster.
     pub(super) barrier_count: u32,
-    pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
     pub(super) refusals: Refusals,
     pub(super) quotas: Quotas,
+    pub(super) rewinds: Rewinds,
     /// Epochs on their way into storage, and whether any are, or are not in the log yet.
     pub(super) puts_away: JoinSet<()>,
     pub(super) is_putting_away: bool,
@@ -373,7 +343,6 @@ impl Actor for JobActor {
         };
         let mut state = JobState {
             restarts: RestartPolicy::new(&config.entry.plan.settings),
-            sink_markers: config.progress.sink_markers.clone(),
             coordinator: Coordinator::new(BTreeSet::new(), config.progress.epoch),
             phase: first_phase(config.end, config.lasting, &config.progress),
             entry: config.entry,
@@ -397,6 +366,7 @@ impl Actor for JobActor {
             barrier_count: 0,
             refusals: Refusals::default(),
             quotas: Quotas::default(),
+            rewinds: Rewinds::default(),
             observed: Observed {
                 begun: config.clock.monotonic(),
                 ..Observed::default()
@@ -430,16 +400,15 @@ impl Actor for JobActor {
             JobMessage::PutAway(stored) => state.stored(stored),
             JobMessage::Due(due) => state.due(due),
             JobMessage::LogTroubled(trouble) => state.log_troubled(trouble),
-            JobMessage::StorageUsed(used) => {
-                state.observed.storage = Some(used);
-                Ok(())
-            }
+            JobMessage::Looked(looked) => state.looked(looked),
             JobMessage::Stop { mode, reply } => state.stop(mode, reply),
             JobMessage::CommandSink {
                 sink,
                 command,
                 reply,
             } => state.command_sink(&sink, command, reply),
+            JobMessage::RewindSink { sink, terms, reply } => state.rewind_sink(&sink, terms, reply),
+            JobMessage::RewindFound(found) => state.rewind_found(*found),
             JobMessage::Replay { entry, reply } => state.replay(*entry, reply),
             JobMessage::Savepoint { name, reply } => state.create_savepoint(name, reply),
             JobMessage::DropSavepoint { name, reply } => state.drop_savepoint(name, reply),

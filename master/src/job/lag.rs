@@ -30,7 +30,7 @@ pub(crate) fn lag(progress: &JobProgress, output: OutputIndex, marker: Epoch) ->
         lag.row_count += of(sum.row_count);
         lag.bytes += of(sum.bytes);
     }
-    let waiting = progress.undelivered.iter();
+    let waiting = progress.recent.iter();
     for epoch in waiting.filter(|epoch| epoch.epoch > marker) {
         lag.first.get_or_insert(epoch.epoch);
         lag.epoch_count += 1;
@@ -104,7 +104,7 @@ mod tests {
                 epoch_count: 10,
                 outputs: BTreeMap::from([(OUTPUT, sum)]),
             }],
-            undelivered: waiting.into(),
+            recent: waiting.into(),
             shipped: BTreeMap::from([(OUTPUT, 24)]),
             ..JobProgress::default()
         }

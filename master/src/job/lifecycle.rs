@@ -19,12 +19,12 @@ use tracing::{info, warn};
 
 use super::claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage};
-use super::job_actor::{Due, JobMessage, JobState, Phase, Recorded, Workers};
+use super::job_actor::{Due, JobMessage, JobState, Phase, Workers};
+use super::recorded::Recorded;
 use super::rescale::{self, candidates};
 use super::restart::Decision;
 use crate::assign::{Candidate, assign, workers_with_tasks};
 use crate::checkpoint::coordinator::Coordinator;
-use crate::log_actor::LogMessage;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
 /// How long a stop waits for sinks to hold the last epoch.
@@ -186,31 +186,7 @@ impl JobState {
         self.append(Entry::Assign(Box::new(entry)), recorded)
     }
 
-    pub(super) fn recorded(&mut self, recorded: Recorded, seq: Seq) -> Handled {
-        match recorded {
-            Recorded::Assign {
-                attempt,
-                assignment,
-            } => self.assigned(attempt, *assignment, seq),
-            Recorded::Epoch(entry) => self.epoch_recorded(*entry),
-            Recorded::Backlog(part) => self.put_away_recorded(*part),
-            Recorded::Ended(end) => self.ended(end),
-            Recorded::Savepoint {
-                name,
-                savepoint,
-                reply,
-            } => self.savepoint_recorded(name, *savepoint, reply),
-            Recorded::SavepointDropped { name, reply } => self.savepoint_dropped(&name, reply),
-            Recorded::SinkCommanded {
-                sink,
-                command,
-                reply: Some(reply),
-            } => self.sink_commanded(sink, command, reply),
-            Recorded::SinkCommanded { sink, .. } => self.suspended(sink),
-        }
-    }
-
-    fn assigned(&mut self, attempt: u64, assignment: Assignment, seq: Seq) -> Handled {
+    pub(super) fn assigned(&mut self, attempt: u64, assignment: Assignment, seq: Seq) -> Handled {
         if attempt != self.attempt || !matches!(self.phase, Phase::Assigning) {
             return Ok(());
         }
@@ -388,6 +364,10 @@ impl JobState {
         if end == JobEnd::Stopped {
             self.remind(DELIVERY_WAIT, Due::Delivery(self.generation));
         }
+        if end == JobEnd::Finished && self.progress.has_going_back(self.generation) {
+            // No barrier comes any more behind which a sink could be sent back.
+            return self.place_anew();
+        }
         self.phase = Phase::Delivering(end);
         self.record_refusals()?;
         self.check_delivered()?;
@@ -424,7 +404,7 @@ impl JobState {
         self.append(entry, Recorded::Ended(end))
     }
 
-    fn ended(&mut self, end: JobEnd) -> Handled {
+    pub(super) fn ended(&mut self, end: JobEnd) -> Handled {
         info!(job = %self.entry.job, epoch = %self.progress.epoch, ?end, "job ended");
         for enumerator in &self.enumerators {
             enumerator.get_cell().unlink(self.myself.get_cell());
@@ -450,19 +430,6 @@ impl JobState {
 
     pub(super) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Ending | Phase::Ended(_))
-    }
-
-    pub(super) fn append(&self, entry: Entry, recorded: Recorded) -> Handled {
-        let myself = self.myself.clone();
-        let on_written = Box::new(move |seq| {
-            // A job whose actor is gone is started anew from the log, which holds the entry.
-            let _ = myself.cast(JobMessage::Recorded(recorded, seq));
-        });
-        self.log.cast(LogMessage::Append {
-            entry: Box::new(entry),
-            on_written,
-        })?;
-        Ok(())
     }
 
     pub(super) fn commit(&mut self, mut entry: EpochEntry) -> Handled {

@@ -15,9 +15,10 @@ use millstream_common::log::Entry;
 use millstream_common::plan::{OnQuota, SinkQuota};
 use tracing::{info, warn};
 
-use super::job_actor::{JobState, Phase, Recorded};
+use super::job_actor::{JobState, Phase};
 use super::lifecycle::Handled;
 use super::quota::{self, Standing};
+use super::recorded::Recorded;
 
 /// How the sinks of a job stand to their quotas, and what was done about it.
 #[derive(Debug, Default)]

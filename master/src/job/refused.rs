@@ -67,9 +67,9 @@ impl Refusals {
     }
 }
 
-/// Whether one of the rows is in the log already. An epoch that names rows is kept until their sink holds it.
+/// Whether one of the rows is in the log already. An epoch that names rows is kept at least until their sink holds it.
 fn is_named(refused: &RefusedRows, progress: &JobProgress) -> bool {
-    let named = progress.undelivered.iter().flat_map(|epoch| &epoch.refused);
+    let named = progress.recent.iter().flat_map(|epoch| &epoch.refused);
     let named = named.chain(&progress.left_out);
     let mut of_sink = named.filter(|named| named.sink == refused.sink);
     of_sink.any(|named| {
@@ -115,7 +115,7 @@ impl JobState {
             segments: segments.concat(),
             counters: BTreeMap::new(),
             flows: BTreeMap::new(),
-            sink_markers: self.sink_markers.clone(),
+            sink_markers: self.progress.sink_markers.clone(),
             refused,
             dropped,
             drained: self.progress.drained,
@@ -173,7 +173,7 @@ mod tests {
         refusals.add(refusal(0, "a", &[1]));
         let named = refusals.take(&progress);
         refusals.add(refusal(0, "a", &[1]));
-        progress.undelivered.push(CommittedEpoch {
+        progress.recent.push(CommittedEpoch {
             epoch: Epoch(4),
             parent: Epoch(3),
             segments: Vec::new(),
@@ -181,14 +181,14 @@ mod tests {
             last: false,
         });
         refusals.drop_named(&progress);
-        progress.undelivered.clear();
+        progress.recent.clear();
         assert!(refusals.take(&progress).is_empty());
     }
 
     #[test]
     fn rows_that_an_earlier_epoch_names_are_not_named_again() {
         let mut progress = JobProgress::default();
-        progress.undelivered.push(CommittedEpoch {
+        progress.recent.push(CommittedEpoch {
             epoch: Epoch(4),
             parent: Epoch(3),
             segments: Vec::new(),

@@ -14,8 +14,9 @@ use millstream_common::suggest::nearest;
 use ractor::RpcReplyPort;
 use tracing::info;
 
-use super::job_actor::{JobState, Phase, Recorded};
+use super::job_actor::{JobState, Phase};
 use super::lifecycle::Handled;
+use super::recorded::Recorded;
 use crate::supervisor::supervisor_actor::{SupervisorMessage, answer};
 
 /// Whoever asked.

@@ -14,9 +14,10 @@ use millstream_common::plan::{SinkPlan, SinkSpec};
 use ractor::RpcReplyPort;
 use tracing::info;
 
-use super::job_actor::{JobState, Recorded};
+use super::job_actor::JobState;
 use super::lag::{self, Lag};
 use super::lifecycle::Handled;
+use super::recorded::Recorded;
 
 /// Times of commits that are kept to show how old what a sink lacks is.
 const COMMIT_TIMES_MAX: usize = 4_096;
@@ -30,10 +31,7 @@ impl JobState {
     }
 
     pub(super) fn marker(&self, sink: usize) -> Epoch {
-        self.sink_markers
-            .get(&SinkIndex(sink as u32))
-            .copied()
-            .unwrap_or_default()
+        self.progress.marker(SinkIndex(sink as u32))
     }
 
     pub(super) fn sink_views(&self) -> Vec<SinkView> {
@@ -48,7 +46,7 @@ impl JobState {
         lag::lag(&self.progress, output, self.marker(sink.index()))
     }
 
-    fn sink_view(&self, index: SinkIndex, sink: &SinkPlan) -> SinkView {
+    pub(super) fn sink_view(&self, index: SinkIndex, sink: &SinkPlan) -> SinkView {
         let marker = self.marker(index.index());
         let lag = self.sink_lag(index);
         let placement = self
@@ -68,6 +66,7 @@ impl JobState {
                 .relation
                 .clone(),
             marker,
+            retained_from: self.progress.oldest_of(sink.output),
             lag_epochs: lag.epoch_count,
             lag_rows: lag.row_count,
             lag_bytes: lag.bytes,
@@ -119,20 +118,10 @@ impl JobState {
         command: SinkCommand,
         reply: RpcReplyPort<Result<SinkView, ControlError>>,
     ) -> Handled {
-        let sinks = &self.entry.plan.sinks;
-        let Some(index) = sinks.iter().position(|sink| sink.name == name) else {
-            let names: Vec<String> = sinks.iter().map(|sink| sink.name.clone()).collect();
-            return self.answer(reply, |state| Err(unknown(state, name, &names)));
+        let sink = match self.running_sink(name) {
+            Ok(sink) => sink,
+            Err(refused) => return self.answer(reply, |_| Err(refused)),
         };
-        if self.is_over() {
-            return self.answer(reply, |state| {
-                Err(ControlError::NotRunning {
-                    name: state.entry.job.to_string(),
-                    state: state.view().state.to_string(),
-                })
-            });
-        }
-        let sink = SinkIndex(index as u32);
         let entry = Entry::SinkCommanded {
             job: self.entry.job.clone(),
             incarnation: self.entry.incarnation,
@@ -146,6 +135,22 @@ impl JobState {
             reply: Some(reply),
         };
         self.append(entry, recorded)
+    }
+
+    /// The sink of that name, of a job that has not ended.
+    pub(super) fn running_sink(&self, name: &str) -> Result<SinkIndex, ControlError> {
+        let sinks = &self.entry.plan.sinks;
+        let Some(index) = sinks.iter().position(|sink| sink.name == name) else {
+            let names: Vec<String> = sinks.iter().map(|sink| sink.name.clone()).collect();
+            return Err(unknown(self, name, &names));
+        };
+        match self.is_over() {
+            true => Err(ControlError::NotRunning {
+                name: self.entry.job.to_string(),
+                state: self.view().state.to_string(),
+            }),
+            false => Ok(SinkIndex(index as u32)),
+        }
     }
 
     /// It is in the log: from here on it holds, and the person may know.

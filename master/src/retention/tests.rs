@@ -17,9 +17,9 @@ use millstream_common::report::{Segment, StatePart};
 use millstream_common::store::{Store, StoreRef};
 use millstream_common::time::Clock;
 
-use super::Retention;
 use super::collector_actor::Collector;
-use super::history::read_history;
+use super::history::{HistoryError, read_history};
+use super::{Looked, Retention};
 use crate::replay::Replay;
 use crate::testing::{ENDLESS, MemoryStore, memory, plan};
 
@@ -63,6 +63,8 @@ struct Endless {
     epoch: u64,
     seq: u64,
     generation: u64,
+    /// What the last look found that every sink has held for long.
+    forgettable: Epoch,
     /// The output with dead letters, of which each epoch has a segment of ten bytes, if any.
     letters: Option<OutputIndex>,
 }
@@ -98,6 +100,7 @@ impl Endless {
             epoch: 0,
             seq: 0,
             generation: 0,
+            forgettable: Epoch(0),
             letters: None,
         };
         let job = JobEntry {
@@ -128,12 +131,23 @@ impl Endless {
         created.await.expect("create");
     }
 
+    /// Looks, as the collector does; what may be forgotten is said with the next epoch.
+    async fn look(&mut self) -> Result<BTreeMap<JobName, Looked>, HistoryError> {
+        let looked = self.collector.look().await?;
+        self.forgettable = looked[&JobName::from("numbers")].forgettable;
+        Ok(looked)
+    }
+
     async fn append(&mut self, entry: Entry) {
+        self.append_all(vec![entry]).await;
+    }
+
+    async fn append_all(&mut self, entries: Vec<Entry>) {
         self.seq += 1;
         let object = LogObject {
             term: Term(1),
             nonce: self.seq.to_string(),
-            entries: vec![entry],
+            entries,
         };
         let appended = log::append(&self.store, Seq(self.seq), &object).await;
         assert_eq!(appended.expect("append"), Appended::Written);
@@ -192,7 +206,13 @@ impl Endless {
             drained: false,
             without_barrier: false,
         };
-        self.append(Entry::Epoch(Box::new(entry))).await;
+        let forgotten = Entry::Forgotten {
+            job: "numbers".into(),
+            incarnation: self.life,
+            through: self.forgettable,
+        };
+        self.append_all(vec![forgotten, Entry::Epoch(Box::new(entry))])
+            .await;
     }
 
     async fn count(&self, folder: &str) -> usize {
@@ -218,13 +238,13 @@ async fn an_endless_job_holds_a_bounded_number_of_objects_and_says_how_many_byte
     let mut used = BTreeMap::new();
     for _ in 0..300 {
         endless.epoch().await;
-        used = endless.collector.look().await.expect("look");
+        used = endless.look().await.expect("look");
         assert!(endless.count("log/").await < 60, "log");
         assert!(endless.count("boundary/").await < 30, "boundaries");
         assert_eq!(endless.count("state/").await, endless.epoch.min(3) as usize);
         assert!(endless.count("segments/").await < 15, "segments");
     }
-    let used = used[&JobName::from("numbers")];
+    let used = used[&JobName::from("numbers")].used;
     assert_eq!(used.state_bytes, 30);
     assert!(
         used.segment_bytes >= 80 && used.log_bytes > 1_000,
@@ -237,7 +257,7 @@ async fn a_start_from_the_folded_log_knows_what_one_from_the_whole_log_would() {
     let mut collected = Endless::start().await;
     for _ in 0..100 {
         collected.epoch().await;
-        collected.collector.look().await.expect("look");
+        collected.look().await.expect("look");
     }
     let first = log::read(&collected.store, Seq(1)).await.expect("read");
     assert_eq!(first, None, "the beginning is collected");
@@ -247,8 +267,9 @@ async fn a_start_from_the_folded_log_knows_what_one_from_the_whole_log_would() {
     assert_eq!(job.progress.epoch, Epoch(100));
     assert_eq!(job.generation, Generation(2));
     assert_eq!(job.entry.sql, ENDLESS);
-    let undelivered = job.progress.undelivered.iter().map(|epoch| epoch.epoch);
-    assert_eq!(undelivered.collect::<Vec<_>>(), [Epoch(100)]);
+    assert_eq!(job.progress.delivered, Epoch(99));
+    let kept = job.progress.recent.iter().map(|epoch| epoch.epoch.0);
+    assert_eq!(kept.collect::<Vec<_>>(), (91..=100).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -256,12 +277,12 @@ async fn a_second_collector_begins_where_the_first_has_folded() {
     let mut endless = Endless::start().await;
     for _ in 0..50 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
     }
     endless.collector = collector(&endless.store, &endless.clock);
     for _ in 0..50 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
     }
     assert!(endless.count("log/").await < 60);
     assert_eq!(endless.count("state/").await, 3);
@@ -279,12 +300,7 @@ async fn nothing_is_collected_while_the_log_is_not_understood() {
         .await
         .expect("delete");
     let before = endless.count("state/").await;
-    let refused = endless
-        .collector
-        .look()
-        .await
-        .expect_err("a gap")
-        .to_string();
+    let refused = endless.look().await.expect_err("a gap").to_string();
     assert!(refused.contains("log/000000000007"), "{refused}");
     assert_eq!(endless.count("state/").await, before);
     let start = read_history(&endless.store).await.expect_err("a gap");
@@ -296,7 +312,7 @@ async fn a_master_that_slept_past_the_collection_finds_that_it_has_not_written()
     let mut endless = Endless::start().await;
     for _ in 0..100 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
     }
     let object = LogObject {
         term: Term(1),
@@ -308,7 +324,7 @@ async fn a_master_that_slept_past_the_collection_finds_that_it_has_not_written()
     let history = read_history(&endless.store).await.expect("read");
     assert_eq!(history.through, Seq(102));
     endless.epoch().await;
-    endless.collector.look().await.expect("look");
+    endless.look().await.expect("look");
     let left = log::read(&endless.store, Seq(3)).await.expect("read");
     assert_eq!(left, None, "what it left there is collected too");
 }
@@ -324,11 +340,11 @@ async fn dead_letters_are_kept_for_their_time_and_no_longer_and_what_goes_is_cou
     let mut used = BTreeMap::new();
     for epoch in 1..=100 {
         endless.epoch().await;
-        used = endless.collector.look().await.expect("look");
+        used = endless.look().await.expect("look");
         let kept = endless.count(&folder).await;
         assert!(kept >= epoch.min(20) && kept <= 21, "{kept} after {epoch}");
     }
-    let used = used[&JobName::from("numbers")];
+    let used = used[&JobName::from("numbers")].used;
     let kept = endless.count(&folder).await as u64;
     assert_eq!(used.dead_letter_bytes, kept * 10);
     assert_eq!(used.dead_letters_dropped, (100 - kept) * 2);
@@ -336,9 +352,9 @@ async fn dead_letters_are_kept_for_their_time_and_no_longer_and_what_goes_is_cou
     endless.collector = collector(&endless.store, &endless.clock);
     for _ in 0..10 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
     }
-    let used = endless.collector.look().await.expect("look")[&JobName::from("numbers")];
+    let used = endless.look().await.expect("look")[&JobName::from("numbers")].used;
     let kept = endless.count(&folder).await as u64;
     assert_eq!(used.dead_letters_dropped, (110 - kept) * 2);
 }
@@ -353,7 +369,7 @@ async fn dead_letters_take_no_more_room_than_they_may_however_young_they_are() {
     );
     for _ in 0..60 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
     }
     let keys = endless.store.list(&folder).await.expect("list");
     assert_eq!(keys.len(), 12);
@@ -378,7 +394,7 @@ async fn letters_that_a_lost_generation_left_behind_go_and_those_of_the_running_
     }
     for _ in 0..5 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
     }
     let is_there = async |key: &str| endless.store.get(key).await.expect("get").is_some();
     assert!(
@@ -387,7 +403,7 @@ async fn letters_that_a_lost_generation_left_behind_go_and_those_of_the_running_
     );
     endless.assign().await;
     endless.epoch().await;
-    endless.collector.look().await.expect("look");
+    endless.look().await.expect("look");
     let is_there = async |key: &str| endless.store.get(key).await.expect("get").is_some();
     assert!(!is_there(&orphan).await && !is_there(&rejects).await);
     let folder = format!("segments/{life}/{output}/");
@@ -401,7 +417,7 @@ async fn a_long_list_of_dead_letters_goes_to_pages_and_the_log_stays_small() {
     for epoch in 1..=4_600 {
         endless.epoch().await;
         if epoch % 100 == 0 {
-            endless.collector.look().await.expect("look");
+            endless.look().await.expect("look");
         }
     }
     let history = read_history(&endless.store).await.expect("read");
@@ -430,7 +446,7 @@ async fn a_long_list_of_dead_letters_goes_to_pages_and_the_log_stays_small() {
     endless.collector = collector(&endless.store, &endless.clock);
     endless.assign().await;
     endless.epoch().await;
-    endless.collector.look().await.expect("look");
+    endless.look().await.expect("look");
     let left = endless.count(&format!("segments/{life}/{output}/")).await as u64;
     assert!(
         left >= 3_000,
@@ -453,7 +469,7 @@ async fn the_state_of_a_savepoint_is_kept_until_it_is_dropped_also_over_a_new_li
     let state = format!("state/{}/", endless.life);
     for _ in 0..50 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
         assert!(endless.count(&state).await <= 4);
     }
     let left = endless.store.list(&state).await.expect("list");
@@ -468,13 +484,52 @@ async fn the_state_of_a_savepoint_is_kept_until_it_is_dropped_also_over_a_new_li
     let mut entry = job.entry.clone();
     entry.incarnation = Incarnation::fresh();
     endless.append(Entry::Job(Box::new(entry))).await;
-    endless.collector.look().await.expect("look");
+    endless.look().await.expect("look");
     assert_eq!(endless.count(&state).await, 1, "only the savepoint's");
     let dropped = Entry::SavepointDropped {
         job: "numbers".into(),
         name: "first".to_owned(),
     };
     endless.append(dropped).await;
-    endless.collector.look().await.expect("look");
+    endless.look().await.expect("look");
     assert_eq!(endless.count(&state).await, 0);
+}
+
+#[tokio::test]
+async fn what_a_sink_is_sent_back_to_before_is_kept_although_it_was_held_for_long() {
+    let mut endless = Endless::start().await;
+    for _ in 0..30 {
+        endless.epoch().await;
+        endless.look().await.expect("look");
+    }
+    let oldest = endless.store.list("segments/").await.expect("list")[0].clone();
+    let history = read_history(&endless.store).await.expect("read");
+    let kept = history.jobs[&JobName::from("numbers")]
+        .progress
+        .retained_from;
+    let rewind = |to| Entry::SinkRewound {
+        job: "numbers".into(),
+        incarnation: endless.life,
+        sink: SinkIndex(0),
+        to,
+    };
+    let (too_far, to) = (rewind(Epoch(kept.0 - 1)), rewind(kept));
+    endless.append(too_far).await;
+    let history = read_history(&endless.store).await.expect("read");
+    let progress = &history.jobs[&JobName::from("numbers")].progress;
+    assert!(progress.sink_rewinds.is_empty(), "its segments may be gone");
+    endless.append(to).await;
+    for _ in 0..30 {
+        // Nobody places the job anew: the epochs are of a generation that does not know of it.
+        endless.epoch().await;
+        endless.look().await.expect("look");
+    }
+    let left = endless.store.list("segments/").await.expect("list");
+    assert_eq!((&left[0], left.len()), (&oldest, 60 - kept.0 as usize));
+    let history = read_history(&endless.store).await.expect("read");
+    let progress = &history.jobs[&JobName::from("numbers")].progress;
+    assert_eq!(
+        (progress.delivered, progress.marker(SinkIndex(0))),
+        (kept, kept)
+    );
 }

@@ -12,6 +12,8 @@ mod quota_tests;
 #[cfg(test)]
 mod rescale_tests;
 #[cfg(test)]
+mod rewind_tests;
+#[cfg(test)]
 mod savepoint_tests;
 pub mod submission;
 pub mod submit;

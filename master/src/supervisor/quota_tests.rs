@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use millstream_common::control::{JobView, SinkCommand};
+use millstream_common::control::{JobView, SinkCommand, StopMode};
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{Epoch, OutputIndex, SinkIndex};
 use millstream_common::link::{BarrierCommand, BarrierKind, JobGeneration, ToMaster, ToWorker};
@@ -152,6 +152,39 @@ async fn readers_that_wait_for_a_sink_wait_on_under_another_worker() {
         _ => None,
     };
     assert!(!worker.frame(begun).await, "it was started");
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_a_savepoint_nor_a_stop_waits_for_the_sink_that_readers_wait_for() {
+    let options = ", quota_bytes = '50', on_quota = 'backpressure'";
+    let (supervisor, mut worker) = begin(options).await;
+    let (_, held) = epoch(&mut worker, 6).await;
+    let last = worker.barrier().await;
+    report(&worker, &last, 0);
+    worker.deployed().await;
+    let clicks = find(&supervisor, "clicks").await;
+    let keep = async { call!(clicks, |reply| JobMessage::Savepoint { name: None, reply }) };
+    let pass = async {
+        let barrier = worker.barrier().await;
+        report(&worker, &barrier, 0);
+    };
+    let (kept, ()) = soon(async { tokio::join!(keep, pass) }).await;
+    assert_eq!(kept.expect("call").expect("kept").epoch, held);
+    let mode = StopMode::Stop;
+    let stop = async { call!(clicks, |reply| JobMessage::Stop { mode, reply }) };
+    let pass = async {
+        loop {
+            let barrier = worker.barrier().await;
+            report(&worker, &barrier, 0);
+            if barrier.1.kind == BarrierKind::Stop {
+                break;
+            }
+        }
+    };
+    let (stopped, ()) = tokio::join!(stop, pass);
+    let stopped = stopped.expect("call");
+    assert_eq!(stopped.lagging_sinks, ["nowhere"]);
+    assert!(stopped.job.state.is_over(), "{:?}", stopped.job);
 }
 
 #[tokio::test(start_paused = true)]

@@ -254,9 +254,13 @@ impl Builder<'_> {
         keyed: &KeyedPlan,
     ) -> Result<(), Failure> {
         let name = wiring.name_of(task);
-        let (operator, parts) = self.restore(wiring, task, keyed, &name).await?;
+        let (mut operator, parts) = self.restore(wiring, task, keyed, &name).await?;
         let branches = self.branches(wiring, task, &name)?;
         let config = &self.state.config;
+        let emits_all = config.deploy.restore.snapshots.contains(&keyed.operator);
+        if emits_all {
+            operator.mark_all_changed();
+        }
         let arguments = KeyedConfig {
             task,
             operator,
@@ -272,6 +276,7 @@ impl Builder<'_> {
             sources: self.plan.stages[task.stage.index()].sources.clone(),
             branches,
             changes_interval: changes_interval(&self.plan, task.stage),
+            emits_all,
             store: config.store.clone(),
             clock: config.worker.clock.clone(),
             pipeline: self.state.myself.clone(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use millstream_common::plan::connector::ConsoleSinkSpec;
-use millstream_common::plan::{Emit, OnQuota, OnViolation, SinkQuota, SinkSpec};
+use millstream_common::plan::{Emit, OnQuota, OnViolation, SinkQuota, SinkSpec, SinkStart};
 use millstream_common::secret::Lookup;
 
 use super::{Options, connector, files, kafka, postgres, source};
@@ -18,6 +18,7 @@ pub(in crate::plan) struct SinkOptions {
     pub(in crate::plan) emit: EmitOption,
     pub(in crate::plan) on_violation: OnViolation,
     pub(in crate::plan) quota: SinkQuota,
+    pub(in crate::plan) start: SinkStart,
     pub(in crate::plan) places: BTreeMap<String, Place>,
     pub(in crate::plan) problems: Vec<Problem>,
 }
@@ -40,8 +41,12 @@ pub(in crate::plan) fn read_sink(sink: &SinkStatement, lookup: &dyn Lookup) -> S
         .map_or(EmitOption::Default, EmitOption::Given);
     let on_violation = source::on_violation(&mut options);
     let quota = quota(&mut options);
-    // The only way there is: nothing follows from it.
-    options.parsed("start", start);
+    let starts = [
+        ("now", SinkStart::Now),
+        ("retained", SinkStart::Retained),
+        ("snapshot", SinkStart::Snapshot),
+    ];
+    let start = options.word("start", &starts).unwrap_or_default();
     let known = ["postgres", "files", "kafka", "console", "blackhole"];
     let spec = match connector(&mut options, &known, "postgres").as_deref() {
         Some("postgres") => Some(SinkSpec::Postgres(postgres::read(&mut options))),
@@ -61,6 +66,7 @@ pub(in crate::plan) fn read_sink(sink: &SinkStatement, lookup: &dyn Lookup) -> S
         emit,
         on_violation,
         quota,
+        start,
         places,
         problems,
     }
@@ -90,16 +96,6 @@ fn quota_age(text: &str) -> Result<u64, String> {
     match value::duration_millis(text)? {
         0 => Err("a quota of no time is used up at once".to_owned()),
         millis => Ok(millis),
-    }
-}
-
-fn start(text: &str) -> Result<(), String> {
-    match text {
-        "now" => Ok(()),
-        "retained" | "snapshot" => Err(format!(
-            "start = '{text}' is not supported yet: a sink that is added to a job begins behind its checkpoint ('now')"
-        )),
-        _ => Err(format!("{text:?} is none of 'now'")),
     }
 }
 
