@@ -3,14 +3,13 @@
 //! One that stands by is well: whoever restarts what is not would take the standby away.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use millstream_common::client::{ControlClient, Role};
 use millstream_common::grpc;
-use millstream_common::net::{self, NetRef, TcpNet};
+use millstream_common::net::{self, NetRef};
 use serde::Serialize;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -60,7 +59,7 @@ impl Health {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let health = look(Arc::new(TcpNet), &arguments.master.master).await?;
+    let health = look(arguments.master.net()?, &arguments.master.master).await?;
     match arguments.form.json {
         true => output::print_json(&health)?,
         false => output::print(&health.told())?,
@@ -136,6 +135,7 @@ mod tests {
         let storage_url = format!("file://{}", folder.path().display());
         MasterConfig {
             net: net.clone(),
+            access: Access::Open,
             store: store::open(&storage_url, blocking.clone()).await.unwrap(),
             storage_url,
             connectors: process::master_connectors(&blocking, &clock),

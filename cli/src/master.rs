@@ -9,13 +9,14 @@ use std::sync::Arc;
 use clap::Args;
 use futures::StreamExt;
 use millstream_common::blocking::{BlockingRef, ThreadPool};
-use millstream_common::net::TcpNet;
 use millstream_common::store;
 use millstream_common::time::{ClockRef, SystemClock};
 use millstream_master::config::MasterConfig;
 use millstream_master::{Candidacy, Entrance};
+use tokio::task::JoinSet;
 
 use crate::arguments::storage_url;
+use crate::protection::{AccessArguments, TlsArguments};
 use crate::retention::RetentionArguments;
 use crate::{interrupts, output, process};
 
@@ -39,6 +40,10 @@ pub(crate) struct Arguments {
     /// Its name in the log, for people.
     #[arg(long, default_value = "master")]
     name: String,
+    #[command(flatten)]
+    tls: TlsArguments,
+    #[command(flatten)]
+    access: AccessArguments,
     #[command(flatten)]
     retention: RetentionArguments,
     #[command(flatten)]
@@ -66,12 +71,18 @@ impl Parent {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    arguments.tls.check_service()?;
     let mut interrupts = interrupts::listen()?;
     let blocking: BlockingRef = Arc::new(ThreadPool);
     let storage_url = storage_url(&arguments.storage)?;
+    // Ended with this function.
+    let mut tasks = JoinSet::new();
     let clock: ClockRef = Arc::new(SystemClock::new());
     let config = MasterConfig {
-        net: Arc::new(TcpNet),
+        net: arguments.tls.net_of_masters(None)?,
+        access: arguments
+            .access
+            .access(&arguments.tls, &blocking, &mut tasks)?,
         store: store::open(&storage_url, blocking.clone()).await?,
         storage_url,
         connectors: process::master_connectors(&blocking, &clock),

@@ -8,7 +8,6 @@ use clap::Args;
 use futures::StreamExt;
 use millstream_common::blocking::{BlockingRef, ThreadPool};
 use millstream_common::ids::WorkerId;
-use millstream_common::net::TcpNet;
 use millstream_common::time::SystemClock;
 use millstream_worker::config::{RealConnectors, RealStores, WorkerConfig};
 use millstream_worker::leaving::Left;
@@ -47,13 +46,15 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    arguments.master.tls.check_service()?;
     let mut interrupts = interrupts::listen()?;
     let blocking: BlockingRef = Arc::new(ThreadPool);
     let stores = RealStores {
         blocking: blocking.clone(),
     };
     let config = WorkerConfig {
-        net: Arc::new(TcpNet),
+        net: arguments.master.net()?,
+        exchange_net: arguments.master.tls.net_of_workers()?,
         stores: Arc::new(stores),
         connectors: Arc::new(RealConnectors),
         clock: Arc::new(SystemClock::new()),

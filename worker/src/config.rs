@@ -68,8 +68,10 @@ impl Connectors for RealConnectors {
 /// A worker's surroundings.
 #[derive(Clone)]
 pub struct WorkerConfig {
-    /// Where it listens and dials.
+    /// The way to masters.
     pub net: NetRef,
+    /// The way between workers: where it listens for rows, and dials to send them.
+    pub exchange_net: NetRef,
     /// Opens the storage that the master names.
     pub stores: Arc<dyn OpenStore>,
     /// Sources and sinks.

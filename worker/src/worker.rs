@@ -39,7 +39,7 @@ impl Worker {
     /// Listens for other workers and dials the master.
     pub async fn start(config: WorkerConfig) -> Result<Self, WorkerError> {
         let name = config.name.clone();
-        let listener = config.net.listen(&config.flight_listen).await?;
+        let listener = config.exchange_net.listen(&config.flight_listen).await?;
         let flight_address = config
             .advertise
             .clone()

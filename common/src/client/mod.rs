@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
 use millstream_proto::v1::{self, control_client};
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::control::{
@@ -21,7 +20,7 @@ use crate::control::{
 use crate::error::Kind;
 use crate::grpc::{self, Malformed};
 use crate::ids::{JobName, WorkerId};
-use crate::net::{self, NetRef};
+use crate::net::{self, Channel, NetRef};
 
 mod savepoints;
 

@@ -1,8 +1,9 @@
 //! The master's gRPC server: control API, worker link, reflection and health on one listener.
 //!
-//! Started by the master with a listener of whatever network it was given. Owns the connections.
+//! Every call passes `access` first. Started by the master with a listener of whatever network it was given. Owns the connections.
 //! Failure: an error of the server itself ends [`serve`]; errors of calls are their statuses.
 
+pub mod access;
 mod backend;
 mod control;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use millstream_proto::v1::control_server::ControlServer;
 use millstream_proto::v1::worker_link_server::{WorkerLink, WorkerLinkServer};
 use tonic::transport::Server;
 
+use access::AccessLayer;
 pub use backend::ControlBackend;
 pub use control::ControlService;
 
@@ -49,6 +51,7 @@ pub async fn serve<L: WorkerLink>(
     listener: Listener,
     backend: Arc<dyn ControlBackend>,
     link: L,
+    access: AccessLayer,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let shutdown: Shutdown = shutdown.boxed().shared();
@@ -69,6 +72,7 @@ pub async fn serve<L: WorkerLink>(
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_INTERVAL))
+        .layer(access)
         .add_service(control)
         .add_service(link)
         .add_service(reflection)

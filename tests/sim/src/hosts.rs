@@ -22,6 +22,7 @@ use millstream_master::plan::check::{
     ExternalProbe, Folder, KafkaTopics, PostgresTable, ProbeError,
 };
 use millstream_master::retention::Retention;
+use millstream_master::service::access::Access;
 use millstream_master::{Candidacy, Entrance, Master, MasterError};
 use millstream_sinks::factory::SinkSetup;
 use millstream_sinks::files::FilesSink;
@@ -100,6 +101,7 @@ impl Host {
         let count = self.starts.fetch_add(1, Ordering::Relaxed);
         let config = MasterConfig {
             net: self.net(),
+            access: Access::Open,
             store: Arc::new(self.store()),
             storage_url: "simulated://storage".to_owned(),
             clock: self.clock(),
@@ -139,6 +141,7 @@ impl Host {
         };
         let config = WorkerConfig {
             net: self.net(),
+            exchange_net: self.net(),
             stores: Arc::new(self.store()),
             connectors: Arc::new(self.clone()),
             clock: self.clock(),

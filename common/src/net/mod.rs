@@ -1,8 +1,11 @@
 //! The network as something handed in: dial and listen, under tonic and Flight.
 //!
 //! Called by whoever serves or dials gRPC: the master's services, the worker's link and Flight
-//! server, clients. Two kinds: [`TcpNet`], and [`MemoryNet`] for several roles in one process.
+//! server, clients. Two kinds: [`TcpNet`], and [`MemoryNet`] for several roles in one process;
+//! [`tls::TlsNet`] encrypts either.
 //! Failure: a dial that cannot reach its address is an `io::Error` with the address in its text.
+
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,8 +21,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Endpoint;
 use tonic::transport::server::Connected;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
 /// A byte stream in both directions.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -37,6 +44,8 @@ pub struct Connection {
 pub struct Peer {
     /// The other end's host, without a port; `None` inside one process.
     pub host: Option<String>,
+    /// What it has shown, where the network asks for that and has verified it.
+    pub certificate: Option<tls::Certificate>,
 }
 
 /// A listener and the address at which others reach it.
@@ -54,6 +63,10 @@ pub trait Net: Send + Sync {
     async fn connect(&self, address: &str) -> io::Result<Connection>;
     /// Listens at `address`; port 0 takes a free one.
     async fn listen(&self, address: &str) -> io::Result<Listener>;
+    /// The token that goes with every call over this network; only where nobody else can read it.
+    fn bearer(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// A shared network.
@@ -64,6 +77,35 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Both sides ping an open connection this often; a half-open one is found after twice this.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What calls are made on.
+pub type Channel = InterceptedService<tonic::transport::Channel, Bearer>;
+
+/// Shows the network's token with every call.
+#[derive(Clone, Debug)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Bearer {
+    fn of(net: &NetRef) -> Self {
+        let value = net.bearer().map(|token| format!("Bearer {token}"));
+        // What no header can hold was never given out as a token.
+        let value = value.and_then(|value| MetadataValue::try_from(value).ok());
+        Self(value.map(|mut value| {
+            value.set_sensitive(true);
+            value
+        }))
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            let metadata = request.metadata_mut();
+            metadata.insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
 /// A gRPC channel to `address` over `net`; it connects at the first call and again after a loss.
 pub fn channel(net: &NetRef, address: &str) -> Result<Channel, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
@@ -72,6 +114,7 @@ pub fn channel(net: &NetRef, address: &str) -> Result<Channel, tonic::transport:
         .keep_alive_timeout(KEEPALIVE_INTERVAL)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
+    let bearer = Bearer::of(net);
     let net = net.clone();
     let address = address.to_owned();
     let connector = tower::service_fn(move |_| {
@@ -79,7 +122,8 @@ pub fn channel(net: &NetRef, address: &str) -> Result<Channel, tonic::transport:
         let address = address.clone();
         async move { net.connect(&address).await.map(TokioIo::new) }.boxed()
     });
-    Ok(endpoint.connect_with_connector_lazy(connector))
+    let channel = endpoint.connect_with_connector_lazy(connector);
+    Ok(InterceptedService::new(channel, bearer))
 }
 
 /// The operating system's TCP.
@@ -127,7 +171,11 @@ fn accept(stream: TcpStream) -> io::Result<Connection> {
         .peer_addr()
         .ok()
         .map(|address| address.ip().to_string());
-    Ok(Connection::new(stream, Peer { host }))
+    let peer = Peer {
+        host,
+        certificate: None,
+    };
+    Ok(Connection::new(stream, peer))
 }
 
 /// Connections that never leave the process: for `run` and for tests.
@@ -168,7 +216,11 @@ impl Net for MemoryNet {
                 .ok_or_else(refused)?
         };
         let (near, far) = tokio::io::duplex(MEMORY_CONNECTION_BYTES);
-        let wrap = |stream| Connection::new(stream, Peer { host: None });
+        let peer = Peer {
+            host: None,
+            certificate: None,
+        };
+        let wrap = |stream| Connection::new(stream, peer.clone());
         listener.send(wrap(far)).await.map_err(|_| refused())?;
         Ok(wrap(near))
     }
