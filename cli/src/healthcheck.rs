@@ -105,7 +105,8 @@ async fn check(net: &NetRef, address: &str) -> anyhow::Result<Health> {
     let role = ControlClient::role(net.clone(), address).await;
     let role = role.map_err(|cause| anyhow!("ask {address}: {cause}"))?;
     let (serving, active) = match role {
-        Role::Active => (true, None),
+        // It serves whoever it knows.
+        Role::Active | Role::Guarded => (true, None),
         Role::Standby { active } => (false, active),
     };
     Ok(Health {
@@ -118,12 +119,15 @@ async fn check(net: &NetRef, address: &str) -> anyhow::Result<Health> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use millstream_common::blocking::{BlockingRef, ThreadPool};
     use millstream_common::net::MemoryNet;
     use millstream_common::store;
     use millstream_common::time::{ClockRef, SystemClock};
     use millstream_master::config::MasterConfig;
     use millstream_master::retention::Retention;
+    use millstream_master::service::access::Access;
     use millstream_master::{Candidacy, Entrance};
 
     use super::*;

@@ -160,9 +160,9 @@ async fn a_master_lets_in_nobody_whose_certificate_does_not_hold() {
     ] {
         let listener = serves.listen("master:7070").await.expect("listen");
         let dials = of_masters(&wire, &authority, Some(&shown));
-        meet(&dials, listener, "master:7070")
-            .await
-            .expect_err("refused");
+        let met = meet(&dials, listener, "master:7070").await;
+        let error = met.expect_err("refused");
+        assert!(error.contains("does not take the certificate"), "{error}");
     }
 }
 

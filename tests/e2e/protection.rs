@@ -242,7 +242,7 @@ async fn who_shows_no_certificate_of_the_cluster_neither_joins_nor_is_believed()
     }
     // One of another authority, one that is a client's, one without TLS: each says why, and tries again.
     for (name, environment, told) in [
-        ("other", other, "certificate"),
+        ("other", other, "does not take the certificate"),
         (
             "client",
             identity(folder, "client"),

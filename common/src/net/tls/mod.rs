@@ -5,21 +5,24 @@
 //! come and go at addresses that no certificate foresees. Handshakes run beside each other, so that a silent caller holds up nobody.
 //! Failure: a server whose certificate does not hold is an `io::Error` that says why; a caller whose certificate does not is dropped.
 
+mod explain;
+mod files;
+
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use rustls::client::verify_server_name;
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{CertificateError, ClientConfig, InvalidMessage, RootCertStore, ServerConfig};
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::ParsedCertificate;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use self::explain::{Dialled, in_words};
+use self::files::{Identity, authorities, client_config, server_config};
+pub use self::files::{TlsError, TlsFiles};
 use super::{Connection, Listener, Net, NetRef, Peer};
 
 /// The DNS name in the certificate of every worker: whoever has the key of such a certificate may join, and be sent rows.
@@ -29,17 +32,6 @@ pub const WORKER_NAME: &str = "worker.millstream.internal";
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Handshakes under way at one listener.
 const HANDSHAKES_MAX: usize = 64;
-/// What is spoken behind the handshake: gRPC, and pages for browsers.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
-
-/// The files one process shows and trusts.
-#[derive(Clone, Copy, Debug)]
-pub struct TlsFiles<'a> {
-    /// Certificates (PEM) of the authorities that are trusted.
-    pub authority: &'a Path,
-    /// Its own certificate, chain first to last, and the key to it (both PEM); whoever listens needs them.
-    pub identity: Option<(&'a Path, &'a Path)>,
-}
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,29 +71,6 @@ impl std::fmt::Debug for Certificate {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "Certificate({} bytes)", self.0.len())
     }
-}
-
-/// Files that make no certificate.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// It cannot be read, or holds something else.
-    #[error("read {what} in {file}: {cause}; `millstream certificates` makes a set")]
-    Unreadable {
-        /// What it was to hold.
-        what: &'static str,
-        /// Its path.
-        file: String,
-        /// What stands against it.
-        cause: String,
-    },
-    /// They are read, but do not belong together or are of no use.
-    #[error("use {file}: {cause}; `millstream certificates` makes a set")]
-    Unusable {
-        /// The file that is at fault.
-        file: String,
-        /// What stands against it.
-        cause: String,
-    },
 }
 
 impl TlsNet {
@@ -152,104 +121,6 @@ impl TlsNet {
     }
 }
 
-/// A certificate and its key.
-struct Identity<'a> {
-    file: &'a Path,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
-
-impl<'a> Identity<'a> {
-    fn read(certificate: &'a Path, key: &Path) -> Result<Self, TlsError> {
-        let found = PrivateKeyDer::from_pem_file(key);
-        Ok(Self {
-            file: certificate,
-            chain: certificates("a certificate", certificate)?,
-            key: found.map_err(|error| unreadable("a key", key, error.to_string()))?,
-        })
-    }
-
-    fn unusable(&self, error: &rustls::Error) -> TlsError {
-        unusable(self.file, error.to_string())
-    }
-}
-
-fn unreadable(what: &'static str, file: &Path, cause: String) -> TlsError {
-    TlsError::Unreadable {
-        what,
-        file: file.display().to_string(),
-        cause,
-    }
-}
-
-fn unusable(file: &Path, cause: String) -> TlsError {
-    TlsError::Unusable {
-        file: file.display().to_string(),
-        cause,
-    }
-}
-
-fn certificates(what: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    let found: Vec<_> = read.map_err(|error| unreadable(what, file, error.to_string()))?;
-    match found.is_empty() {
-        true => Err(unreadable(what, file, "it holds none (PEM)".to_owned())),
-        false => Ok(found),
-    }
-}
-
-fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates("the authority's certificate", file)? {
-        let added = roots.add(certificate);
-        added.map_err(|error| unusable(file, error.to_string()))?;
-    }
-    Ok(roots)
-}
-
-fn client_config(
-    provider: &Arc<CryptoProvider>,
-    roots: Arc<RootCertStore>,
-    identity: Option<&Identity<'_>>,
-) -> Result<ClientConfig, TlsError> {
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unusable(Path::new("this build"), error.to_string()))?
-        .with_root_certificates(roots);
-    let mut config = match identity {
-        None => builder.with_no_client_auth(),
-        Some(identity) => builder
-            .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
-            .map_err(|error| identity.unusable(&error))?,
-    };
-    config.alpn_protocols = vec![PROTOCOLS[0].to_vec()];
-    Ok(config)
-}
-
-fn server_config(
-    provider: &Arc<CryptoProvider>,
-    roots: Arc<RootCertStore>,
-    identity: &Identity<'_>,
-    callers: Other,
-) -> Result<ServerConfig, TlsError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
-    let verifier = match callers {
-        Other::Masters => verifier.allow_unauthenticated(),
-        Other::Workers => verifier,
-    };
-    let verifier = verifier
-        .build()
-        .map_err(|error| unusable(identity.file, error.to_string()))?;
-    let mut config = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| identity.unusable(&error))?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(identity.chain.clone(), identity.key.clone_key())
-        .map_err(|error| identity.unusable(&error))?;
-    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
-    Ok(config)
-}
-
 #[async_trait]
 impl Net for TlsNet {
     async fn connect(&self, address: &str) -> io::Result<Connection> {
@@ -269,7 +140,7 @@ impl Net for TlsNet {
             .await
             .map_err(|_| failed("it does not answer a TLS handshake".to_owned()))?
             .map_err(|error| failed(in_words(&error, name)))?;
-        Ok(Connection::new(stream, peer))
+        Ok(Connection::new(Dialled(stream), peer))
     }
 
     async fn listen(&self, address: &str) -> io::Result<Listener> {
@@ -333,28 +204,4 @@ async fn shake_hands(
 fn host(address: &str) -> &str {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']')
-}
-
-/// What a failed handshake means to whoever dialled.
-fn in_words(error: &io::Error, name: &str) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-    let Some(tls) = inner else {
-        return format!("TLS: {error}; does it speak TLS?");
-    };
-    match tls {
-        // The other authority may have the same name, with another key.
-        rustls::Error::InvalidCertificate(
-            CertificateError::UnknownIssuer | CertificateError::BadSignature,
-        ) => "its certificate is not from an authority that --tls-ca names".to_owned(),
-        rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => format!("its certificate is not for {name}; dial a name that stands in it"),
-        rustls::Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => "its certificate has expired".to_owned(),
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "it does not speak TLS; leave --tls-ca out, or start it with TLS".to_owned()
-        }
-        other => format!("TLS: {other}"),
-    }
 }
