@@ -344,7 +344,7 @@ async fn a_table_that_cannot_be_created_says_what_it_lacks() {
         problems[0].hint.as_deref(),
         Some("allow it: GRANT CREATE ON SCHEMA public TO me;")
     );
-    let given = SQL.replace("create = 'if_missing'", "create = 'never'");
+    let given = SQL.replacen("create = 'if_missing'", "create = 'never'", 1);
     let problems = check(&given, &missing(not_allowed)).await;
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert_eq!(problems[0].message, "there is no table fact_page_views");
