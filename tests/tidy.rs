@@ -13,6 +13,13 @@ const LINES_MAX: usize = 500;
 const LONGER: &[(&str, usize)] = &[];
 /// rustfmt keeps code to 100; this is for comments.
 const LINE_CHARS_MAX: usize = 160;
+/// Lines of a function, its signature and its closing brace among them: it fits a screen.
+const FUNCTION_LINES_MAX: usize = 70;
+/// Functions that were longer when the limit was set, by file and name.
+const LONGER_FUNCTIONS: &[(&str, &str)] = &[
+    ("master/src/replay.rs", "apply"),
+    ("tests/sim/src/scenario.rs", "draw_fault"),
+];
 /// Shorter headers say nothing.
 const HEADER_CHARS_MIN: usize = 24;
 
@@ -195,6 +202,52 @@ fn line_length(file: &Source) -> Vec<String> {
     long.map(|(number, _)| file.says(number, &what)).collect()
 }
 
+/// A function fits a screen, that of a test too. rustfmt puts its closing brace below its first letter.
+fn function_length(file: &Source) -> Vec<String> {
+    let lines: Vec<&str> = file.text.lines().collect();
+    let mut found = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let Some(name) = function_name(line) else {
+            continue;
+        };
+        let ends_signature = |line: &&str| line.ends_with(['{', ';', '}']);
+        let signature = lines[start..]
+            .iter()
+            .take_while(|line| !ends_signature(line));
+        let opens = start + signature.count();
+        if !lines.get(opens).is_some_and(|line| line.ends_with('{')) {
+            continue;
+        }
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let is_end = |line: &&str| line.strip_prefix(indent) == Some("}");
+        let length = lines[start..]
+            .iter()
+            .take_while(|line| !is_end(line))
+            .count()
+            + 1;
+        if length > FUNCTION_LINES_MAX && !LONGER_FUNCTIONS.contains(&(file.path.as_str(), name)) {
+            let what =
+                format!("{name} has {length} lines, more than {FUNCTION_LINES_MAX}: divide it");
+            found.push(file.says(start + 1, &what));
+        }
+    }
+    found
+}
+
+/// The name of the function that begins in this line.
+fn function_name(line: &str) -> Option<&str> {
+    let (before, after) = code(line).split_once("fn ")?;
+    let is_word = |word: &str| {
+        let is_visible = ["pub", "crate", "extern"].iter().any(|start| word.starts_with(start));
+        is_visible || ["const", "async", concat!("un", "safe"), "\"C\"", "super)"].contains(&word)
+    };
+    let end = after.find(['(', '<'])?;
+    before
+        .split_whitespace()
+        .all(is_word)
+        .then_some(&after[..end])
+}
+
 /// What is not finished is not in the tree. The words are in pieces, so that this file passes.
 fn unfinished(file: &Source) -> Vec<String> {
     let words = [
@@ -373,6 +426,36 @@ fn files_and_lines_have_a_limit() {
     assert_finds(length, "common/src/x.rs", &tested, &[]);
     let wide = format!("ok\n// {}\n", "x".repeat(LINE_CHARS_MAX));
     assert_finds(line_length, "common/src/x.rs", &wide, &[2]);
+}
+
+#[test]
+fn functions_have_a_limit_in_tests_too() {
+    assert_holds(function_length);
+    let function = |lines: usize| {
+        let body = "        x();\n".repeat(lines - 3);
+        format!("impl X {{\n    pub(super) async fn y<A>(\n    ) {{\n{body}    }}\n}}\n")
+    };
+    let longest = function(FUNCTION_LINES_MAX);
+    assert_finds(function_length, "common/src/x.rs", &longest, &[]);
+    let longer = function(FUNCTION_LINES_MAX + 1);
+    assert_finds(function_length, "common/src/x.rs", &longer, &[2]);
+    assert_finds(function_length, "common/src/x/tests.rs", &longer, &[2]);
+    let declared = format!("trait X {{\n    fn y();\n{}}}\n", "    // z\n".repeat(80));
+    assert_finds(function_length, "common/src/x.rs", &declared, &[]);
+}
+
+#[test]
+fn a_longer_function_stays_on_the_list_only_while_it_is_longer() {
+    for (path, name) in LONGER_FUNCTIONS {
+        let text = std::fs::read_to_string(root().join(path)).expect("a listed file");
+        // Under a name that is not on the list.
+        let found = function_length(&Source::new("x.rs", text));
+        let what = format!(": {name} has ");
+        assert!(
+            found.iter().any(|found| found.contains(&what)),
+            "{path}: {name} is not too long now"
+        );
+    }
 }
 
 #[test]

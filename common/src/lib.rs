@@ -7,6 +7,7 @@
 pub mod blocking;
 pub mod client;
 pub mod control;
+pub mod datagen;
 pub mod dead_letter;
 pub mod error;
 pub mod grpc;

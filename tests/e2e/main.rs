@@ -29,4 +29,5 @@ mod sinks_apart;
 mod standby;
 mod storage_down;
 mod user_activity;
+mod verbs;
 mod worker_crash;

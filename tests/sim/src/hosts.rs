@@ -14,12 +14,12 @@ use millstream_common::ids::{JobName, WorkerId};
 use millstream_common::net::NetRef;
 use millstream_common::plan::SourcePlan;
 use millstream_common::plan::connector::{
-    FilesSourceSpec, KafkaTopicSpec, PostgresSinkSpec, SinkSpec,
+    FilesSinkSpec, FilesSourceSpec, KafkaTopicSpec, PostgresSinkSpec, SinkSpec,
 };
 use millstream_master::config::{self as master_config, MasterConfig};
 use millstream_master::enumerate::{EnumerateError, Enumerator};
 use millstream_master::plan::check::{
-    ExternalProbe, Folder, KafkaTopics, PostgresTable, ProbeError,
+    ExternalProbe, Folder, KafkaTopics, OutputFolder, PostgresTable, ProbeError,
 };
 use millstream_master::retention::Retention;
 use millstream_master::service::access::Access;
@@ -275,10 +275,21 @@ impl ExternalProbe for SimulatedProbe {
     }
 
     async fn postgres_table(&self, _: &PostgresSinkSpec) -> Result<PostgresTable, ProbeError> {
-        Ok(PostgresTable::Missing { tables: Vec::new() })
+        Ok(PostgresTable::Missing {
+            tables: Vec::new(),
+            obstacle: None,
+        })
     }
 
     async fn folder(&self, _: &FilesSourceSpec) -> Result<Folder, ProbeError> {
         Ok(Folder::There)
+    }
+
+    async fn output_folder(&self, _: &FilesSinkSpec) -> Result<OutputFolder, ProbeError> {
+        Ok(OutputFolder::Possible)
+    }
+
+    fn resolves(&self, _: &str, _: &str) -> Result<(), ProbeError> {
+        Ok(())
     }
 }
