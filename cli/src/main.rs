@@ -11,6 +11,7 @@ mod dead_letters;
 mod demo;
 mod drain;
 mod explain;
+mod exposure;
 mod follow;
 mod healthcheck;
 mod interrupts;
@@ -90,7 +91,7 @@ enum Verb {
     Checkpoints(checkpoints::Arguments),
     /// List the rows a job refused, or send them through it again.
     DeadLetters(dead_letters::Arguments),
-    /// Ask a master whether it serves or stands by; for containers.
+    /// Ask a master whether it serves or stands by, or a worker whether it has joined; for containers.
     Healthcheck(healthcheck::Arguments),
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -16,7 +17,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
@@ -54,6 +55,11 @@ pub trait Net: Send + Sync {
     async fn connect(&self, address: &str) -> io::Result<Connection>;
     /// Listens at `address`; port 0 takes a free one.
     async fn listen(&self, address: &str) -> io::Result<Listener>;
+    /// The host under which `peer` sees this one; `None` where that cannot be told.
+    async fn local_host(&self, peer: &str) -> Option<String> {
+        let _ = peer;
+        None
+    }
 }
 
 /// A shared network.
@@ -100,6 +106,18 @@ impl Net for TcpNet {
                 io::Error::new(error.kind(), format!("connect to {address}: {error}"))
             })?;
         accept(stream)
+    }
+
+    /// The address of the interface that leads there: of a datagram socket, which sends nothing by being connected.
+    async fn local_host(&self, peer: &str) -> Option<String> {
+        let peer = tokio::net::lookup_host(peer).await.ok()?.next()?;
+        let any_address: IpAddr = match peer {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any_address, 0)).await.ok()?;
+        socket.connect(peer).await.ok()?;
+        Some(socket.local_addr().ok()?.ip().to_string())
     }
 
     async fn listen(&self, address: &str) -> io::Result<Listener> {
