@@ -85,7 +85,7 @@ def details(error):
         if detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             found["BadRequest"] = error_details_pb2.BadRequest.FromString(detail.value)
         else:
-            found[detail.type_url.rpartition(".")[2]] = detail.value
+            found[detail.type_url.rpartition("/")[2]] = detail.value
     return status, found
 
 
