@@ -59,6 +59,7 @@ const USES: &[(&str, &[&str])] = &[
     (
         "millstream_proto",
         &[
+            "proto/",
             "common/src/client/",
             "common/src/grpc/",
             "common/src/link/",

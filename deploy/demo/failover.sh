@@ -23,6 +23,12 @@ step() { printf '\n'; bold "$*"; }
 say() { printf '  %s\n' "$*"; }
 die() { printf 'failover: %s\n' "$*" >&2; exit 1; }
 
+# Compose tells much while all goes well; what it said is shown only when it fails.
+compose() {
+  local said
+  said=$(docker compose "$@" 2>&1) || die "docker compose $*: $(tail -n 3 <<<"$said")"
+}
+
 # ---- asking the cluster ----------------------------------------------------
 
 # Runs a verb inside whichever master lives.
@@ -94,11 +100,8 @@ traces() {
 
 begin() {
   step "1. A cluster of two masters and $WORKERS workers, with Kafka, Postgres and an object store"
-  docker compose up --detach --wait --quiet-pull --scale worker="$WORKERS" >/dev/null 2>&1 || {
-    docker compose ps --all
-    die "the stack did not come up"
-  }
-  docker compose --profile clicks up --detach --no-recreate --scale worker="$WORKERS" clicks >/dev/null 2>&1
+  compose up --detach --wait --scale worker="$WORKERS"
+  compose --profile clicks up --detach --no-recreate clicks
   if ! runs; then millstream submit jobs/page_views.sql --name $JOB | sed 's/^/  /'; fi
   wait_until "a first count" count_is_above 0
   watch_counts
@@ -135,7 +138,7 @@ kill_master() {
 
 come_back() {
   step "4. What was killed comes back"
-  docker compose up --detach --wait --no-recreate --scale worker="$WORKERS" >/dev/null 2>&1
+  compose up --detach --wait --no-recreate --scale worker="$WORKERS"
   millstream workers | sed 's/^/  /'
 }
 
@@ -143,7 +146,7 @@ come_back() {
 compare() {
   local records unequal total
   step "5. The clicks are stopped, and every count is compared"
-  docker compose --profile clicks stop clicks >/dev/null 2>&1
+  compose --profile clicks stop clicks
   wait_until "the end of the topic" has_read_all
   millstream stop $JOB | sed 's/^/  /'
   sql "DROP TABLE IF EXISTS oracle_records; CREATE TABLE oracle_records (record TEXT)"
