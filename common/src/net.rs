@@ -256,3 +256,15 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_host_knows_at_which_of_its_addresses_a_peer_sees_it() {
+        let seen = TcpNet.local_host("127.0.0.1:9").await;
+        assert_eq!(seen.as_deref(), Some("127.0.0.1"));
+        assert_eq!(MemoryNet::default().local_host("one:1").await, None);
+    }
+}
