@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test model sim matrix mutants chaos lint bench fmt services install-services clean-services toolchain with-python
+.PHONY: help demo test compose-test failover image model sim matrix mutants chaos lint bench fmt services install-services clean-services toolchain with-python
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
@@ -40,6 +40,15 @@ demo: toolchain ## the first minute: clicks to counts, with a worker killed on t
 test: with-python ## all tests, against real services that are started and stopped around them
 	python3 -B -m unittest discover -s tests/services -p '*_test.py'
 	$(services) run $(SERVICES) --fresh -- cargo test --workspace --locked --no-fail-fast $(ARGS)
+
+compose-test: toolchain ## the stack of docker-compose.yml with containers killed; installs an engine where there is none
+	tests/compose/run $(ARGS)
+
+failover: ## a failover on the stack of docker-compose.yml, told while it happens
+	deploy/demo/failover.sh
+
+image: ## the image of docker-compose.yml, compiled from this checkout
+	docker compose build
 
 model: toolchain ## check the protocol exhaustively, and that planted mistakes are found
 	cargo build --workspace --locked --bin millstream-model

@@ -12,6 +12,7 @@ mod dead_letters;
 mod demo;
 mod drain;
 mod explain;
+mod exposure;
 mod follow;
 mod healthcheck;
 mod interrupts;
@@ -98,7 +99,7 @@ enum Verb {
     Certificates(certificates::Arguments),
     /// Make a token for a caller of the control API.
     Token(token::Arguments),
-    /// Ask a master whether it serves or stands by; for containers.
+    /// Ask a master whether it serves or stands by, or a worker whether it has joined; for containers.
     Healthcheck(healthcheck::Arguments),
 }
 

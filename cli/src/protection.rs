@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 const TOKENS_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// TLS, on as soon as an authority is named.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct TlsArguments {
     /// Certificates (PEM) of the cluster's authority; turns TLS on.
     #[arg(long, env = "MILLSTREAM_TLS_CA", value_name = "FILE")]
@@ -34,6 +34,15 @@ pub(crate) struct TlsArguments {
 }
 
 impl TlsArguments {
+    /// With nothing but an authority.
+    #[cfg(test)]
+    pub(crate) fn trusting(authority: &str) -> Self {
+        Self {
+            tls_ca: Some(authority.into()),
+            ..Self::default()
+        }
+    }
+
     /// Connections are encrypted.
     pub(crate) fn is_on(&self) -> bool {
         given(&self.tls_ca).is_some()

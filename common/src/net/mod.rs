@@ -9,6 +9,7 @@ pub mod tls;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -19,7 +20,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -63,6 +64,11 @@ pub trait Net: Send + Sync {
     async fn connect(&self, address: &str) -> io::Result<Connection>;
     /// Listens at `address`; port 0 takes a free one.
     async fn listen(&self, address: &str) -> io::Result<Listener>;
+    /// The host under which `peer` sees this one; `None` where that cannot be told.
+    async fn local_host(&self, peer: &str) -> Option<String> {
+        let _ = peer;
+        None
+    }
     /// The token that goes with every call over this network; only where nobody else can read it.
     fn bearer(&self) -> Option<&str> {
         None
@@ -144,6 +150,18 @@ impl Net for TcpNet {
                 io::Error::new(error.kind(), format!("connect to {address}: {error}"))
             })?;
         accept(stream)
+    }
+
+    /// The address of the interface that leads there: of a datagram socket, which sends nothing by being connected.
+    async fn local_host(&self, peer: &str) -> Option<String> {
+        let peer = tokio::net::lookup_host(peer).await.ok()?.next()?;
+        let any_address: IpAddr = match peer {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any_address, 0)).await.ok()?;
+        socket.connect(peer).await.ok()?;
+        Some(socket.local_addr().ok()?.ip().to_string())
     }
 
     async fn listen(&self, address: &str) -> io::Result<Listener> {
@@ -288,5 +306,17 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_host_knows_at_which_of_its_addresses_a_peer_sees_it() {
+        let seen = TcpNet.local_host("127.0.0.1:9").await;
+        assert_eq!(seen.as_deref(), Some("127.0.0.1"));
+        assert_eq!(MemoryNet::default().local_host("one:1").await, None);
     }
 }

@@ -60,10 +60,14 @@ pub async fn serve<L: WorkerLink>(
     let link = WorkerLinkServer::new(link)
         .max_decoding_message_size(LINK_FRAME_BYTES_MAX)
         .max_encoding_message_size(LINK_FRAME_BYTES_MAX);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let describe = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reflection = describe().build_v1()?;
+    // Many generic clients ask in the words of before only.
+    let early_reflection = describe().build_v1alpha()?;
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter
         .set_serving::<ControlServer<ControlService>>()
@@ -76,6 +80,7 @@ pub async fn serve<L: WorkerLink>(
         .add_service(control)
         .add_service(link)
         .add_service(reflection)
+        .add_service(early_reflection)
         .add_service(health)
         .serve_with_incoming_shutdown(listener.incoming, shutdown.clone());
     let patience = async {

@@ -160,6 +160,10 @@ impl Net for TlsNet {
         })
     }
 
+    async fn local_host(&self, peer: &str) -> Option<String> {
+        self.inner.local_host(peer).await
+    }
+
     fn bearer(&self) -> Option<&str> {
         self.bearer.as_deref()
     }
