@@ -9,6 +9,7 @@ pub mod client;
 pub mod control;
 pub mod dead_letter;
 pub mod error;
+pub mod file_pattern;
 pub mod grpc;
 pub mod ids;
 pub mod ipc;

@@ -27,7 +27,7 @@ pub struct SplitProgress {
     pub watermark: Option<EventTime>,
     /// Whether more rows may come.
     pub status: SplitStatus,
-    /// Size and mtime of a file when it was claimed; another one later is an error.
+    /// Size and mtime of a file when it was claimed; with another one later nothing more of it is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
 }

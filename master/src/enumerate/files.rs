@@ -7,12 +7,13 @@
 //! Failure: no such folder, or one that cannot be read, for the user.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::error::Kind;
+use millstream_common::file_pattern::{WILDCARDS, fixed_part, without_scheme};
 use millstream_common::ids::SplitId;
 use millstream_common::plan::connector::FilesSourceSpec;
 use millstream_common::report::SplitProgress;
@@ -21,9 +22,6 @@ use millstream_common::time::ClockRef;
 use url::Url;
 
 use super::{EnumerateError, Enumerator, FoundSplit, found, panicked};
-
-/// What makes a path a glob.
-const WILDCARDS: [char; 3] = ['*', '?', '['];
 
 /// A file as the file system shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,23 +208,11 @@ fn paths_of_glob(pattern: &str) -> Result<Vec<PathBuf>, String> {
 
 /// What a pattern needs and is not there: the folder, of a glob that in front of the first wildcard.
 pub(crate) fn missing_folder(pattern: &str) -> Option<PathBuf> {
-    let is_plain = |part: &Component<'_>| {
-        let text = part.as_os_str().to_string_lossy();
-        !text.contains(WILDCARDS)
-    };
-    let fixed: PathBuf = Path::new(pattern)
-        .components()
-        .take_while(is_plain)
-        .collect();
+    let fixed = fixed_part(pattern);
     let is_there = fixed.as_os_str().is_empty()
         || fixed.is_dir()
         || (fixed.is_file() && fixed == Path::new(pattern));
     (!is_there).then_some(fixed)
-}
-
-/// The path in a `path` option, whose references are resolved.
-pub(crate) fn without_scheme(path: &str) -> &str {
-    path.strip_prefix("file://").unwrap_or(path)
 }
 
 fn paths_of_folder(folder: &Path) -> Result<Vec<PathBuf>, String> {

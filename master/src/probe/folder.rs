@@ -4,10 +4,11 @@
 
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::error::Kind;
+use millstream_common::file_pattern::without_scheme;
 use millstream_common::plan::connector::FilesSourceSpec;
 use millstream_common::secret;
 
-use crate::enumerate::files::{missing_folder, without_scheme};
+use crate::enumerate::files::missing_folder;
 use crate::plan::check::{Folder, ProbeError};
 
 pub(super) async fn folder(
