@@ -36,6 +36,8 @@ pub struct SplitProgress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SplitStatus {
+    /// One of those that a bounded source consists of, and its turn has not come: no reader has it.
+    Expected,
     /// Being read.
     Active,
     /// Read to its end and silent for the source's idle timeout: holds nobody's watermark back.

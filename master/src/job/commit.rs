@@ -64,7 +64,7 @@ impl JobState {
         self.observed.barrier_since = collected.since;
         self.passed = Some((collected.barrier.kind, collected.drains));
         let refusals = self.refusals.take(&self.progress);
-        let entry = collected.entry(
+        let entry = collected.expecting(self.claims.expected()).entry(
             &self.entry,
             self.generation,
             &self.progress,
