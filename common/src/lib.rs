@@ -11,6 +11,7 @@ pub mod control;
 pub mod datagen;
 pub mod dead_letter;
 pub mod error;
+pub mod file_pattern;
 pub mod grpc;
 pub mod ids;
 pub mod ipc;

@@ -19,6 +19,7 @@ use millstream_common::ids::{Epoch, Generation, Incarnation, SourceIndex, SplitI
 use millstream_common::link::{BarrierCommand, BarrierKind, Held};
 use millstream_common::log::entry::{Assignment, JobProgress, SplitPlacement};
 use millstream_common::mutant::{self, Mutant};
+use millstream_common::report::SplitStatus;
 
 /// What a job was when its last master was lost, by the log.
 #[derive(Clone, Debug)]
@@ -102,9 +103,11 @@ fn is_latest(lasting: &Lasting, held: &Held) -> bool {
     held.incarnation == lasting.incarnation && held.at.generation == lasting.generation
 }
 
+/// Whether an epoch knows that a reader has the split.
 fn is_recorded(progress: &JobProgress, source: SourceIndex, split: &SplitId) -> bool {
     let splits = progress.splits.get(&source);
-    splits.is_some_and(|splits| splits.contains_key(split))
+    let progress = splits.and_then(|splits| splits.get(split));
+    progress.is_some_and(|progress| progress.status != SplitStatus::Expected)
 }
 
 /// The last barrier sent, and itself if it is open.
@@ -159,7 +162,7 @@ mod tests {
     use millstream_common::ids::{StageIndex, TaskId};
     use millstream_common::link::JobGeneration;
     use millstream_common::log::entry::TaskPlacement;
-    use millstream_common::report::{SplitProgress, SplitStatus};
+    use millstream_common::report::SplitProgress;
     use millstream_common::time::EventTime;
 
     use super::*;
@@ -357,6 +360,15 @@ mod tests {
         held_here.given = vec![placed("clicks-0")];
         let found = verdict(&lasting, Some(&held_here), Some(&held_here));
         assert!(matches!(found, Verdict::GoOn(_)));
+        let mut expecting = progress();
+        let splits = expecting.splits.get_mut(&SOURCE).expect("splits");
+        splits
+            .get_mut(&SplitId::from("clicks-0"))
+            .expect("a split")
+            .status = SplitStatus::Expected;
+        let joined = ["a", "b"].map(|worker| (worker.into(), Some(&held_here)));
+        let found = decide(&lasting, &expecting, &BTreeMap::from(joined));
+        assert!(rewinds(&found), "no epoch has seen it begin");
         held_here.given.push(placed("clicks-9"));
         assert!(rewinds(&verdict(
             &lasting,

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::error::Kind;
+use millstream_common::file_pattern::without_scheme;
 use millstream_common::plan::connector::{FilesSinkSpec, FilesSourceSpec};
 use millstream_common::secret;
 use millstream_sinks::files::folder_of;
 use millstream_sinks::sink::SinkError;
 
-use crate::enumerate::files::{missing_folder, without_scheme};
+use crate::enumerate::files::missing_folder;
 use crate::plan::check::{Folder, OutputFolder, ProbeError};
 
 pub(super) async fn folder(
