@@ -200,6 +200,7 @@ mod tests {
         };
         WorkerConfig {
             net: net.clone(),
+            exchange_net: net.clone(),
             stores: Arc::new(stores),
             connectors: Arc::new(RealConnectors),
             clock: Arc::new(SystemClock::new()),
