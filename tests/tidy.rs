@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 500;
 /// Files that were longer when the limit was set. They may shrink, and then leave the list.
 const LONGER: &[(&str, usize)] = &[];
+/// Lines of a test module inside the file that it tests; longer ones go to `tests.rs` beside.
+const INLINE_TESTS_MAX: usize = 150;
 /// rustfmt keeps code to 100; this is for comments.
 const LINE_CHARS_MAX: usize = 160;
 /// Shorter headers say nothing.
@@ -120,7 +122,8 @@ impl Source {
     /// Only compiled for tests.
     fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default();
-        let in_folder = self.path.split('/').any(|part| part == "tests");
+        let mut parts = self.path.split('/');
+        let in_folder = parts.any(|part| part == "tests" || part == "testing");
         in_folder || name == "tests.rs" || name == "testing.rs"
     }
 
@@ -180,6 +183,22 @@ fn length(file: &Source) -> Vec<String> {
     let limit = known.map_or(LINES_MAX, |(_, limit)| *limit);
     match lines > limit {
         true => vec![file.says(lines, &format!("longer than {limit} lines: divide it"))],
+        false => Vec::new(),
+    }
+}
+
+/// A file is read for what it does: long tests are beside it.
+fn inline_tests(file: &Source) -> Vec<String> {
+    if file.is_test() {
+        return Vec::new();
+    }
+    let before = file.production().count();
+    let lines = file.text.lines().count() - before;
+    match lines > INLINE_TESTS_MAX {
+        true => vec![file.says(
+            before + 1,
+            &format!("{lines} lines of tests, more than {INLINE_TESTS_MAX}: put them into tests.rs beside"),
+        )],
         false => Vec::new(),
     }
 }
@@ -373,6 +392,35 @@ fn files_and_lines_have_a_limit() {
     assert_finds(length, "common/src/x.rs", &tested, &[]);
     let wide = format!("ok\n// {}\n", "x".repeat(LINE_CHARS_MAX));
     assert_finds(line_length, "common/src/x.rs", &wide, &[2]);
+}
+
+#[test]
+fn long_tests_are_beside_what_they_test() {
+    assert_holds(inline_tests);
+    let tests = |count| {
+        format!(
+            "use y;\n#[cfg(test)]\nmod tests {{\n{}}}\n",
+            "let x = 1;\n".repeat(count)
+        )
+    };
+    assert_finds(
+        inline_tests,
+        "common/src/x.rs",
+        &tests(INLINE_TESTS_MAX - 3),
+        &[],
+    );
+    assert_finds(
+        inline_tests,
+        "common/src/x.rs",
+        &tests(INLINE_TESTS_MAX),
+        &[2],
+    );
+    assert_finds(
+        inline_tests,
+        "common/src/x/tests.rs",
+        &tests(INLINE_TESTS_MAX),
+        &[],
+    );
 }
 
 #[test]
