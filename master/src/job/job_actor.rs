@@ -14,7 +14,9 @@ use millstream_common::control::{
     StorageUse,
 };
 use millstream_common::error::Failure;
-use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
+use millstream_common::ids::{
+    Epoch, Generation, Incarnation, JobName, Seq, SinkIndex, SourceIndex, WorkerId,
+};
 use millstream_common::link::{BarrierKind, Held, ToMaster, ToWorker};
 use millstream_common::log::backlog::BacklogPart;
 use millstream_common::log::entry::{
@@ -149,6 +151,13 @@ pub enum Due {
     Delivery(Generation),
     /// Workers have had their time to come back with what they hold.
     Reattachment,
+    /// Whether rows can be sent through the job again; asked before any are stored.
+    TakesReplays {
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Why not.
+        reply: RpcReplyPort<Result<(), ControlError>>,
+    },
     /// Workers that come and go have been gathered.
     Rescale,
 }
@@ -395,6 +404,9 @@ impl Actor for JobActor {
             savepoints: Kept::of(config.savepoints),
             barrier_count: 0,
             refusals: Refusals::default(),
+            JobMessage::TakesReplays { incarnation, reply } => {
+                state.answer(reply, |state| state.takes_replays(incarnation))
+            }
             observed: Observed {
                 begun: config.clock.monotonic(),
                 ..Observed::default()

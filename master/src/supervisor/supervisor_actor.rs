@@ -1,6 +1,6 @@
 //! The root of a master's actors: jobs, workers, and the commands of people.
 //!
-//! Supervision tree: 1. the log actor; 2. one job actor a job (which supervises its enumerators); 3. the collector.
+//! Supervision tree: 1. the log actor; 2. one job actor a job (which supervises its enumerators); 3. the collector; 4. the clerk.
 //! Receives frames from the link service and commands from the control service; nothing in its handlers waits for storage or
 //! a service, for heartbeats come through them. Failure: a job's actor that ends is started anew from the log (`jobs.rs`);
 //! a log actor that ends (another master reigns) ends this reign.
