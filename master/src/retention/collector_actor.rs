@@ -304,6 +304,7 @@ impl Collector {
         });
         let log_floor = match mutant::is(Mutant::CollectWithoutBoundary) {
             true => Some(self.latest.through),
+            term: self.latest.term,
             false => log_floor,
         };
         Needed {
@@ -332,6 +333,7 @@ impl Collector {
             },
             delivered: seen.map_or(Epoch(0), |seen| {
                 seen.delivered_before(self.clock.monotonic(), self.retention.segments)
+            named_replays: letters::named_replays(job),
             }),
             kept_outputs: kept_outputs.collect(),
             letters: letters::kept(job, seen.map(|seen| &seen.unnamed_rejects)),
