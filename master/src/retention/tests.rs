@@ -381,6 +381,34 @@ async fn a_long_list_of_dead_letters_goes_to_pages_and_the_log_stays_small() {
 }
 
 #[tokio::test]
+async fn a_boundary_holds_the_letters_that_looks_have_kept_however_seldom_one_is_made() {
+    let mut endless = Endless::start_with_letters("100 seconds").await;
+    endless.collector.retention.objects_per_boundary = 2_350;
+    for epoch in 1..=2_400 {
+        endless.epoch().await;
+        if epoch % 50 == 0 {
+            endless.collector.look().await.expect("look");
+        }
+    }
+    assert_eq!(endless.count("boundary/").await, 1);
+    let name = JobName::from("numbers");
+    let history = read_history(&endless.store).await.expect("read");
+    let letters = &history.jobs[&name].letters;
+    assert_eq!(*letters, endless.collector.latest.jobs[&name].letters);
+    assert!(letters.segments.len() <= 101 && letters.pages.is_empty());
+    let kept: u64 = letters
+        .segments
+        .iter()
+        .map(|kept| kept.segment.row_count)
+        .sum();
+    assert_eq!(
+        kept + letters.dropped_rows,
+        2 * 2_400,
+        "each is counted once"
+    );
+}
+
+#[tokio::test]
 async fn rows_to_be_sent_and_pages_that_nothing_came_to_name_go_and_not_before_nothing_can() {
     let mut endless = Endless::start_with_letters("1 day").await;
     let life = endless.log.life;
