@@ -45,6 +45,12 @@ impl JobState {
 
     pub(super) fn stored(&mut self, stored: Result<Option<Box<BacklogPart>>, String>) -> Handled {
         match stored {
+            // What goes on with the job begins from what was said of its end: an entry behind that would be of another plan, or
+            // put the same epochs away twice. The object is collected with its epochs.
+            Ok(Some(_)) if self.is_over() => {
+                self.is_putting_away = false;
+                Ok(())
+            }
             Ok(Some(part)) => {
                 let entry = Entry::Backlog {
                     job: self.entry.job.clone(),
