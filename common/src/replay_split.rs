@@ -51,6 +51,7 @@ impl ReplayObject {
             watermark: None,
             status: SplitStatus::Active,
             identity: serde_json::to_string(&identity).ok(),
+            gaps: None,
         }
     }
 }

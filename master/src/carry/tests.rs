@@ -57,6 +57,7 @@ fn progress() -> JobProgress {
         watermark: Some(EventTime(3)),
         status: SplitStatus::Active,
         identity: None,
+        gaps: None,
     };
     let segment = |output| Segment {
         output: OutputIndex(output),

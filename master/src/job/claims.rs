@@ -212,6 +212,7 @@ mod tests {
             watermark: None,
             status,
             identity: None,
+            gaps: None,
         }
     }
 

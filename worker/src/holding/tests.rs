@@ -147,6 +147,7 @@ fn splits_given_while_it_runs_are_held_until_they_end() {
         watermark: None,
         status,
         identity: None,
+        gaps: None,
     };
     let given = ["clicks-1", "clicks-2"].map(|split| AssignedSplit {
         task_index: 0,

@@ -48,6 +48,7 @@ fn progress() -> JobProgress {
         watermark: None,
         status: SplitStatus::Active,
         identity: None,
+        gaps: None,
     };
     JobProgress {
         epoch: Epoch(5),

@@ -97,6 +97,7 @@ fn claimed(split: &SplitId) -> SplitStart {
             watermark: None,
             status: SplitStatus::Active,
             identity: DiskFiles.identity(split.as_str()).ok(),
+            gaps: None,
         },
     }
 }
