@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 500;
 /// Files that were longer when the limit was set. They may shrink, and then leave the list.
 const LONGER: &[(&str, usize)] = &[];
+/// Lines of a test module inside the file that it tests; longer ones go to `tests.rs` beside.
+const INLINE_TESTS_MAX: usize = 150;
 /// rustfmt keeps code to 100; this is for comments.
 const LINE_CHARS_MAX: usize = 160;
 /// Lines of a function, its signature and its closing brace among them: it fits a screen.
@@ -128,7 +130,8 @@ impl Source {
     /// Only compiled for tests.
     fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default();
-        let in_folder = self.path.split('/').any(|part| part == "tests");
+        let mut parts = self.path.split('/');
+        let in_folder = parts.any(|part| part == "tests" || part == "testing");
         in_folder || name == "tests.rs" || name == "testing.rs"
     }
 
@@ -188,6 +191,22 @@ fn length(file: &Source) -> Vec<String> {
     let limit = known.map_or(LINES_MAX, |(_, limit)| *limit);
     match lines > limit {
         true => vec![file.says(lines, &format!("longer than {limit} lines: divide it"))],
+        false => Vec::new(),
+    }
+}
+
+/// A file is read for what it does: long tests are beside it.
+fn inline_tests(file: &Source) -> Vec<String> {
+    if file.is_test() {
+        return Vec::new();
+    }
+    let before = file.production().count();
+    let lines = file.text.lines().count() - before;
+    match lines > INLINE_TESTS_MAX {
+        true => vec![file.says(
+            before + 1,
+            &format!("{lines} lines of tests, more than {INLINE_TESTS_MAX}: put them into tests.rs beside"),
+        )],
         false => Vec::new(),
     }
 }
@@ -459,6 +478,35 @@ fn a_longer_function_stays_on_the_list_only_while_it_is_longer() {
             "{path}: {name} is not too long now"
         );
     }
+}
+
+#[test]
+fn long_tests_are_beside_what_they_test() {
+    assert_holds(inline_tests);
+    let tests = |count| {
+        format!(
+            "use y;\n#[cfg(test)]\nmod tests {{\n{}}}\n",
+            "let x = 1;\n".repeat(count)
+        )
+    };
+    assert_finds(
+        inline_tests,
+        "common/src/x.rs",
+        &tests(INLINE_TESTS_MAX - 3),
+        &[],
+    );
+    assert_finds(
+        inline_tests,
+        "common/src/x.rs",
+        &tests(INLINE_TESTS_MAX),
+        &[2],
+    );
+    assert_finds(
+        inline_tests,
+        "common/src/x/tests.rs",
+        &tests(INLINE_TESTS_MAX),
+        &[],
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod clicks;
 mod control_api;
 mod dead_letters;
 mod demo;
+mod gap;
 mod generate;
 mod join_and_leave;
 mod kafka_positions;

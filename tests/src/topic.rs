@@ -126,6 +126,22 @@ impl Topic {
         self.producer.flush(DEADLINE).context("flush producer")
     }
 
+    /// Lets Kafka delete the records of a partition before `offset`, as retention does.
+    pub async fn delete_before(&self, partition: i32, offset: i64) -> anyhow::Result<()> {
+        let admin: AdminClient<_> = config(&self.brokers)
+            .create()
+            .context("make admin client")?;
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(&self.name, partition, Offset::Offset(offset))?;
+        let options = AdminOptions::new().operation_timeout(Some(Timeout::After(DEADLINE)));
+        let deleted = admin.delete_records(&offsets, &options).await;
+        let deleted = deleted.context("delete records")?;
+        for element in deleted.elements() {
+            element.error().context("delete records of a partition")?;
+        }
+        Ok(())
+    }
+
     /// Everything that is in the topic, in the order of each partition.
     pub fn read_back(&self) -> anyhow::Result<Vec<Stored>> {
         let consumer: BaseConsumer = config(&self.brokers)

@@ -4,7 +4,7 @@
 //! from `link.rs`, forwards those of a running generation to its pipeline, and says back what pipelines report. Keeps INV-4: frames of another
 //! generation than the pipeline's are dropped; a new generation ends the old one first; a master of an older term is let go.
 //! Failure: a pipeline that ends by itself is reported to the master, which rewinds the job. Without a master, pipelines that
-//! have begun run on for [`HOLD_MAX`]: what they say is kept (`holding.rs`) for the next master, which goes on with them or
+//! have begun run on for [`HOLD_MAX`]: what they say is kept (`holding`) for the next master, which goes on with them or
 //! deploys anew from the last epoch in its log.
 
 use std::collections::BTreeMap;
@@ -473,7 +473,7 @@ impl SupervisorState {
     }
 
     /// A full queue means that the master does not take frames: the link is as good as lost. What is said while there is
-    /// none is kept: by `holding.rs` for a pipeline that runs on, here for one that does not.
+    /// none is kept: by `holding` for a pipeline that runs on, here for one that does not.
     pub(crate) fn send(&mut self, frame: ToMaster) {
         let unsent = match &self.attached {
             None => Some(frame),

@@ -36,6 +36,20 @@ pub struct KafkaSourceSpec {
     pub properties: BTreeMap<String, String>,
     /// `discovery_interval`: how often new partitions are looked for.
     pub discovery_interval_ms: u64,
+    /// `on_gap`: records that the broker deleted before they were read.
+    #[serde(default)]
+    pub on_gap: OnGap,
+}
+
+/// `on_gap` of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnGap {
+    /// The job fails, and says what is gone.
+    #[default]
+    Fail,
+    /// What is gone is recorded and passed over.
+    Skip,
 }
 
 /// A topic and the way to it: what a source and a sink have in common.

@@ -72,6 +72,7 @@ mod tests {
                 watermark: watermark.map(EventTime),
                 status: *status,
                 identity: None,
+                gaps: None,
             };
             (SplitId(format!("split-{index}")), progress)
         });

@@ -83,6 +83,7 @@ fn found(split: SplitId, position: i64, end: Option<i64>) -> FoundSplit {
             watermark: None,
             status: SplitStatus::Active,
             identity: None,
+            gaps: None,
         },
     }
 }

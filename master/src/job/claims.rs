@@ -247,6 +247,7 @@ mod tests {
             watermark: None,
             status,
             identity: None,
+            gaps: None,
         }
     }
 

@@ -12,6 +12,8 @@ use rdkafka::types::RDKafkaRespErr as Code;
 pub(super) enum Verdict {
     /// The client goes on by itself: tell people, wait.
     Wait,
+    /// The position is not in the partition: look what is there.
+    Lost,
     /// The reader ends.
     Final {
         /// Who has to act.
@@ -23,6 +25,9 @@ pub(super) enum Verdict {
 
 /// Judges a value of `rd_kafka_resp_err_t`.
 pub(super) fn judge(code: i32) -> Verdict {
+    if LOST.iter().any(|known| *known as i32 == code) {
+        return Verdict::Lost;
+    }
     FINAL
         .iter()
         .find(|(codes, _, _)| codes.iter().any(|known| *known as i32 == code))
@@ -32,16 +37,16 @@ pub(super) fn judge(code: i32) -> Verdict {
         })
 }
 
+const LOST: [Code; 2] = [
+    Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET,
+    Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE,
+];
+
 const FINAL: [(&[Code], Kind, &str); 7] = [
     (
-        &[
-            Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET,
-            Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE,
-            Code::RD_KAFKA_RESP_ERR__LOG_TRUNCATION,
-        ],
+        &[Code::RD_KAFKA_RESP_ERR__LOG_TRUNCATION],
         Kind::User,
-        "the job's position is not in the partition any more: retention passed it, or the topic was made anew; raise \
-         retention.ms for the next time, and start the job with --fresh to begin again at what is there",
+        "the brokers have lost records that the job has read: start the job with --fresh to begin again at what is there",
     ),
     (
         &[
@@ -102,7 +107,7 @@ mod tests {
 
     fn kind_of(code: Code) -> Option<Kind> {
         match judge(code as i32) {
-            Verdict::Wait => None,
+            Verdict::Wait | Verdict::Lost => None,
             Verdict::Final { kind, .. } => Some(kind),
         }
     }
@@ -121,10 +126,10 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_position_is_for_the_user() {
+    fn a_lost_position_is_looked_at() {
         assert_eq!(
-            kind_of(Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET),
-            Some(Kind::User)
+            judge(Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET as i32),
+            Verdict::Lost
         );
     }
 

@@ -100,6 +100,7 @@ mod tests {
                 ("fetch.max.bytes".to_owned(), "5000000".to_owned()),
             ]),
             discovery_interval_ms: 30_000,
+            on_gap: Default::default(),
         };
         let group_id = spec.group_id.as_deref().expect("a group");
         let config = client_config(&spec, group_id).expect("settings");

@@ -102,6 +102,7 @@ fn claimed(split: &SplitId) -> SplitStart {
             watermark: None,
             status: SplitStatus::Active,
             identity: identity(split),
+            gaps: None,
         },
     }
 }
