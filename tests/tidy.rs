@@ -238,7 +238,9 @@ fn function_length(file: &Source) -> Vec<String> {
 fn function_name(line: &str) -> Option<&str> {
     let (before, after) = code(line).split_once("fn ")?;
     let is_word = |word: &str| {
-        let is_visible = ["pub", "crate", "extern"].iter().any(|start| word.starts_with(start));
+        let is_visible = ["pub", "crate", "extern"]
+            .iter()
+            .any(|start| word.starts_with(start));
         is_visible || ["const", "async", concat!("un", "safe"), "\"C\"", "super)"].contains(&word)
     };
     let end = after.find(['(', '<'])?;
