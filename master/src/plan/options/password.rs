@@ -26,7 +26,8 @@ pub(super) fn instead_of_literal(url: &str) -> Option<String> {
     if read.text.matches('@').count() > 1 {
         return Some("write url = '${POSTGRES_URL}' and set that variable".to_owned());
     }
-    let shown = read.with_reference_at(&literal);
+    // As it stands in SQL.
+    let shown = read.with_reference_at(&literal).replace('\'', "''");
     Some(format!("write url = '{shown}' and set that variable"))
 }
 
@@ -233,7 +234,7 @@ mod tests {
             ),
             (
                 "password='it\\'s mine' host=${HOST}",
-                "password='${POSTGRES_PASSWORD}' host=${HOST}",
+                "password=''${POSTGRES_PASSWORD}'' host=${HOST}",
             ),
             (
                 "${BASE} password=pw",
