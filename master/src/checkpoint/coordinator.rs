@@ -476,6 +476,7 @@ mod tests {
             watermark: None,
             status: SplitStatus::Expected,
             identity: None,
+            gaps: None,
         };
         let splits = BTreeMap::from([("file:///in/b.csv".into(), expected)]);
         let expected = Splits::from([(SourceIndex(0), splits)]);

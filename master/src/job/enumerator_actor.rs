@@ -185,6 +185,7 @@ mod tests {
             watermark: None,
             status: SplitStatus::Active,
             identity: None,
+            gaps: None,
         };
         let named = |name: &str| (SplitId::from(name), progress.clone());
         let listed = ["old", "new"].map(named);
