@@ -288,17 +288,16 @@ fn changed_watermarks(
 ) -> BTreeMap<SourceIndex, EventTime> {
     let mut watermarks = BTreeMap::new();
     for (source, splits) in changed {
-        let mut now = progress.splits.get(source).cloned().unwrap_or_default();
-        now.extend(
-            splits
-                .iter()
-                .map(|(split, progress)| (split.clone(), progress.clone())),
-        );
+        let known = progress.splits.get(source).into_iter().flatten();
+        let unmoved = known.filter(|(split, _)| !splits.contains_key(*split));
         // A replay says nothing about the time of its source: its rows are of any time, and have to wait for nobody.
-        now.retain(|split, _| !is_replay(split));
+        let now = unmoved
+            .chain(splits)
+            .filter(|(split, _)| !is_replay(split))
+            .map(|(_, progress)| progress);
         let previous = progress.watermarks.get(source).copied();
         let spec = &plan.sources[source.index()].spec;
-        let watermark = source_watermark(spec, &now, previous);
+        let watermark = source_watermark(spec, now, previous);
         if let Some(watermark) = watermark.filter(|_| watermark != previous) {
             watermarks.insert(*source, watermark);
         }

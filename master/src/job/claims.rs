@@ -8,10 +8,9 @@
 use std::collections::BTreeMap;
 
 use millstream_common::ids::{SourceIndex, SplitId};
-use millstream_common::log::entry::{Assignment, JobProgress};
+use millstream_common::log::entry::{Assignment, JobProgress, SplitPlacement};
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::JobPlan;
-use millstream_common::replay_split::is_replay;
 use millstream_common::report::{AssignedSplit, SplitProgress, SplitStart, SplitStatus};
 
 use crate::assign::{self, SplitsBySource};
@@ -73,24 +72,6 @@ impl Claims {
             .iter()
             .map(|(source, found)| (*source, of_source(found)))
             .collect()
-    }
-
-    /// Every split of `source` that is known, recorded or not; replays are nothing that could be found.
-    pub fn known(
-        &self,
-        source: SourceIndex,
-        recorded: &JobProgress,
-    ) -> BTreeMap<SplitId, SplitProgress> {
-        let mut known = recorded.splits.get(&source).cloned().unwrap_or_default();
-        if let Some(found) = self.found.get(&source) {
-            known.extend(
-                found
-                    .iter()
-                    .map(|(split, found)| (split.clone(), found.progress.clone())),
-            );
-        }
-        known.retain(|split, _| !is_replay(split));
-        known
     }
 
     /// Whether a split of `source` waits for its first Epoch entry.
@@ -198,6 +179,19 @@ pub fn all_ended(
         let all_splits = splits.is_none_or(|splits| splits.values().all(ended));
         exhausted[index] && all_splits && !claims.is_waiting(source)
     })
+}
+
+/// Takes splits that have ended out of an assignment: nobody reads them any more.
+pub fn forget_ended(
+    assignment: &mut Assignment,
+    moved: &BTreeMap<SourceIndex, BTreeMap<SplitId, SplitProgress>>,
+) {
+    let has_ended = |placed: &SplitPlacement| {
+        let splits = moved.get(&placed.source);
+        let progress = splits.and_then(|splits| splits.get(&placed.split));
+        progress.is_some_and(|progress| progress.status == SplitStatus::Ended)
+    };
+    assignment.splits.retain(|placed| !has_ended(placed));
 }
 
 /// The splits by source, for an assignment.
@@ -314,10 +308,6 @@ mod tests {
             &recorded,
         );
         assert!(!claims.is_waiting(SOURCE));
-        assert_eq!(
-            claims.known(SOURCE, &recorded)[&SplitId::from("old")].position,
-            9
-        );
     }
     #[test]
     fn what_is_expected_is_recorded_without_a_reader_and_given_when_its_turn_comes() {
@@ -355,5 +345,22 @@ mod tests {
             "it has begun in no epoch yet"
         );
         assert_eq!(names(of_the_next.give_all(&after)), ["b"]);
+    }
+    #[test]
+    fn an_assignment_forgets_a_split_when_an_epoch_says_that_it_has_ended() {
+        let mut assignment = Assignment::default();
+        let found = ["a", "b"].map(SplitId::from);
+        assign::add_splits(&mut assignment, 1, SOURCE, &found);
+        let moved = [
+            ("a", at(3, SplitStatus::Ended)),
+            ("b", at(3, SplitStatus::Active)),
+        ];
+        forget_ended(&mut assignment, &recorded(&moved).splits);
+        let left: Vec<&SplitId> = assignment
+            .splits
+            .iter()
+            .map(|placed| &placed.split)
+            .collect();
+        assert_eq!(left, [&found[1]]);
     }
 }
