@@ -36,7 +36,7 @@ pub trait ExternalProbe: Send + Sync {
 pub struct KafkaTopics {
     /// The topic of the source or sink, with its references resolved.
     pub wanted: String,
-    /// All topics of the cluster.
+    /// It alone if it is there, or those that may have been meant.
     pub topics: Vec<String>,
 }
 
