@@ -9,6 +9,7 @@
 //! Failure: no such folder, or one that cannot be read, for the user.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -198,21 +199,65 @@ fn list(pattern: &str) -> Result<Vec<Listed>, String> {
     };
     let mut listed = Vec::new();
     for path in paths {
-        let is_finished = path
-            .file_name()
-            .and_then(std::ffi::OsStr::to_str)
-            .is_some_and(|name| !name.starts_with(['.', '_']) && !name.ends_with(".tmp"));
-        if is_finished && let Some(file) = look_at(&path)? {
+        if is_finished(&path)
+            && let Some(file) = look_at(&path)?
+        {
             listed.push(file);
         }
     }
     Ok(listed)
 }
 
+/// By its name, which need not be UTF-8.
+fn is_finished(path: &Path) -> bool {
+    let name = path.file_name().map_or(&[][..], OsStr::as_encoded_bytes);
+    !name.is_empty()
+        && !name.starts_with(b".")
+        && !name.starts_with(b"_")
+        && !name.ends_with(b".tmp")
+}
+
+/// Names are matched here, since those that are not UTF-8 match no glob; folders are found by one.
 fn paths_of_glob(pattern: &str) -> Result<Vec<PathBuf>, String> {
     if let Some(folder) = missing_folder(pattern) {
         return Err(no_folder(&folder));
     }
+    let (folders, name) = match pattern.rsplit_once('/') {
+        Some(("", name)) => ("/", name),
+        Some(parts) => parts,
+        None => (".", pattern),
+    };
+    if !name.contains(WILDCARDS) || name == "**" {
+        return globbed(pattern);
+    }
+    let wanted = glob::Pattern::new(name).map_err(|error| error.to_string())?;
+    let mut paths = Vec::new();
+    for folder in folders_of_glob(folders)? {
+        let of_folder = paths_of_folder(&folder)?;
+        paths.extend(of_folder.into_iter().filter(|path| {
+            let name = path.file_name().unwrap_or_default();
+            wanted.matches(&name.to_string_lossy())
+        }));
+    }
+    Ok(paths)
+}
+
+fn folders_of_glob(pattern: &str) -> Result<Vec<PathBuf>, String> {
+    if !pattern.contains(WILDCARDS) {
+        return Ok(vec![PathBuf::from(pattern)]);
+    }
+    let mut folders = globbed(pattern)?;
+    // What `**` stands in is one of the folders that it stands for.
+    if let Some(around) = pattern.strip_suffix("/**") {
+        folders.extend(folders_of_glob(around)?);
+    }
+    folders.retain(|folder| folder.is_dir());
+    folders.sort();
+    folders.dedup();
+    Ok(folders)
+}
+
+fn globbed(pattern: &str) -> Result<Vec<PathBuf>, String> {
     let paths = glob::glob(pattern).map_err(|error| error.to_string())?;
     paths
         .map(|path| path.map_err(|error| error.to_string()))

@@ -44,7 +44,7 @@ impl Folder {
     }
 
     /// Writes a file that was changed so many seconds before the test began.
-    fn write(&self, name: &str, text: &str, seconds_ago: u64) {
+    fn write(&self, name: impl AsRef<Path>, text: &str, seconds_ago: u64) {
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).expect("write");
         let changed = UNIX_EPOCH + Duration::from_secs(NOW_SECONDS - seconds_ago);
@@ -113,6 +113,51 @@ async fn an_unfinished_file_is_left_alone_by_its_name() {
     }
     let mut enumerator = folder.enumerator("", true, None);
     assert_eq!(folder.discover(&mut enumerator).await, vec!["d e%.csv"]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_whose_name_is_not_utf_8_is_found_as_any_other() {
+    use std::os::unix::ffi::OsStrExt;
+
+    for pattern in ["in", "in/*.csv", "i?/*.csv", "**/*.csv"] {
+        let mut folder = Folder::new();
+        let inner = Path::new("in");
+        std::fs::create_dir(folder.folder.path().join(inner)).expect("create");
+        folder.write(inner.join(OsStr::from_bytes(b"caf\xe9.csv")), "1", 10);
+        let mut enumerator = folder.enumerator(pattern, true, None);
+        let found = folder.discover(&mut enumerator).await;
+        assert_eq!(found, vec!["caf\u{fffd}.csv"], "{pattern}");
+        let split = folder.known.keys().next().expect("a split");
+        assert!(split.as_str().ends_with("caf%E9.csv"), "{split}");
+    }
+}
+
+#[tokio::test]
+async fn a_glob_finds_files_in_the_folders_that_it_names() {
+    let mut folder = Folder::new();
+    for name in ["a", "b", "b/c"] {
+        std::fs::create_dir(folder.folder.path().join(name)).expect("create");
+    }
+    let files = ["1.csv", "a/2.csv", "a/2.json", "b/3.csv", "b/c/4.csv"];
+    for (name, seconds_ago) in files.into_iter().zip((10..100).rev()) {
+        folder.write(name, "1", seconds_ago);
+    }
+    for (pattern, expected) in [
+        ("*.csv", vec!["1.csv"]),
+        ("?/*.csv", vec!["2.csv", "3.csv"]),
+        ("**/*.csv", vec!["1.csv", "2.csv", "3.csv", "4.csv"]),
+        ("b/**/[0-9].csv", vec!["3.csv", "4.csv"]),
+        ("*/2.csv", vec!["2.csv"]),
+    ] {
+        folder.known.clear();
+        let mut enumerator = folder.enumerator(pattern, true, None);
+        assert_eq!(
+            folder.discover(&mut enumerator).await,
+            expected,
+            "{pattern}"
+        );
+    }
 }
 
 #[tokio::test]
