@@ -14,6 +14,7 @@ mod dead_letters;
 mod demo;
 mod generate;
 mod join_and_leave;
+mod kafka_positions;
 mod kafka_sink;
 mod letters_kept;
 mod master_crash;
