@@ -371,11 +371,7 @@ mod tests {
         assert_eq!(barrier.epoch, Epoch(5));
         assert_eq!(trigger(&mut coordinator), None);
         assert_eq!(coordinator.report(report("a", 5)), None);
-        assert_eq!(
-            coordinator.report(report("a", 5)),
-            None,
-            "the same worker again"
-        );
+        assert_eq!(coordinator.report(report("a", 5)), None, "said again");
         let collected = coordinator.report(report("b", 5)).expect("complete");
         assert_eq!(collected.barrier, barrier);
         assert_eq!(
@@ -468,6 +464,7 @@ mod tests {
             .collect();
         assert_eq!(paths, ["shared", "b", "a"]);
     }
+
     #[test]
     fn a_split_that_is_expected_is_recorded_once_though_no_task_reports_it() {
         let expected = SplitProgress {
