@@ -27,7 +27,7 @@ pub struct SplitProgress {
     pub watermark: Option<EventTime>,
     /// Whether more rows may come.
     pub status: SplitStatus,
-    /// Size and mtime of a file when it was claimed; another one later is an error.
+    /// Size and mtime of a file when it was claimed; with another one later nothing more of it is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
     /// What was gone before it was read, and was passed over because the source says so.
@@ -66,6 +66,8 @@ impl SplitGaps {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SplitStatus {
+    /// One of those that a bounded source consists of, and its turn has not come: no reader has it.
+    Expected,
     /// Being read.
     Active,
     /// Read to its end and silent for the source's idle timeout: holds nobody's watermark back.

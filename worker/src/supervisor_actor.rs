@@ -18,7 +18,7 @@ use millstream_common::link::{Deploy, JobGeneration, ToMaster, ToWorker, WorkerH
 use millstream_common::plan::expression::Functions;
 use millstream_common::store::StoreRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -75,6 +75,8 @@ pub struct SupervisorConfig {
     pub flight_address: String,
     /// The incoming edges, shared with the Flight server.
     pub edges: Arc<EdgeRegistry>,
+    /// Whether a master counts on the worker, for whoever asks.
+    pub has_joined: watch::Sender<bool>,
 }
 
 /// The state of a worker's supervisor.
@@ -228,6 +230,7 @@ impl SupervisorState {
             }
         };
         self.attached = Some((frames, store));
+        self.config.has_joined.send_replace(true);
         if self.leaving.is_leaving() {
             // Hello may have been said before.
             self.send(ToMaster::Leaving);
@@ -273,6 +276,7 @@ impl SupervisorState {
     /// Pipelines that have begun run on for a while; the others have nothing that would be lost.
     fn lose_master(&mut self) {
         self.attached = None;
+        self.config.has_joined.send_replace(false);
         let fresh = self.pipelines.values();
         let fresh = fresh.filter(|pipeline| !pipeline.holding.is_started());
         let fresh: Vec<JobName> = fresh.map(|fresh| fresh.holding.at().job.clone()).collect();

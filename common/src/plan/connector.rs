@@ -30,7 +30,7 @@ pub struct KafkaSourceSpec {
     pub start: KafkaStart,
     /// `end`: where a bounded read stops; fixed to offsets when the job is submitted.
     pub end: Option<KafkaEnd>,
-    /// `group_id`: where positions are committed for outside tools; never read back.
+    /// `group_id`: where positions are committed for outside tools; never read back; may hold references.
     pub group_id: Option<String>,
     /// `"kafka.x.y"` options, without the prefix, handed to librdkafka; may hold references.
     pub properties: BTreeMap<String, String>,

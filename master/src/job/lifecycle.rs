@@ -44,8 +44,7 @@ impl JobState {
     }
 
     pub(super) fn discover(&mut self, source: SourceIndex) -> Handled {
-        let known = self.claims.known(source, &self.progress);
-        self.enumerators[source.index()].cast(EnumeratorMessage::Discover { known })?;
+        self.enumerators[source.index()].cast(EnumeratorMessage::Discover)?;
         Ok(())
     }
 

@@ -3,27 +3,28 @@
 //! Called through [`Enumerator`]; lists in blocking work. A file is closed when its name starts with neither `.` nor `_`
 //! and does not end in `.tmp`, and its size and time of change stood still for `settle`: seen so by two looks, or
 //! by the time of change itself. Its size and time go with it as its identity, so that a later change is noticed.
+//! Without `watch` the first look fixes which files are read, closed or not: those whose turn has not come go to the log as
+//! [`SplitStatus::Expected`], so that a later look, of whatever master, finds no more.
 //! Owns what the last look saw, which a restart may lose: files then settle again.
 //! Failure: no such folder, or one that cannot be read, for the user.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::error::Kind;
+use millstream_common::file_pattern::{WILDCARDS, fixed_part, without_scheme};
 use millstream_common::ids::SplitId;
 use millstream_common::plan::connector::FilesSourceSpec;
-use millstream_common::report::SplitProgress;
+use millstream_common::report::{SplitProgress, SplitStatus};
 use millstream_common::secret;
 use millstream_common::time::ClockRef;
 use url::Url;
 
 use super::{EnumerateError, Enumerator, FoundSplit, found, panicked};
-
-/// What makes a path a glob.
-const WILDCARDS: [char; 3] = ['*', '?', '['];
 
 /// A file as the file system shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +51,7 @@ pub(super) struct FilesEnumerator {
     blocking: BlockingRef,
     clock: ClockRef,
     settling: Settling,
-    /// Without `watch`: the files there at the first look that are not known yet.
-    expected: Option<BTreeSet<SplitId>>,
-    /// All that were expected have been handed out.
+    /// All that can ever be found have been handed out.
     exhausted: bool,
 }
 
@@ -77,7 +76,6 @@ impl FilesEnumerator {
             blocking,
             clock,
             settling: Settling::default(),
-            expected: None,
             exhausted: false,
         })
     }
@@ -88,24 +86,22 @@ impl FilesEnumerator {
         mut listed: Vec<Listed>,
         known: &BTreeMap<SplitId, SplitProgress>,
     ) -> Vec<FoundSplit> {
-        listed.retain(|file| !known.contains_key(&file.split));
-        if !self.watch {
-            let there: BTreeSet<SplitId> = listed.iter().map(|file| file.split.clone()).collect();
-            match &mut self.expected {
-                // A file that has gone meanwhile is not waited for.
-                Some(expected) => expected.retain(|split| there.contains(split)),
-                None => self.expected = Some(there),
-            }
-            let expected = self.expected.as_ref();
-            listed.retain(|file| expected.is_some_and(|splits| splits.contains(&file.split)));
-        }
+        let is_expected = |split: &SplitId| {
+            let progress = known.get(split);
+            progress.is_some_and(|progress| progress.status == SplitStatus::Expected)
+        };
+        let is_fixed = !self.watch && !known.is_empty();
+        listed.retain(|file| {
+            is_expected(&file.split) || !is_fixed && !known.contains_key(&file.split)
+        });
+        let there: BTreeSet<SplitId> = listed.iter().map(|file| file.split.clone()).collect();
         let settled = self.settling.settled(
             listed,
             self.settle,
             self.clock.monotonic(),
             self.clock.unix_micros(),
         );
-        let chosen: Vec<FoundSplit> = settled
+        let mut chosen: Vec<FoundSplit> = settled
             .into_iter()
             .take(self.files_max)
             .map(|file| {
@@ -115,8 +111,24 @@ impl FilesEnumerator {
                 found
             })
             .collect();
-        let expected = self.expected.as_ref();
-        self.exhausted = expected.is_some_and(|splits| splits.len() == chosen.len());
+        if self.watch {
+            return chosen;
+        }
+        // One that has gone meanwhile is handed out too: its reader says so.
+        let gone = known
+            .keys()
+            .filter(|split| is_expected(split) && !there.contains(*split));
+        chosen.extend(gone.map(|split| found(split.clone(), 0, None)));
+        let handed_out: BTreeSet<&SplitId> = chosen.iter().map(|found| &found.split).collect();
+        let later = there.iter().filter(|split| !handed_out.contains(split));
+        let mut later: Vec<FoundSplit> = later.map(|split| found(split.clone(), 0, None)).collect();
+        self.exhausted = later.is_empty();
+        if !is_fixed {
+            for expected in &mut later {
+                expected.progress.status = SplitStatus::Expected;
+            }
+            chosen.append(&mut later);
+        }
         chosen
     }
 }
@@ -187,21 +199,65 @@ fn list(pattern: &str) -> Result<Vec<Listed>, String> {
     };
     let mut listed = Vec::new();
     for path in paths {
-        let is_finished = path
-            .file_name()
-            .and_then(std::ffi::OsStr::to_str)
-            .is_some_and(|name| !name.starts_with(['.', '_']) && !name.ends_with(".tmp"));
-        if is_finished && let Some(file) = look_at(&path)? {
+        if is_finished(&path)
+            && let Some(file) = look_at(&path)?
+        {
             listed.push(file);
         }
     }
     Ok(listed)
 }
 
+/// By its name, which need not be UTF-8.
+fn is_finished(path: &Path) -> bool {
+    let name = path.file_name().map_or(&[][..], OsStr::as_encoded_bytes);
+    !name.is_empty()
+        && !name.starts_with(b".")
+        && !name.starts_with(b"_")
+        && !name.ends_with(b".tmp")
+}
+
+/// Names are matched here, since those that are not UTF-8 match no glob; folders are found by one.
 fn paths_of_glob(pattern: &str) -> Result<Vec<PathBuf>, String> {
     if let Some(folder) = missing_folder(pattern) {
         return Err(no_folder(&folder));
     }
+    let (folders, name) = match pattern.rsplit_once('/') {
+        Some(("", name)) => ("/", name),
+        Some(parts) => parts,
+        None => (".", pattern),
+    };
+    if !name.contains(WILDCARDS) || name == "**" {
+        return globbed(pattern);
+    }
+    let wanted = glob::Pattern::new(name).map_err(|error| error.to_string())?;
+    let mut paths = Vec::new();
+    for folder in folders_of_glob(folders)? {
+        let of_folder = paths_of_folder(&folder)?;
+        paths.extend(of_folder.into_iter().filter(|path| {
+            let name = path.file_name().unwrap_or_default();
+            wanted.matches(&name.to_string_lossy())
+        }));
+    }
+    Ok(paths)
+}
+
+fn folders_of_glob(pattern: &str) -> Result<Vec<PathBuf>, String> {
+    if !pattern.contains(WILDCARDS) {
+        return Ok(vec![PathBuf::from(pattern)]);
+    }
+    let mut folders = globbed(pattern)?;
+    // What `**` stands in is one of the folders that it stands for.
+    if let Some(around) = pattern.strip_suffix("/**") {
+        folders.extend(folders_of_glob(around)?);
+    }
+    folders.retain(|folder| folder.is_dir());
+    folders.sort();
+    folders.dedup();
+    Ok(folders)
+}
+
+fn globbed(pattern: &str) -> Result<Vec<PathBuf>, String> {
     let paths = glob::glob(pattern).map_err(|error| error.to_string())?;
     paths
         .map(|path| path.map_err(|error| error.to_string()))
@@ -210,23 +266,11 @@ fn paths_of_glob(pattern: &str) -> Result<Vec<PathBuf>, String> {
 
 /// What a pattern needs and is not there: the folder, of a glob that in front of the first wildcard.
 pub(crate) fn missing_folder(pattern: &str) -> Option<PathBuf> {
-    let is_plain = |part: &Component<'_>| {
-        let text = part.as_os_str().to_string_lossy();
-        !text.contains(WILDCARDS)
-    };
-    let fixed: PathBuf = Path::new(pattern)
-        .components()
-        .take_while(is_plain)
-        .collect();
+    let fixed = fixed_part(pattern);
     let is_there = fixed.as_os_str().is_empty()
         || fixed.is_dir()
         || (fixed.is_file() && fixed == Path::new(pattern));
     (!is_there).then_some(fixed)
-}
-
-/// The path in a `path` option, whose references are resolved.
-pub(crate) fn without_scheme(path: &str) -> &str {
-    path.strip_prefix("file://").unwrap_or(path)
 }
 
 fn paths_of_folder(folder: &Path) -> Result<Vec<PathBuf>, String> {

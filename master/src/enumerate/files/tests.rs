@@ -44,7 +44,7 @@ impl Folder {
     }
 
     /// Writes a file that was changed so many seconds before the test began.
-    fn write(&self, name: &str, text: &str, seconds_ago: u64) {
+    fn write(&self, name: impl AsRef<Path>, text: &str, seconds_ago: u64) {
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).expect("write");
         let changed = UNIX_EPOCH + Duration::from_secs(NOW_SECONDS - seconds_ago);
@@ -69,15 +69,19 @@ impl Folder {
             .expect("an enumerator")
     }
 
-    /// Names of the files found; they are known from then on.
+    /// Names of the files to be read now; whatever was found is known from then on.
     async fn discover(&mut self, enumerator: &mut FilesEnumerator) -> Vec<String> {
         let found = enumerator.discover(&self.known).await.expect("files");
+        let known = found
+            .iter()
+            .map(|found| (found.split.clone(), found.progress.clone()));
+        self.known.extend(known);
         found
             .into_iter()
+            .filter(|found| found.progress.status == SplitStatus::Active)
             .map(|found| {
                 let url = Url::parse(found.split.as_str()).expect("a url");
                 let path = url.to_file_path().expect("a path");
-                self.known.insert(found.split, found.progress);
                 let name = path.file_name().expect("a name");
                 name.to_string_lossy().into_owned()
             })
@@ -109,6 +113,51 @@ async fn an_unfinished_file_is_left_alone_by_its_name() {
     }
     let mut enumerator = folder.enumerator("", true, None);
     assert_eq!(folder.discover(&mut enumerator).await, vec!["d e%.csv"]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_whose_name_is_not_utf_8_is_found_as_any_other() {
+    use std::os::unix::ffi::OsStrExt;
+
+    for pattern in ["in", "in/*.csv", "i?/*.csv", "**/*.csv"] {
+        let mut folder = Folder::new();
+        let inner = Path::new("in");
+        std::fs::create_dir(folder.folder.path().join(inner)).expect("create");
+        folder.write(inner.join(OsStr::from_bytes(b"caf\xe9.csv")), "1", 10);
+        let mut enumerator = folder.enumerator(pattern, true, None);
+        let found = folder.discover(&mut enumerator).await;
+        assert_eq!(found, vec!["caf\u{fffd}.csv"], "{pattern}");
+        let split = folder.known.keys().next().expect("a split");
+        assert!(split.as_str().ends_with("caf%E9.csv"), "{split}");
+    }
+}
+
+#[tokio::test]
+async fn a_glob_finds_files_in_the_folders_that_it_names() {
+    let mut folder = Folder::new();
+    for name in ["a", "b", "b/c"] {
+        std::fs::create_dir(folder.folder.path().join(name)).expect("create");
+    }
+    let files = ["1.csv", "a/2.csv", "a/2.json", "b/3.csv", "b/c/4.csv"];
+    for (name, seconds_ago) in files.into_iter().zip((10..100).rev()) {
+        folder.write(name, "1", seconds_ago);
+    }
+    for (pattern, expected) in [
+        ("*.csv", vec!["1.csv"]),
+        ("?/*.csv", vec!["2.csv", "3.csv"]),
+        ("**/*.csv", vec!["1.csv", "2.csv", "3.csv", "4.csv"]),
+        ("b/**/[0-9].csv", vec!["3.csv", "4.csv"]),
+        ("*/2.csv", vec!["2.csv"]),
+    ] {
+        folder.known.clear();
+        let mut enumerator = folder.enumerator(pattern, true, None);
+        assert_eq!(
+            folder.discover(&mut enumerator).await,
+            expected,
+            "{pattern}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -145,18 +194,31 @@ async fn a_file_that_still_grows_begins_to_settle_again() {
 }
 
 #[tokio::test]
-async fn without_watch_only_the_files_there_at_first_are_read() {
+async fn without_watch_only_the_files_there_at_first_are_read_whoever_looks_again() {
     let mut folder = Folder::new();
-    folder.write("a.csv", "1", 10);
-    folder.write("b.csv", "1", 0);
-    let mut enumerator = folder.enumerator("*.csv", false, None);
+    for (name, seconds_ago) in [("a.csv", 10), ("b.csv", 9), ("c.csv", 0), ("d.csv", 0)] {
+        folder.write(name, "1", seconds_ago);
+    }
+    let mut enumerator = folder.enumerator("*.csv", false, Some(1));
     assert_eq!(folder.discover(&mut enumerator).await, vec!["a.csv"]);
     assert!(!enumerator.is_exhausted());
-    folder.write("c.csv", "1", 10);
-    folder.clock.0.store(2, Ordering::SeqCst);
+    folder.write("later.csv", "1", 10);
+    let mut enumerator = folder.enumerator("*.csv", false, Some(1));
     assert_eq!(folder.discover(&mut enumerator).await, vec!["b.csv"]);
+    folder.clock.0.store(2, Ordering::SeqCst);
+    let mut enumerator = folder.enumerator("*.csv", false, Some(1));
+    assert_eq!(folder.discover(&mut enumerator).await, vec!["c.csv"]);
+    assert!(!enumerator.is_exhausted());
+    std::fs::remove_file(folder.folder.path().join("d.csv")).expect("remove");
+    assert_eq!(
+        folder.discover(&mut enumerator).await,
+        vec!["d.csv"],
+        "its reader will miss it"
+    );
     assert!(enumerator.is_exhausted());
+    let mut enumerator = folder.enumerator("*.csv", false, Some(1));
     assert!(folder.discover(&mut enumerator).await.is_empty());
+    assert!(enumerator.is_exhausted());
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use millstream_common::ids::{Epoch, Generation, Incarnation, SourceIndex, SplitI
 use millstream_common::link::{BarrierCommand, BarrierKind, Held};
 use millstream_common::log::entry::{Assignment, JobProgress, SplitPlacement};
 use millstream_common::mutant::{self, Mutant};
+use millstream_common::report::SplitStatus;
 
 /// What a job was when its last master was lost, by the log.
 #[derive(Clone, Debug)]
@@ -102,9 +103,11 @@ fn is_latest(lasting: &Lasting, held: &Held) -> bool {
     held.incarnation == lasting.incarnation && held.at.generation == lasting.generation
 }
 
+/// Whether an epoch knows that a reader has the split.
 fn is_recorded(progress: &JobProgress, source: SourceIndex, split: &SplitId) -> bool {
     let splits = progress.splits.get(&source);
-    splits.is_some_and(|splits| splits.contains_key(split))
+    let progress = splits.and_then(|splits| splits.get(split));
+    progress.is_some_and(|progress| progress.status != SplitStatus::Expected)
 }
 
 /// The last barrier sent, and itself if it is open.

@@ -202,6 +202,15 @@ fn splits_that_no_epoch_has_recorded_mean_a_rewind() {
     held_here.given = vec![placed("clicks-0")];
     let found = verdict(&lasting, Some(&held_here), Some(&held_here));
     assert!(matches!(found, Verdict::GoOn(_)));
+    let mut expecting = progress();
+    let splits = expecting.splits.get_mut(&SOURCE).expect("splits");
+    splits
+        .get_mut(&SplitId::from("clicks-0"))
+        .expect("a split")
+        .status = SplitStatus::Expected;
+    let joined = ["a", "b"].map(|worker| (worker.into(), Some(&held_here)));
+    let found = decide(&lasting, &expecting, &BTreeMap::from(joined));
+    assert!(rewinds(&found), "no epoch has seen it begin");
     held_here.given.push(placed("clicks-9"));
     assert!(rewinds(&verdict(
         &lasting,

@@ -1,7 +1,8 @@
 //! What an error of the Kafka client means for a job: wait, fail and restart, or ask the user.
 //!
 //! Pure; called by `reader_thread.rs`. The client retries what is transient by itself; what is listed here as final it
-//! would repeat for ever, or skip.
+//! would repeat for ever, or skip. A refused password or permission is tried again with the next generation, which resolves
+//! references anew: the job was let in when it was submitted, and may be again; until then `job` says what to do.
 
 use millstream_common::error::Kind;
 use rdkafka::types::RDKafkaRespErr as Code;
@@ -73,7 +74,7 @@ const FINAL: [(&[Code], Kind, &str); 7] = [
             Code::RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,
             Code::RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM,
         ],
-        Kind::User,
+        Kind::External,
         "check \"kafka.sasl.username\", \"kafka.sasl.password\" and \"kafka.sasl.mechanism\" of the source",
     ),
     (
@@ -81,7 +82,7 @@ const FINAL: [(&[Code], Kind, &str); 7] = [
             Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
             Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
         ],
-        Kind::User,
+        Kind::External,
         "allow the source's user to READ and DESCRIBE the topic",
     ),
     (
@@ -125,15 +126,32 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_position_is_looked_at_and_a_bad_password_is_for_the_user() {
+    fn a_lost_position_is_looked_at() {
         assert_eq!(
             judge(Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET as i32),
             Verdict::Lost
         );
-        assert_eq!(
-            kind_of(Code::RD_KAFKA_RESP_ERR__AUTHENTICATION),
-            Some(Kind::User)
-        );
+    }
+
+    #[test]
+    fn a_job_that_is_let_in_no_more_is_tried_again_and_says_what_to_do() {
+        for (code, option) in [
+            (Code::RD_KAFKA_RESP_ERR__AUTHENTICATION, "sasl.password"),
+            (
+                Code::RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,
+                "sasl.password",
+            ),
+            (
+                Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+                "READ and DESCRIBE",
+            ),
+        ] {
+            let Verdict::Final { kind, advice } = judge(code as i32) else {
+                panic!("{code:?} is repeated by the client for ever");
+            };
+            assert_eq!(kind, Kind::External, "{code:?}");
+            assert!(advice.contains(option), "{advice}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What is around the reading: lost brokers, lost positions, group offsets, lag, and the end of the thread.
 
+use rdkafka::types::RDKafkaRespErr;
+
 use super::*;
 
 #[tokio::test]
@@ -38,6 +40,23 @@ async fn a_position_that_the_partition_does_not_hold_is_an_error_for_the_user() 
         "{text}"
     );
     assert!(text.contains("--fresh"), "{text}");
+    reader.close().await;
+}
+
+#[tokio::test]
+async fn a_permission_that_is_taken_away_is_an_error_to_try_again() {
+    let kafka = Kafka::start(1);
+    kafka.produce(0, [(1, 0)]);
+    let mut reader = kafka.reader();
+    reader.reader.add_splits(vec![start_at(0, 0)]);
+    reader.read(1).await;
+    let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    kafka.cluster.topic_error(TOPIC, denied).expect("denied");
+    kafka.cluster.broker_down(-1).expect("down");
+    kafka.cluster.broker_up(-1).expect("up");
+    let error = reader.error().await;
+    assert_eq!(error.kind, Kind::External, "{error}");
+    assert!(error.cause.contains("READ and DESCRIBE"), "{error}");
     reader.close().await;
 }
 
