@@ -7,6 +7,7 @@
 //! is lost or doubled, a reader saw half an epoch, or the cluster did not come back; the logs of all processes are
 //! shown then.
 
+mod copies;
 mod fault;
 mod injection;
 mod jobs;
@@ -16,6 +17,8 @@ mod scene;
 mod verdict;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -84,7 +87,8 @@ async fn run(
     recoveries: &mut Recoveries,
 ) -> anyhow::Result<()> {
     let (over, is_over) = watch::channel(false);
-    let mut readers = readers::start(scene)?;
+    let looks = Arc::new(AtomicU64::new(0));
+    let mut readers = readers::start(scene, looks.clone())?;
     let topic = scene.clicks.clone();
     let (seed, rate) = (arguments.seed, arguments.rate);
     // On a task of its own: to flush the producer blocks, and a fault has to end meanwhile.
@@ -105,6 +109,8 @@ async fn run(
     tokio::select! {
         went = async { tokio::try_join!(sending, injecting) } => went.map(|(sent, ())| {
             println!("{} records of clicks sent", count(sent));
+            let looks = looks.load(Ordering::Relaxed);
+            println!("{} looks at the copies between two transactions", count(looks));
         }),
         violation = readers::first_violation(&mut readers) => Err(violation),
     }
