@@ -94,6 +94,32 @@ fn be_child(mut pipe: File, work: impl FnOnce() -> Vec<u8> + Send + 'static) -> 
     end(i32::from(written.is_err()))
 }
 
+/// Does `work` while no file of this process can grow beyond so many bytes: a write gets that far, and fails then, as on a full
+/// disk.
+pub(crate) fn with_file_bytes_max<T>(bytes_max: u64, work: impl FnOnce() -> T) -> T {
+    let mut before = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `before` is a place for the answer.
+    let asked = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut before) };
+    assert_eq!(asked, 0, "the kernel tells its limits");
+    let limit = libc::rlimit {
+        rlim_cur: bytes_max,
+        ..before
+    };
+    // SAFETY: without a handler the signal would end the process; ignored, writes fail. The limit is a plain value, and lowering the soft
+    // one is always allowed, as is raising it again.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        libc::setrlimit(libc::RLIMIT_FSIZE, &limit);
+    }
+    let done = work();
+    // SAFETY: as above.
+    unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &before) };
+    done
+}
+
 /// Ends at once: the destructors of globals would run against the virtual clock.
 fn end(code: i32) -> ! {
     // SAFETY: ends the process; nothing of it is needed any more.

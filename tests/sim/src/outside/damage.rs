@@ -11,8 +11,10 @@ use bytes::Bytes;
 /// What is damaged, and what is to be.
 #[derive(Debug, Default)]
 pub(crate) struct Damage {
-    /// The next read of an object under this prefix finds it damaged, until then.
+    /// A coming read of an object under this prefix finds it damaged, until then.
     wanted: Option<(Wound, Duration)>,
+    /// Reads that the wound still passes by.
+    left_to_skip: u32,
     damaged: BTreeMap<String, (Wound, Duration)>,
 }
 
@@ -21,6 +23,8 @@ pub(crate) struct Damage {
 pub(crate) struct Wound {
     /// Which objects: `log/`, `state/`, `segments/`.
     pub(crate) prefix: &'static str,
+    /// So many reads come before: those of a log begin with its first object.
+    pub(crate) skipped_count: u32,
     /// Where, as a share of its length.
     pub(crate) place: f64,
     /// The end from there on is missing; otherwise a bit is flipped.
@@ -30,13 +34,18 @@ pub(crate) struct Wound {
 impl Damage {
     /// From now on one object reads wrong, until then.
     pub(crate) fn want(&mut self, wound: Wound, until: Duration) {
+        self.left_to_skip = wound.skipped_count;
         self.wanted = Some((wound, until));
     }
 
     /// What a read of the object brings.
     pub(crate) fn read(&mut self, key: &str, value: Bytes, now: Duration) -> Bytes {
+        let left_to_skip = &mut self.left_to_skip;
         let is_wanted = |(wound, until): &mut (Wound, Duration)| {
-            now < *until && key.starts_with(wound.prefix) && !value.is_empty()
+            let fits = now < *until && key.starts_with(wound.prefix) && !value.is_empty();
+            let is_skipped = fits && *left_to_skip > 0;
+            *left_to_skip -= u32::from(is_skipped);
+            fits && !is_skipped
         };
         if let Some(wanted) = self.wanted.take_if(is_wanted) {
             self.damaged.insert(key.to_owned(), wanted);
@@ -60,14 +69,19 @@ impl Damage {
 
 impl Wound {
     fn apply(&self, value: &Bytes) -> Bytes {
-        let place = (self.place * value.len() as f64) as usize;
+        // The rows of an Arrow file are at its end, behind twice as much that says what they are.
+        let is_text = !matches!(self.prefix, "state/" | "segments/");
+        let share = match is_text || self.is_cut {
+            true => self.place,
+            false => 0.6 + 0.4 * self.place,
+        };
+        let place = (share * value.len() as f64) as usize;
         let place = place.min(value.len() - 1);
         if self.is_cut {
             return value.slice(..place);
         }
         let mut bytes = value.to_vec();
         // In a text the worst is another number: it still reads well.
-        let is_text = !matches!(self.prefix, "state/" | "segments/");
         let next_digit = bytes[place..].iter().position(u8::is_ascii_digit);
         let ahead = next_digit.filter(|_| is_text).unwrap_or_default();
         bytes[place + ahead] ^= 1;
@@ -84,6 +98,7 @@ mod tests {
         let mut damage = Damage::default();
         let wound = Wound {
             prefix: "log/",
+            skipped_count: 1,
             place: 0.5,
             is_cut: false,
         };
@@ -94,6 +109,7 @@ mod tests {
             read == value
         };
         assert!(read("state/1", 1));
+        assert!(read("log/0", 1), "passed by");
         assert!(!read("log/1", 1));
         assert!(read("log/2", 2), "another one");
         assert!(!read("log/1", 4));
