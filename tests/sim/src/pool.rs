@@ -16,6 +16,8 @@ pub(crate) enum Work {
     Seed(u64),
     /// A case of the step matrix.
     Case(Case),
+    /// A sink blocked for so many hours.
+    Blocked(u32),
 }
 
 /// Runs `works` in this order, `jobs` at a time; `on_end` hears of each as it ends, and may let no more begin.
@@ -56,6 +58,7 @@ fn answer(work: Work, is_dumped: bool) -> Vec<u8> {
     let outcome = match work {
         Work::Seed(seed) => simulation::run(seed, is_dumped),
         Work::Case(case) => simulation::run_case(case, is_dumped),
+        Work::Blocked(hours) => simulation::run_blocked(hours, is_dumped),
     };
     serde_json::to_vec(&outcome).expect("an outcome is plain data")
 }

@@ -180,7 +180,7 @@ impl Outside {
             let name = host.to_owned();
             let effect: Effect = Box::new(move |world| {
                 let value = effect(world);
-                if met == Some(Moment::Applied) && world.spring(&name) {
+                if met == Some(Moment::Applied) && world.spring(&name, None) {
                     return;
                 }
                 // A caller that has died gets no answer.
@@ -210,7 +210,8 @@ impl Outside {
         value
     }
 
-    fn meet(&self, step: &str) -> Option<Moment> {
+    /// A step is about to be made: what is to happen to it.
+    pub(crate) fn meet(&self, step: &str) -> Option<Moment> {
         let mut inner = self.inner();
         let trap = inner.world.trap.as_mut()?;
         let is_met = trap.is_met_by(step, trace::now());
@@ -218,7 +219,7 @@ impl Outside {
     }
 
     fn spring(&self, host: &str) -> bool {
-        self.with(|world| world.spring(host))
+        self.with(|world| world.spring(host, None))
     }
 
     /// Pends while `host` is frozen.
@@ -246,13 +247,13 @@ fn service_of(step: &str) -> &'static str {
 }
 
 impl World {
-    /// The trap closes on `host`; whether its step ends here.
-    fn spring(&mut self, host: &str) -> bool {
+    /// The trap closes on `host`, which spoke to `peer` if its step is a frame; whether the step ends here.
+    pub(crate) fn spring(&mut self, host: &str, peer: Option<&str>) -> bool {
         let Some(trap) = &mut self.trap else {
             return false;
         };
         event!("{host} is caught at {} ({:?})", trap.step, trap.moment);
-        trap.sprung = Some(host.to_owned());
+        trap.sprung = Some((host.to_owned(), peer.map(str::to_owned)));
         trap.stops
     }
 }

@@ -56,7 +56,7 @@ pub(crate) enum Failure {
     After,
     /// It happened, and a retry below the caller found it done: the key exists.
     AfterExists,
-    /// The caller is told that it failed; it happens right before the so-manieth later request to the same service.
+    /// The caller is told that it failed; it happens right before a later request to the same service, the n-th from then.
     Late(u32),
     /// No room.
     Full,
