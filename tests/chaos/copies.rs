@@ -88,13 +88,13 @@ fn beginning_of(partition: i32) -> From {
 
 /// The newest marker of the sink among the records of a partition.
 fn marker(records: &[Stored]) -> Option<u64> {
-    let markers = records.iter().filter_map(|record| {
+    let mut markers = records.iter().filter_map(|record| {
         let key: Value = serde_json::from_slice(record.key.as_deref()?).ok()?;
         let value: Value = serde_json::from_slice(record.payload.as_deref()?).ok()?;
         let is_ours = key["kind"] == "marker" && key["sink"] == SINK;
         is_ours.then(|| value["epoch"].as_u64()).flatten()
     });
-    markers.last()
+    markers.next_back()
 }
 
 /// Offsets of the clicks that break no rule, by partition.
