@@ -35,7 +35,8 @@ pub(crate) fn run(
             && running.len() < jobs.max(1)
             && let Some(work) = works.next()
         {
-            children.push(process::fork(move || answer(work, false))?);
+            let child = process::fork(seconds_max(work), move || answer(work, false));
+            children.push(child?);
             running.push(work);
         }
         if running.is_empty() {
@@ -49,9 +50,18 @@ pub(crate) fn run(
 
 /// Runs one simulation in a child and prints its trace as it grows.
 pub(crate) fn replay(work: Work, is_dumped: bool) -> anyhow::Result<Outcome> {
-    let mut children = vec![process::fork(move || answer(work, is_dumped))?];
+    let child = process::fork(seconds_max(work), move || answer(work, is_dumped));
+    let mut children = vec![child?];
     let (_, result) = process::wait(&mut children)?;
     Ok(outcome(result))
+}
+
+/// Real seconds that it may take: far above the slowest, so that only a livelock meets it.
+fn seconds_max(work: Work) -> u32 {
+    match work {
+        Work::Seed(_) | Work::Case(_) => 120,
+        Work::Blocked(hours) => 1_800 * hours,
+    }
 }
 
 fn answer(work: Work, is_dumped: bool) -> Vec<u8> {

@@ -124,6 +124,8 @@ enum Kind {
 /// Nothing new fails after this.
 const FAULTS_END_MS: u64 = 14_000;
 const FAULTS_MAX: usize = 12;
+/// Of the plans in which an object is damaged, whatever else fails.
+const DAMAGED_SHARE: f64 = 0.35;
 
 impl Scenario {
     /// A plan for a job that writes `tables`.
@@ -144,6 +146,12 @@ impl Scenario {
                 let at = Duration::from_millis(chance.random_range(100..FAULTS_END_MS));
                 draw_fault(chance, kind, at, tables, &mut actions);
             }
+        }
+        // Beside the others: what is damaged has to be read, and to matter, too.
+        if chance.random_bool(DAMAGED_SHARE) {
+            let at = Duration::from_millis(chance.random_range(1_000..FAULTS_END_MS));
+            let long = Duration::from_millis(chance.random_range(500..6_000));
+            draw_damage(chance, at, long, &mut actions);
         }
         actions.sort_by_key(|(at, _)| *at);
         let joins = chance.random_range(0..3);
@@ -285,11 +293,20 @@ fn draw_damage(
     long: Duration,
     actions: &mut Vec<(Duration, Action)>,
 ) {
-    let prefixes = ["log/", "log/", "state/", "state/", "segments/", "boundary/"];
+    let prefixes = [
+        "log/",
+        "log/",
+        "log/",
+        "state/",
+        "state/",
+        "state/",
+        "segments/",
+        "boundary/",
+    ];
     let prefix = prefixes.choose(chance).copied().expect("prefixes");
     let wound = Wound {
         prefix,
-        skipped_count: chance.random_range(0..12),
+        skipped_count: chance.random_range(0..8),
         place: chance.random_range(0.0..1.0),
         is_cut: chance.random_bool(0.3),
     };

@@ -1,4 +1,4 @@
-//! Objects of the storage that read wrong: a flipped bit, or an end that is missing, until they are put back from a backup.
+//! Objects of the storage that read wrong: flipped bits, or an end that is missing, until they are put back from a backup.
 //!
 //! Asked by the simulated storage at each read. Pure but for the chance handed in. What has once read wrong is remembered: a job that
 //! gives up, or a sink that waits, has to name it.
@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+
+/// So many bytes of an Arrow file are hit: a few values of a column.
+const WOUND_BYTES: usize = 48;
 
 /// What is damaged, and what is to be.
 #[derive(Debug, Default)]
@@ -27,7 +30,7 @@ pub(crate) struct Wound {
     pub(crate) skipped_count: u32,
     /// Where, as a share of its length.
     pub(crate) place: f64,
-    /// The end from there on is missing; otherwise a bit is flipped.
+    /// The end from there on is missing; otherwise bits are flipped.
     pub(crate) is_cut: bool,
 }
 
@@ -73,7 +76,7 @@ impl Wound {
         let is_text = !matches!(self.prefix, "state/" | "segments/");
         let share = match is_text || self.is_cut {
             true => self.place,
-            false => 0.6 + 0.4 * self.place,
+            false => 0.7 + 0.3 * self.place,
         };
         let place = (share * value.len() as f64) as usize;
         let place = place.min(value.len() - 1);
@@ -84,7 +87,14 @@ impl Wound {
         // In a text the worst is another number: it still reads well.
         let next_digit = bytes[place..].iter().position(u8::is_ascii_digit);
         let ahead = next_digit.filter(|_| is_text).unwrap_or_default();
-        bytes[place + ahead] ^= 1;
+        let first = place + ahead;
+        let end = match is_text {
+            true => first + 1,
+            false => bytes.len().min(first + WOUND_BYTES),
+        };
+        for byte in &mut bytes[first..end] {
+            *byte ^= 1;
+        }
         Bytes::from(bytes)
     }
 }
