@@ -64,7 +64,7 @@ impl JobState {
         self.observed.barrier_since = collected.since;
         self.passed = Some((collected.barrier.kind, collected.drains));
         let refusals = self.refusals.take(&self.progress);
-        let entry = collected.entry(
+        let entry = collected.expecting(self.claims.expected()).entry(
             &self.entry,
             self.generation,
             &self.progress,
@@ -88,6 +88,7 @@ impl JobState {
         self.progress.forget_delivered(self.entry.plan.sinks.len());
         self.put_away();
         self.claims.recorded(&self.progress);
+        claims::forget_ended(&mut self.assignment, &entry.splits);
         self.observe_commit(&entry);
         let is_live = matches!(self.phase, Phase::Running | Phase::Delivering(_));
         if entry.generation != self.generation || !is_live {

@@ -89,7 +89,11 @@ impl SimulatedNet {
             way: format!("{} > {peer}", self.host),
             tap: tapped.and_then(|peer| Tap::new(&self.outside, speaker, &self.host, peer)),
         };
-        Connection::new(traced, Peer { host })
+        let peer = Peer {
+            host,
+            certificate: None,
+        };
+        Connection::new(traced, peer)
     }
 }
 
