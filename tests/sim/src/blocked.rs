@@ -1,6 +1,6 @@
 //! A sink that is blocked for hours: nobody else notices, what it lacks stays bounded, and it catches up.
 //!
-//! Run by `make sim` besides the seeds. An input flows for hours while one table is locked for most of them; nothing else fails. Looked at
+//! Run by `millstream-sim blocked --hours 3`. An input flows for hours while one table is locked for most of them; nothing else fails. Looked at
 //! with each epoch: the other sinks are at most [`LAG_EPOCHS_MAX`] behind, and what a new master would read first is no larger than ever
 //! (INV-9). When the lock is gone, the sink has what it lacked within a fifth of the time. Pure but for what it looks at.
 
