@@ -15,7 +15,7 @@ use millstream_common::log::Entry;
 use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry, JobEnd, generation_of};
 use millstream_common::mutant::{self, Mutant};
 use ractor::{ActorProcessingErr, RpcReplyPort};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage};
@@ -286,6 +286,7 @@ impl JobState {
         if self.progress.drained {
             return self.deliver(JobEnd::Finished);
         }
+        debug!(job = %self.entry.job, generation = %self.generation, "run");
         self.phase = Phase::Running;
         self.send_all(&ToWorker::Start(self.at()))?;
         self.give_new_splits()?;
