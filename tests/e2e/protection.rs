@@ -182,8 +182,14 @@ async fn a_job_runs_under_tls_for_those_whose_token_allows_it() -> anyhow::Resul
     // The probe of a submission reads the folder's name here, the worker's sink there.
     let (code, stdout, stderr) = cluster.verb(Some("submitter"), &submit).await?;
     ensure!(code == 0, "{stdout}{stderr}{}", cluster.said());
-    let (code, ..) = cluster.verb(None, &["healthcheck"]).await?;
-    ensure!(code == 0, "a container's health check has no token");
+    // A container's health check has no token.
+    let (code, told, _) = cluster.verb(None, &["healthcheck"]).await?;
+    ensure!(
+        code == 0 && told.contains("tells who shows a token"),
+        "{told}"
+    );
+    let (code, told, _) = cluster.verb(Some("reader"), &["healthcheck"]).await?;
+    ensure!(code == 0 && told.ends_with(" serves\n"), "{told}");
     let mut rows = 0;
     for entry in walk(&cluster.folder.path().join("keys"))? {
         rows += std::fs::read_to_string(entry)?.lines().skip(1).count();
