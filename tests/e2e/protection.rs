@@ -288,6 +288,11 @@ async fn who_shows_no_certificate_of_the_cluster_neither_joins_nor_is_believed()
         "{stderr}"
     );
     let (code, _, stderr) = run_to_end(&["jobs"], &environment[..1]).await?;
-    ensure!(code == 1 && stderr.contains(&cluster.address), "{stderr}");
+    ensure!(
+        code == 1
+            && stderr.contains(&cluster.address)
+            && stderr.contains("its authority with --tls-ca"),
+        "{stderr}"
+    );
     Ok(())
 }
