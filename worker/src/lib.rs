@@ -10,6 +10,7 @@ pub mod consume;
 pub mod decode;
 pub mod exchange;
 pub mod failed_rows;
+pub mod health;
 mod holding;
 pub mod leaving;
 mod link;

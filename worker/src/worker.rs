@@ -9,11 +9,13 @@ use millstream_common::error::chain;
 use millstream_common::ids::WorkerId;
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorRef};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::WorkerConfig;
 use crate::exchange::flight_server;
 use crate::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
+use crate::health;
 use crate::leaving::Left;
 use crate::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 
@@ -39,14 +41,21 @@ impl Worker {
     /// Listens for other workers and dials the master.
     pub async fn start(config: WorkerConfig) -> Result<Self, WorkerError> {
         let name = config.name.clone();
-        let listener = config.net.listen(&config.flight_listen).await?;
+        let listener = config.exchange_net.listen(&config.flight_listen).await?;
         let flight_address = config
             .advertise
             .clone()
             .unwrap_or_else(|| listener.address.clone());
         let edges = EdgeRegistry::new(REGISTER_WAIT);
         let mut tasks = JoinSet::new();
-        let server = flight_server::serve(listener, edges.clone(), std::future::pending());
+        let (reporter, endpoint) = tonic_health::server::health_reporter();
+        let (has_joined, joined) = watch::channel(false);
+        tasks.spawn(async move {
+            health::tell(reporter, joined).await;
+            Ok(())
+        });
+        let server =
+            flight_server::serve(listener, edges.clone(), endpoint, std::future::pending());
         tasks.spawn(async move {
             server
                 .await
@@ -56,6 +65,7 @@ impl Worker {
             worker: config,
             flight_address,
             edges,
+            has_joined,
         };
         let spawned = Actor::spawn(None, SupervisorActor, supervisor).await;
         let (supervisor, handle) = spawned.map_err(|error| WorkerError::Run(error.to_string()))?;

@@ -25,6 +25,7 @@ use millstream_common::store;
 use millstream_common::time::{ClockRef, SystemClock};
 use millstream_master::config::MasterConfig;
 use millstream_master::retention::Retention;
+use millstream_master::service::access::Access;
 use millstream_worker::config::{RealConnectors, RealStores, WorkerConfig};
 
 use crate::arguments::{JobFile, JobText, storage_url};
@@ -108,6 +109,7 @@ impl Here {
         let lock = lock::take(&storage_url)?;
         let master = process::start_master(MasterConfig {
             net: net.clone(),
+            access: Access::Open,
             store: store::open(&storage_url, blocking.clone()).await?,
             storage_url,
             clock: clock.clone(),
@@ -124,6 +126,7 @@ impl Here {
         };
         let worker = process::start_worker(WorkerConfig {
             net: net.clone(),
+            exchange_net: net.clone(),
             stores: Arc::new(stores),
             connectors: Arc::new(RealConnectors),
             clock,

@@ -15,8 +15,8 @@ pub use dead_letters::{
 pub use error::ControlError;
 pub use savepoint::{FromCheckpoint, LATEST, SavepointView};
 pub use view::{
-    BranchView, CheckpointView, JobState, JobView, QuotaView, SinkView, SourceView, StageView,
-    StorageUse, WorkerState, WorkerView,
+    BranchView, CheckpointView, GapView, JobState, JobView, QuotaView, SinkView, SourceView,
+    StageView, StorageUse, WorkerState, WorkerView,
 };
 
 use serde::{Deserialize, Serialize};

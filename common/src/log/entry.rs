@@ -123,6 +123,38 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// The job and the life that it counts in alone; `None` for what begins a life, or is of all of them.
+    pub fn life(&self) -> Option<(&JobName, Incarnation)> {
+        match self {
+            Self::Fence { .. }
+            | Self::Job(_)
+            | Self::Carried(_)
+            | Self::SavepointDropped { .. } => None,
+            Self::Assign(assign) => Some((&assign.job, assign.incarnation)),
+            Self::Epoch(epoch) => Some((&epoch.job, epoch.incarnation)),
+            Self::Replay(replay) => Some((&replay.job, replay.incarnation)),
+            Self::Savepoint(kept) => Some((&kept.job, kept.incarnation)),
+            Self::Backlog {
+                job, incarnation, ..
+            }
+            | Self::Ended {
+                job, incarnation, ..
+            }
+            | Self::SinkCommanded {
+                job, incarnation, ..
+            }
+            | Self::SinkRewound {
+                job, incarnation, ..
+            }
+            | Self::Forgotten {
+                job, incarnation, ..
+            }
+            | Self::Resumed { job, incarnation } => Some((job, *incarnation)),
+        }
+    }
+}
+
 /// A submitted job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobEntry {

@@ -74,6 +74,9 @@ pub(crate) fn carry(
         false => Vec::new(),
     };
     notes.extend(beginnings(old, new, progress));
+    if terms.goes_on {
+        notes.extend(outputs::led_notes(old, new, progress.epoch));
+    }
     notes.extend(starts.notes.iter().cloned());
     Ok(Carried {
         progress: carried(old, new, progress, (terms, starts)),
@@ -115,12 +118,28 @@ fn sink_numbers(old: &JobPlan, new: &JobPlan) -> BTreeMap<SinkIndex, SinkIndex> 
     numbered.collect()
 }
 
-/// The new number of each sink that goes on from its marker.
+/// The new number of each sink that the job keeps.
 fn staying_sinks(old: &JobPlan, new: &JobPlan, terms: Terms) -> BTreeMap<SinkIndex, SinkIndex> {
     match terms.goes_on {
         true => sink_numbers(old, new),
         false => BTreeMap::new(),
     }
+}
+
+/// Of [`staying_sinks`], the new numbers of those that go on from their markers. A sink that is led to another output has all of its old
+/// one, and begins with the new one where a new sink would: what lies before the checkpoint is not for it, wherever its marker was known
+/// to be.
+fn sinks_that_go_on(
+    old: &JobPlan,
+    new: &JobPlan,
+    staying: &BTreeMap<SinkIndex, SinkIndex>,
+) -> BTreeSet<SinkIndex> {
+    let outputs = outputs::numbers(old, new);
+    let goes_on = staying.iter().filter(|(was, is)| {
+        let was = old.sinks[was.index()].output;
+        outputs.get(&was) == Some(&new.sinks[is.index()].output)
+    });
+    goes_on.map(|(_, is)| *is).collect()
 }
 
 fn renamed<K: Ord + Copy, V: Clone>(
@@ -145,6 +164,7 @@ fn carried(
     let mut sink_starts = renamed(&progress.sink_starts, &sinks);
     sink_markers.extend(&starts.epochs);
     sink_starts.extend(&starts.epochs);
+    let outputs = outputs::numbers(old, new);
     let operators: Vec<_> = refuse::keyed(new).map(|keyed| &keyed.operator).collect();
     let parts = progress.parts.iter();
     let parts = parts.filter(|(operator, _)| operators.contains(operator));
@@ -152,7 +172,6 @@ fn carried(
         true => progress.recent.iter(),
         false => [].iter(),
     };
-    let outputs = outputs::numbers(old, new);
     let recent = recent.map(|epoch| renumbered(epoch, &outputs, &sinks));
     let mut output_starts = renamed(&progress.output_starts, &outputs);
     let has_changed = |(was, is): &(&OutputIndex, &OutputIndex)| {

@@ -11,7 +11,7 @@ use millstream_common::ids::{Epoch, OperatorId, OutputIndex, SinkIndex};
 use millstream_common::log::entry::JobProgress;
 use millstream_common::plan::{Emit, JobPlan, KeyedKind, SinkPlan, SinkStart, StageHead, Target};
 
-use super::{Terms, outputs, refuse, staying_sinks};
+use super::{Terms, outputs, refuse, sinks_that_go_on, staying_sinks};
 
 /// How the new sinks of a plan begin.
 #[derive(Debug, Default)]
@@ -28,52 +28,57 @@ pub(super) struct Starts {
 
 /// How the sinks of `new` begin that do not go on from their markers.
 pub(super) fn starts(old: &JobPlan, new: &JobPlan, progress: &JobProgress, terms: Terms) -> Starts {
-    let staying: BTreeSet<SinkIndex> = staying_sinks(old, new, terms).into_values().collect();
+    let staying = staying_sinks(old, new, terms);
+    let going_on = sinks_that_go_on(old, new, &staying);
+    let staying: BTreeSet<SinkIndex> = staying.into_values().collect();
     let mut starts = Starts::default();
     for (index, sink) in new.sinks.iter().enumerate() {
         let index = SinkIndex(index as u32);
-        if staying.contains(&index) {
+        if going_on.contains(&index) {
             continue;
         }
-        let epoch = match effective(new, sink) {
-            SinkStart::Default | SinkStart::Now => progress.epoch,
-            SinkStart::Retained => match retained(old, new, sink, terms) {
-                Ok(()) => {
-                    // Outputs that stay keep their numbers.
-                    let (name, oldest) = (&sink.name, progress.oldest_of(sink.output));
-                    starts.notes.push(format!(
-                        "sink {name} begins with what is kept behind epoch {oldest}"
-                    ));
-                    oldest
-                }
-                Err(reason) => {
-                    starts.refusals.push(reason);
-                    continue;
-                }
-            },
-            SinkStart::Snapshot => {
-                match holder(new, sink.output) {
-                    // One that begins with the sink holds nothing yet.
-                    Some(operator) if !refuse::keyed(old).any(|was| was.operator == *operator) => {}
-                    Some(operator) => {
-                        let name = &sink.name;
-                        starts.notes.push(format!(
-                            "sink {name} begins with what operator {operator} holds"
-                        ));
-                        starts.snapshots.insert(operator.clone());
-                    }
-                    None => starts.refusals.push(format!(
-                        "sink {}: start = 'snapshot': no operator holds the rows of {}; use start = 'now'",
-                        sink.name,
-                        new.outputs[sink.output.index()].relation
-                    )),
-                }
-                progress.epoch
-            }
+        let start = match effective(new, sink) {
+            SinkStart::Default | SinkStart::Now => Ok(progress.epoch),
+            // Its marker is of the other relation, and may be ahead of where it would begin.
+            SinkStart::Retained if staying.contains(&index) => Err(format!(
+                "sink {}: start = 'retained': it holds rows of another relation; give the new sink another name, or use start = 'now'",
+                sink.name
+            )),
+            SinkStart::Retained => retained(old, new, sink, terms).map(|()| {
+                // Outputs that stay keep their numbers.
+                let (name, oldest) = (&sink.name, progress.oldest_of(sink.output));
+                let note = format!("sink {name} begins with what is kept behind epoch {oldest}");
+                starts.notes.push(note);
+                oldest
+            }),
+            SinkStart::Snapshot => starts.snapshot(old, new, sink).map(|()| progress.epoch),
         };
-        starts.epochs.insert(index, epoch);
+        match start {
+            Ok(epoch) => drop(starts.epochs.insert(index, epoch)),
+            Err(refusal) => starts.refusals.push(refusal),
+        }
     }
     starts
+}
+
+impl Starts {
+    /// Has the operator emit what it holds.
+    fn snapshot(&mut self, old: &JobPlan, new: &JobPlan, sink: &SinkPlan) -> Result<(), String> {
+        let name = &sink.name;
+        let Some(operator) = holder(new, sink.output) else {
+            return Err(format!(
+                "sink {name}: start = 'snapshot': no operator holds the rows of {}; use start = 'now'",
+                new.outputs[sink.output.index()].relation
+            ));
+        };
+        // One that begins with the sink holds nothing yet.
+        if refuse::keyed(old).any(|was| was.operator == *operator) {
+            let note = format!("sink {name} begins with what operator {operator} holds");
+            self.notes.push(note);
+            self.snapshots.insert(operator.clone());
+        }
+        Ok(())
+    }
 }
 
 /// What the sink says, or the default of its output.

@@ -75,6 +75,7 @@ impl JobState {
             refusals: self.refusals.take(&self.progress),
             dropped: self.refusals.take_dropped(),
         };
+        let collected = collected.expecting(self.claims.expected());
         let entry = collected.entry(&self.entry, self.generation, &self.progress, sinks);
         match entry {
             Some(entry) => self.commit(entry),
@@ -93,6 +94,7 @@ impl JobState {
         self.progress.note_delivered(self.entry.plan.sinks.len());
         self.put_away();
         self.claims.recorded(&self.progress);
+        claims::forget_ended(&mut self.assignment, &entry.splits);
         self.observe_commit(&entry);
         let is_live = matches!(self.phase, Phase::Running | Phase::Delivering(_));
         if entry.generation != self.generation || !is_live {

@@ -14,7 +14,9 @@ use millstream_common::control::{
     StopMode, Stopped, StorageUse,
 };
 use millstream_common::error::Failure;
-use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
+use millstream_common::ids::{
+    Epoch, Generation, Incarnation, JobName, Seq, SinkIndex, SourceIndex, WorkerId,
+};
 use millstream_common::link::{BarrierKind, Held, ToMaster, ToWorker};
 use millstream_common::log::backlog::BacklogPart;
 use millstream_common::log::entry::{Assignment, JobEnd, JobEntry, JobProgress, ReplayEntry};
@@ -163,6 +165,13 @@ pub enum JobMessage {
     },
     /// The epoch to send a sink back to was found, or why not.
     RewindFound(Box<FoundRewind>),
+    /// Whether rows can be sent through the job again; asked before any are stored.
+    TakesReplays {
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Why not.
+        reply: RpcReplyPort<Result<(), ControlError>>,
+    },
     /// Send stored rows through the job.
     Replay {
         /// Which.
@@ -409,6 +418,9 @@ impl Actor for JobActor {
             } => state.command_sink(&sink, command, reply),
             JobMessage::RewindSink { sink, terms, reply } => state.rewind_sink(&sink, terms, reply),
             JobMessage::RewindFound(found) => state.rewind_found(*found),
+            JobMessage::TakesReplays { incarnation, reply } => {
+                state.answer(reply, |state| state.takes_replays(incarnation))
+            }
             JobMessage::Replay { entry, reply } => state.replay(*entry, reply),
             JobMessage::Savepoint { name, reply } => state.create_savepoint(name, reply),
             JobMessage::DropSavepoint { name, reply } => state.drop_savepoint(name, reply),

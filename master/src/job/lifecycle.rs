@@ -15,7 +15,7 @@ use millstream_common::log::Entry;
 use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry, JobEnd, generation_of};
 use millstream_common::mutant::{self, Mutant};
 use ractor::{ActorProcessingErr, RpcReplyPort};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage};
@@ -43,8 +43,7 @@ impl JobState {
     }
 
     pub(super) fn discover(&mut self, source: SourceIndex) -> Handled {
-        let known = self.claims.known(source, &self.progress);
-        self.enumerators[source.index()].cast(EnumeratorMessage::Discover { known })?;
+        self.enumerators[source.index()].cast(EnumeratorMessage::Discover)?;
         Ok(())
     }
 
@@ -265,6 +264,7 @@ impl JobState {
         if self.progress.drained {
             return self.deliver(JobEnd::Finished);
         }
+        debug!(job = %self.entry.job, generation = %self.generation, "run");
         self.phase = Phase::Running;
         self.start_readers()?;
         self.remind_of_barrier();

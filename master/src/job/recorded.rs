@@ -1,8 +1,9 @@
 //! Entries of a job on their way into the log, and what follows once they are there.
 //!
-//! Called by everything in this folder that has something to record. An entry has no effect before it is durable: the log actor answers
-//! with the position of its object, and only then the actor goes on with it. Failure: a log that cannot be written answers nothing; an
-//! actor that is gone by then is started anew from the log, which holds the entry.
+//! Called by everything in this folder that has something to record, with whoever waits for that. An entry has no effect before it is
+//! durable: the log actor answers with the position of its object, and only then the actor goes on with it. Failure: an entry that is not
+//! handed on is refused to whoever waits; one that the log never takes is never told, for then its master reigns no more; an actor that
+//! is gone by then is started anew from the log, which holds the entry.
 
 use millstream_common::control::{ControlError, SavepointView, SinkCommand, SinkView};
 use millstream_common::ids::{Epoch, Seq, SinkIndex};
@@ -15,6 +16,7 @@ use ractor::RpcReplyPort;
 use super::job_actor::{JobMessage, JobState};
 use super::lifecycle::Handled;
 use crate::log_actor::LogMessage;
+use crate::supervisor::supervisor_actor::answer;
 
 /// What the log has recorded for the job.
 pub enum Recorded {
@@ -62,11 +64,32 @@ pub enum Recorded {
     },
     /// A SavepointDropped entry.
     SavepointDropped {
-        /// Its name.
-        name: String,
+        /// As it was.
+        view: Box<SavepointView>,
         /// Who asked.
         reply: RpcReplyPort<Result<SavepointView, ControlError>>,
     },
+}
+
+impl Recorded {
+    /// Says to whoever waits for it that it will not be.
+    pub(crate) fn refuse(self, refusal: ControlError) {
+        match self {
+            Self::Savepoint { reply, .. } | Self::SavepointDropped { reply, .. } => {
+                answer(reply, Err(refusal));
+            }
+            Self::SinkRewound { reply, .. }
+            | Self::SinkCommanded {
+                reply: Some(reply), ..
+            } => answer(reply, Err(refusal)),
+            Self::Assign { .. }
+            | Self::Epoch(_)
+            | Self::Backlog(_)
+            | Self::SinkCommanded { .. }
+            | Self::Forgotten
+            | Self::Ended(_) => {}
+        }
+    }
 }
 
 impl JobState {
@@ -84,7 +107,7 @@ impl JobState {
                 savepoint,
                 reply,
             } => self.savepoint_recorded(name, *savepoint, reply),
-            Recorded::SavepointDropped { name, reply } => self.savepoint_dropped(&name, reply),
+            Recorded::SavepointDropped { view, reply } => self.savepoint_dropped(*view, reply),
             Recorded::SinkCommanded {
                 sink,
                 command,

@@ -201,6 +201,8 @@ impl PipelineState {
     async fn build(&mut self) -> Handled {
         match build::build(self).await {
             Ok(built) => {
+                let at = self.at();
+                debug!(job = %at.job, generation = %at.generation, "pipeline built");
                 self.built = Some(built);
                 self.flush_at_end();
                 self.say(ToMaster::Deployed(self.at().clone()))

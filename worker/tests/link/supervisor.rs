@@ -7,6 +7,7 @@ use millstream_common::link::Held;
 use millstream_worker::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
 use millstream_worker::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 use ractor::{Actor, ActorRef, call};
+use tokio::sync::watch;
 
 use super::*;
 
@@ -25,6 +26,7 @@ impl Supervisor {
             worker: config(worker, net, "nobody:1".to_owned(), Arc::new(real_stores())),
             flight_address: "worker:1".to_owned(),
             edges: EdgeRegistry::new(REGISTER_WAIT),
+            has_joined: watch::Sender::new(false),
         };
         let (actor, _) = Actor::spawn(None, SupervisorActor, config)
             .await
