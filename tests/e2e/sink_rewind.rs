@@ -1,13 +1,21 @@
 //! A sink is sent back: what it was delivered before is delivered again, once, whoever dies meanwhile, and nothing else notices.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use millstream_common::blocking::ThreadPool;
 use millstream_common::control::{JobView, SinkView, StopMode};
+use millstream_common::ids::Epoch;
+use millstream_common::log::{self, Entry};
+use millstream_common::store::{self, StoreRef};
 use millstream_tests::cluster::Cluster;
 use millstream_tests::generator;
-use millstream_tests::oracle::RejectedCounts;
+use millstream_tests::oracle::{self, RejectedCounts};
 use millstream_tests::process::run_to_end;
+use millstream_tests::services::Services;
+use millstream_tests::topic::Topic;
 use millstream_tests::wait;
 
 use crate::clicks::{Clicks, PARTITION_COUNT, equal, job};
@@ -15,7 +23,13 @@ use crate::clicks::{Clicks, PARTITION_COUNT, equal, job};
 const NAME: &str = "clicks";
 const UPSERTS: &str = "page_views_postgres";
 const APPENDS: &str = "clicks_rejected";
+const RECORDS: &str = "copies";
 const DEADLINE: Duration = Duration::from_secs(90);
+const COPIES: &str = "
+CREATE SINK copies FROM clicks WITH (
+  connector = 'kafka', brokers = '${KAFKA_BROKERS}', topic = '${COPIES_TOPIC}', key = 'eventid',
+  transaction_timeout = '10 s'
+);";
 
 struct Rewound {
     clicks: Clicks,
@@ -25,11 +39,19 @@ struct Rewound {
 impl Rewound {
     async fn start(test: &str, settings: &str) -> anyhow::Result<Self> {
         let clicks = Clicks::shared(test).await?;
-        let mut environment = clicks.environment();
+        let environment = clicks.environment();
+        let sql = format!("{settings}{}", job("page_views.sql")?);
+        Self::submit(clicks, environment, &sql).await
+    }
+
+    async fn submit(
+        clicks: Clicks,
+        mut environment: Vec<(&'static str, String)>,
+        sql: &str,
+    ) -> anyhow::Result<Self> {
         environment.push(("MILLSTREAM_RETENTION_INTERVAL", "200ms".to_owned()));
         let cluster = Cluster::start(environment, 1).await?;
-        let sql = format!("{settings}{}", job("page_views.sql")?);
-        cluster.submit(NAME, &sql).await?;
+        cluster.submit(NAME, sql).await?;
         Ok(Self { clicks, cluster })
     }
 
@@ -42,6 +64,19 @@ impl Rewound {
         let oracle = self.clicks.oracle()?;
         let right = self.clicks.wait_for_page_views(&oracle).await;
         right.with_context(|| self.cluster.logs())
+    }
+
+    async fn storage(&self) -> anyhow::Result<StoreRef> {
+        let url = format!("file://{}", self.cluster.storage().display());
+        Ok(store::open(&url, Arc::new(ThreadPool)).await?)
+    }
+
+    /// The last epoch that is forgotten, and the segments up to it.
+    async fn forgotten(&self, store: &StoreRef) -> anyhow::Result<(Epoch, Vec<String>)> {
+        let client = self.cluster.client().await?;
+        let job = client.job(&NAME.into()).await?;
+        let oldest = job.sinks[0].retained_from;
+        Ok((oldest, segments_up_to(store, oldest).await?))
     }
 
     /// `millstream sink rewind`: the exit code, and what was said.
@@ -132,19 +167,69 @@ fn twice(clicks: &Clicks, held: &RejectedCounts) -> anyhow::Result<RejectedCount
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_sent_back_has_the_records_of_before_twice_and_those_behind_them_once()
+-> anyhow::Result<()> {
+    let test = "sink_rewind_kafka";
+    let clicks = Clicks::shared(test).await?;
+    let copies = Topic::create(&Services::shared()?.kafka, test, PARTITION_COUNT).await?;
+    let mut environment = clicks.environment();
+    environment.push(("COPIES_TOPIC", copies.name.clone()));
+    let sql = format!("{}{COPIES}", job("page_views.sql")?);
+    let mut rewound = Rewound::submit(clicks, environment, &sql).await?;
+    let mut generator = generator::Clicks::new(83, PARTITION_COUNT, 40);
+    rewound.send(&mut generator, 5_000).await?;
+    rewound.wait_until_current(RECORDS).await?;
+    let before = oracle::events(&rewound.clicks.topic.read_back()?);
+    equal(&before, &oracle::events(&copies.committed()?)).context("each is copied once")?;
+
+    let (code, said) = rewound.rewind(RECORDS, &["--to", "0"]).await?;
+    ensure!(code == 1 && said.contains("--allow-duplicates"), "{said}");
+    let (code, said) = rewound
+        .rewind(RECORDS, &["--to", "0", "--allow-duplicates"])
+        .await?;
+    ensure!(code == 0, "{said}");
+    // Whoever sends it back may be gone before, in the midst, or behind.
+    rewound.cluster.kill_worker(0).await?;
+    rewound.send(&mut generator, 3_000).await?;
+    let mut expected = oracle::events(&rewound.clicks.topic.read_back()?);
+    for (event, count) in &before {
+        *expected.entry(event.clone()).or_default() += count;
+    }
+    let is_right = || {
+        let found: BTreeMap<String, u64> = oracle::events(&copies.committed()?);
+        equal(&expected, &found)
+    };
+    wait::until(
+        "the records of before are there twice",
+        DEADLINE,
+        || async { is_right().map_err(|error| format!("{error:#}")) },
+    )
+    .await
+    .with_context(|| rewound.cluster.logs())?;
+    rewound.wait_until_current(RECORDS).await?;
+    let stopped = rewound.cluster.stop(NAME, StopMode::Stop).await?;
+    ensure!(stopped.rows_unaccounted == 0, "{stopped:?}");
+    is_right().context("nothing came behind it")
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_kept_any_more_is_refused_with_the_oldest_epoch_there_is() -> anyhow::Result<()>
 {
     let settings = "SET segment_retention = '1 second';\n";
     let rewound = Rewound::start("sink_rewind_kept", settings).await?;
     let mut generator = generator::Clicks::new(82, PARTITION_COUNT, 40);
     rewound.send(&mut generator, 5_000).await?;
-    let is_forgotten = |job: &JobView| job.sinks.iter().all(|sink| sink.retained_from.0 > 0);
-    let what = "epochs are forgotten";
-    let job = rewound
-        .cluster
-        .wait_for_job(NAME, what, is_forgotten)
-        .await?;
-    let oldest = job.sinks[0].retained_from;
+    rewound.send(&mut generator, 2_000).await?;
+    let store = rewound.storage().await?;
+    let forgotten = wait::until("epochs with rows are forgotten", DEADLINE, || async {
+        let found = rewound.forgotten(&store).await;
+        let (oldest, paths) = found.map_err(|error| format!("{error:#}"))?;
+        match paths.is_empty() {
+            true => Err(format!("only up to {oldest}")),
+            false => Ok((oldest, paths)),
+        }
+    });
+    let (oldest, forgotten) = forgotten.await.with_context(|| rewound.cluster.logs())?;
     let (code, said) = rewound.rewind(UPSERTS, &["--to", "0"]).await?;
     let told = said
         .split("to go back to is ")
@@ -154,25 +239,41 @@ async fn what_is_not_kept_any_more_is_refused_with_the_oldest_epoch_there_is() -
         .and_then(|number| number.parse().ok())
         .with_context(|| said.clone())?;
     ensure!(code == 1 && told >= oldest.0, "{said}");
-    let segments = rewound.cluster.storage().join("segments");
     let kept = wait::until("segments are gone", DEADLINE, || async {
-        match files(&segments) {
-            // Those of the last epochs, of which no later one says that they are held.
-            0..=3 => Ok(()),
-            count => Err(format!("{count} are left")),
+        let listed = store.list("segments/").await;
+        let listed = listed.map_err(|error| error.to_string())?;
+        match listed.iter().find(|path| forgotten.contains(path)) {
+            None => Ok(()),
+            Some(path) => Err(format!("{path} is left, and {oldest} is forgotten")),
         }
     });
-    kept.await?;
+    kept.await.with_context(|| rewound.cluster.logs())?;
     rewound.send(&mut generator, 2_000).await?;
     rewound.cluster.stop(NAME, StopMode::Stop).await?;
     Ok(())
 }
 
-/// How many segments of outputs that only sinks read are below `folder`: those of dead letters stay for seven days.
-fn files(folder: &std::path::Path) -> usize {
-    let below =
-        |folder: &std::path::Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let outputs = below(folder).flat_map(|life| below(&life.path()).collect::<Vec<_>>());
-    let views = outputs.filter(|output| output.file_name() == "0");
-    views.map(|output| below(&output.path()).count()).sum()
+/// The segments of epochs up to `last`, by the log, but for dead letters: those stay for seven days.
+async fn segments_up_to(store: &StoreRef, last: Epoch) -> anyhow::Result<Vec<String>> {
+    let objects = log::read_all(store).await?;
+    let entries = objects.iter().flat_map(|(_, object)| &object.entries);
+    let mut relations: Vec<&str> = Vec::new();
+    let mut paths = Vec::new();
+    for entry in entries {
+        match entry {
+            Entry::Job(job) => {
+                let outputs = job.plan.outputs.iter();
+                relations = outputs.map(|output| output.relation.as_str()).collect();
+            }
+            Entry::Epoch(epoch) if epoch.epoch <= last => {
+                let segments = epoch.segments.iter();
+                let of_views = segments.filter(|segment| {
+                    !relations[segment.output.index()].ends_with(".dead_letters")
+                });
+                paths.extend(of_views.map(|segment| segment.path.clone()));
+            }
+            _ => {}
+        }
+    }
+    Ok(paths)
 }
