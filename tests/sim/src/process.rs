@@ -2,7 +2,8 @@
 //!
 //! Called by `pool.rs` from the one thread of the parent. A child runs its seed on a fresh thread (thread-locals hold hash keys
 //! too), writes its answer into a pipe and ends. Failure: a panic anywhere in a child, also in a task that nobody joins, ends
-//! it with the panic's text as the answer; a child that takes too much real time is ended by the kernel's alarm.
+//! it with the panic's text as the answer; a child that takes too much time of a core, or far too much real time, is ended by the
+//! kernel.
 
 #![allow(
     unsafe_code,
@@ -42,7 +43,10 @@ pub(crate) fn fix_addresses() -> std::io::Result<()> {
     Err(std::process::Command::new(program).args(arguments).exec())
 }
 
-/// Runs `work` in a child for at most so many real seconds; its answer, or the text of its panic, comes out of the pipe.
+/// A machine that is busy with other things may be this many times as slow.
+const WAITING_FACTOR: u32 = 20;
+
+/// Runs `work` in a child for at most so many seconds of a core; its answer, or the text of its panic, comes out of the pipe.
 pub(crate) fn fork(
     seconds_max: u32,
     work: impl FnOnce() -> Vec<u8> + Send + 'static,
@@ -78,8 +82,16 @@ fn be_child(
     seconds_max: u32,
     work: impl FnOnce() -> Vec<u8> + Send + 'static,
 ) -> ! {
-    // SAFETY: without a handler the alarm ends this process, which is what it is for.
-    unsafe { libc::alarm(seconds_max) };
+    let limit = libc::rlimit {
+        rlim_cur: libc::rlim_t::from(seconds_max),
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: without handlers both signals end this process, which is what they are for: SIGXCPU one that spins, the alarm one that
+    // waits for what never comes.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_CPU, &limit);
+        libc::alarm(seconds_max * WAITING_FACTOR);
+    }
     if let Ok(copy) = pipe.try_clone() {
         let copy = std::sync::Mutex::new(copy);
         std::panic::set_hook(Box::new(move |panic| {
@@ -150,17 +162,24 @@ pub(crate) fn wait(children: &mut Vec<Child>) -> std::io::Result<(usize, Result<
         let mut child = children.swap_remove(place);
         child.pipe.read_to_end(&mut answer)?;
         let result = match () {
-            () if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGALRM => {
-                Err(format!("took more than {} real seconds", child.seconds_max))
-            }
-            () if libc::WIFSIGNALED(status) => {
-                Err(format!("ended by signal {}", libc::WTERMSIG(status)))
-            }
+            () if libc::WIFSIGNALED(status) => Err(ended_by(&child, libc::WTERMSIG(status))),
             () if libc::WEXITSTATUS(status) != 0 => {
                 Err(String::from_utf8_lossy(&answer).into_owned())
             }
             () => Ok(answer),
         };
         return Ok((place, result));
+    }
+}
+
+fn ended_by(child: &Child, signal: libc::c_int) -> String {
+    let seconds_max = child.seconds_max;
+    match signal {
+        libc::SIGXCPU => format!("took more than {seconds_max} seconds of a core"),
+        libc::SIGALRM => format!(
+            "took more than {} real seconds",
+            seconds_max * WAITING_FACTOR
+        ),
+        signal => format!("ended by signal {signal}"),
     }
 }
