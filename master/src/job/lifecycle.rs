@@ -127,6 +127,12 @@ impl JobState {
 
     fn lost(&mut self, worker: WorkerId) -> Handled {
         let cause = format!("worker {worker} is lost");
+        if matches!(self.phase, Phase::Assigning) && self.stop != Some(StopMode::Stop) {
+            // Nothing runs yet that could be lost: often its peers have told of the loss, and this is no other one.
+            info!(job = %self.entry.job, %cause, "assign anew");
+            self.phase = Phase::Waiting;
+            return self.advance();
+        }
         self.recover(cause, Duration::ZERO)
     }
 
