@@ -135,6 +135,8 @@ impl KeyedOperator for OneKey {
         Ok(())
     }
 
+    fn mark_all_changed(&mut self) {}
+
     fn state_bytes(&self) -> usize {
         0
     }
@@ -170,6 +172,7 @@ async fn a_panic_while_a_state_part_is_stored_is_a_failure_of_the_task() {
         sources: vec![SourceIndex(0)],
         branches: Branches::new("views.0".to_owned(), Vec::new()),
         changes_interval: Duration::ZERO,
+        emits_all: false,
         keeps_first_rows: false,
         store: Arc::new(Panicking),
         clock: Arc::new(SystemClock::default()),
