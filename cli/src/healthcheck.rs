@@ -142,6 +142,7 @@ mod tests {
             blocking,
             clock,
             listen: listen.to_owned(),
+            http_listen: None,
             name: listen.to_owned(),
             host: "here".to_owned(),
             retention: Retention::default(),

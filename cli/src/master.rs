@@ -27,6 +27,14 @@ pub(crate) struct Arguments {
     /// Where to serve clients and workers; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
     listen: String,
+    /// Where to serve /healthz, /readyz and /metrics; port 0 takes a free one.
+    #[arg(
+        long,
+        env = "MILLSTREAM_HTTP_LISTEN",
+        default_value = "127.0.0.1:7071",
+        value_name = "HOST:PORT"
+    )]
+    http: String,
     /// The log, state and segments: a folder, file:// or s3://; nothing else is durable. A second master on it stands by.
     #[arg(long, env = "MILLSTREAM_STORAGE", value_name = "URL")]
     storage: String,
@@ -78,6 +86,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         blocking,
         clock,
         listen: arguments.listen,
+        http_listen: Some(arguments.http),
         name: arguments.name,
         host: process::host(),
         retention: arguments.retention.into(),

@@ -36,6 +36,14 @@ pub(crate) struct Arguments {
         value_name = "HOST:PORT"
     )]
     flight_listen: String,
+    /// Where to serve /healthz, /readyz and /metrics; port 0 takes a free one.
+    #[arg(
+        long,
+        env = "MILLSTREAM_HTTP_LISTEN",
+        default_value = "127.0.0.1:0",
+        value_name = "HOST:PORT"
+    )]
+    http: String,
     /// How other workers reach it, where that is not where it listens.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
@@ -61,6 +69,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         master: arguments.master.master,
         slots: arguments.slots.unwrap_or_else(core_count),
         flight_listen: arguments.flight_listen,
+        http_listen: Some(arguments.http),
         advertise: arguments.advertise,
         name: WorkerId(arguments.name.unwrap_or_else(made_up_name)),
     };

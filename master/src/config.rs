@@ -61,6 +61,8 @@ pub struct MasterConfig {
     pub connectors: ConnectorsRef,
     /// `host:port` of its gRPC services; port 0 takes a free one.
     pub listen: String,
+    /// `host:port` of its HTTP server; port 0 takes a free one, `None` serves none.
+    pub http_listen: Option<String>,
     /// Its name in the log, for people.
     pub name: String,
     /// Tells its machine from all others: equal addresses on two machines are two places.

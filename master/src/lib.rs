@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod cluster;
 pub mod config;
 pub mod enumerate;
+mod figures;
 pub mod job;
 pub mod letters;
 pub mod log_actor;

@@ -341,6 +341,7 @@ impl FakeWorker {
             flows: BTreeMap::new(),
             lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            figures: Default::default(),
         };
         self.say(ToMaster::Snapshotted(at.clone(), Box::new(report)));
     }

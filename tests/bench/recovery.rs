@@ -117,7 +117,15 @@ impl Cluster {
             ("POSTGRES_URL", services.postgres.clone()),
             ("CLICKS_TOPIC", TOPIC.to_owned()),
         ];
-        let arguments = ["master", "--listen", "127.0.0.1:0", "--storage", "storage"];
+        let arguments = [
+            "master",
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+            "--storage",
+            "storage",
+        ];
         let mut master = Process::start(folder, "master", &arguments, &borrowed(&variables))?;
         let line = master.first_line().await?;
         let address = line

@@ -17,6 +17,7 @@ mod join_and_leave;
 mod kafka_sink;
 mod letters_kept;
 mod master_crash;
+mod metrics;
 mod refused_rows;
 mod replay;
 mod rescale;

@@ -85,6 +85,7 @@ impl Cluster {
                 clock: clock.clone(),
             }),
             listen: "master:0".to_owned(),
+            http_listen: None,
             name: "test".to_owned(),
             host: "test".to_owned(),
             retention: Retention::default(),
@@ -228,6 +229,7 @@ async fn start_worker(
         master: master.to_owned(),
         slots: SLOTS[index],
         flight_listen: "worker:0".to_owned(),
+        http_listen: None,
         advertise: None,
         name: WorkerId::from(format!("worker-{index}").as_str()),
     };

@@ -12,6 +12,7 @@ pub mod generator;
 pub mod oracle;
 pub mod process;
 pub mod proxy;
+pub mod scrape;
 pub mod services;
 pub mod small_disk;
 pub mod topic;

@@ -84,6 +84,8 @@ pub struct WorkerConfig {
     pub slots: u32,
     /// `host:port` of its Flight server; port 0 takes a free one.
     pub flight_listen: String,
+    /// `host:port` of its HTTP server; port 0 takes a free one, `None` serves none.
+    pub http_listen: Option<String>,
     /// How other workers reach its Flight server; by default what it listens at.
     pub advertise: Option<String>,
     /// Its name in the cluster.

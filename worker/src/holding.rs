@@ -283,6 +283,7 @@ mod tests {
             flows: BTreeMap::new(),
             lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            figures: Default::default(),
         };
         ToMaster::Snapshotted(at(), Box::new(report))
     }

@@ -10,6 +10,7 @@ pub mod consume;
 pub mod decode;
 pub mod exchange;
 pub mod failed_rows;
+pub mod figures;
 mod holding;
 pub mod leaving;
 mod link;
@@ -19,6 +20,7 @@ pub mod ship;
 pub mod snapshot;
 pub mod supervisor_actor;
 pub mod transform;
+pub mod work;
 pub mod worker;
 
 pub use config::{RealConnectors, RealStores, WorkerConfig};

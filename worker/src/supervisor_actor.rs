@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use crate::config::WorkerConfig;
 use crate::exchange::registry::EdgeRegistry;
+use crate::figures::Figures;
 use crate::holding::Holding;
 use crate::leaving::{Leaving, Left};
 use crate::link::{LinkConfig, keep_link};
@@ -75,6 +76,8 @@ pub struct SupervisorConfig {
     pub flight_address: String,
     /// The incoming edges, shared with the Flight server.
     pub edges: Arc<EdgeRegistry>,
+    /// Told what is counted.
+    pub figures: Arc<Figures>,
 }
 
 /// The state of a worker's supervisor.
@@ -228,6 +231,7 @@ impl SupervisorState {
             }
         };
         self.attached = Some((frames, store));
+        self.config.figures.attached(true);
         if self.leaving.is_leaving() {
             // Hello may have been said before.
             self.send(ToMaster::Leaving);
@@ -273,6 +277,7 @@ impl SupervisorState {
     /// Pipelines that have begun run on for a while; the others have nothing that would be lost.
     fn lose_master(&mut self) {
         self.attached = None;
+        self.config.figures.attached(false);
         let fresh = self.pipelines.values();
         let fresh = fresh.filter(|pipeline| !pipeline.holding.is_started());
         let fresh: Vec<JobName> = fresh.map(|fresh| fresh.holding.at().job.clone()).collect();
@@ -383,6 +388,7 @@ impl SupervisorState {
         self.end_pipeline(&job);
         let rows_read = Arc::new(AtomicU64::new(0));
         let holding = Holding::new(&deploy, rows_read.clone());
+        self.config.figures.begun(&job, rows_read.clone());
         info!(%job, generation = %at.generation, epoch = %deploy.restore.epoch, "deploy");
         let config = PipelineConfig {
             deploy: Box::new(deploy),
@@ -392,6 +398,7 @@ impl SupervisorState {
             edges: self.config.edges.clone(),
             supervisor: self.myself.clone(),
             rows_read,
+            figures: self.config.figures.clone(),
         };
         let name = config.actor_name("pipeline");
         let supervisor = self.myself.get_cell();
@@ -430,6 +437,7 @@ impl SupervisorState {
     /// Kill, not stop: a handler that waits for credit cannot answer a stop.
     fn end_pipeline(&mut self, job: &JobName) {
         if let Some(pipeline) = self.pipelines.remove(job) {
+            self.config.figures.ended(job);
             pipeline.actor.get_cell().unlink(self.myself.get_cell());
             pipeline.actor.kill();
         }
@@ -444,6 +452,7 @@ impl SupervisorState {
             return;
         };
         if let Some(pipeline) = self.pipelines.remove(&job) {
+            self.config.figures.ended(&job);
             let failure = Failure {
                 kind: Kind::Internal,
                 origin: "pipeline".to_owned(),

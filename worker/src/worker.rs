@@ -3,17 +3,21 @@
 //! Called by the CLI and by tests. Owns the root actor and the server; both end with [`Worker::shutdown`]. Failure: a start
 //! that cannot listen is an error; a master that cannot be reached is not, it is dialled until it answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_common::error::chain;
+use millstream_common::http;
 use millstream_common::ids::WorkerId;
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorRef};
 use tokio::task::JoinSet;
+use tracing::info;
 
 use crate::config::WorkerConfig;
 use crate::exchange::flight_server;
 use crate::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
+use crate::figures::Figures;
 use crate::leaving::Left;
 use crate::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 
@@ -23,6 +27,9 @@ pub enum WorkerError {
     /// Its Flight address is taken or wrong.
     #[error("{0}; choose another with --flight-listen")]
     Listen(#[from] std::io::Error),
+    /// Its address for HTTP is taken or wrong.
+    #[error("{0}; choose another with --http")]
+    ListenHttp(#[source] std::io::Error),
     /// Its actors or server ended.
     #[error("run the worker: {0}")]
     Run(String),
@@ -44,8 +51,19 @@ impl Worker {
             .advertise
             .clone()
             .unwrap_or_else(|| listener.address.clone());
-        let edges = EdgeRegistry::new(REGISTER_WAIT);
+        let figures = Arc::new(Figures::default());
         let mut tasks = JoinSet::new();
+        if let Some(listen) = &config.http_listen {
+            let listener = config.net.listen(listen).await;
+            let listener = listener.map_err(WorkerError::ListenHttp)?;
+            info!(address = %listener.address, "http listening");
+            let router = http::router(figures.clone());
+            tasks.spawn(async move {
+                http::serve(listener, router).await;
+                Err(WorkerError::Run("its http server ended".to_owned()))
+            });
+        }
+        let edges = EdgeRegistry::new(REGISTER_WAIT);
         let server = flight_server::serve(listener, edges.clone(), std::future::pending());
         tasks.spawn(async move {
             server
@@ -56,6 +74,7 @@ impl Worker {
             worker: config,
             flight_address,
             edges,
+            figures,
         };
         let spawned = Actor::spawn(None, SupervisorActor, supervisor).await;
         let (supervisor, handle) = spawned.map_err(|error| WorkerError::Run(error.to_string()))?;

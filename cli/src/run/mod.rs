@@ -114,6 +114,7 @@ impl Here {
             connectors: process::master_connectors(&blocking, &clock),
             blocking: blocking.clone(),
             listen: "master:0".to_owned(),
+            http_listen: None,
             name: "run".to_owned(),
             host: process::host(),
             retention: Retention::default(),
@@ -131,6 +132,7 @@ impl Here {
             master: master.address().to_owned(),
             slots,
             flight_listen: "worker:0".to_owned(),
+            http_listen: None,
             advertise: None,
             name: WorkerId::from("run"),
         })

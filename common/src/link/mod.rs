@@ -321,6 +321,7 @@ mod tests {
             flows: BTreeMap::new(),
             lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            figures: Default::default(),
         };
         let torn_down = ToMaster::TornDown(at.clone(), 8);
         let snapshotted = ToMaster::Snapshotted(at, Box::new(report));

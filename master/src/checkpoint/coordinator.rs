@@ -349,6 +349,7 @@ mod tests {
             flows: BTreeMap::new(),
             lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            figures: Default::default(),
         }
     }
 

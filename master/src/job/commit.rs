@@ -62,6 +62,8 @@ impl JobState {
             return Ok(());
         };
         self.observed.barrier_since = collected.since;
+        let now = self.clock.monotonic();
+        self.observed.tally.collected(collected.since, now);
         self.passed = Some((collected.barrier.kind, collected.drains));
         let refusals = self.refusals.take(&self.progress);
         let entry = collected.entry(

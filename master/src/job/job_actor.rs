@@ -31,6 +31,7 @@ use tokio::task::JoinSet;
 
 use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage, spawn_enumerators};
+use super::figures::{JobFigures, Tally};
 use super::reattach::Lasting;
 use super::recovery_time::RecoveryTime;
 use super::refused::Refusals;
@@ -217,6 +218,8 @@ pub enum JobMessage {
     Savepoints(RpcReplyPort<Vec<SavepointView>>),
     /// The job as people see it.
     View(RpcReplyPort<JobView>),
+    /// The job for a scrape.
+    Figures(RpcReplyPort<JobFigures>),
     /// What each worker has of it.
     Shares(RpcReplyPort<Vec<Share>>),
     /// Its newest epochs, newest first.
@@ -350,6 +353,7 @@ pub(super) struct Observed {
     pub(super) checkpoints: VecDeque<CheckpointView>,
     /// As of the collector's last look.
     pub(super) storage: Option<StorageUse>,
+    pub(super) tally: Tally,
 }
 
 /// The actor.
@@ -443,6 +447,7 @@ impl Actor for JobActor {
             JobMessage::DropSavepoint { name, reply } => state.drop_savepoint(name, reply),
             JobMessage::Savepoints(reply) => state.answer(reply, JobState::savepoint_views),
             JobMessage::View(reply) => state.answer(reply, JobState::view),
+            JobMessage::Figures(reply) => state.answer(reply, JobState::figures),
             JobMessage::Shares(reply) => state.answer(reply, JobState::shares),
             JobMessage::Checkpoints(limit, reply) => {
                 state.answer(reply, |state| state.newest_checkpoints(limit))

@@ -48,6 +48,7 @@ fn config(store: &Arc<MemoryStore>, name: &str) -> MasterConfig {
             clock,
         }),
         listen: format!("{name}:0"),
+        http_listen: None,
         name: name.to_owned(),
         host: name.to_owned(),
         retention: Default::default(),

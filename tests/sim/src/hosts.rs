@@ -107,6 +107,7 @@ impl Host {
             connectors: Arc::new(self.clone()),
             retention: self.retention,
             listen: format!("{}:7070", self.name),
+            http_listen: None,
             name: format!("{}-{count}", self.name),
             host: self.name.to_owned(),
         };
@@ -146,6 +147,7 @@ impl Host {
             master: MASTER_ADDRESSES.to_owned(),
             slots,
             flight_listen: format!("{}:7080", self.name),
+            http_listen: None,
             advertise: None,
             name: WorkerId(name),
         };

@@ -15,10 +15,12 @@ pub mod replay;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use async_trait::async_trait;
 use millstream_common::blocking::BlockingRef;
+use millstream_common::dead_letter::Code;
 use millstream_common::error::Kind;
 use millstream_common::ids::{Epoch, SplitId};
 use millstream_common::plan::expression::Functions;
@@ -62,6 +64,19 @@ pub struct DecodedRows {
     pub rejects: Option<RecordBatch>,
     /// What became of the records.
     pub counters: RowCounters,
+    /// The rejected ones by code; empty where there are none.
+    pub codes: Vec<(Code, u64)>,
+    /// When it was decoded, monotonic.
+    pub decoded: DecodeTime,
+}
+
+/// When a batch was decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DecodeTime {
+    /// The client had handed its records over.
+    pub begun: Duration,
+    /// Its rows were there.
+    pub ended: Duration,
 }
 
 /// Where a reader stands at a barrier.
@@ -124,9 +139,9 @@ pub trait SourceReader: Send {
     fn trouble(&self) -> Option<String> {
         None
     }
-    /// Records that the source holds and this reader has not read, as far as the client has seen.
-    fn lag_records(&self) -> Option<u64> {
-        None
+    /// By split, records that the source holds and this reader has not read, as far as the client has seen.
+    fn lags(&self) -> BTreeMap<SplitId, u64> {
+        BTreeMap::new()
     }
 }
 

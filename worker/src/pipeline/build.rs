@@ -235,6 +235,7 @@ impl Builder<'_> {
                 edges,
                 store: config.store.clone(),
                 cache: self.cache.clone(),
+                clock: config.worker.clock.clone(),
                 pipeline: self.state.myself.clone(),
             };
             let supervisor = self.state.myself.get_cell();
@@ -403,7 +404,8 @@ impl Builder<'_> {
                 target,
             });
         }
-        Ok(Branches::new(name.to_owned(), runners))
+        let clock = self.state.config.worker.clock.clone();
+        Ok(Branches::new(name.to_owned(), runners, clock))
     }
 
     fn exchange(

@@ -29,6 +29,7 @@ use crate::config::WorkerConfig;
 use crate::consume::reader_actor::ReaderMessage;
 use crate::consume::reader_task::ReaderCommand;
 use crate::exchange::registry::EdgeRegistry;
+use crate::figures::Figures;
 use crate::supervisor_actor::SupervisorMessage;
 
 /// What a pipeline takes.
@@ -76,6 +77,8 @@ pub struct PipelineConfig {
     pub supervisor: ActorRef<SupervisorMessage>,
     /// Counts the rows that its readers hand on.
     pub rows_read: Arc<AtomicU64>,
+    /// Told what is counted.
+    pub figures: Arc<Figures>,
 }
 
 impl PipelineConfig {
@@ -322,6 +325,8 @@ impl PipelineState {
     }
 
     fn reported(&mut self, report: TaskReport) -> Handled {
+        let Deploy { at, plan, .. } = self.config.deploy.as_ref();
+        self.config.figures.reported(&at.job, plan, &report);
         match self.gathering.take(report) {
             Some(report) => self.say(ToMaster::Snapshotted(self.at().clone(), Box::new(report))),
             None => Ok(()),

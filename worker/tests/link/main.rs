@@ -144,6 +144,7 @@ fn config(name: &str, net: NetRef, master: String, stores: Arc<dyn OpenStore>) -
         master,
         slots: 1,
         flight_listen: "worker:0".to_owned(),
+        http_listen: None,
         advertise: None,
         name: name.into(),
     }

@@ -25,6 +25,7 @@ impl Supervisor {
             worker: config(worker, net, "nobody:1".to_owned(), Arc::new(real_stores())),
             flight_address: "worker:1".to_owned(),
             edges: EdgeRegistry::new(REGISTER_WAIT),
+            figures: Arc::default(),
         };
         let (actor, _) = Actor::spawn(None, SupervisorActor, config)
             .await

@@ -99,8 +99,8 @@ impl SourceReader for KafkaReader {
         self.mailbox.trouble()
     }
 
-    fn lag_records(&self) -> Option<u64> {
-        self.mailbox.lag_records()
+    fn lags(&self) -> BTreeMap<SplitId, u64> {
+        self.mailbox.lags()
     }
 }
 

@@ -313,7 +313,7 @@ impl ReaderThread {
         }
         if now.saturating_sub(self.lag_at) >= LAG_INTERVAL {
             self.lag_at = now;
-            self.mailbox.set_lag_records(self.lag_records());
+            self.mailbox.set_lags(self.lags());
         }
         Ok(())
     }
@@ -371,15 +371,13 @@ impl ReaderThread {
         ended.map_err(|error| self.output.refused(error))
     }
 
-    fn lag_records(&self) -> Option<u64> {
-        let lags = self
-            .splits
-            .reading()
-            .filter_map(|(partition, _, position)| {
-                let high = self.consumer.high_watermark(&self.topic_text, partition)?;
-                u64::try_from(high - position).ok().or(Some(0))
-            });
-        lags.reduce(|sum, lag| sum + lag)
+    fn lags(&self) -> BTreeMap<SplitId, u64> {
+        let positions = self.splits.positions();
+        let lags = positions.filter_map(|(partition, split, position)| {
+            let high = self.consumer.high_watermark(&self.topic_text, partition)?;
+            Some((split.clone(), u64::try_from(high - position).unwrap_or(0)))
+        });
+        lags.collect()
     }
 }
 
