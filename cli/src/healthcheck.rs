@@ -143,6 +143,7 @@ mod tests {
             clock,
             listen: listen.to_owned(),
             http_listen: None,
+            tracer: std::sync::Arc::new(millstream_common::trace::NoTracer),
             name: listen.to_owned(),
             host: "here".to_owned(),
             retention: Retention::default(),

@@ -12,6 +12,7 @@ use millstream_common::blocking::{BlockingRef, ThreadPool};
 use millstream_common::net::TcpNet;
 use millstream_common::store;
 use millstream_common::time::{ClockRef, SystemClock};
+use millstream_common::trace::otlp::Export;
 use millstream_master::config::MasterConfig;
 use millstream_master::{Candidacy, Entrance};
 
@@ -78,7 +79,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let blocking: BlockingRef = Arc::new(ThreadPool);
     let storage_url = storage_url(&arguments.storage)?;
     let clock: ClockRef = Arc::new(SystemClock::new());
+    let export = Export::from_environment("millstream-master", &arguments.name);
     let config = MasterConfig {
+        tracer: export.tracer(),
         net: Arc::new(TcpNet),
         store: store::open(&storage_url, blocking.clone()).await?,
         storage_url,
@@ -106,7 +109,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         _ = interrupts.next() => tracing::info!("told to end"),
         () = arguments.parent.gone() => tracing::info!("stdin is closed"),
     }
-    interrupts::unless_again(&mut interrupts, master.shutdown()).await;
+    let ending = async {
+        master.shutdown().await;
+        export.end().await;
+    };
+    interrupts::unless_again(&mut interrupts, ending).await;
     Ok(ExitCode::SUCCESS)
 }
 

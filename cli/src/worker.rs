@@ -10,6 +10,7 @@ use millstream_common::blocking::{BlockingRef, ThreadPool};
 use millstream_common::ids::WorkerId;
 use millstream_common::net::TcpNet;
 use millstream_common::time::SystemClock;
+use millstream_common::trace::otlp::Export;
 use millstream_worker::config::{RealConnectors, RealStores, WorkerConfig};
 use millstream_worker::leaving::Left;
 
@@ -60,7 +61,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let stores = RealStores {
         blocking: blocking.clone(),
     };
+    let name = arguments.name.unwrap_or_else(made_up_name);
+    let export = Export::from_environment("millstream-worker", &name);
     let config = WorkerConfig {
+        tracer: export.tracer(),
         net: Arc::new(TcpNet),
         stores: Arc::new(stores),
         connectors: Arc::new(RealConnectors),
@@ -71,7 +75,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         flight_listen: arguments.flight_listen,
         http_listen: Some(arguments.http),
         advertise: arguments.advertise,
-        name: WorkerId(arguments.name.unwrap_or_else(made_up_name)),
+        name: WorkerId(name),
     };
     let mut worker = process::start_worker(config).await?;
     output::print(&format!("worker {} started\n", worker.id()))?;
@@ -85,7 +89,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         () = arguments.parent.gone() => tracing::info!("stdin is closed"),
     }
-    interrupts::unless_again(&mut interrupts, worker.shutdown()).await;
+    let ending = async {
+        worker.shutdown().await;
+        export.end().await;
+    };
+    interrupts::unless_again(&mut interrupts, ending).await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,6 +9,7 @@ use millstream_common::net::NetRef;
 use millstream_common::plan::SourcePlan;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
+use millstream_common::trace::TracerRef;
 
 use crate::enumerate::{EnumerateError, Enumerator, enumerator_for};
 use crate::plan::check::ExternalProbe;
@@ -55,6 +56,8 @@ pub struct MasterConfig {
     pub storage_url: String,
     /// Time.
     pub clock: ClockRef,
+    /// Where spans go.
+    pub tracer: TracerRef,
     /// For planning.
     pub blocking: BlockingRef,
     /// Sources and sinks, as a job names them.

@@ -9,6 +9,7 @@ use millstream_common::control::{JobView, SinkView, WorkerState};
 use millstream_common::http::Probes;
 use millstream_common::metrics::{Exposition, catalogue as metric};
 use millstream_common::time::{ClockRef, EventTime};
+use millstream_common::trace::TracerRef;
 use ractor::call;
 
 use crate::job::figures::{JobFigures, SourceFigures};
@@ -20,6 +21,7 @@ use crate::supervisor::supervisor_actor::SupervisorMessage;
 pub(crate) struct MasterProbes {
     pub(crate) roles: Roles,
     pub(crate) clock: ClockRef,
+    pub(crate) tracer: TracerRef,
 }
 
 #[async_trait]
@@ -34,6 +36,7 @@ impl Probes for MasterProbes {
 
     async fn metrics(&self) -> Exposition {
         let mut to = Exposition::of_process("master");
+        to.spans(self.tracer.as_ref());
         let active = self.roles.active().ok();
         to.count(&metric::MASTER_ACTIVE, &[], u64::from(active.is_some()));
         if let Some(active) = active {

@@ -22,6 +22,7 @@ pub mod reign;
 pub mod replay;
 pub mod retention;
 pub mod service;
+mod submission_traces;
 pub mod supervisor;
 #[cfg(test)]
 mod testing;

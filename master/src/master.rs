@@ -117,7 +117,7 @@ impl Master {
             None => None,
         };
         let http_address = http.as_ref().map(|http| http.address.clone());
-        let clock = config.clock.clone();
+        let (clock, tracer) = (config.clock.clone(), config.tracer.clone());
         let advertised = candidacy.advertise.unwrap_or_else(|| address.clone());
         let (blocking, probe) = (config.blocking.clone(), config.connectors.probe());
         let letters = Desk::new(config.store.clone(), config.clock.clone());
@@ -129,9 +129,10 @@ impl Master {
         };
         let probes = Arc::new(MasterProbes {
             roles: roles.clone(),
-            clock,
+            clock: clock.clone(),
+            tracer: tracer.clone(),
         });
-        let backend = Backend::new(roles, blocking, probe, letters);
+        let backend = Backend::new(roles, blocking, probe, letters).traced(tracer, clock);
         let (stop_serving, stopped) = oneshot::channel();
         let (leave_office, told) = oneshot::channel();
         let mut server = JoinSet::new();

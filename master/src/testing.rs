@@ -20,6 +20,7 @@ use millstream_common::report::{PipelineReport, RowCounters};
 use millstream_common::secret;
 use millstream_common::store::{Error, Store, StoreRef};
 use millstream_common::time::{ClockRef, SystemClock};
+use millstream_common::trace::NoTracer;
 use ractor::{Actor, ActorRef, call};
 use tokio::sync::{mpsc, watch};
 
@@ -102,6 +103,7 @@ pub(crate) async fn supervise_begun(
         log,
         jobs: named.collect(),
         clock,
+        tracer: Arc::new(NoTracer),
         connectors: Arc::new(connectors),
     };
     let (supervisor, _) = Actor::spawn(None, SupervisorActor, config)

@@ -11,7 +11,7 @@ use std::time::Duration;
 use millstream_common::ids::{Epoch, OutputIndex, SinkIndex};
 use millstream_common::log::backlog::BacklogPart;
 use millstream_common::log::entry::{BrokenChain, CommittedEpoch};
-use millstream_common::report::RefusedRows;
+use millstream_common::report::{RefusedRows, Segment};
 
 use crate::left_out::{RunSegment, run_segments};
 use crate::sink::{Cadence, EpochRun, Held, SinkError};
@@ -208,6 +208,18 @@ impl Delivery {
         });
         self.forget_up_to(marker);
         Ok(Some(marker))
+    }
+
+    /// The epochs of the run last handed out, which ends with `last`, and how many rows each has.
+    pub fn run_up_to(&self, last: Epoch) -> Vec<(Epoch, u64)> {
+        let run = self.waiting.ready().take_while(|next| next.epoch <= last);
+        let rows = |segments: &[Segment]| {
+            segments
+                .iter()
+                .map(|segment| segment.row_count)
+                .sum::<u64>()
+        };
+        run.map(|next| (next.epoch, rows(&next.segments))).collect()
     }
 
     /// The sink holds everything up to `marker`, the end of the run last handed out.

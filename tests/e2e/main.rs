@@ -28,5 +28,6 @@ mod services_down;
 mod sinks_apart;
 mod standby;
 mod storage_down;
+mod traces;
 mod user_activity;
 mod worker_crash;

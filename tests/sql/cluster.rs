@@ -86,6 +86,7 @@ impl Cluster {
             }),
             listen: "master:0".to_owned(),
             http_listen: None,
+            tracer: std::sync::Arc::new(millstream_common::trace::NoTracer),
             name: "test".to_owned(),
             host: "test".to_owned(),
             retention: Retention::default(),
@@ -230,6 +231,7 @@ async fn start_worker(
         slots: SLOTS[index],
         flight_listen: "worker:0".to_owned(),
         http_listen: None,
+        tracer: std::sync::Arc::new(millstream_common::trace::NoTracer),
         advertise: None,
         name: WorkerId::from(format!("worker-{index}").as_str()),
     };

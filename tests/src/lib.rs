@@ -6,6 +6,7 @@
 pub mod activity;
 pub mod activity_oracle;
 pub mod cluster;
+pub mod collector;
 pub mod database;
 pub mod figures;
 pub mod generator;

@@ -11,6 +11,7 @@ use millstream_common::net::NetRef;
 use millstream_common::plan::SourcePlan;
 use millstream_common::store::{self, StoreRef};
 use millstream_common::time::ClockRef;
+use millstream_common::trace::TracerRef;
 use millstream_sinks::factory::{self, SinkSetup};
 use millstream_sinks::sink::{Sink, SinkError};
 
@@ -76,6 +77,8 @@ pub struct WorkerConfig {
     pub connectors: Arc<dyn Connectors>,
     /// Time.
     pub clock: ClockRef,
+    /// Where spans go.
+    pub tracer: TracerRef,
     /// For clients that block.
     pub blocking: BlockingRef,
     /// `host:port` of the masters, separated by commas.

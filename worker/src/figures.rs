@@ -13,12 +13,14 @@ use millstream_common::http::Probes;
 use millstream_common::ids::JobName;
 use millstream_common::metrics::{Exposition, catalogue};
 use millstream_common::plan::JobPlan;
+use millstream_common::trace::TracerRef;
 
 use crate::pipeline::report::{Speaker, TaskReport};
 
 /// The figures of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Figures {
+    tracer: TracerRef,
     is_attached: AtomicBool,
     jobs: Mutex<BTreeMap<JobName, JobFigures>>,
 }
@@ -38,6 +40,15 @@ struct JobFigures {
 }
 
 impl Figures {
+    /// Of a worker whose spans go to `tracer`.
+    pub fn new(tracer: TracerRef) -> Self {
+        Self {
+            tracer,
+            is_attached: AtomicBool::default(),
+            jobs: Mutex::default(),
+        }
+    }
+
     /// The worker has a master, or has it no more.
     pub(crate) fn attached(&self, is_attached: bool) {
         self.is_attached.store(is_attached, Ordering::Relaxed);
@@ -94,6 +105,7 @@ impl Probes for Figures {
 
     async fn metrics(&self) -> Exposition {
         let mut to = Exposition::of_process("worker");
+        to.spans(self.tracer.as_ref());
         let is_attached = self.is_attached.load(Ordering::Relaxed);
         to.count(&catalogue::WORKER_ATTACHED, &[], u64::from(is_attached));
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,11 +129,13 @@ impl Probes for Figures {
 
 #[cfg(test)]
 mod tests {
+    use millstream_common::trace::NoTracer;
+
     use super::*;
 
     #[tokio::test]
     async fn counters_of_a_job_do_not_go_back_with_its_next_generation() {
-        let figures = Figures::default();
+        let figures = Figures::new(Arc::new(NoTracer));
         let job = JobName::from("clicks");
         figures.begun(&job, Arc::new(AtomicU64::new(7)));
         figures.ended(&job);

@@ -17,6 +17,8 @@ use millstream_common::log::entry::SplitPlacement;
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::{PipelineReport, SplitStatus};
 
+use crate::spans::PipelineSpans;
+
 /// What is remembered of one pipeline.
 #[derive(Debug)]
 pub(crate) struct Holding {
@@ -37,11 +39,16 @@ pub(crate) struct Holding {
     /// What each sink said last.
     markers: BTreeMap<SinkIndex, Epoch>,
     troubles: BTreeMap<SinkIndex, (String, bool)>,
+    spans: Arc<PipelineSpans>,
 }
 
 impl Holding {
     /// Of a pipeline that is being built.
-    pub(crate) fn new(deploy: &Deploy, rows_read: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(
+        deploy: &Deploy,
+        rows_read: Arc<AtomicU64>,
+        spans: Arc<PipelineSpans>,
+    ) -> Self {
         Self {
             at: deploy.at.clone(),
             incarnation: deploy.incarnation,
@@ -55,6 +62,7 @@ impl Holding {
             rows_recorded: 0,
             markers: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            spans,
         }
     }
 
@@ -64,12 +72,16 @@ impl Holding {
             ToWorker::Start(_) => !std::mem::replace(&mut self.is_started, true),
             ToWorker::Barrier(_, barrier) => self.barrier(barrier),
             ToWorker::EpochCommitted {
-                epoch, positions, ..
+                epoch,
+                positions,
+                trace,
+                ..
             } => {
                 if epoch.epoch <= self.committed {
                     return false;
                 }
                 self.committed = epoch.epoch;
+                self.spans.committed(epoch.epoch, *trace);
                 self.given.retain(|given| !has_ended(given, positions));
                 let recorded = self.report.take_if(|report| report.epoch <= epoch.epoch);
                 self.rows_recorded += recorded.map_or(0, |report| rows_of(&report));
@@ -211,7 +223,13 @@ mod tests {
         AssignedSplit, RestorePoint, RowCounters, SplitProgress, SplitStart,
     };
 
+    use millstream_common::blocking::ThreadPool;
+    use millstream_common::net::TcpNet;
+    use millstream_common::time::SystemClock;
+    use millstream_common::trace::NoTracer;
+
     use super::*;
+    use crate::config::{RealConnectors, RealStores, WorkerConfig};
 
     fn at() -> JobGeneration {
         JobGeneration {
@@ -222,26 +240,42 @@ mod tests {
 
     /// Of a pipeline that has begun behind epoch 3.
     fn holding() -> Holding {
-        let mut holding = Holding::new(
-            &Deploy {
-                at: at(),
-                incarnation: Incarnation::fresh(),
-                plan: JobPlan {
-                    settings: JobSettings::default(),
-                    sources: Vec::new(),
-                    stages: Vec::new(),
-                    outputs: Vec::new(),
-                    sinks: Vec::new(),
-                },
-                assignment: Assignment::default(),
-                restore: RestorePoint {
-                    epoch: Epoch(3),
-                    ..RestorePoint::default()
-                },
-                flight_addresses: BTreeMap::new(),
+        let deploy = Deploy {
+            at: at(),
+            incarnation: Incarnation::fresh(),
+            plan: JobPlan {
+                settings: JobSettings::default(),
+                sources: Vec::new(),
+                stages: Vec::new(),
+                outputs: Vec::new(),
+                sinks: Vec::new(),
             },
-            Arc::default(),
-        );
+            assignment: Assignment::default(),
+            restore: RestorePoint {
+                epoch: Epoch(3),
+                ..RestorePoint::default()
+            },
+            flight_addresses: BTreeMap::new(),
+            trace: None,
+        };
+        let worker = WorkerConfig {
+            net: Arc::new(TcpNet),
+            stores: Arc::new(RealStores {
+                blocking: Arc::new(ThreadPool),
+            }),
+            connectors: Arc::new(RealConnectors),
+            clock: Arc::new(SystemClock::new()),
+            tracer: Arc::new(NoTracer),
+            blocking: Arc::new(ThreadPool),
+            master: String::new(),
+            slots: 1,
+            flight_listen: String::new(),
+            http_listen: None,
+            advertise: None,
+            name: "w".into(),
+        };
+        let spans = Arc::new(PipelineSpans::new(&deploy, &worker));
+        let mut holding = Holding::new(&deploy, Arc::default(), spans);
         assert_eq!(holding.held(), None, "its readers do not read yet");
         assert!(holding.heard(&ToWorker::Start(at())));
         holding
@@ -269,6 +303,7 @@ mod tests {
                 last: false,
             },
             positions,
+            trace: None,
         }
     }
 

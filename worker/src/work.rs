@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use millstream_common::trace::TraceContext;
+
 /// A step of the path, named as its directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
@@ -77,7 +79,12 @@ pub struct TaskWork {
     pub busy: Duration,
     /// How long it waited for credit: backpressure.
     pub blocked: Duration,
+    /// Spans of other programs that some of its records came from.
+    pub links: Vec<TraceContext>,
 }
+
+/// Links of one task and epoch: a sample of what came.
+pub const LINKS_MAX: usize = 8;
 
 impl TaskWork {
     /// Adds a step, if anything was done of it.

@@ -51,7 +51,7 @@ impl Worker {
             .advertise
             .clone()
             .unwrap_or_else(|| listener.address.clone());
-        let figures = Arc::new(Figures::default());
+        let figures = Arc::new(Figures::new(config.tracer.clone()));
         let mut tasks = JoinSet::new();
         if let Some(listen) = &config.http_listen {
             let listener = config.net.listen(listen).await;

@@ -20,6 +20,7 @@ use crate::log::entry::{Assignment, CommittedEpoch, SplitPlacement};
 use crate::plan::JobPlan;
 use crate::report::{AssignedSplit, PipelineReport, Refusal, RestorePoint, SplitProgress};
 use crate::time::EventTime;
+use crate::trace::TraceContext;
 
 /// A frame that is not what the contract says.
 #[derive(Debug, thiserror::Error)]
@@ -162,6 +163,8 @@ pub enum ToWorker {
         epoch: CommittedEpoch,
         /// For outside tools: positions of the splits that moved.
         positions: SplitPositions,
+        /// The root of the epoch's trace, if it is kept.
+        trace: Option<TraceContext>,
     },
     /// Epochs that sinks lack are in storage by now: they need not be kept in memory.
     Backlog(JobGeneration, Vec<BacklogPart>),
@@ -220,6 +223,8 @@ pub struct Deploy {
     pub restore: RestorePoint,
     /// Flight addresses of all workers of the assignment.
     pub flight_addresses: BTreeMap<WorkerId, String>,
+    /// What begins the generation, if its trace is kept.
+    pub trace: Option<TraceContext>,
 }
 
 /// A barrier, as readers insert it and every edge carries it.
@@ -280,12 +285,26 @@ mod tests {
         };
         let backlog = ToWorker::Backlog(at.clone(), vec![part]);
         let released = ToWorker::Released { is_last: true };
+        let trace = crate::trace::TraceId(7);
+        let committed = ToWorker::EpochCommitted {
+            at: at.clone(),
+            epoch: CommittedEpoch {
+                epoch: Epoch(3),
+                parent: Epoch(2),
+                segments: Vec::new(),
+                refused: Vec::new(),
+                last: false,
+            },
+            positions: BTreeMap::new(),
+            trace: Some(TraceContext::root(trace)),
+        };
         let frames = [
             ToWorker::Barrier(at.clone(), barrier.clone()),
             pause,
             ToWorker::Drain,
             released,
             backlog,
+            committed,
         ];
         for frame in frames {
             let wire = v1::MasterFrame::try_from(frame.clone()).expect("encode");

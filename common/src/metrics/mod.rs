@@ -6,6 +6,7 @@
 
 pub mod catalogue;
 mod histogram;
+mod metric;
 mod process;
 
 use std::fmt;
@@ -15,9 +16,10 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-pub use self::catalogue::Metric;
-use self::catalogue::{Kind, METRICS};
+use self::catalogue::METRICS;
 pub use self::histogram::Histogram;
+pub use self::metric::{Kind, Metric};
+use crate::trace::Tracer;
 
 /// What a scrape is told it gets.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -50,6 +52,20 @@ impl Exposition {
         let memory = process::resident_bytes().map(|bytes| bytes as f64);
         exposition.set_known(&catalogue::PROCESS_MEMORY, &[], memory);
         exposition
+    }
+
+    /// Adds what became of the process's spans, if any are wanted.
+    pub fn spans(&mut self, tracer: &dyn Tracer) {
+        let Some(counts) = tracer.counts() else {
+            return;
+        };
+        for (outcome, count) in [
+            ("exported", counts.exported),
+            ("failed", counts.failed),
+            ("dropped", counts.dropped),
+        ] {
+            self.count(&catalogue::TRACE_SPANS, &[outcome], count);
+        }
     }
 
     /// Adds a sample; `labels` are the values of the metric's labels, in their order.
@@ -128,7 +144,13 @@ impl Sample {
         if kind == Kind::Info {
             return encoder.encode_info(&self.labels);
         }
-        let mut encoder = encoder.encode_family(&self.labels)?;
+        if self.labels.is_empty() {
+            return self.encode_value(kind, encoder);
+        }
+        self.encode_value(kind, &mut encoder.encode_family(&self.labels)?)
+    }
+
+    fn encode_value(&self, kind: Kind, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
         match (&self.value, kind) {
             (Value::Number(value), Kind::Counter) => {
                 encoder.encode_counter::<NoLabelSet, _, f64>(value, None)

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use millstream_common::control::{
@@ -24,6 +25,7 @@ use millstream_common::log::savepoint::{Savepoint, Savepoints};
 use millstream_common::report::SplitStart;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
+use millstream_common::trace::TracerRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -38,6 +40,8 @@ use super::refused::Refusals;
 use super::rescale::Rescale;
 use super::restart::RestartPolicy;
 use super::savepoint::Kept;
+use super::takeover::first_phase;
+use super::traces::JobTraces;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::config::ConnectorsRef;
 use crate::log_actor::LogMessage;
@@ -56,6 +60,8 @@ pub struct WorkerHandle {
     pub held: Arc<[Held]>,
     /// It is to be given no tasks, and goes once nothing counts on it.
     pub is_leaving: bool,
+    /// Monotonic microseconds of its last sign of life.
+    pub heard_us: Arc<AtomicU64>,
     /// What it is sent; bounded (INV-9), see [`Sent::Overrun`].
     pub frames: mpsc::Sender<ToWorker>,
 }
@@ -276,6 +282,8 @@ pub struct JobConfig {
     pub workers: Workers,
     /// Time.
     pub clock: ClockRef,
+    /// Where spans go.
+    pub tracer: TracerRef,
     /// For enumerators.
     pub connectors: ConnectorsRef,
 }
@@ -317,6 +325,7 @@ pub struct JobState {
     pub(super) puts_away: JoinSet<()>,
     pub(super) is_putting_away: bool,
     pub(super) observed: Observed,
+    pub(super) traces: JobTraces,
     pub(super) store: StoreRef,
     pub(super) log: ActorRef<LogMessage>,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
@@ -335,6 +344,8 @@ pub(super) struct Observed {
     /// Read behind the last committed epoch of some generation.
     pub(super) rows_reread: u64,
     pub(super) recovery: RecoveryTime,
+    /// Monotonic microseconds of the last sign of life of a worker that is lost.
+    pub(super) heard_us: Option<u64>,
     /// When the barrier that is being committed was triggered.
     pub(super) barrier_since: Duration,
     pub(super) rows_per_second: f64,
@@ -374,7 +385,9 @@ impl Actor for JobActor {
             None => spawn_enumerators(&config, &myself).await?,
             Some(_) => Vec::new(),
         };
+        let traces = JobTraces::begin(&config);
         let mut state = JobState {
+            traces,
             restarts: RestartPolicy::new(&config.entry.plan.settings),
             sink_markers: config.progress.sink_markers.clone(),
             coordinator: Coordinator::new(BTreeSet::new(), config.progress.epoch),
@@ -473,17 +486,5 @@ impl Actor for JobActor {
                 Err(format!("enumerator {} failed: {cause}", child.get_id()).into())
             }
         }
-    }
-}
-
-/// A job that has read everything has nothing to go on with.
-fn first_phase(end: Option<JobEnd>, lasting: Option<Lasting>, progress: &JobProgress) -> Phase {
-    match (end, lasting) {
-        (Some(end), _) => Phase::Ended(end),
-        (None, Some(lasting)) if !progress.drained => Phase::Reattaching {
-            lasting,
-            is_timed: false,
-        },
-        (None, _) => Phase::Waiting,
     }
 }

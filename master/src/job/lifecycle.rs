@@ -5,6 +5,8 @@
 //! job to the last epoch (all tasks, for survivors have folded rows that will be read again).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use millstream_common::control::{StopMode, Stopped};
@@ -107,7 +109,8 @@ impl JobState {
             Phase::Recovering | Phase::Ending | Phase::Ended(_) => Ok(()),
             Phase::Assigning | Phase::Deploying(_) | Phase::Running | Phase::Delivering(_) => {
                 if let Some(lost) = self.lost_worker() {
-                    return self.lost(lost);
+                    let heard = known.get(&lost).map(|handle| handle.heard_us.clone());
+                    return self.lost(lost, heard);
                 }
                 self.gather();
                 Ok(())
@@ -125,8 +128,9 @@ impl JobState {
             .map(|(worker, _)| worker.clone())
     }
 
-    fn lost(&mut self, worker: WorkerId) -> Handled {
+    fn lost(&mut self, worker: WorkerId, heard_us: Option<Arc<AtomicU64>>) -> Handled {
         let cause = format!("worker {worker} is lost");
+        self.observed.heard_us = heard_us.map(|heard| heard.load(Ordering::Relaxed));
         self.recover(cause, Duration::ZERO)
     }
 
@@ -218,6 +222,8 @@ impl JobState {
             self.generation = generation_of(seq);
         }
         self.assignment = assignment;
+        self.traces
+            .assigned(self.generation, self.clock.unix_micros());
         // Frames of the last generation may have come until now.
         self.refusals.forget();
         self.barrier_count = 0;
@@ -288,6 +294,8 @@ impl JobState {
             return self.deliver(JobEnd::Finished);
         }
         self.phase = Phase::Running;
+        let now_us = self.clock.unix_micros();
+        self.traces.deployed(self.generation, now_us);
         self.send_all(&ToWorker::Start(self.at()))?;
         self.give_new_splits()?;
         self.remind_of_barrier();
@@ -328,6 +336,7 @@ impl JobState {
         warn!(job = %self.entry.job, generation = %self.generation, epoch = %self.progress.epoch, %cause, "recover");
         self.observed.restart_count += 1;
         self.observed.recovery.lost(self.clock.monotonic());
+        self.trace_loss(&cause);
         self.observed.cause = cause;
         self.tear_down()?;
         self.phase = Phase::Recovering;
@@ -410,6 +419,7 @@ impl JobState {
 
     fn end(&mut self, end: JobEnd) -> Handled {
         self.tear_down()?;
+        self.traces.ended(self.clock.unix_micros());
         self.phase = Phase::Ending;
         let entry = Entry::Ended {
             job: self.entry.job.clone(),

@@ -23,4 +23,5 @@ mod row_sum;
 pub(crate) mod savepoint;
 mod sinks;
 mod takeover;
+pub(crate) mod traces;
 mod view;

@@ -231,6 +231,8 @@ impl JobState {
             });
         if lags_are_known && self.lag().unwrap_or_default() == 0 {
             self.observed.recovery.over(self.clock.monotonic());
+            let now_us = self.clock.unix_micros();
+            self.traces.settled(None, self.generation, now_us);
         }
     }
 

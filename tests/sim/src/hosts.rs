@@ -108,6 +108,7 @@ impl Host {
             retention: self.retention,
             listen: format!("{}:7070", self.name),
             http_listen: None,
+            tracer: std::sync::Arc::new(millstream_common::trace::NoTracer),
             name: format!("{}-{count}", self.name),
             host: self.name.to_owned(),
         };
@@ -148,6 +149,7 @@ impl Host {
             slots,
             flight_listen: format!("{}:7080", self.name),
             http_listen: None,
+            tracer: std::sync::Arc::new(millstream_common::trace::NoTracer),
             advertise: None,
             name: WorkerId(name),
         };

@@ -27,6 +27,7 @@ use millstream_common::plan::expression::Functions;
 use millstream_common::plan::{SourcePlan, SourceSpec};
 use millstream_common::report::{RowCounters, SplitProgress, SplitStart};
 use millstream_common::time::{ClockRef, EventTime};
+use millstream_common::trace::TraceContext;
 
 use crate::decode::RowPlaces;
 
@@ -44,6 +45,10 @@ pub struct ConsumeError {
 
 /// What a reader hands on, in order.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "two of them wait at most, and nearly all are rows"
+)]
 pub enum SourceEvent {
     /// Rows of one or more splits, each split's in order of position.
     Rows(DecodedRows),
@@ -68,6 +73,8 @@ pub struct DecodedRows {
     pub codes: Vec<(Code, u64)>,
     /// When it was decoded, monotonic.
     pub decoded: DecodeTime,
+    /// A sample of the spans that its records say they come from.
+    pub links: Vec<TraceContext>,
 }
 
 /// When a batch was decoded.
@@ -116,6 +123,8 @@ pub struct ReaderContext {
     pub blocking: BlockingRef,
     /// Some path of the job takes late rows: they stay in the batches, flagged.
     pub late_rows_needed: bool,
+    /// Spans that records name are wanted, a sample of them.
+    pub links_wanted: bool,
 }
 
 /// One client of one source task.

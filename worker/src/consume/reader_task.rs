@@ -16,6 +16,7 @@ use millstream_common::plan::{OnViolation, Port};
 use millstream_common::replay_split::is_replay_origin;
 use millstream_common::report::{RowCounters, SplitProgress, SplitStart, StageFlow};
 use millstream_common::time::ClockRef;
+use millstream_common::trace::TraceContext;
 use ractor::ActorRef;
 use tokio::sync::mpsc;
 
@@ -24,7 +25,7 @@ use crate::branch::Branches;
 use crate::failed_rows;
 use crate::pipeline::pipeline_actor::PipelineMessage;
 use crate::pipeline::report::TaskReport;
-use crate::work::{Step, Stretch, TaskWork};
+use crate::work::{LINKS_MAX, Step, Stretch, TaskWork};
 
 /// What a reader's loop is told.
 #[derive(Debug)]
@@ -199,6 +200,7 @@ struct ReadSoFar {
     rejects: BTreeMap<String, u64>,
     consumed: Stretch,
     decoded: Stretch,
+    links: Vec<TraceContext>,
     /// Spent on decoded rows.
     handled: Duration,
 }
@@ -207,6 +209,8 @@ impl ReadSoFar {
     /// Takes note of a batch that came at monotonic time `now`.
     fn add(&mut self, rows: &DecodedRows, now: Duration) {
         let (counters, decoded) = (&rows.counters, rows.decoded);
+        let room = LINKS_MAX - self.links.len();
+        self.links.extend(rows.links.iter().take(room));
         self.counters.add(counters);
         for (code, count) in &rows.codes {
             *self.rejects.entry(code.as_str().to_owned()).or_default() += count;
@@ -221,6 +225,7 @@ impl ReadSoFar {
     fn work(&self) -> TaskWork {
         let mut work = TaskWork {
             busy: self.decoded.busy + self.handled,
+            links: self.links.clone(),
             ..TaskWork::default()
         };
         work.step(Step::Consume, self.consumed);

@@ -95,6 +95,7 @@ impl Judge {
             rejects,
             counters,
             codes: codes_of(&rejected),
+            links: Vec::new(),
             decoded: DecodeTime {
                 begun: self.begun,
                 ended: self.clock.monotonic(),

@@ -350,6 +350,7 @@ impl Builder<'_> {
             clock: config.worker.clock.clone(),
             blocking: config.worker.blocking.clone(),
             late_rows_needed: wiring.late_rows_needed(task.stage),
+            links_wanted: config.spans.is_on(),
         };
         let connectors = &config.worker.connectors;
         let replays = Replays::new(source_plan, &context, config.store.clone());

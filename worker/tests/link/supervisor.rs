@@ -4,7 +4,9 @@
 
 use millstream_common::error::{Failure, Kind};
 use millstream_common::link::Held;
+use millstream_common::trace::NoTracer;
 use millstream_worker::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
+use millstream_worker::figures::Figures;
 use millstream_worker::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 use ractor::{Actor, ActorRef, call};
 
@@ -25,7 +27,7 @@ impl Supervisor {
             worker: config(worker, net, "nobody:1".to_owned(), Arc::new(real_stores())),
             flight_address: "worker:1".to_owned(),
             edges: EdgeRegistry::new(REGISTER_WAIT),
-            figures: Arc::default(),
+            figures: Arc::new(Figures::new(Arc::new(NoTracer))),
         };
         let (actor, _) = Actor::spawn(None, SupervisorActor, config)
             .await

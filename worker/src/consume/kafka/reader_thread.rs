@@ -20,6 +20,7 @@ use millstream_common::plan::connector::KafkaSourceSpec;
 use millstream_common::plan::{ColumnOrigin, Metadata, SourcePlan};
 use millstream_common::report::{SplitProgress, SplitStart, SplitStatus};
 use millstream_common::secret;
+use millstream_common::trace::{TRACEPARENT, TraceContext};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
@@ -138,6 +139,7 @@ impl ReaderThread {
             output: Output {
                 topic,
                 decoder,
+                link: None,
                 events,
             },
             splits: SplitTable::default(),
@@ -331,6 +333,9 @@ impl ReaderThread {
                         continue;
                     };
                     let record = self.wanted.record(slot, offset, message);
+                    if self.context.links_wanted && records.is_empty() {
+                        self.output.link = link_of(message);
+                    }
                     bytes += record.payload.map_or(0, <[u8]>::len);
                     records.push(record);
                     if bytes >= BATCH_BYTES {
@@ -414,6 +419,12 @@ impl Wanted {
             headers: self.headers.then_some(message as &dyn HeaderLookup),
         }
     }
+}
+
+/// The span that a record says it comes from. Asked of the first of a batch only: it costs a call.
+fn link_of(message: &Message) -> Option<TraceContext> {
+    let header = message.last(TRACEPARENT)?;
+    std::str::from_utf8(header).ok()?.parse().ok()
 }
 
 /// The same memory for records of another batch: the emptied vector is collected in place.
