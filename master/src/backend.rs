@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::control::{
     CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, SavepointView,
-    SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+    SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted, WatermarksView, WorkerView,
 };
 use millstream_common::ids::{Epoch, JobName, WorkerId};
 use millstream_common::problem::{Place, Problem};
@@ -216,6 +216,11 @@ impl ControlBackend for Backend {
             }
         });
         Ok(views.collect())
+    }
+
+    async fn watermarks(&self, name: &JobName) -> Result<WatermarksView, ControlError> {
+        let job = self.job(name).await?;
+        call!(job, JobMessage::Watermarks).map_err(gone)
     }
 
     async fn create_savepoint(

@@ -30,4 +30,5 @@ mod standby;
 mod storage_down;
 mod traces;
 mod user_activity;
+mod watermarks;
 mod worker_crash;

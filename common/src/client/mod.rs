@@ -24,6 +24,7 @@ use crate::ids::{JobName, WorkerId};
 use crate::net::{self, NetRef};
 
 mod savepoints;
+mod watermarks;
 
 /// For calls that only look: the master answers from memory.
 const READ_DEADLINE: Duration = Duration::from_secs(10);

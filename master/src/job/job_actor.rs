@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use millstream_common::control::{
     CheckpointView, ControlError, JobView, SavepointView, SinkCommand, SinkView, StopMode, Stopped,
-    StorageUse,
+    StorageUse, WatermarksView,
 };
 use millstream_common::error::Failure;
 use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
@@ -42,6 +42,7 @@ use super::restart::RestartPolicy;
 use super::savepoint::Kept;
 use super::takeover::first_phase;
 use super::traces::JobTraces;
+use super::watermarks::Sightings;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::config::ConnectorsRef;
 use crate::log_actor::LogMessage;
@@ -224,6 +225,8 @@ pub enum JobMessage {
     Savepoints(RpcReplyPort<Vec<SavepointView>>),
     /// The job as people see it.
     View(RpcReplyPort<JobView>),
+    /// How far time has come in it.
+    Watermarks(RpcReplyPort<WatermarksView>),
     /// The job for a scrape.
     Figures(RpcReplyPort<JobFigures>),
     /// What each worker has of it.
@@ -365,6 +368,7 @@ pub(super) struct Observed {
     /// As of the collector's last look.
     pub(super) storage: Option<StorageUse>,
     pub(super) tally: Tally,
+    pub(super) sightings: Sightings,
 }
 
 /// The actor.
@@ -460,6 +464,7 @@ impl Actor for JobActor {
             JobMessage::DropSavepoint { name, reply } => state.drop_savepoint(name, reply),
             JobMessage::Savepoints(reply) => state.answer(reply, JobState::savepoint_views),
             JobMessage::View(reply) => state.answer(reply, JobState::view),
+            JobMessage::Watermarks(reply) => state.answer(reply, JobState::watermarks),
             JobMessage::Figures(reply) => state.answer(reply, JobState::figures),
             JobMessage::Shares(reply) => state.answer(reply, JobState::shares),
             JobMessage::Checkpoints(limit, reply) => {

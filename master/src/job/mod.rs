@@ -25,3 +25,4 @@ mod sinks;
 mod takeover;
 pub(crate) mod traces;
 mod view;
+mod watermarks;

@@ -195,6 +195,8 @@ impl JobState {
     /// What readers say beside their progress.
     pub(super) fn observe_report(&mut self, report: &PipelineReport) {
         self.observed.tally.reported(report);
+        let now_us = self.clock.unix_micros();
+        self.observed.sightings.reported(report, now_us);
         let worker = &report.worker;
         let lag = report.lag.iter();
         let lag = lag.map(|(source, lag)| ((worker.clone(), *source), *lag));
