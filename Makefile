@@ -1,11 +1,11 @@
-# The commands of the project. They need a Rust toolchain and a C++ compiler; `make test` and
-# `make bench` also start real Kafka and PostgreSQL by themselves, the tests S3 too (tests/services).
+# The commands of the project. They need a Rust toolchain and a C++ compiler; `make test`, `make chaos` and `make bench`
+# also start real Kafka and PostgreSQL by themselves, the tests S3 too (tests/services), with Python.
 # Everything is built with `--workspace`: a part alone would select other features of the
 # dependencies and build them a second time.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test model sim matrix mutants chaos lint bench fmt services install-services clean-services toolchain
+.PHONY: help demo test compose-test failover image model sim matrix mutants chaos lint bench fmt services install-services clean-services toolchain with-python
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
@@ -37,9 +37,18 @@ demo: toolchain ## the first minute: clicks to counts, with a worker killed on t
 	cargo build --workspace --locked
 	"$(CARGO_TARGET_DIR)/debug/millstream" demo
 
-test: toolchain ## all tests, against real services that are started and stopped around them
+test: with-python ## all tests, against real services that are started and stopped around them
 	python3 -B -m unittest discover -s tests/services -p '*_test.py'
 	$(services) run $(SERVICES) --fresh -- cargo test --workspace --locked --no-fail-fast $(ARGS)
+
+compose-test: toolchain ## the stack of docker-compose.yml with containers killed; installs an engine where there is none
+	tests/compose/run $(ARGS)
+
+failover: ## a failover on the stack of docker-compose.yml, told while it happens
+	deploy/demo/failover.sh
+
+image: ## the image of docker-compose.yml, compiled from this checkout
+	docker compose build
 
 model: toolchain ## check the protocol exhaustively, and that planted mistakes are found
 	cargo build --workspace --locked --bin millstream-model
@@ -57,7 +66,7 @@ mutants: toolchain ## plant known mistakes one by one: how many seeds until each
 	$(sim_build) --features millstream-sim/mutants
 	$(sim_program) mutants --seeds $(SEEDS) --first-seed $(FIRST_SEED) --jobs $(SIM_JOBS) $(ARGS)
 
-chaos: toolchain ## everything dies in turn, on real services, while sinks are read; MINUTES=10 chooses
+chaos: with-python ## everything dies in turn, on real services, while sinks are read; MINUTES=10 chooses
 	cargo build --workspace --locked --bins
 	"$(CARGO_TARGET_DIR)/debug/millstream-chaos" --minutes $(MINUTES) $(ARGS)
 
@@ -65,7 +74,7 @@ lint: toolchain ## formatting and clippy; any warning fails
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-bench: toolchain ## throughput as a ratio to a raw consumer, on an optimised broker
+bench: with-python ## throughput as a ratio to a raw consumer, on an optimised broker
 	cargo build --workspace --release --locked
 	MILLSTREAM_KAFKA_JVM="-Xmx2g -XX:TieredStopAtLevel=4" $(bench_services) \
 		run kafka postgres --fresh -- "$(CARGO_TARGET_DIR)/release/millstream-bench" $(ARGS)
@@ -73,16 +82,20 @@ bench: toolchain ## throughput as a ratio to a raw consumer, on an optimised bro
 fmt: ## format the code
 	cargo fmt --all
 
-services: ## start the services and keep them running, also over `make test`
+services: with-python ## start the services and keep them running, also over `make test`
 	$(services) up $(SERVICES)
 	@echo 'Their addresses: eval "$$($(services) env)"'
 
-install-services: ## only download and build what the services need
+install-services: with-python ## only download and build what the services need
 	$(services) install $(SERVICES)
 
-clean-services: ## stop the services and delete their data
+clean-services: with-python ## stop the services and delete their data
 	$(services) down all --wipe
 	$(bench_services) down all --wipe
 
 toolchain:
 	@.ci/toolchain
+
+# It runs the services.
+with-python:
+	@.ci/toolchain python3

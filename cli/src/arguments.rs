@@ -1,15 +1,15 @@
 //! Arguments that several verbs share, and what they stand for.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use millstream_common::client::{self, ControlClient};
+use millstream_common::client::ControlClient;
 use millstream_common::ids::JobName;
-use millstream_common::net::{NetRef, TcpNet};
+use millstream_common::net::NetRef;
 
 use crate::parameters;
+use crate::protection::{TlsArguments, TokenArguments};
 
 /// Which master a verb talks to.
 #[derive(Args)]
@@ -22,13 +22,21 @@ pub(crate) struct MasterAddress {
         value_name = "HOST:PORT"
     )]
     pub(crate) master: String,
+    #[command(flatten)]
+    pub(crate) tls: TlsArguments,
+    #[command(flatten)]
+    token: TokenArguments,
 }
 
 impl MasterAddress {
     /// A client of the first master that answers; a takeover is waited for.
-    pub(crate) async fn connect(&self) -> Result<ControlClient, client::Error> {
-        let net: NetRef = Arc::new(TcpNet);
-        ControlClient::find(net, &self.master).await
+    pub(crate) async fn connect(&self) -> anyhow::Result<ControlClient> {
+        Ok(ControlClient::find(self.net()?, &self.master).await?)
+    }
+
+    /// The way there.
+    pub(crate) fn net(&self) -> anyhow::Result<NetRef> {
+        self.tls.net_of_masters(self.token.token()?)
     }
 }
 

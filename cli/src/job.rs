@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use millstream_common::client::ControlClient;
-use millstream_common::control::{JobView, SinkView, SourceView};
+use millstream_common::control::{GapView, JobView, SinkView, SourceView};
 
 use crate::reading::Reading;
 use crate::table::{self, Align, Column};
@@ -57,6 +57,7 @@ pub(crate) fn render(job: &JobView) -> String {
         ("watermark", text::watermark(job.watermark)),
         ("rows", rows),
         ("dead letters", letters),
+        ("gaps", gaps(job)),
         ("restarts", restarts),
         ("generation", job.generation.to_string()),
         ("incarnation", job.incarnation.clone()),
@@ -69,6 +70,30 @@ pub(crate) fn render(job: &JobView) -> String {
         table::render(&SOURCE_COLUMNS, &sources),
         table::render(&SINK_COLUMNS, &sinks)
     )
+}
+
+/// What was gone before it was read.
+fn gaps(job: &JobView) -> String {
+    let gaps = job.sources.iter().flat_map(|source| &source.gaps);
+    let texts = gaps.map(|gap| {
+        let GapView {
+            split,
+            count,
+            positions,
+            from,
+            to,
+        } = gap;
+        let last = match count {
+            1 => format!("offsets {from} to {}", to - 1),
+            _ => format!("{count} times, the last offsets {from} to {}", to - 1),
+        };
+        format!("{} records of {split} ({last})", text::count(*positions))
+    });
+    let texts: Vec<String> = texts.collect();
+    match texts.is_empty() {
+        true => String::new(),
+        false => format!("{} were gone and passed over (on_gap)", texts.join(", ")),
+    }
 }
 
 const SOURCE_COLUMNS: [Column; 6] = [

@@ -5,12 +5,14 @@
 
 mod arguments;
 mod beginning;
+mod certificates;
 mod check;
 mod checkpoints;
 mod dead_letters;
 mod demo;
 mod drain;
 mod explain;
+mod exposure;
 mod follow;
 mod healthcheck;
 mod interrupts;
@@ -22,16 +24,19 @@ mod output;
 mod parameters;
 mod process;
 mod progress;
+mod protection;
 mod reading;
 mod retention;
 mod run;
 mod savepoint;
+mod secret_file;
 mod sink;
 mod sinks;
 mod stop;
 mod submit;
 mod table;
 mod text;
+mod token;
 mod watermarks;
 mod worker;
 mod workers;
@@ -93,7 +98,11 @@ enum Verb {
     Checkpoints(checkpoints::Arguments),
     /// List the rows a job refused, or send them through it again.
     DeadLetters(dead_letters::Arguments),
-    /// Ask a master whether it serves or stands by; for containers.
+    /// Make an authority and certificates for a cluster.
+    Certificates(certificates::Arguments),
+    /// Make a token for a caller of the control API.
+    Token(token::Arguments),
+    /// Ask a master whether it serves or stands by, or a worker whether it has joined; for containers.
     Healthcheck(healthcheck::Arguments),
 }
 
@@ -144,6 +153,8 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Savepoint(arguments) => savepoint::run(arguments).await,
         Verb::Checkpoints(arguments) => checkpoints::run(arguments).await,
         Verb::DeadLetters(arguments) => dead_letters::run(arguments).await,
+        Verb::Certificates(arguments) => certificates::run(arguments),
+        Verb::Token(arguments) => token::run(arguments),
         Verb::Healthcheck(arguments) => healthcheck::run(arguments).await,
     }
 }

@@ -7,16 +7,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use futures::StreamExt;
+use millstream_common::address;
 use millstream_common::blocking::{BlockingRef, ThreadPool};
-use millstream_common::net::TcpNet;
 use millstream_common::store;
 use millstream_common::time::{ClockRef, SystemClock};
 use millstream_common::trace::otlp::Export;
 use millstream_master::config::MasterConfig;
 use millstream_master::{Candidacy, Entrance};
+use tokio::task::JoinSet;
 
 use crate::arguments::storage_url;
+use crate::exposure::Exposure;
+use crate::protection::{AccessArguments, TlsArguments};
 use crate::retention::RetentionArguments;
 use crate::{interrupts, output, process};
 
@@ -26,7 +30,12 @@ pub(crate) const LISTENING: &str = "master listening at ";
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Where to serve clients and workers; port 0 takes a free one.
-    #[arg(long, default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "MILLSTREAM_LISTEN",
+        default_value = "127.0.0.1:7070",
+        value_name = "HOST:PORT"
+    )]
     listen: String,
     /// Where to serve /healthz, /readyz and /metrics; port 0 takes a free one.
     #[arg(
@@ -42,14 +51,23 @@ pub(crate) struct Arguments {
     /// The cluster's name; a storage that belongs to another one is refused.
     #[arg(long, env = "MILLSTREAM_CLUSTER", default_value = "default", value_parser = cluster_name)]
     cluster: String,
-    /// How clients and workers reach it, where that is not where it listens.
-    #[arg(long, value_name = "HOST:PORT")]
+    /// How clients and workers reach it; by default where it listens, or, if that is everywhere, by this host's name.
+    #[arg(long, env = "MILLSTREAM_ADVERTISE", value_name = "HOST:PORT")]
     advertise: Option<String>,
+    /// Make the bucket of an s3:// storage if it is not there.
+    #[arg(long, env = "MILLSTREAM_CREATE_BUCKET", value_parser = FalseyValueParser::new())]
+    create_bucket: bool,
     /// Its name in the log, for people.
     #[arg(long, default_value = "master")]
     name: String,
     #[command(flatten)]
+    tls: TlsArguments,
+    #[command(flatten)]
+    access: AccessArguments,
+    #[command(flatten)]
     retention: RetentionArguments,
+    #[command(flatten)]
+    exposure: Exposure,
     #[command(flatten)]
     parent: Parent,
 }
@@ -75,14 +93,26 @@ impl Parent {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    arguments.tls.check_service()?;
     let mut interrupts = interrupts::listen()?;
     let blocking: BlockingRef = Arc::new(ThreadPool);
     let storage_url = storage_url(&arguments.storage)?;
+    let exposure = &arguments.exposure;
+    exposure.allow(&arguments.tls, &arguments.listen, "submit and stop jobs")?;
+    exposure.allow(&arguments.tls, &arguments.http, "read metrics")?;
+    if arguments.create_bucket {
+        store::create_bucket(&storage_url).await?;
+    }
+    // Ended with this function.
+    let mut tasks = JoinSet::new();
     let clock: ClockRef = Arc::new(SystemClock::new());
     let export = Export::from_environment("millstream-master", &arguments.name);
     let config = MasterConfig {
         tracer: export.tracer(),
-        net: Arc::new(TcpNet),
+        net: arguments.tls.net_of_masters(None)?,
+        access: arguments
+            .access
+            .access(&arguments.tls, &blocking, &mut tasks)?,
         store: store::open(&storage_url, blocking.clone()).await?,
         storage_url,
         connectors: process::master_connectors(&blocking, &clock),
@@ -94,10 +124,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         host: process::host(),
         retention: arguments.retention.into(),
     };
+    let advertise = arguments.advertise.or_else(|| by_name(&config.listen));
     let candidacy = Candidacy {
         entrance: Entrance::WhenVacant,
         cluster: arguments.cluster,
-        advertise: arguments.advertise,
+        advertise,
     };
     let mut master = process::stand_as_master(config, candidacy).await?;
     output::print(&format!("{LISTENING}{}\n", master.address()))?;
@@ -115,6 +146,13 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     interrupts::unless_again(&mut interrupts, ending).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where a master that listens everywhere is reached: an address for all interfaces is one that nobody can dial.
+fn by_name(listen: &str) -> Option<String> {
+    let is_everywhere = address::listens_everywhere(listen);
+    let name = is_everywhere.then(process::host_name)??;
+    Some(address::at_host(listen, &name))
 }
 
 /// A name is shown to people and compared byte by byte.

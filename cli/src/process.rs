@@ -20,13 +20,17 @@ use serde::Serialize;
 /// Tells this machine from all others, and this container from others on it: the kernel's random number of this boot, and the
 /// name. Where there is none every process counts as a machine, which costs a restarted master a short wait.
 pub(crate) fn host() -> String {
-    let read = |path| std::fs::read_to_string(path).ok();
-    let boot = read("/proc/sys/kernel/random/boot_id");
-    let name = read("/proc/sys/kernel/hostname");
-    match (name, boot) {
-        (Some(name), Some(boot)) => format!("{}/{}", name.trim(), boot.trim()),
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    match (host_name(), boot) {
+        (Some(name), Some(boot)) => format!("{name}/{}", boot.trim()),
         _ => millstream_common::ids::nonce(),
     }
+}
+
+/// The name of this machine, or of this container.
+pub(crate) fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned())
 }
 
 /// Starts a master that reigns when no other does.

@@ -8,13 +8,13 @@ use clap::Args;
 use futures::StreamExt;
 use millstream_common::blocking::{BlockingRef, ThreadPool};
 use millstream_common::ids::WorkerId;
-use millstream_common::net::TcpNet;
 use millstream_common::time::SystemClock;
 use millstream_common::trace::otlp::Export;
 use millstream_worker::config::{RealConnectors, RealStores, WorkerConfig};
 use millstream_worker::leaving::Left;
 
 use crate::arguments::MasterAddress;
+use crate::exposure::Exposure;
 use crate::master::Parent;
 use crate::process::Worker;
 use crate::{interrupts, output, process};
@@ -45,18 +45,29 @@ pub(crate) struct Arguments {
         value_name = "HOST:PORT"
     )]
     http: String,
-    /// How other workers reach it, where that is not where it listens.
-    #[arg(long, value_name = "HOST:PORT")]
+    /// How other workers reach it; by default where it listens, or, if that is everywhere, where it dials the master from.
+    #[arg(long, env = "MILLSTREAM_ADVERTISE", value_name = "HOST:PORT")]
     advertise: Option<String>,
     /// Its name in the cluster; unique. By default one is made up.
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
+    exposure: Exposure,
+    #[command(flatten)]
     parent: Parent,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    arguments.master.tls.check_service()?;
     let mut interrupts = interrupts::listen()?;
+    arguments.exposure.allow(
+        &arguments.master.tls,
+        &arguments.flight_listen,
+        "send rows into jobs",
+    )?;
+    arguments
+        .exposure
+        .allow(&arguments.master.tls, &arguments.http, "read metrics")?;
     let blocking: BlockingRef = Arc::new(ThreadPool);
     let stores = RealStores {
         blocking: blocking.clone(),
@@ -65,7 +76,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let export = Export::from_environment("millstream-worker", &name);
     let config = WorkerConfig {
         tracer: export.tracer(),
-        net: Arc::new(TcpNet),
+        net: arguments.master.net()?,
+        exchange_net: arguments.master.tls.net_of_workers()?,
         stores: Arc::new(stores),
         connectors: Arc::new(RealConnectors),
         clock: Arc::new(SystemClock::new()),

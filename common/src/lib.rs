@@ -4,11 +4,14 @@
 //! Nothing here knows a driver: no Kafka, no Postgres, no SQL text. Failure: every fallible call
 //! returns a typed error with a kind and says whether a retry may help ([`error`]).
 
+pub mod address;
 pub mod blocking;
 pub mod client;
 pub mod control;
+pub mod datagen;
 pub mod dead_letter;
 pub mod error;
+pub mod file_pattern;
 pub mod grpc;
 pub mod http;
 pub mod ids;

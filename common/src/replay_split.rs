@@ -1,9 +1,9 @@
 //! Rows that go through a job again: the object that holds them, and the split that reads it.
 //!
 //! Written by the master at a person's word (`millstream dead-letters ... --replay`), named by a `Replay` entry of the log, read by a
-//! worker beside the splits of the source. An object is made once and named after what it holds: a command said again finds it
-//! and has no effect. How far it is read stands in the Epochs, as for every split (INV-5). Failure: an object that is not what the
-//! log says is refused by name (INV-8).
+//! worker beside the splits of the source. The split is named after what it reads: a command said again finds it in the log
+//! and has no effect; the object is one command's own. How far it is read stands in the Epochs, as for every split (INV-5).
+//! Failure: an object that is not what the log says is refused by name (INV-8).
 
 use std::sync::Arc;
 
@@ -51,6 +51,7 @@ impl ReplayObject {
             watermark: None,
             status: SplitStatus::Active,
             identity: serde_json::to_string(&identity).ok(),
+            gaps: None,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::ids::{
 use crate::time::EventTime;
 
 /// How far a split has been read. Positions are half-open: everything before `position` is inside
-/// the epochs so far, nothing from it on (INV-5).
+/// the epochs so far or one of the `gaps`, nothing from it on (INV-5).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitProgress {
     /// The next Kafka offset, or the number of records read from the file.
@@ -27,15 +27,47 @@ pub struct SplitProgress {
     pub watermark: Option<EventTime>,
     /// Whether more rows may come.
     pub status: SplitStatus,
-    /// Size and mtime of a file when it was claimed; another one later is an error.
+    /// Size and mtime of a file when it was claimed; with another one later nothing more of it is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
+    /// What was gone before it was read, and was passed over because the source says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gaps: Option<SplitGaps>,
+}
+
+/// Positions of a split that its source did not hold any more when they were to be read: steps of their own between the positions of
+/// epochs, taken only where a person has allowed it (`on_gap = 'skip'`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitGaps {
+    /// How many there were.
+    pub count: u64,
+    /// Positions in all of them.
+    pub positions: u64,
+    /// The last one begins with this position,
+    pub from: i64,
+    /// and ends before this one.
+    pub to: i64,
+}
+
+impl SplitGaps {
+    /// After `before`, another one.
+    pub fn and(before: Option<Self>, from: i64, to: i64) -> Self {
+        let positions = u64::try_from(to.saturating_sub(from)).unwrap_or_default();
+        Self {
+            count: before.map_or(0, |before| before.count) + 1,
+            positions: before.map_or(0, |before| before.positions) + positions,
+            from,
+            to,
+        }
+    }
 }
 
 /// Whether more rows may come from a split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SplitStatus {
+    /// One of those that a bounded source consists of, and its turn has not come: no reader has it.
+    Expected,
     /// Being read.
     Active,
     /// Read to its end and silent for the source's idle timeout: holds nobody's watermark back.

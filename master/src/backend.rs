@@ -125,7 +125,7 @@ impl Backend {
 }
 
 /// The actor has ended: the master is going down, or was fenced.
-fn gone<T>(error: ractor::RactorErr<T>) -> ControlError {
+pub(crate) fn gone<T>(error: ractor::RactorErr<T>) -> ControlError {
     ControlError::Unavailable {
         cause: format!("it is ending ({error})"),
         active: None,
@@ -292,15 +292,7 @@ impl ControlBackend for Backend {
         name: &JobName,
         request: ReplayRequest,
     ) -> Result<Replayed, ControlError> {
-        let _turn = self.letters.turn().await;
-        let job = self.job(name).await?;
-        let mut prepared = self.letters.prepare(name, request).await?;
-        if let Some(entry) = prepared.entry {
-            let entry = Box::new(entry);
-            let added = call!(job, |reply| JobMessage::Replay { entry, reply });
-            prepared.replayed.known = !added.map_err(gone)??;
-        }
-        Ok(prepared.replayed)
+        self.roles.active()?.clerk.replay(name, request).await
     }
 }
 
@@ -341,7 +333,8 @@ mod tests {
         let probe = Arc::new(RealProbe::new(counted.clone()));
         let clock = Arc::new(SystemClock::new());
         let desk = Desk::new(memory(), clock);
-        let backend = Backend::new(reigning(supervisor), counted.clone(), probe, desk);
+        let roles = reigning(memory(), supervisor).await;
+        let backend = Backend::new(roles, counted.clone(), probe, desk);
         let request = SubmitRequest {
             name: "clicks".into(),
             sql: "SELEC".to_owned(),

@@ -15,6 +15,7 @@ use crate::enumerate::{EnumerateError, Enumerator, enumerator_for};
 use crate::plan::check::ExternalProbe;
 use crate::probe::RealProbe;
 use crate::retention::Retention;
+use crate::service::access::Access;
 
 /// Asks the outside what it holds: splits of sources, and whether what a job names is there.
 pub trait Connectors: Send + Sync {
@@ -50,6 +51,8 @@ impl Connectors for RealConnectors {
 pub struct MasterConfig {
     /// Where it listens and dials.
     pub net: NetRef,
+    /// Who may call what.
+    pub access: Access,
     /// Where its log is.
     pub store: StoreRef,
     /// What workers are told to open.

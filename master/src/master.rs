@@ -22,6 +22,7 @@ use crate::reign::cluster_name;
 use crate::reign::office::Office;
 use crate::reign::trail::TrailError;
 use crate::service;
+use crate::service::access::AccessLayer;
 
 /// Why a master could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +123,10 @@ impl Master {
         let (blocking, probe) = (config.blocking.clone(), config.connectors.probe());
         let letters = Desk::new(config.store.clone(), config.clock.clone());
         let storage_url = config.storage_url.clone();
+        let access = AccessLayer {
+            access: config.access.clone(),
+            clock: config.clock.clone(),
+        };
         let (office, roles) = Office::open(config, advertised, candidacy.entrance).await?;
         let link = LinkService {
             roles: roles.clone(),
@@ -138,7 +143,7 @@ impl Master {
         let mut server = JoinSet::new();
         server.spawn(async move {
             let stopped = async { drop(stopped.await) };
-            let served = service::serve(listener, Arc::new(backend), link, stopped).await;
+            let served = service::serve(listener, Arc::new(backend), link, access, stopped).await;
             served.map_err(|error| MasterError::Run(chain(&error)))
         });
         if let Some(http) = http {

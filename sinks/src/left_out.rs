@@ -1,6 +1,6 @@
 //! Rows that a sink refused before: what of a run's segments is left out, and where a row of the rest stands in its epoch.
 //!
-//! Made by `delivery.rs` from the Epochs that name refused rows; used by `segment_rows.rs` to leave them out and by
+//! Made by `delivery` from the Epochs that name refused rows; used by `segment_rows.rs` to leave them out and by
 //! `sink_actor.rs` to name newly refused ones. A row's name is its epoch and its place among the epoch's rows of the
 //! output, so it is the same whatever run it comes in and whoever delivers it. Pure.
 

@@ -1,7 +1,7 @@
 //! Delivers committed epochs to one sink, at the sink's own pace.
 //!
 //! Told of each committed epoch by the worker's pipeline; never part of the commit, so a sink that is down stops
-//! nobody. Owns the sink, the queue of epochs it lacks (`delivery.rs` decides what comes next), and one task at a
+//! nobody. Owns the sink, the queue of epochs it lacks (`delivery` decides what comes next), and one task at a
 //! time that talks to the sink: the actor itself always answers. Fences before the first run and after every
 //! error. Failure: what may pass by itself is tried again with growing pauses; what a person must act on
 //! suspends the sink, which looks again every [`SUSPENDED_RETRY`]; a newer deliverer ends this actor quietly; a

@@ -1,6 +1,6 @@
 //! The epochs that a sink lacks, in order: those in memory, and those that are a part of the backlog in storage.
 //!
-//! Owned by `delivery.rs`. What is next is in memory, and so is what was committed lately; what lies between is a reference once
+//! Owned by `delivery`. What is next is in memory, and so is what was committed lately; what lies between is a reference once
 //! the master has stored it, so a sink that is down for days costs a few hundred bytes an hour (INV-9). Pure.
 
 use std::collections::VecDeque;

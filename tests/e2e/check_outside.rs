@@ -151,3 +151,39 @@ async fn a_login_that_kafka_does_not_take_is_told_and_the_password_not_shown() {
         .told(&[&brokers, "SASL", "check \"kafka.sasl.username\""])
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_is_not_there_is_told_although_the_table_would_be_created() {
+    let mut unfit = Unfit::from("page_views.sql", "no_schema").await;
+    let table = "table = 'fact_page_views'";
+    assert!(unfit.sql.contains(table));
+    unfit.sql = unfit
+        .sql
+        .replace(table, "table = 'nowhere.fact_page_views'");
+    let told = ["there is no schema nowhere", "CREATE SCHEMA nowhere;"];
+    unfit.told(&told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_files_or_kafka_sink_would_miss_once_it_runs_is_told_before() {
+    let folder = TempDir::new().expect("folder");
+    let file = folder.path().join("views").display().to_string();
+    std::fs::write(&file, "x").expect("write");
+    let mut unfit = Unfit::from("page_views.sql", "no_output").await;
+    let topic = unfit.environment["CLICKS_TOPIC"].clone();
+    unfit.sql.push_str(&format!(
+        "CREATE SINK blocked FROM page_views WITH (connector = 'files', path = '{file}', format = 'csv', emit = 'final');
+         CREATE SINK unset FROM page_views WITH (connector = 'files', path = '${{NO_SUCH_FOLDER}}', format = 'csv', emit = 'final');
+         CREATE SINK remote FROM page_views WITH (connector = 'files', path = 's3://bucket/x', format = 'csv', emit = 'final');
+         CREATE SINK records FROM page_views WITH (connector = 'kafka', brokers = '${{KAFKA_BROKERS}}',
+           topic = '{topic}', progress_topic = '${{NO_SUCH_TOPIC}}', emit = 'final');"
+    ));
+    let blocked = format!("{file} is no folder");
+    let told = [
+        blocked.as_str(),
+        "NO_SUCH_FOLDER is not set",
+        "only folders of the local file system are supported yet",
+        "read option progress_topic: environment variable NO_SUCH_TOPIC is not set",
+    ];
+    unfit.told(&told).await;
+}

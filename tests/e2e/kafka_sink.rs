@@ -20,7 +20,6 @@ const ROW_COUNT: u64 = 30_000;
 const CLICK_COUNT: usize = 60_000;
 const CLICKS_PER_SECOND: usize = 6_000;
 const KILL_COUNT: usize = 3;
-const PAUSE: Duration = Duration::from_millis(2_500);
 
 const DATAGEN: &str = "
 SET checkpoint_interval = '300 ms';
@@ -44,15 +43,10 @@ async fn rows_made_up_are_in_the_topic_once_each_although_the_worker_is_killed()
     let mut cluster = Cluster::start(environment, 1).await?;
     cluster.submit("made", DATAGEN).await?;
     for share in [1, 2] {
-        wait::until("a part is there", DEADLINE, || async {
-            let found = committed(&out)?.len() as u64;
-            let wanted = ROW_COUNT * share / 4;
-            (found >= wanted)
-                .then_some(())
-                .ok_or(format!("{found} of {wanted}"))
-        })
-        .await
-        .with_context(|| cluster.logs())?;
+        let wanted = ROW_COUNT * share / 4;
+        wait_for_records(&out, wanted as usize)
+            .await
+            .with_context(|| cluster.logs())?;
         cluster.kill_worker(0).await?;
     }
     wait::until("all rows are there", DEADLINE, || async {
@@ -62,6 +56,16 @@ async fn rows_made_up_are_in_the_topic_once_each_although_the_worker_is_killed()
     })
     .await
     .with_context(|| cluster.logs())
+}
+
+async fn wait_for_records(topic: &Topic, wanted: usize) -> anyhow::Result<()> {
+    wait::until("a part is there", DEADLINE, || async {
+        let found = committed(topic)?.len();
+        (found >= wanted)
+            .then_some(())
+            .ok_or(format!("{found} of {wanted}"))
+    })
+    .await
 }
 
 fn committed(topic: &Topic) -> Result<Vec<Stored>, String> {
@@ -101,7 +105,7 @@ async fn clicks_are_copied_once_each_and_counts_end_right_although_workers_are_k
     let records = generator::Clicks::new(61, PARTITION_COUNT, 30).take(CLICK_COUNT);
     let (sent, killed) = tokio::join!(
         clicks.topic.send_paced(&records, CLICKS_PER_SECOND),
-        kill_in_turn(&mut cluster)
+        kill_in_turn(&mut cluster, &copies)
     );
     sent?;
     killed?;
@@ -132,9 +136,13 @@ CREATE SINK counts FROM page_views WITH (
   transaction_timeout = '10 s'
 );";
 
-async fn kill_in_turn(cluster: &mut Cluster) -> anyhow::Result<()> {
+/// Kills a worker whenever another share of the copies is there: in the middle of a delivery, most likely.
+async fn kill_in_turn(cluster: &mut Cluster, copies: &Topic) -> anyhow::Result<()> {
     for round in 0..KILL_COUNT {
-        tokio::time::sleep(PAUSE).await;
+        let wanted = CLICK_COUNT * (round + 1) / (2 * KILL_COUNT);
+        wait_for_records(copies, wanted)
+            .await
+            .with_context(|| cluster.logs())?;
         cluster.kill_worker(round % 2).await?;
     }
     Ok(())

@@ -140,24 +140,7 @@ async fn refused_rows_that_are_sent_again_count_once_although_workers_and_the_ma
 
     late_rows_are_sent_once_and_only_with_a_new_time(&cluster).await?;
 
-    // Bad rows are refused once more, under the name of the replay.
-    let as_they_are = ReplayRequest {
-        filter: of("type_mismatch"),
-        ..ReplayRequest::default()
-    };
-    let sent = replay(&cluster, &as_they_are).await?;
-    ensure!(
-        (sent.rows, sent.known) == (LETTERS_OF_A_KIND, false),
-        "{sent:?}"
-    );
-    cluster.kill_worker(0).await?;
-    let again = LetterFilter {
-        origin: sent.split.clone(),
-        ..of("type_mismatch")
-    };
-    let again = wait_for_letters(&cluster, again, LETTERS_OF_A_KIND).await?;
-    let positions: BTreeMap<i64, usize> = again.iter().map(|letter| (letter.position, 1)).collect();
-    ensure!(positions.len() as u64 == LETTERS_OF_A_KIND, "{positions:?}");
+    bad_rows_are_refused_again(&mut cluster).await?;
 
     // Corrected rows, in two calls, while everything is killed in turn.
     let corrected = CORRECTED.chain((0..EVENT_COUNT).filter(|id| is_bad(*id)));
@@ -196,6 +179,28 @@ async fn refused_rows_that_are_sent_again_count_once_although_workers_and_the_ma
     let refused = cluster.client().await?.replay(&NAME.into(), first).await;
     let refused = refused.expect_err("nothing reads any more").to_string();
     ensure!(refused.contains("does not run"), "{refused}");
+    Ok(())
+}
+
+/// Under the name of the replay, although a worker is killed.
+async fn bad_rows_are_refused_again(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let as_they_are = ReplayRequest {
+        filter: of("type_mismatch"),
+        ..ReplayRequest::default()
+    };
+    let sent = replay(cluster, &as_they_are).await?;
+    ensure!(
+        (sent.rows, sent.known) == (LETTERS_OF_A_KIND, false),
+        "{sent:?}"
+    );
+    cluster.kill_worker(0).await?;
+    let again = LetterFilter {
+        origin: sent.split.clone(),
+        ..of("type_mismatch")
+    };
+    let again = wait_for_letters(cluster, again, LETTERS_OF_A_KIND).await?;
+    let positions: BTreeMap<i64, usize> = again.iter().map(|letter| (letter.position, 1)).collect();
+    ensure!(positions.len() as u64 == LETTERS_OF_A_KIND, "{positions:?}");
     Ok(())
 }
 

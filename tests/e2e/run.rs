@@ -1,9 +1,11 @@
 //! `millstream run`: a job in one process, stopped and killed at the terminal.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use millstream_tests::generator;
+use millstream_tests::database::Locked;
+use millstream_tests::generator::{self, Record};
 use millstream_tests::process::{Process, Start};
 use millstream_tests::services::project_folder;
 use millstream_tests::wait;
@@ -13,6 +15,8 @@ use crate::clicks::{Clicks, PARTITION_COUNT};
 
 /// Exit code of a process that a second Ctrl-C ended at once.
 const INTERRUPTED: i32 = 130;
+const DEADLINE: Duration = Duration::from_secs(60);
+const TABLE: &str = "fact_page_views";
 
 fn run(clicks: &Clicks, folder: &Path) -> anyhow::Result<Process> {
     let job = project_folder().join("jobs/page_views.sql");
@@ -49,46 +53,60 @@ async fn a_second_ctrl_c_ends_at_once_and_the_next_start_loses_and_doubles_nothi
 -> anyhow::Result<()> {
     let clicks = Clicks::shared("run_ends_at_once").await?;
     let folder = TempDir::new()?;
-    let records = generator::Clicks::new(12, PARTITION_COUNT, 20).take(80_000);
-    clicks.topic.send(&records).await?;
+    let mut generator = generator::Clicks::new(12, PARTITION_COUNT, 20);
+    clicks.topic.send(&generator.take(40_000)).await?;
+    let records = generator.take(40_000);
     let mut process = run(&clicks, folder.path())?;
-    wait::until(
-        "a first epoch is delivered",
-        std::time::Duration::from_secs(60),
-        || async {
-            match clicks.database.page_views().await {
-                Ok(views) if !views.is_empty() => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        },
-    )
+    wait::until("a first epoch is delivered", DEADLINE, || async {
+        match clicks.database.page_views().await {
+            Ok(views) if !views.is_empty() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
     .await
     .with_context(|| process.last_lines())?;
+    let locked = a_delivery_waits(&clicks, &records).await;
+    let locked = locked.with_context(|| process.last_lines())?;
+    // The orderly end cannot win the race against the second Ctrl-C: it waits for the delivery.
     process.interrupt().await?;
+    said(&process, "Ctrl-C again ends at once", 1).await?;
     process.interrupt().await?;
     let status = process.ended().await?;
-    // The orderly end may have won the race against the second Ctrl-C.
-    ensure!(
-        matches!(status.code(), Some(0 | INTERRUPTED)),
-        "{status}:\n{}",
-        process.last_lines()
-    );
+    let is_interrupted = status.code() == Some(INTERRUPTED);
+    ensure!(is_interrupted, "{status}:\n{}", process.last_lines());
+    drop(locked);
     let oracle = clicks.oracle()?;
     let mut process = run(&clicks, folder.path())?;
     let right = clicks.wait_for_page_views(&oracle).await;
     right.with_context(|| process.last_lines())?;
     // Before this a single Ctrl-C ends at once: there is no job of this process to stop yet.
-    wait::until(
-        "the second start has taken the job up",
-        std::time::Duration::from_secs(60),
-        || async {
-            let said = process.said();
-            let starts = said.matches("Ctrl-C stops it").count();
-            (starts == 2).then_some(()).ok_or(said)
-        },
-    )
-    .await?;
+    said(&process, "Ctrl-C stops it", 2).await?;
     process.interrupt().await?;
     ensure!(process.ended().await?.success(), "{}", process.last_lines());
     clicks.differences(&oracle).await
+}
+
+/// Sends clicks whose counts cannot be delivered until what comes back is dropped.
+async fn a_delivery_waits(clicks: &Clicks, records: &[Record]) -> anyhow::Result<Locked> {
+    let locked = clicks.database.lock(TABLE).await?;
+    clicks.topic.send(records).await?;
+    wait::until("a delivery waits for the table", DEADLINE, || async {
+        match clicks.database.waits_for(TABLE).await {
+            Ok(true) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    Ok(locked)
+}
+
+/// Waits until the processes of the test's name have said `text` so often.
+async fn said(process: &Process, text: &str, count: usize) -> anyhow::Result<()> {
+    wait::until(text, DEADLINE, || async {
+        let said = process.said();
+        (said.matches(text).count() == count)
+            .then_some(())
+            .ok_or(said)
+    })
+    .await
 }

@@ -20,6 +20,7 @@ use millstream_common::time::{ClockRef, SystemClock};
 use millstream_master::Master;
 use millstream_master::config::MasterConfig;
 use millstream_master::retention::Retention;
+use millstream_master::service::access::Access;
 use millstream_worker::Worker;
 use millstream_worker::config::{RealStores, WorkerConfig};
 
@@ -76,6 +77,7 @@ impl Cluster {
         let store = store::open(&storage_url, blocking.clone()).await?;
         let master = Master::start(MasterConfig {
             net: net.clone(),
+            access: Access::Open,
             store: store.clone(),
             storage_url,
             clock: clock.clone(),
@@ -223,6 +225,7 @@ async fn start_worker(
     };
     let config = WorkerConfig {
         net: net.clone(),
+        exchange_net: net.clone(),
         stores: Arc::new(stores),
         connectors: Arc::new(millstream_worker::RealConnectors),
         clock: clock.clone(),

@@ -12,6 +12,12 @@ use tokio_postgres::{Client, NoTls, Row};
 
 use crate::oracle::{Group, RejectedCounts};
 
+/// A table that nobody else can read or write while this lives.
+pub struct Locked {
+    _client: Client,
+    _connection: JoinSet<()>,
+}
+
 /// A database.
 pub struct Database {
     /// Its URL, as `POSTGRES_URL` of a job.
@@ -44,6 +50,26 @@ impl Database {
     pub async fn query(&self, sql: &str) -> anyhow::Result<Vec<Row>> {
         let (client, _connection) = self.connect().await?;
         client.query(sql, &[]).await.context("query Postgres")
+    }
+
+    /// Locks a table against everybody.
+    pub async fn lock(&self, table: &str) -> anyhow::Result<Locked> {
+        let (client, connection) = self.connect().await?;
+        let sql = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
+        client.batch_execute(&sql).await.context("lock a table")?;
+        Ok(Locked {
+            _client: client,
+            _connection: connection,
+        })
+    }
+
+    /// Whether a session waits for a lock of `table`.
+    pub async fn waits_for(&self, table: &str) -> anyhow::Result<bool> {
+        let sql = format!(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{table}'::regclass"
+        );
+        let waiting: i64 = self.query(&sql).await?[0].get(0);
+        Ok(waiting > 0)
     }
 
     /// The connection's task ends when the set is dropped.

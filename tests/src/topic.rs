@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
@@ -55,23 +55,40 @@ impl Topic {
         for result in created.context("create topic")? {
             result.map_err(|(name, code)| anyhow::anyhow!("create topic {name}: {code}"))?;
         }
-        let producer = config(brokers)
-            .set("enable.idempotence", "true")
-            .set("compression.type", "lz4")
-            .set("linger.ms", "20")
-            .create()
-            .context("make producer")?;
         Ok(Self {
             name,
             brokers: brokers.to_owned(),
             partition_count,
-            producer,
+            producer: producer(brokers)?,
         })
+    }
+
+    /// Adds partitions until there are `partition_count`.
+    pub async fn grow(&mut self, partition_count: i32) -> anyhow::Result<()> {
+        let admin: AdminClient<_> = config(&self.brokers)
+            .create()
+            .context("make admin client")?;
+        let grown = NewPartitions::new(&self.name, usize::try_from(partition_count)?);
+        let options = AdminOptions::new().operation_timeout(Some(Timeout::After(DEADLINE)));
+        let results = admin.create_partitions([&grown], &options).await;
+        for result in results.context("add partitions")? {
+            result.map_err(|(name, code)| anyhow::anyhow!("add partitions to {name}: {code}"))?;
+        }
+        self.partition_count = partition_count;
+        // The old producer knows the new partitions only after minutes.
+        self.producer = producer(&self.brokers)?;
+        Ok(())
     }
 
     /// Sends the records and waits until Kafka has them.
     pub async fn send(&self, records: &[Record]) -> anyhow::Result<()> {
-        self.enqueue(records).await?;
+        self.enqueue(records, None).await?;
+        self.flush()
+    }
+
+    /// As [`Self::send`], as if it were this time, milliseconds since 1970 UTC.
+    pub async fn send_at(&self, unix_ms: i64, records: &[Record]) -> anyhow::Result<()> {
+        self.enqueue(records, Some(unix_ms)).await?;
         self.flush()
     }
 
@@ -81,17 +98,18 @@ impl Topic {
         let mut ticks = tokio::time::interval(portion);
         for records in records.chunks((rate / PORTIONS_PER_SECOND).max(1)) {
             ticks.tick().await;
-            self.enqueue(records).await?;
+            self.enqueue(records, None).await?;
         }
         self.flush()
     }
 
-    async fn enqueue(&self, records: &[Record]) -> anyhow::Result<()> {
+    async fn enqueue(&self, records: &[Record], unix_ms: Option<i64>) -> anyhow::Result<()> {
         for record in records {
             loop {
                 let mut next: BaseRecord<'_, (), str> =
                     BaseRecord::to(&self.name).partition(record.partition);
                 next.payload = record.payload.as_deref();
+                next.timestamp = unix_ms;
                 match self.producer.send(next) {
                     Ok(()) => break,
                     Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
@@ -106,6 +124,22 @@ impl Topic {
 
     fn flush(&self) -> anyhow::Result<()> {
         self.producer.flush(DEADLINE).context("flush producer")
+    }
+
+    /// Lets Kafka delete the records of a partition before `offset`, as retention does.
+    pub async fn delete_before(&self, partition: i32, offset: i64) -> anyhow::Result<()> {
+        let admin: AdminClient<_> = config(&self.brokers)
+            .create()
+            .context("make admin client")?;
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(&self.name, partition, Offset::Offset(offset))?;
+        let options = AdminOptions::new().operation_timeout(Some(Timeout::After(DEADLINE)));
+        let deleted = admin.delete_records(&offsets, &options).await;
+        let deleted = deleted.context("delete records")?;
+        for element in deleted.elements() {
+            element.error().context("delete records of a partition")?;
+        }
+        Ok(())
     }
 
     /// Everything that is in the topic, in the order of each partition.
@@ -216,6 +250,15 @@ fn is_passing(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure};
     let code = error.rdkafka_error_code();
     matches!(code, Some(AllBrokersDown | BrokerTransportFailure))
+}
+
+fn producer(brokers: &str) -> anyhow::Result<ThreadedProducer<DefaultProducerContext>> {
+    config(brokers)
+        .set("enable.idempotence", "true")
+        .set("compression.type", "lz4")
+        .set("linger.ms", "20")
+        .create()
+        .context("make producer")
 }
 
 fn config(brokers: &str) -> ClientConfig {

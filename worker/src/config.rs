@@ -69,8 +69,10 @@ impl Connectors for RealConnectors {
 /// A worker's surroundings.
 #[derive(Clone)]
 pub struct WorkerConfig {
-    /// Where it listens and dials.
+    /// The way to masters.
     pub net: NetRef,
+    /// The way between workers: where it listens for rows, and dials to send them.
+    pub exchange_net: NetRef,
     /// Opens the storage that the master names.
     pub stores: Arc<dyn OpenStore>,
     /// Sources and sinks.
@@ -89,7 +91,8 @@ pub struct WorkerConfig {
     pub flight_listen: String,
     /// `host:port` of its HTTP server; port 0 takes a free one, `None` serves none.
     pub http_listen: Option<String>,
-    /// How other workers reach its Flight server; by default what it listens at.
+    /// How other workers reach its Flight server; by default where it listens, or, if that is everywhere, the address from which
+    /// it dials the master.
     pub advertise: Option<String>,
     /// Its name in the cluster.
     pub name: WorkerId,

@@ -12,6 +12,7 @@ mod deploying;
 pub mod exchange;
 pub mod failed_rows;
 pub mod figures;
+pub mod health;
 mod holding;
 pub mod leaving;
 mod link;

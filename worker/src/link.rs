@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
+use millstream_common::address;
 use millstream_common::error::chain;
 use millstream_common::grpc;
 use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
@@ -101,6 +102,7 @@ async fn dial<'a>(
     loop {
         // What the worker holds is asked anew for each dial, behind all frames of the last link.
         let hello = call!(config.supervisor, SupervisorMessage::Hello).ok()?;
+        let hello = reachable(&config.net, address, hello).await;
         match attach(config, address, hello).await {
             Ok(attached) => return Some((address, attached)),
             Err(cause) if is_known => debug!(%address, %cause, "attach to the master"),
@@ -110,6 +112,20 @@ async fn dial<'a>(
             }
         }
         tokio::time::sleep(REDIAL_DELAY).await;
+    }
+}
+
+/// A worker that listens everywhere is reached by others where this master sees it.
+async fn reachable(net: &NetRef, master: &str, hello: WorkerHello) -> WorkerHello {
+    if !address::listens_everywhere(&hello.flight_address) {
+        return hello;
+    }
+    match net.local_host(master).await {
+        Some(host) => WorkerHello {
+            flight_address: address::at_host(&hello.flight_address, &host),
+            ..hello
+        },
+        None => hello,
     }
 }
 

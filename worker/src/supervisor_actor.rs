@@ -4,7 +4,7 @@
 //! from `link.rs`, forwards those of a running generation to its pipeline, and says back what pipelines report. Keeps INV-4: frames of another
 //! generation than the pipeline's are dropped; a new generation ends the old one first; a master of an older term is let go.
 //! Failure: a pipeline that ends by itself is reported to the master, which rewinds the job. Without a master, pipelines that
-//! have begun run on for [`HOLD_MAX`]: what they say is kept (`holding.rs`) for the next master, which goes on with them or
+//! have begun run on for [`HOLD_MAX`]: what they say is kept (`holding`) for the next master, which goes on with them or
 //! deploys anew from the last epoch in its log.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use millstream_common::link::{JobGeneration, ToMaster, ToWorker, WorkerHello};
 use millstream_common::plan::expression::Functions;
 use millstream_common::store::StoreRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -77,6 +77,8 @@ pub struct SupervisorConfig {
     pub edges: Arc<EdgeRegistry>,
     /// Told what is counted.
     pub figures: Arc<Figures>,
+    /// Whether a master counts on the worker, for whoever asks.
+    pub has_joined: watch::Sender<bool>,
 }
 
 /// The state of a worker's supervisor.
@@ -231,6 +233,7 @@ impl SupervisorState {
         };
         self.attached = Some((frames, store));
         self.config.figures.attached(true);
+        self.config.has_joined.send_replace(true);
         if self.leaving.is_leaving() {
             // Hello may have been said before.
             self.send(ToMaster::Leaving);
@@ -277,6 +280,7 @@ impl SupervisorState {
     fn lose_master(&mut self) {
         self.attached = None;
         self.config.figures.attached(false);
+        self.config.has_joined.send_replace(false);
         let fresh = self.pipelines.values();
         let fresh = fresh.filter(|pipeline| !pipeline.holding.is_started());
         let fresh: Vec<JobName> = fresh.map(|fresh| fresh.holding.at().job.clone()).collect();
@@ -437,7 +441,7 @@ impl SupervisorState {
     }
 
     /// A full queue means that the master does not take frames: the link is as good as lost. What is said while there is
-    /// none is kept: by `holding.rs` for a pipeline that runs on, here for one that does not.
+    /// none is kept: by `holding` for a pipeline that runs on, here for one that does not.
     pub(crate) fn send(&mut self, frame: ToMaster) {
         let unsent = match &self.attached {
             None => Some(frame),

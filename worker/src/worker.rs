@@ -11,6 +11,7 @@ use millstream_common::http;
 use millstream_common::ids::WorkerId;
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorRef};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::info;
 
@@ -18,6 +19,7 @@ use crate::config::WorkerConfig;
 use crate::exchange::flight_server;
 use crate::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
 use crate::figures::Figures;
+use crate::health;
 use crate::leaving::Left;
 use crate::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 
@@ -46,15 +48,16 @@ impl Worker {
     /// Listens for other workers and dials the master.
     pub async fn start(config: WorkerConfig) -> Result<Self, WorkerError> {
         let name = config.name.clone();
-        let listener = config.net.listen(&config.flight_listen).await?;
+        let listener = config.exchange_net.listen(&config.flight_listen).await?;
         let flight_address = config
             .advertise
             .clone()
             .unwrap_or_else(|| listener.address.clone());
+        let edges = EdgeRegistry::new(REGISTER_WAIT);
         let figures = Arc::new(Figures::new(config.tracer.clone()));
         let mut tasks = JoinSet::new();
         if let Some(listen) = &config.http_listen {
-            let listener = config.net.listen(listen).await;
+            let listener = config.exchange_net.listen(listen).await;
             let listener = listener.map_err(WorkerError::ListenHttp)?;
             info!(address = %listener.address, "http listening");
             let router = http::router(figures.clone());
@@ -63,8 +66,14 @@ impl Worker {
                 Err(WorkerError::Run("its http server ended".to_owned()))
             });
         }
-        let edges = EdgeRegistry::new(REGISTER_WAIT);
-        let server = flight_server::serve(listener, edges.clone(), std::future::pending());
+        let (reporter, endpoint) = tonic_health::server::health_reporter();
+        let (has_joined, joined) = watch::channel(false);
+        tasks.spawn(async move {
+            health::tell(reporter, joined).await;
+            Ok(())
+        });
+        let server =
+            flight_server::serve(listener, edges.clone(), endpoint, std::future::pending());
         tasks.spawn(async move {
             server
                 .await
@@ -75,6 +84,7 @@ impl Worker {
             flight_address,
             edges,
             figures,
+            has_joined,
         };
         let spawned = Actor::spawn(None, SupervisorActor, supervisor).await;
         let (supervisor, handle) = spawned.map_err(|error| WorkerError::Run(error.to_string()))?;

@@ -26,6 +26,7 @@ use millstream_common::time::{ClockRef, SystemClock};
 use millstream_common::trace::otlp::Export;
 use millstream_master::config::MasterConfig;
 use millstream_master::retention::Retention;
+use millstream_master::service::access::Access;
 use millstream_worker::config::{RealConnectors, RealStores, WorkerConfig};
 
 use crate::arguments::{JobFile, JobText, storage_url};
@@ -111,6 +112,7 @@ impl Here {
         let export = Export::from_environment("millstream", "run");
         let master = process::start_master(MasterConfig {
             net: net.clone(),
+            access: Access::Open,
             store: store::open(&storage_url, blocking.clone()).await?,
             storage_url,
             clock: clock.clone(),
@@ -129,6 +131,7 @@ impl Here {
         };
         let worker = process::start_worker(WorkerConfig {
             net: net.clone(),
+            exchange_net: net.clone(),
             stores: Arc::new(stores),
             connectors: Arc::new(RealConnectors),
             clock,

@@ -11,6 +11,7 @@ use millstream_common::control::{
 use millstream_common::ids::{Epoch, Generation, WorkerId};
 use millstream_common::problem::Problem;
 use millstream_master::letters::listing::Listed;
+use millstream_master::service::access::AccessLayer;
 use millstream_master::service::{self, ControlBackend};
 use millstream_proto::v1;
 use millstream_proto::v1::worker_link_server::WorkerLink;
@@ -209,7 +210,13 @@ async fn run_job(
     let listener = net.listen("master:1").await.unwrap();
     let mut server = JoinSet::new();
     let never = std::future::pending();
-    server.spawn(service::serve(listener, script.clone(), NoLink, never));
+    server.spawn(service::serve(
+        listener,
+        script.clone(),
+        NoLink,
+        AccessLayer::open(),
+        never,
+    ));
     let job = Job {
         client: ControlClient::connect(net, "master:1").await.unwrap(),
         name: "clicks".into(),
@@ -328,7 +335,13 @@ async fn a_failed_stop_is_named_once() {
     let listener = net.listen("master:1").await.unwrap();
     let mut server = JoinSet::new();
     let never = std::future::pending();
-    server.spawn(service::serve(listener, script.clone(), NoLink, never));
+    server.spawn(service::serve(
+        listener,
+        script.clone(),
+        NoLink,
+        AccessLayer::open(),
+        never,
+    ));
     let client = ControlClient::connect(net, "master:1").await.unwrap();
     let broken = client::Error::TimedOut {
         call: "stop job",
@@ -350,7 +363,13 @@ async fn a_watch_goes_on_with_the_next_master() {
     let listener = net.listen("master:1").await.unwrap();
     let watched = first.clone();
     let once_watched = async move { watched.watched.notified().await };
-    servers.spawn(service::serve(listener, first, NoLink, once_watched));
+    servers.spawn(service::serve(
+        listener,
+        first,
+        NoLink,
+        AccessLayer::open(),
+        once_watched,
+    ));
     let job = Job {
         client: ControlClient::connect(net.clone(), "master:1")
             .await
@@ -368,7 +387,13 @@ async fn a_watch_goes_on_with_the_next_master() {
         servers.join_next().await;
         let listener = net.listen("master:1").await.unwrap();
         let never = std::future::pending();
-        servers.spawn(service::serve(listener, second, NoLink, never));
+        servers.spawn(service::serve(
+            listener,
+            second,
+            NoLink,
+            AccessLayer::open(),
+            never,
+        ));
     };
     let run = job.run(&text, &mut interrupts, &mut progress);
     let (outcome, ()) = futures::join!(run, succeed);

@@ -16,8 +16,8 @@ pub use dead_letters::{
 pub use error::ControlError;
 pub use savepoint::{FromCheckpoint, LATEST, SavepointView};
 pub use view::{
-    BranchView, CheckpointView, JobState, JobView, SinkView, SourceView, StageView, StorageUse,
-    WorkerState, WorkerView,
+    BranchView, CheckpointView, GapView, JobState, JobView, SinkView, SourceView, StageView,
+    StorageUse, WorkerState, WorkerView,
 };
 pub use watermarks::{SourceWatermarkView, SplitWatermarkView, WatermarksView};
 

@@ -194,6 +194,23 @@ pub struct SourceView {
     /// `None` before the first watermark.
     #[serde(serialize_with = "event_time")]
     pub watermark: Option<EventTime>,
+    /// What was gone before it was read and was passed over, by split.
+    pub gaps: Vec<GapView>,
+}
+
+/// Positions of a split that were passed over because its source did not hold them any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GapView {
+    /// The split.
+    pub split: String,
+    /// How many gaps there were.
+    pub count: u64,
+    /// Positions in all of them.
+    pub positions: u64,
+    /// The last one begins with this position,
+    pub from: i64,
+    /// and ends before this one.
+    pub to: i64,
 }
 
 /// One sink of a job.

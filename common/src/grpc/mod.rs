@@ -12,7 +12,7 @@ mod watermarks;
 mod worker;
 
 pub use dead_letters::{page_bytes, replay_request, replay_requests};
-pub use status::{from_status, in_plain_words, to_status};
+pub use status::{from_status, in_plain_words, to_status, to_status_about};
 pub(crate) use view::job;
 
 /// A message of the other side that the contract does not allow.

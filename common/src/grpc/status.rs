@@ -1,8 +1,9 @@
 //! A [`ControlError`] as a gRPC status: a code and a text for every client, and details in the form
 //! of `google.rpc.Status` from which ours gets the same error back.
 //!
-//! Details travel in a header, and headers are bounded on both sides: a long list of problems is cut
-//! and the last one says how many are missing.
+//! Problems of a submission come twice: as our own message with places as numbers, and as `google.rpc.BadRequest`, which clients
+//! know that have never seen our contract. Details travel in a header, and headers are bounded on both sides: a long list of problems
+//! is cut and the last one says how many are missing.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +15,16 @@ use tonic::{Code, Status};
 use crate::control::ControlError;
 use crate::problem::Problem;
 
-/// Below the 16 KiB that HTTP/2 clients accept as headers by default, also after base64.
-const DETAILS_BYTES_MAX: usize = 8 << 10;
-/// The text is a header too, and three times as long where it is not ASCII.
-const TEXT_BYTES_MAX: usize = 1000;
+/// All headers together stay below the 8 KiB that generic clients take, also after base64: this for our own list of problems ...
+const PROBLEMS_BYTES_MAX: usize = 3 << 10;
+/// ... and this for the list that every client knows.
+const VIOLATIONS_BYTES_MAX: usize = 1 << 10;
+/// The text is a header too, stands in the details again, and is three times as long where it is not ASCII.
+const TEXT_BYTES_MAX: usize = 500;
 /// Who makes the reasons below; the `domain` of every `ErrorInfo`.
 const DOMAIN: &str = "millstream";
 const ERROR_INFO_URL: &str = "type.googleapis.com/google.rpc.ErrorInfo";
+const BAD_REQUEST_URL: &str = "type.googleapis.com/google.rpc.BadRequest";
 const SUBMIT_PROBLEMS_URL: &str = "type.googleapis.com/millstream.v1.SubmitProblems";
 
 const INVALID: &str = "INVALID";
@@ -53,8 +57,28 @@ struct ErrorInfo {
     metadata: BTreeMap<String, String>,
 }
 
+/// `google.rpc.BadRequest`: what is wrong with which field of a request.
+#[derive(Clone, PartialEq, Message)]
+struct BadRequest {
+    #[prost(message, repeated, tag = "1")]
+    field_violations: Vec<FieldViolation>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct FieldViolation {
+    #[prost(string, tag = "1")]
+    field: String,
+    #[prost(string, tag = "2")]
+    description: String,
+}
+
 /// The status that carries `error`.
 pub fn to_status(error: &ControlError) -> Status {
+    to_status_about(error, "")
+}
+
+/// The status that carries the `error` of a submission, whose text the user knows as `file`.
+pub fn to_status_about(error: &ControlError, file: &str) -> Status {
     let info = |reason: &str, fields: &[(&str, Option<&str>)]| {
         let metadata = fields
             .iter()
@@ -67,8 +91,13 @@ pub fn to_status(error: &ControlError) -> Status {
         };
         any(ERROR_INFO_URL, &info)
     };
+    if let ControlError::Problems(problems) = error {
+        let details = vec![submit_problems(problems, file), bad_request(problems, file)];
+        return rich(Code::InvalidArgument, &text_of(error, file), details);
+    }
     let (code, detail) = match error {
-        ControlError::Problems(problems) => (Code::InvalidArgument, submit_problems(problems)),
+        // Told above.
+        ControlError::Problems(_) => (Code::InvalidArgument, Any::default()),
         ControlError::Invalid(text) => (
             Code::InvalidArgument,
             info(INVALID, &[("text", Some(text))]),
@@ -104,11 +133,15 @@ pub fn to_status(error: &ControlError) -> Status {
         ),
         ControlError::Internal(text) => (Code::Internal, info(INTERNAL, &[("text", Some(text))])),
     };
-    let message = cut(&text_of(error));
+    rich(code, &text_of(error, file), vec![detail])
+}
+
+fn rich(code: Code, text: &str, details: Vec<Any>) -> Status {
+    let message = cut(text);
     let rich = RichStatus {
         code: code as i32,
         message: message.clone(),
-        details: vec![detail],
+        details,
     };
     Status::with_details(code, message, rich.encode_to_vec().into())
 }
@@ -177,30 +210,38 @@ fn from_info(mut info: ErrorInfo) -> Option<ControlError> {
 }
 
 /// The text for clients that do not read details: problems are spelled out.
-fn text_of(error: &ControlError) -> String {
+fn text_of(error: &ControlError, file: &str) -> String {
     let ControlError::Problems(problems) = error else {
         return error.to_string();
     };
     let spelled: Vec<String> = problems
         .iter()
-        .map(|problem| match problem.line {
-            0 => problem.message.clone(),
-            line => format!(
-                "line {line}, column {}: {}",
-                problem.column, problem.message
-            ),
-        })
+        .map(|problem| spelled(problem, file))
         .collect();
     format!("{error}: {}", spelled.join("; "))
 }
 
-fn submit_problems(problems: &[Problem]) -> Any {
-    let mut refused = v1::SubmitProblems::default();
+/// `job.sql:3:7: unknown column`, or without the file where it has no name.
+fn spelled(problem: &Problem, file: &str) -> String {
+    let message = &problem.message;
+    match (file, problem.line) {
+        ("", 0) => message.clone(),
+        (file, 0) => format!("{file}: {message}"),
+        ("", line) => format!("line {line}, column {}: {message}", problem.column),
+        (file, line) => format!("{file}:{line}:{}: {message}", problem.column),
+    }
+}
+
+fn submit_problems(problems: &[Problem], file: &str) -> Any {
+    let mut refused = v1::SubmitProblems {
+        problems: Vec::new(),
+        file: cut(file),
+    };
     let mut size = 0;
     for (index, problem) in problems.iter().enumerate() {
         let message = v1::Problem::from(problem);
         size += message.encoded_len();
-        if size > DETAILS_BYTES_MAX {
+        if size > PROBLEMS_BYTES_MAX {
             refused.problems.push(v1::Problem {
                 message: format!("and {} more", problems.len() - index),
                 ..Default::default()
@@ -210,6 +251,26 @@ fn submit_problems(problems: &[Problem]) -> Any {
         refused.problems.push(message);
     }
     any(SUBMIT_PROBLEMS_URL, &refused)
+}
+
+fn bad_request(problems: &[Problem], file: &str) -> Any {
+    let mut refused = BadRequest::default();
+    let mut size = 0;
+    for problem in problems {
+        let hint = problem.hint.as_ref();
+        let hint = hint.map_or_else(String::new, |hint| format!(" ({hint})"));
+        let violation = FieldViolation {
+            field: "sql".to_owned(),
+            description: cut(&format!("{}{hint}", spelled(problem, file))),
+        };
+        size += violation.encoded_len();
+        // The first is told however long it is.
+        if size > VIOLATIONS_BYTES_MAX && !refused.field_violations.is_empty() {
+            break;
+        }
+        refused.field_violations.push(violation);
+    }
+    any(BAD_REQUEST_URL, &refused)
 }
 
 fn any(type_url: &str, message: &impl Message) -> Any {
@@ -346,12 +407,35 @@ mod tests {
         let problems: Vec<Problem> = (0..500).map(|_| problem(&"x".repeat(100))).collect();
         let status = to_status(&ControlError::Problems(problems));
         let bytes = status.details().len() + status.message().len();
-        assert!(bytes < 11 << 10, "{bytes} bytes");
+        assert!(bytes * 4 / 3 < 8 << 10, "{bytes} bytes");
         let Some(ControlError::Problems(kept)) = from_status(&status) else {
             panic!("no problems in {status:?}");
         };
         let last = kept.last().expect("some are kept");
         assert_eq!(last.message, format!("and {} more", 500 - (kept.len() - 1)));
+    }
+
+    #[test]
+    fn a_client_that_does_not_know_our_contract_reads_file_line_and_column() {
+        let problems = vec![Problem {
+            hint: Some("did you mean url?".to_owned()),
+            ..problem("unknown column urk")
+        }];
+        let status = to_status_about(&ControlError::Problems(problems), "jobs/clicks.sql");
+        let rich = RichStatus::decode(status.details()).unwrap();
+        let known = rich
+            .details
+            .iter()
+            .find(|detail| detail.type_url == BAD_REQUEST_URL);
+        let known = BadRequest::decode(known.unwrap().value.as_slice()).unwrap();
+        let [violation] = known.field_violations.as_slice() else {
+            panic!("{known:?}");
+        };
+        assert_eq!(violation.field, "sql");
+        assert_eq!(
+            violation.description,
+            "jobs/clicks.sql:3:7: unknown column urk (did you mean url?)"
+        );
     }
 
     #[test]

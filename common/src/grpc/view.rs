@@ -4,8 +4,8 @@ use millstream_proto::v1;
 
 use super::Malformed;
 use crate::control::{
-    BranchView, CheckpointView, FromCheckpoint, JobState, JobView, SinkView, SourceView, StageView,
-    StopMode, Stopped, StorageUse, SubmitRequest, Submitted,
+    BranchView, CheckpointView, FromCheckpoint, GapView, JobState, JobView, SinkView, SourceView,
+    StageView, StopMode, Stopped, StorageUse, SubmitRequest, Submitted,
 };
 use crate::ids::{Epoch, Generation, JobName, WorkerId};
 use crate::time::EventTime;
@@ -223,6 +223,31 @@ impl From<SourceView> for v1::Source {
             rows_accepted: source.rows_accepted,
             rows_dropped: source.rows_dropped,
             watermark_us: source.watermark.map(|time| time.0),
+            gaps: source.gaps.into_iter().map(v1::Gap::from).collect(),
+        }
+    }
+}
+
+impl From<GapView> for v1::Gap {
+    fn from(gap: GapView) -> Self {
+        Self {
+            split: gap.split,
+            count: gap.count,
+            positions: gap.positions,
+            from: gap.from,
+            to: gap.to,
+        }
+    }
+}
+
+impl From<v1::Gap> for GapView {
+    fn from(gap: v1::Gap) -> Self {
+        Self {
+            split: gap.split,
+            count: gap.count,
+            positions: gap.positions,
+            from: gap.from,
+            to: gap.to,
         }
     }
 }
@@ -239,6 +264,7 @@ impl From<v1::Source> for SourceView {
             rows_accepted: source.rows_accepted,
             rows_dropped: source.rows_dropped,
             watermark: source.watermark_us.map(EventTime),
+            gaps: source.gaps.into_iter().map(GapView::from).collect(),
         }
     }
 }

@@ -30,12 +30,26 @@ pub struct KafkaSourceSpec {
     pub start: KafkaStart,
     /// `end`: where a bounded read stops; fixed to offsets when the job is submitted.
     pub end: Option<KafkaEnd>,
-    /// `group_id`: where positions are committed for outside tools; never read back.
+    /// `group_id`: where positions are committed for outside tools; never read back; may hold references.
     pub group_id: Option<String>,
     /// `"kafka.x.y"` options, without the prefix, handed to librdkafka; may hold references.
     pub properties: BTreeMap<String, String>,
     /// `discovery_interval`: how often new partitions are looked for.
     pub discovery_interval_ms: u64,
+    /// `on_gap`: records that the broker deleted before they were read.
+    #[serde(default)]
+    pub on_gap: OnGap,
+}
+
+/// `on_gap` of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnGap {
+    /// The job fails, and says what is gone.
+    #[default]
+    Fail,
+    /// What is gone is recorded and passed over.
+    Skip,
 }
 
 /// A topic and the way to it: what a source and a sink have in common.

@@ -4,6 +4,7 @@
 //! [`FileStore`] (`file://`, fsynced) and [`ObjectStore`] (`s3://` and whatever else object_store
 //! opens); a simulator brings its own. Failure: [`Error`] says whether the effect is known.
 
+mod bucket;
 mod file;
 mod object;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use bucket::create_bucket;
 pub use file::FileStore;
 pub use object::ObjectStore;
 

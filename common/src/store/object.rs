@@ -26,10 +26,7 @@ impl ObjectStore {
             cause,
         };
         let parsed = url::Url::parse(url).map_err(|error| refused(error.to_string()))?;
-        let variables = std::env::vars()
-            .filter(|(name, _)| name.starts_with("AWS_"))
-            .map(|(name, value)| (name.to_lowercase(), value));
-        let (inner, prefix) = object_store::parse_url_opts(&parsed, variables)
+        let (inner, prefix) = object_store::parse_url_opts(&parsed, settings())
             .map_err(|error| refused(error.to_string()))?;
         Ok(Self { inner, prefix })
     }
@@ -53,6 +50,13 @@ impl ObjectStore {
             .await;
         put.map(drop).map_err(|error| translate(key, error))
     }
+}
+
+/// What the process's variables say about buckets.
+pub(super) fn settings() -> impl Iterator<Item = (String, String)> {
+    std::env::vars()
+        .filter(|(name, _)| name.starts_with("AWS_"))
+        .map(|(name, value)| (name.to_lowercase(), value))
 }
 
 fn translate(key: &str, error: object_store::Error) -> Error {

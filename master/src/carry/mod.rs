@@ -68,6 +68,9 @@ pub(crate) fn carry(
         false => Vec::new(),
     };
     notes.extend(beginnings(old, new, progress));
+    if terms.goes_on {
+        notes.extend(outputs::led_notes(old, new, progress.epoch));
+    }
     Ok(Carried {
         progress: carried(old, new, progress, terms),
         notes,
@@ -126,9 +129,16 @@ fn carried(old: &JobPlan, new: &JobPlan, progress: &JobProgress, terms: Terms) -
     };
     let mut sink_markers = renamed(&progress.sink_markers, &sinks);
     let mut sink_starts = renamed(&progress.sink_starts, &sinks);
-    let staying: Vec<SinkIndex> = sinks.values().copied().collect();
+    let outputs = outputs::numbers(old, new);
+    // A sink that is led to another output has all of its old one, and begins with the new one where a new sink would: what lies
+    // before the checkpoint is not for it, wherever its marker was known to be.
+    let goes_on = sinks.iter().filter(|(was, is)| {
+        let was = old.sinks[was.index()].output;
+        outputs.get(&was) == Some(&new.sinks[is.index()].output)
+    });
+    let going_on: Vec<SinkIndex> = goes_on.map(|(_, is)| *is).collect();
     for index in (0..new.sinks.len()).map(|index| SinkIndex(index as u32)) {
-        if !staying.contains(&index) {
+        if !going_on.contains(&index) {
             sink_markers.insert(index, progress.epoch);
             sink_starts.insert(index, progress.epoch);
         }
@@ -140,7 +150,6 @@ fn carried(old: &JobPlan, new: &JobPlan, progress: &JobProgress, terms: Terms) -
         true => progress.undelivered.iter(),
         false => [].iter(),
     };
-    let outputs = outputs::numbers(old, new);
     let undelivered = undelivered.map(|epoch| renumbered(epoch, &outputs, &sinks));
     let paused = progress.paused_sinks.iter();
     let paused = paused.filter_map(|sink| sinks.get(sink).copied());

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use millstream_common::ids::OutputIndex;
+use millstream_common::ids::{Epoch, OutputIndex};
 use millstream_common::plan::{Branch, Emit, JobPlan, OutputPlan, Target};
 
 /// Whether both are the same output.
@@ -52,6 +52,22 @@ pub(super) fn numbers(old: &JobPlan, new: &JobPlan) -> BTreeMap<OutputIndex, Out
         Some((OutputIndex(was as u32), is))
     });
     numbered.collect()
+}
+
+/// What a person should know of sinks that read another relation now.
+pub(super) fn led_notes(old: &JobPlan, new: &JobPlan, epoch: Epoch) -> Vec<String> {
+    let pairs = new.sinks.iter().filter_map(|is| {
+        let was = old.sinks.iter().find(|was| was.name == is.name)?;
+        let was = &old.outputs[was.output.index()].relation;
+        let relation = &new.outputs[is.output.index()].relation;
+        (was != relation).then(|| {
+            let name = &is.name;
+            format!(
+                "sink {name} reads {relation} behind epoch {epoch}; what it holds of {was} stays"
+            )
+        })
+    });
+    pairs.collect()
 }
 
 /// `plan` with its outputs numbered as in `old`, as far as they are the same; equal to `old` if it was planned from the same SQL.

@@ -141,6 +141,15 @@ pub(super) fn sinks(old: &JobPlan, new: &JobPlan, progress: &JobProgress) -> Vec
                 "sink {}: its emit was '{old_way}' and is '{new_way}'; give the new sink another name",
                 was.name
             ));
+        } else if old_output.relation == new_output.relation
+            && outputs::numbers(old, new).get(&was.output) != Some(&is.output)
+        {
+            // Changes that wait for the next round of the one were sent by the other long ago.
+            refusals.push(format!(
+                "sink {}: its changes came at an interval of its own and are to come with those of another sink; give the new sink another \
+                 name, or keep its emit",
+                was.name
+            ));
         } else if old_output.relation != new_output.relation
             || old_output.schema != new_output.schema
             // Epochs that were put away into storage are of numbers.

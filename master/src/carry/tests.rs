@@ -57,6 +57,7 @@ fn progress() -> JobProgress {
         watermark: Some(EventTime(3)),
         status: SplitStatus::Active,
         identity: None,
+        gaps: None,
     };
     let segment = |output| Segment {
         output: OutputIndex(output),
@@ -261,6 +262,42 @@ fn a_sink_that_lacks_rows_of_the_relation_it_read_before_is_not_led_to_another()
     assert!(
         text.contains("sink shown: its emit") || text.contains("sink shown: it holds epoch 8"),
         "{text}"
+    );
+}
+
+#[test]
+fn a_sink_that_is_led_to_another_relation_begins_with_it_behind_the_checkpoint() {
+    let sinks = "\
+        CREATE SINK shown FROM views WITH (connector = 'console');\
+        CREATE SINK all FROM firsts WITH (connector = 'console');\
+        CREATE SINK late FROM clicks.dead_letters WITH (connector = 'console');";
+    let before = sql(VIEWS, sinks);
+    let led = sinks.replace("late FROM clicks.dead_letters", "late FROM firsts");
+    let after = numbered_as(&before, sql(VIEWS, &led));
+    let firsts = before.sinks[1].output;
+    assert_eq!(after.sinks[2].output, firsts);
+    // It holds all of its old relation; that it has come to the checkpoint was not heard.
+    let mut progress = progress();
+    progress.sink_markers = [(0, 8), (1, 8), (2, 8)]
+        .map(|(sink, marker)| (SinkIndex(sink), Epoch(marker)))
+        .into();
+    progress.undelivered[0]
+        .segments
+        .retain(|segment| segment.output == firsts);
+    let carried = carry(&before, &after, &progress, GOES_ON).expect("it fits");
+    let sink = SinkIndex(2);
+    assert_eq!(
+        carried.progress.sink_starts,
+        BTreeMap::from([(sink, Epoch(9))])
+    );
+    assert_eq!(carried.progress.sink_markers[&sink], Epoch(9));
+    assert_eq!(carried.progress.sink_markers[&SinkIndex(1)], Epoch(8));
+    let [note] = carried.notes.as_slice() else {
+        panic!("{:?}", carried.notes);
+    };
+    assert_eq!(
+        note,
+        "sink late reads firsts behind epoch 9; what it holds of clicks.dead_letters stays"
     );
 }
 

@@ -49,6 +49,8 @@ pub struct Collected {
     /// Monotonic time of the trigger.
     pub since: Duration,
     reports: Vec<PipelineReport>,
+    /// Splits that no reader reports.
+    expected: Splits,
 }
 
 impl Coordinator {
@@ -145,6 +147,7 @@ impl Coordinator {
             drains: finished.drains,
             since: finished.since,
             reports: finished.reports.into_values().collect(),
+            expected: Splits::new(),
         })
     }
 
@@ -180,6 +183,12 @@ impl Coordinator {
 }
 
 impl Collected {
+    /// With splits that no reader has and that the log is to know.
+    pub fn expecting(mut self, expected: Splits) -> Self {
+        self.expected = expected;
+        self
+    }
+
     /// The entry that commits the epoch, or `None` if nothing changed and nothing has to be said.
     pub fn entry(
         self,
@@ -189,7 +198,7 @@ impl Collected {
         sink_markers: &BTreeMap<SinkIndex, Epoch>,
         refusals: Vec<Refusal>,
     ) -> Option<EpochEntry> {
-        let mut splits = changed_splits(&self.reports, progress);
+        let mut splits = changed_splits(&self.reports, &self.expected, progress);
         if mutant::is(Mutant::EmptyOffsetsAtStop) && self.barrier.kind == BarrierKind::Stop {
             splits.clear();
         }
@@ -245,11 +254,13 @@ impl Collected {
     }
 }
 
-type Splits = BTreeMap<SourceIndex, BTreeMap<SplitId, SplitProgress>>;
+/// Splits and how far each is, by source.
+pub type Splits = BTreeMap<SourceIndex, BTreeMap<SplitId, SplitProgress>>;
 
-fn changed_splits(reports: &[PipelineReport], progress: &JobProgress) -> Splits {
+fn changed_splits(reports: &[PipelineReport], expected: &Splits, progress: &JobProgress) -> Splits {
     let mut changed = Splits::new();
-    for (source, splits) in reports.iter().flat_map(|report| &report.splits) {
+    let reported = reports.iter().flat_map(|report| &report.splits);
+    for (source, splits) in reported.chain(expected) {
         for (split, now) in splits {
             let now = match mutant::is(Mutant::PositionsOfAnotherSplit) {
                 true => splits.values().next().unwrap_or(now),
@@ -277,17 +288,16 @@ fn changed_watermarks(
 ) -> BTreeMap<SourceIndex, EventTime> {
     let mut watermarks = BTreeMap::new();
     for (source, splits) in changed {
-        let mut now = progress.splits.get(source).cloned().unwrap_or_default();
-        now.extend(
-            splits
-                .iter()
-                .map(|(split, progress)| (split.clone(), progress.clone())),
-        );
+        let known = progress.splits.get(source).into_iter().flatten();
+        let unmoved = known.filter(|(split, _)| !splits.contains_key(*split));
         // A replay says nothing about the time of its source: its rows are of any time, and have to wait for nobody.
-        now.retain(|split, _| !is_replay(split));
+        let now = unmoved
+            .chain(splits)
+            .filter(|(split, _)| !is_replay(split))
+            .map(|(_, progress)| progress);
         let previous = progress.watermarks.get(source).copied();
         let spec = &plan.sources[source.index()].spec;
-        let watermark = source_watermark(spec, &now, previous);
+        let watermark = source_watermark(spec, now, previous);
         if let Some(watermark) = watermark.filter(|_| watermark != previous) {
             watermarks.insert(*source, watermark);
         }
@@ -327,6 +337,8 @@ fn changed_parts(
 
 #[cfg(test)]
 mod tests {
+    use millstream_common::report::SplitStatus;
+
     use super::*;
 
     fn coordinator() -> Coordinator {
@@ -456,5 +468,23 @@ mod tests {
             .map(|part| part.path.as_str())
             .collect();
         assert_eq!(paths, ["shared", "b", "a"]);
+    }
+    #[test]
+    fn a_split_that_is_expected_is_recorded_once_though_no_task_reports_it() {
+        let expected = SplitProgress {
+            position: 0,
+            end: None,
+            watermark: None,
+            status: SplitStatus::Expected,
+            identity: None,
+            gaps: None,
+        };
+        let splits = BTreeMap::from([("file:///in/b.csv".into(), expected)]);
+        let expected = Splits::from([(SourceIndex(0), splits)]);
+        let mut progress = JobProgress::default();
+        let changed = changed_splits(&[report("a", 5)], &expected, &progress);
+        assert_eq!(changed, expected);
+        progress.splits = changed;
+        assert!(changed_splits(&[report("a", 6)], &expected, &progress).is_empty());
     }
 }

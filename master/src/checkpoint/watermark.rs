@@ -5,9 +5,6 @@
 //! is found later can be started at it without a race. Pure; keeps INV-6: the result is never below the
 //! previous one.
 
-use std::collections::BTreeMap;
-
-use millstream_common::ids::SplitId;
 use millstream_common::plan::SourceSpec;
 use millstream_common::report::{SplitProgress, SplitStatus};
 use millstream_common::time::EventTime;
@@ -16,17 +13,14 @@ use millstream_common::time::EventTime;
 ///
 /// While splits are active it is the least of theirs. Without active ones it holds, except for files: there the
 /// ended files move it to the greatest of theirs.
-pub fn source_watermark(
+pub fn source_watermark<'a>(
     spec: &SourceSpec,
-    splits: &BTreeMap<SplitId, SplitProgress>,
+    splits: impl Iterator<Item = &'a SplitProgress> + Clone,
     previous: Option<EventTime>,
 ) -> Option<EventTime> {
     let of_status = |status| {
         let of = move |progress: &&SplitProgress| progress.status == status;
-        splits
-            .values()
-            .filter(of)
-            .map(|progress| progress.watermark)
+        splits.clone().filter(of).map(|progress| progress.watermark)
     };
     let mut active = of_status(SplitStatus::Active).peekable();
     let now = if active.peek().is_some() {
@@ -43,6 +37,9 @@ pub fn source_watermark(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use millstream_common::ids::SplitId;
     use millstream_common::plan::connector::{Compression, DatagenSpec, FilesSourceSpec};
 
     use super::*;
@@ -75,10 +72,19 @@ mod tests {
                 watermark: watermark.map(EventTime),
                 status: *status,
                 identity: None,
+                gaps: None,
             };
             (SplitId(format!("split-{index}")), progress)
         });
         named.collect()
+    }
+
+    fn watermark(
+        spec: &SourceSpec,
+        splits: &BTreeMap<SplitId, SplitProgress>,
+        previous: Option<EventTime>,
+    ) -> Option<EventTime> {
+        source_watermark(spec, splits.values(), previous)
     }
 
     use SplitStatus::{Active, Ended, Idle};
@@ -86,18 +92,15 @@ mod tests {
     #[test]
     fn the_slowest_active_split_decides() {
         let three = splits(&[(Active, Some(30)), (Active, Some(10)), (Active, Some(20))]);
-        assert_eq!(
-            source_watermark(&stream(), &three, None),
-            Some(EventTime(10))
-        );
+        assert_eq!(watermark(&stream(), &three, None), Some(EventTime(10)));
     }
 
     #[test]
     fn an_active_split_without_a_row_holds_everybody_back() {
         let two = splits(&[(Active, Some(30)), (Active, None)]);
-        assert_eq!(source_watermark(&stream(), &two, None), None);
+        assert_eq!(watermark(&stream(), &two, None), None);
         assert_eq!(
-            source_watermark(&stream(), &two, Some(EventTime(5))),
+            watermark(&stream(), &two, Some(EventTime(5))),
             Some(EventTime(5))
         );
     }
@@ -105,13 +108,10 @@ mod tests {
     #[test]
     fn idle_and_ended_splits_neither_hold_back_nor_push_forward() {
         let mixed = splits(&[(Idle, Some(1)), (Ended, Some(99)), (Active, Some(7))]);
-        assert_eq!(
-            source_watermark(&stream(), &mixed, None),
-            Some(EventTime(7))
-        );
+        assert_eq!(watermark(&stream(), &mixed, None), Some(EventTime(7)));
         let silent = splits(&[(Idle, Some(50)), (Ended, Some(99))]);
         assert_eq!(
-            source_watermark(&stream(), &silent, Some(EventTime(7))),
+            watermark(&stream(), &silent, Some(EventTime(7))),
             Some(EventTime(7))
         );
     }
@@ -120,7 +120,7 @@ mod tests {
     fn it_never_goes_back() {
         let one = splits(&[(Active, Some(3))]);
         assert_eq!(
-            source_watermark(&stream(), &one, Some(EventTime(8))),
+            watermark(&stream(), &one, Some(EventTime(8))),
             Some(EventTime(8))
         );
     }
@@ -129,12 +129,12 @@ mod tests {
     fn files_move_it_only_when_they_end() {
         let reading = splits(&[(Ended, Some(40)), (Active, Some(10))]);
         assert_eq!(
-            source_watermark(&files(), &reading, Some(EventTime(10))),
+            watermark(&files(), &reading, Some(EventTime(10))),
             Some(EventTime(10))
         );
         let ended = splits(&[(Ended, Some(40)), (Ended, Some(30))]);
         assert_eq!(
-            source_watermark(&files(), &ended, Some(EventTime(10))),
+            watermark(&files(), &ended, Some(EventTime(10))),
             Some(EventTime(40))
         );
     }

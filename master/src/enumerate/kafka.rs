@@ -167,6 +167,7 @@ mod tests {
             group_id: None,
             properties: BTreeMap::new(),
             discovery_interval_ms: 1_000,
+            on_gap: Default::default(),
         };
         KafkaEnumerator::new(spec, Arc::new(ThreadPool))
     }

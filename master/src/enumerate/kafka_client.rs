@@ -148,7 +148,7 @@ impl KafkaClient {
         })
     }
 
-    /// All topics, by name; the cluster's own are left out.
+    /// All topics, by name, for suggestions: the cluster's own and those that this user may not see are left out.
     pub(crate) fn topics(&self) -> Result<Vec<Topic>, ClientError> {
         let metadata = self.metadata(None)?;
         let mut topics: Vec<Topic> = metadata
@@ -170,9 +170,10 @@ impl KafkaClient {
         match topic.error() {
             None => Ok(Some(topic_of(topic)).filter(|topic| !topic.partitions.is_empty())),
             Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(None),
-            Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) => Err(
-                ClientError::for_user("the brokers do not let this user DESCRIBE the topic"),
-            ),
+            Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) => {
+                let cause = format!("the brokers do not let this user DESCRIBE topic {name}");
+                Err(ClientError::for_user(cause))
+            }
             Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION) => Err(ClientError::for_user(
                 "a topic's name has only letters, digits, '.', '_' and '-'",
             )),

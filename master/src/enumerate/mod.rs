@@ -32,7 +32,7 @@ pub struct EnumerateError {
     pub cause: String,
 }
 
-/// A split that was not known.
+/// A split that was not known, or that was expected and is to be read now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundSplit {
     /// Its name.
@@ -45,7 +45,9 @@ pub struct FoundSplit {
 #[async_trait]
 pub trait Enumerator: Send {
     /// The splits that are not in `known`, in the order in which they are to be read. A split handed out and not `known`
-    /// at the next call is handed out again. `known` is empty only before the job has read anything.
+    /// at the next call is handed out again. `known` is empty only before the job has read anything. A source that ends hands
+    /// out all that it consists of then, as [`SplitStatus::Expected`] what is to be read later, and that again when its
+    /// turn has come.
     async fn discover(
         &mut self,
         known: &BTreeMap<SplitId, SplitProgress>,
@@ -81,6 +83,7 @@ fn found(split: SplitId, position: i64, end: Option<i64>) -> FoundSplit {
             watermark: None,
             status: SplitStatus::Active,
             identity: None,
+            gaps: None,
         },
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Called by `commit.rs` behind each epoch; `common::log::backlog` decides what goes and writes it. First the object, in a
 //! task of the job's actor, then the entry that names it (INV-8), then everybody forgets the epochs: the fold is the same for
-//! whoever reads the log. Failure: storage that does not answer leaves the epochs where they are; the next epoch tries again.
+//! whoever reads the log. Failure: storage that does not answer leaves the epochs where they are; the next epoch tries again. A job that
+//! has ended puts nothing away any more.
 
 use millstream_common::error::chain;
 use millstream_common::link::ToWorker;
@@ -12,8 +13,9 @@ use millstream_common::log::backlog::{self, BacklogPart};
 use millstream_common::task::caught;
 use tracing::{info, warn};
 
-use super::job_actor::{JobMessage, JobState, Recorded};
+use super::job_actor::{JobMessage, JobState};
 use super::lifecycle::Handled;
+use super::recorded::Recorded;
 
 impl JobState {
     /// Writes the oldest epochs to storage, if there are too many and none are on their way.
@@ -43,6 +45,12 @@ impl JobState {
 
     pub(super) fn stored(&mut self, stored: Result<Option<Box<BacklogPart>>, String>) -> Handled {
         match stored {
+            // What goes on with the job begins from what was said of its end: an entry behind that would be of another plan, or
+            // put the same epochs away twice. The object is collected with its epochs.
+            Ok(Some(_)) if self.is_over() => {
+                self.is_putting_away = false;
+                Ok(())
+            }
             Ok(Some(part)) => {
                 let entry = Entry::Backlog {
                     job: self.entry.job.clone(),

@@ -2,15 +2,15 @@
 //!
 //! Pure; owned by a job's actor. A found split is given to a reader at an assignment, or between two epochs while the job
 //! runs; its first Epoch entry records it. Until then a failure takes the claim back and it is given out again (INV-5:
-//! nothing before that entry has happened).
+//! nothing before that entry has happened). What a bounded source consists of is recorded before its turn comes, as
+//! [`SplitStatus::Expected`]: whoever goes on with the job must not find more.
 
 use std::collections::BTreeMap;
 
 use millstream_common::ids::{SourceIndex, SplitId};
-use millstream_common::log::entry::{Assignment, JobProgress};
+use millstream_common::log::entry::{Assignment, JobProgress, SplitPlacement};
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::JobPlan;
-use millstream_common::replay_split::is_replay;
 use millstream_common::report::{AssignedSplit, SplitProgress, SplitStart, SplitStatus};
 
 use crate::assign::{self, SplitsBySource};
@@ -28,8 +28,19 @@ struct Found {
     given: bool,
 }
 
+impl Found {
+    fn is_expected(&self) -> bool {
+        is_expected(&self.progress)
+    }
+
+    /// A reader has to be given it.
+    fn is_ungiven(&self) -> bool {
+        !self.given && !self.is_expected()
+    }
+}
+
 impl Claims {
-    /// Takes splits that an enumerator has found; known ones are left as they are.
+    /// Takes splits that an enumerator has found; of those known already only what was expected begins now.
     pub fn add(
         &mut self,
         source: SourceIndex,
@@ -39,32 +50,28 @@ impl Claims {
         let known = recorded.splits.get(&source);
         let found = self.found.entry(source).or_default();
         for (split, progress) in splits {
-            let is_recorded = known.is_some_and(|known| known.contains_key(&split));
-            if !is_recorded {
-                found.entry(split).or_insert(Found {
-                    progress,
-                    given: false,
-                });
+            let recorded = known.and_then(|known| known.get(&split));
+            let is_begun = recorded.is_some_and(|recorded| !is_expected(recorded));
+            let is_found = found.get(&split).is_some_and(|found| !found.is_expected());
+            if !is_begun && !is_found {
+                let given = false;
+                found.insert(split, Found { progress, given });
             }
         }
     }
 
-    /// Every split of `source` that is known, recorded or not; replays are nothing that could be found.
-    pub fn known(
-        &self,
-        source: SourceIndex,
-        recorded: &JobProgress,
-    ) -> BTreeMap<SplitId, SplitProgress> {
-        let mut known = recorded.splits.get(&source).cloned().unwrap_or_default();
-        if let Some(found) = self.found.get(&source) {
-            known.extend(
-                found
-                    .iter()
-                    .map(|(split, found)| (split.clone(), found.progress.clone())),
-            );
-        }
-        known.retain(|split, _| !is_replay(split));
-        known
+    /// What no reader is given and the next Epoch entry has to record.
+    pub fn expected(&self) -> BTreeMap<SourceIndex, BTreeMap<SplitId, SplitProgress>> {
+        let of_source = |found: &BTreeMap<SplitId, Found>| {
+            let expected = found.iter().filter(|(_, found)| found.is_expected());
+            expected
+                .map(|(split, found)| (split.clone(), found.progress.clone()))
+                .collect()
+        };
+        self.found
+            .iter()
+            .map(|(source, found)| (*source, of_source(found)))
+            .collect()
     }
 
     /// Whether a split of `source` waits for its first Epoch entry.
@@ -79,14 +86,17 @@ impl Claims {
         self.found
             .values()
             .flat_map(BTreeMap::values)
-            .any(|found| !found.given)
+            .any(Found::is_ungiven)
     }
 
     /// Forgets what an Epoch entry has recorded.
     pub fn recorded(&mut self, recorded: &JobProgress) {
         for (source, found) in &mut self.found {
             if let Some(known) = recorded.splits.get(source) {
-                found.retain(|split, _| !known.contains_key(split));
+                found.retain(|split, found| match known.get(split) {
+                    None => true,
+                    Some(known) => is_expected(known) && !found.is_expected(),
+                });
             }
         }
     }
@@ -97,7 +107,7 @@ impl Claims {
         for (source, splits) in &recorded.splits {
             let open = splits
                 .iter()
-                .filter(|(_, progress)| progress.status != SplitStatus::Ended);
+                .filter(|(_, progress)| is_open(progress.status));
             starts.extend(open.map(|(split, progress)| {
                 SplitStart {
                     source: *source,
@@ -121,7 +131,7 @@ impl Claims {
         let mut starts = Vec::new();
         for (source, found) in &mut self.found {
             let floor = recorded.watermarks.get(source).copied();
-            for (split, found) in found.iter_mut().filter(|(_, found)| !found.given) {
+            for (split, found) in found.iter_mut().filter(|(_, found)| found.is_ungiven()) {
                 found.given = !mutant::is(Mutant::GiveSplitTwice);
                 let mut progress = found.progress.clone();
                 progress.watermark = progress.watermark.max(floor);
@@ -143,6 +153,18 @@ impl Claims {
     }
 }
 
+fn is_expected(progress: &SplitProgress) -> bool {
+    progress.status == SplitStatus::Expected
+}
+
+/// Whether a reader of each generation reads such a split.
+fn is_open(status: SplitStatus) -> bool {
+    match status {
+        SplitStatus::Active | SplitStatus::Idle => true,
+        SplitStatus::Expected | SplitStatus::Ended => false,
+    }
+}
+
 /// Whether every source has ended: all its splits have, and no more can come.
 pub fn all_ended(
     plan: &JobPlan,
@@ -157,6 +179,19 @@ pub fn all_ended(
         let all_splits = splits.is_none_or(|splits| splits.values().all(ended));
         exhausted[index] && all_splits && !claims.is_waiting(source)
     })
+}
+
+/// Takes splits that have ended out of an assignment: nobody reads them any more.
+pub fn forget_ended(
+    assignment: &mut Assignment,
+    moved: &BTreeMap<SourceIndex, BTreeMap<SplitId, SplitProgress>>,
+) {
+    let has_ended = |placed: &SplitPlacement| {
+        let splits = moved.get(&placed.source);
+        let progress = splits.and_then(|splits| splits.get(&placed.split));
+        progress.is_some_and(|progress| progress.status == SplitStatus::Ended)
+    };
+    assignment.splits.retain(|placed| !has_ended(placed));
 }
 
 /// The splits by source, for an assignment.
@@ -212,6 +247,7 @@ mod tests {
             watermark: None,
             status,
             identity: None,
+            gaps: None,
         }
     }
 
@@ -273,9 +309,59 @@ mod tests {
             &recorded,
         );
         assert!(!claims.is_waiting(SOURCE));
-        assert_eq!(
-            claims.known(SOURCE, &recorded)[&SplitId::from("old")].position,
-            9
+    }
+    #[test]
+    fn what_is_expected_is_recorded_without_a_reader_and_given_when_its_turn_comes() {
+        let mut claims = Claims::default();
+        let empty = recorded(&[]);
+        let expected = ("b".into(), at(0, SplitStatus::Expected));
+        let begun = ("a".into(), at(0, SplitStatus::Active));
+        claims.add(SOURCE, [begun, expected], &empty);
+        let names = |starts: Vec<SplitStart>| -> Vec<String> {
+            starts.into_iter().map(|start| start.split.0).collect()
+        };
+        assert_eq!(names(claims.give_new(&empty)), ["a"]);
+        assert!(!claims.has_ungiven());
+        let to_record: Vec<SplitId> = claims
+            .expected()
+            .remove(&SOURCE)
+            .map_or_else(Vec::new, |of_source| of_source.into_keys().collect());
+        assert_eq!(to_record, ["b".into()]);
+
+        let after = recorded(&[
+            ("a", at(3, SplitStatus::Ended)),
+            ("b", at(0, SplitStatus::Expected)),
+        ]);
+        claims.recorded(&after);
+        assert!(!claims.is_waiting(SOURCE));
+        assert!(claims.expected()[&SOURCE].is_empty());
+        // Whoever goes on gives it to nobody before its turn comes.
+        let mut of_the_next = Claims::default();
+        assert!(of_the_next.give_all(&after).is_empty());
+        let begun = ("b".into(), at(0, SplitStatus::Active));
+        of_the_next.add(SOURCE, [begun], &after);
+        of_the_next.recorded(&after);
+        assert!(
+            of_the_next.is_waiting(SOURCE),
+            "it has begun in no epoch yet"
         );
+        assert_eq!(names(of_the_next.give_all(&after)), ["b"]);
+    }
+    #[test]
+    fn an_assignment_forgets_a_split_when_an_epoch_says_that_it_has_ended() {
+        let mut assignment = Assignment::default();
+        let found = ["a", "b"].map(SplitId::from);
+        assign::add_splits(&mut assignment, 1, SOURCE, &found);
+        let moved = [
+            ("a", at(3, SplitStatus::Ended)),
+            ("b", at(3, SplitStatus::Active)),
+        ];
+        forget_ended(&mut assignment, &recorded(&moved).splits);
+        let left: Vec<&SplitId> = assignment
+            .splits
+            .iter()
+            .map(|placed| &placed.split)
+            .collect();
+        assert_eq!(left, [&found[1]]);
     }
 }

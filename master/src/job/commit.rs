@@ -68,7 +68,7 @@ impl JobState {
         self.traces.collected(self.clock.unix_micros());
         self.passed = Some((collected.barrier.kind, collected.drains));
         let refusals = self.refusals.take(&self.progress);
-        let entry = collected.entry(
+        let entry = collected.expecting(self.claims.expected()).entry(
             &self.entry,
             self.generation,
             &self.progress,
@@ -92,6 +92,7 @@ impl JobState {
         self.progress.forget_delivered(self.entry.plan.sinks.len());
         self.put_away();
         self.claims.recorded(&self.progress);
+        claims::forget_ended(&mut self.assignment, &entry.splits);
         self.observe_commit(&entry);
         self.traces.committed(&entry, self.clock.unix_micros());
         let is_live = matches!(self.phase, Phase::Running | Phase::Delivering(_));

@@ -15,13 +15,13 @@ use millstream_common::control::{
     StorageUse, WatermarksView,
 };
 use millstream_common::error::Failure;
-use millstream_common::ids::{Epoch, Generation, JobName, Seq, SinkIndex, SourceIndex, WorkerId};
+use millstream_common::ids::{
+    Epoch, Generation, Incarnation, JobName, Seq, SinkIndex, SourceIndex, WorkerId,
+};
 use millstream_common::link::{BarrierKind, Held, ToMaster, ToWorker};
 use millstream_common::log::backlog::BacklogPart;
-use millstream_common::log::entry::{
-    Assignment, EpochEntry, JobEnd, JobEntry, JobProgress, ReplayEntry,
-};
-use millstream_common::log::savepoint::{Savepoint, Savepoints};
+use millstream_common::log::entry::{Assignment, JobEnd, JobEntry, JobProgress, ReplayEntry};
+use millstream_common::log::savepoint::Savepoints;
 use millstream_common::report::SplitStart;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
@@ -35,6 +35,7 @@ use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage, spawn_enumerators};
 use super::figures::{JobFigures, Tally};
 use super::reattach::Lasting;
+use super::recorded::Recorded;
 use super::recovery_time::RecoveryTime;
 use super::refused::Refusals;
 use super::rescale::Rescale;
@@ -102,48 +103,6 @@ pub struct Share {
     pub splits: u32,
 }
 
-/// What the log has recorded for the job.
-pub enum Recorded {
-    /// An Assign entry; only the last attempt counts.
-    Assign {
-        /// Which attempt of this actor.
-        attempt: u64,
-        /// Who runs what.
-        assignment: Box<Assignment>,
-    },
-    /// An Epoch entry.
-    Epoch(Box<EpochEntry>),
-    /// A Backlog entry.
-    Backlog(Box<BacklogPart>),
-    /// A SinkCommanded entry; who waits for it.
-    SinkCommanded {
-        /// Which sink.
-        sink: SinkIndex,
-        /// What was said.
-        command: SinkCommand,
-        /// The sink as it is then.
-        reply: RpcReplyPort<Result<SinkView, ControlError>>,
-    },
-    /// An Ended entry.
-    Ended(JobEnd),
-    /// A Savepoint entry.
-    Savepoint {
-        /// Its name.
-        name: String,
-        /// What is kept.
-        savepoint: Box<Savepoint>,
-        /// Who asked.
-        reply: RpcReplyPort<Result<SavepointView, ControlError>>,
-    },
-    /// A SavepointDropped entry.
-    SavepointDropped {
-        /// Its name.
-        name: String,
-        /// Who asked.
-        reply: RpcReplyPort<Result<SavepointView, ControlError>>,
-    },
-}
-
 /// What a timer reminds of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -199,6 +158,13 @@ pub enum JobMessage {
         command: SinkCommand,
         /// The sink as it is then, or why not.
         reply: RpcReplyPort<Result<SinkView, ControlError>>,
+    },
+    /// Whether rows can be sent through the job again; asked before any are stored.
+    TakesReplays {
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Why not.
+        reply: RpcReplyPort<Result<(), ControlError>>,
     },
     /// Send stored rows through the job.
     Replay {
@@ -459,6 +425,9 @@ impl Actor for JobActor {
                 command,
                 reply,
             } => state.command_sink(&sink, command, reply),
+            JobMessage::TakesReplays { incarnation, reply } => {
+                state.answer(reply, |state| state.takes_replays(incarnation))
+            }
             JobMessage::Replay { entry, reply } => state.replay(*entry, reply),
             JobMessage::Savepoint { name, reply } => state.create_savepoint(name, reply),
             JobMessage::DropSavepoint { name, reply } => state.drop_savepoint(name, reply),

@@ -21,7 +21,8 @@ use tracing::{info, warn};
 
 use super::claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage};
-use super::job_actor::{Due, JobMessage, JobState, Phase, Recorded, Workers};
+use super::job_actor::{Due, JobMessage, JobState, Phase, Workers};
+use super::recorded::Recorded;
 use super::rescale::{self, candidates};
 use super::restart::Decision;
 use crate::assign::{Candidate, assign, workers_with_tasks};
@@ -45,8 +46,7 @@ impl JobState {
     }
 
     pub(super) fn discover(&mut self, source: SourceIndex) -> Handled {
-        let known = self.claims.known(source, &self.progress);
-        self.enumerators[source.index()].cast(EnumeratorMessage::Discover { known })?;
+        self.enumerators[source.index()].cast(EnumeratorMessage::Discover)?;
         Ok(())
     }
 
@@ -205,7 +205,7 @@ impl JobState {
                 savepoint,
                 reply,
             } => self.savepoint_recorded(name, *savepoint, reply),
-            Recorded::SavepointDropped { name, reply } => self.savepoint_dropped(&name, reply),
+            Recorded::SavepointDropped { view, reply } => self.savepoint_dropped(*view, reply),
             Recorded::SinkCommanded {
                 sink,
                 command,

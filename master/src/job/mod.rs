@@ -2,8 +2,8 @@
 //!
 //! [`job_actor`] receives, [`lifecycle`] moves the job from phase to phase, [`claims`] knows which splits are
 //! whose, `refused` brings rows that sinks refused into the log, [`restart`] decides about failures, [`reattach`] about going on under a
-//! new master, [`recovery_time`] measures what both take, [`deploy`] builds what workers are sent, [`sinks`] knows how far behind each sink
-//! is, [`view`] is what people see, `figures` what is scraped, with the sum of the rows from `row_sum`.
+//! new master, [`recorded`] is what the log answers, [`recovery_time`] measures what both take, [`deploy`] builds what workers are
+//! sent, [`sinks`] knows how far behind each sink is, [`view`] is what people see, `figures` what is scraped, with the sum of the rows from `row_sum`.
 
 mod backlog;
 pub mod claims;
@@ -14,6 +14,7 @@ pub(crate) mod figures;
 pub mod job_actor;
 mod lifecycle;
 pub(crate) mod reattach;
+pub mod recorded;
 mod recovery_time;
 mod refused;
 mod replays;

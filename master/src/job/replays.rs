@@ -1,11 +1,13 @@
 //! Rows that a person sends through a running job again: splits of their source, from a command or from the log.
 //!
-//! Called by `job_actor.rs`. A replay is claimed when its entry is handed to the log, which takes entries in order: an Epoch that
-//! records its split stands behind it, and where the entry is lost, so is the Epoch (INV-1). From there on it is a split
+//! Called by `job_actor.rs`; the clerk (`letters/clerk_actor.rs`) asks first, stores, and sends. A replay is claimed when its entry is
+//! handed to the log, which takes entries in order: an Epoch that records its split stands behind it, and where the entry is lost, so is
+//! the Epoch (INV-1). From there on it is a split
 //! like those an enumerator finds: given out between two epochs, read from where the last Epoch stood, never twice (INV-5), and a job
 //! whose input has ended waits for it. Failure: a job that is ending takes none.
 
 use millstream_common::control::ControlError;
+use millstream_common::ids::Incarnation;
 use millstream_common::log::Entry;
 use millstream_common::log::entry::ReplayEntry;
 use ractor::RpcReplyPort;
@@ -33,7 +35,7 @@ impl JobState {
         entry: ReplayEntry,
         reply: RpcReplyPort<Result<bool, ControlError>>,
     ) -> Handled {
-        if let Err(refused) = self.takes_replays(&entry) {
+        if let Err(refused) = self.takes_replays(entry.incarnation) {
             answer(reply, Err(refused));
             return Ok(());
         }
@@ -55,13 +57,14 @@ impl JobState {
         self.give_new_splits()
     }
 
-    fn takes_replays(&self, entry: &ReplayEntry) -> Result<(), ControlError> {
+    /// Whether rows can be sent through that life of the job.
+    pub(super) fn takes_replays(&self, life: Incarnation) -> Result<(), ControlError> {
         let name = self.entry.job.to_string();
         let ending = |state: &str| ControlError::NotRunning {
             name: name.clone(),
             state: state.to_owned(),
         };
-        if entry.incarnation != self.entry.incarnation {
+        if life != self.entry.incarnation {
             return Err(ControlError::Unavailable {
                 cause: format!("job {name} was begun anew meanwhile"),
                 active: None,

@@ -2,7 +2,9 @@
 //!
 //! Called by `job_actor.rs` and `commit.rs`. A savepoint is of the epoch that the next barrier ends; where nothing runs, or nothing has changed,
 //! it is of the last one. It is named in the log behind its epoch and before the next, so that who reads the log knows what it was; the
-//! supervisor is told, for submissions that go on from one. Failure: a name that is taken, wrong or unknown is refused.
+//! supervisor is told, for submissions that go on from one. Where such a submission could come between, the entry goes through the
+//! supervisor, which hands both to the log: one is dropped, or made of a job that has ended, before a submission or not at all, and
+//! no state is collected that an entry on its way names (INV-8). Failure: a name that is taken, wrong or unknown is refused.
 
 use std::collections::BTreeSet;
 
@@ -14,8 +16,9 @@ use millstream_common::suggest::nearest;
 use ractor::RpcReplyPort;
 use tracing::info;
 
-use super::job_actor::{JobState, Phase, Recorded};
+use super::job_actor::{JobState, Phase};
 use super::lifecycle::Handled;
+use super::recorded::Recorded;
 use crate::supervisor::supervisor_actor::{SupervisorMessage, answer};
 
 /// Whoever asked.
@@ -29,7 +32,7 @@ pub(super) struct Kept {
     known: Savepoints,
     /// Asked for, until the next epoch.
     waiting: Vec<(Option<String>, Reply)>,
-    /// On their way into the log.
+    /// On their way into the log, or out of it.
     recording: BTreeSet<String>,
 }
 
@@ -80,8 +83,7 @@ impl JobState {
         }
         let is_coming = kept.recording.contains(name)
             || waiting.any(|(other, _)| other.as_deref() == Some(name));
-        is_coming
-            .then(|| ControlError::Invalid(format!("savepoint {name} of job {job} is being made")))
+        is_coming.then(|| busy(job.as_str(), name))
     }
 
     /// An epoch is committed, or nothing has changed since the last: it is what was asked for.
@@ -101,7 +103,10 @@ impl JobState {
                 answer(reply, Ok(SavepointView::of(&name, known)));
                 continue;
             }
-            self.savepoints.recording.insert(name.clone());
+            if !self.savepoints.recording.insert(name.clone()) {
+                answer(reply, Err(busy(self.entry.job.as_str(), &name)));
+                continue;
+            }
             let made_at_us = self.clock.unix_micros();
             let entry = SavepointEntry {
                 job: self.entry.job.clone(),
@@ -117,7 +122,10 @@ impl JobState {
                 savepoint,
                 reply,
             };
-            self.append(Entry::Savepoint(entry), recorded)?;
+            match self.is_over() {
+                true => self.pass_on(Entry::Savepoint(entry), recorded)?,
+                false => self.append(Entry::Savepoint(entry), recorded)?,
+            }
         }
         Ok(())
     }
@@ -132,42 +140,42 @@ impl JobState {
         self.savepoints.recording.remove(&name);
         answer(reply, Ok(SavepointView::of(&name, &savepoint)));
         self.savepoints.known.entry(name).or_insert(savepoint);
-        self.tell_savepoints()
+        match self.is_over() {
+            // It has passed this one on.
+            true => Ok(()),
+            false => self.tell_savepoints(),
+        }
     }
 
     pub(super) fn drop_savepoint(&mut self, name: String, reply: Reply) -> Handled {
-        if !self.savepoints.known.contains_key(&name) {
-            answer(
-                reply,
-                Err(unknown(
-                    self.entry.job.as_str(),
-                    &name,
-                    &self.savepoints.known,
-                )),
-            );
+        let Some(dropped) = self.savepoints.known.remove(&name) else {
+            let unknown = unknown(self.entry.job.as_str(), &name, &self.savepoints.known);
+            answer(reply, Err(unknown));
             return Ok(());
-        }
-        let dropped = Entry::SavepointDropped {
-            job: self.entry.job.clone(),
-            name: name.clone(),
         };
-        self.append(dropped, Recorded::SavepointDropped { name, reply })
+        let view = Box::new(SavepointView::of(&name, &dropped));
+        self.savepoints.recording.insert(name.clone());
+        let entry = Entry::SavepointDropped {
+            job: self.entry.job.clone(),
+            name,
+        };
+        self.pass_on(entry, Recorded::SavepointDropped { view, reply })
     }
 
-    pub(super) fn savepoint_dropped(&mut self, name: &str, reply: Reply) -> Handled {
-        let dropped = self.savepoints.known.remove(name);
-        answer(
-            reply,
-            match dropped {
-                Some(dropped) => Ok(SavepointView::of(name, &dropped)),
-                None => Err(unknown(
-                    self.entry.job.as_str(),
-                    name,
-                    &self.savepoints.known,
-                )),
-            },
-        );
-        self.tell_savepoints()
+    pub(super) fn savepoint_dropped(&mut self, view: SavepointView, reply: Reply) -> Handled {
+        self.savepoints.recording.remove(&view.name);
+        self.answer(reply, |_| Ok(view))
+    }
+
+    /// To the log, in one queue with the submissions that go on from a savepoint.
+    fn pass_on(&self, entry: Entry, recorded: Recorded) -> Handled {
+        self.supervisor.cast(SupervisorMessage::RecordSavepoint {
+            job: self.entry.job.clone(),
+            actor: self.myself.clone(),
+            entry: Box::new(entry),
+            recorded: Box::new(recorded),
+        })?;
+        Ok(())
     }
 
     pub(super) fn savepoint_views(&self) -> Vec<SavepointView> {
@@ -186,6 +194,12 @@ impl JobState {
         })?;
         Ok(())
     }
+}
+
+fn busy(job: &str, name: &str) -> ControlError {
+    ControlError::Invalid(format!(
+        "savepoint {name} of job {job} is being made or dropped"
+    ))
 }
 
 /// There is no savepoint of that name.

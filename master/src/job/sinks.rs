@@ -14,8 +14,9 @@ use millstream_common::plan::{SinkPlan, SinkSpec};
 use ractor::RpcReplyPort;
 use tracing::info;
 
-use super::job_actor::{JobState, Recorded};
+use super::job_actor::JobState;
 use super::lifecycle::Handled;
+use super::recorded::Recorded;
 
 /// Times of commits that are kept to show how old what a sink lacks is.
 const COMMIT_TIMES_MAX: usize = 4_096;

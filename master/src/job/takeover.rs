@@ -1,6 +1,6 @@
 //! The first steps of a job under a new master: wait for the workers that ran it, and go on with them or rewind.
 //!
-//! Called by `lifecycle.rs`; whether to go on is decided by `reattach.rs`. A pipeline that no master goes on with is torn
+//! Called by `lifecycle.rs`; whether to go on is decided by `reattach`. A pipeline that no master goes on with is torn
 //! down as soon as its worker says that it holds it. Failure: workers that do not come back in time, or not
 //! with everything, mean a rewind to the log's head, as after the loss of a worker.
 

@@ -2,13 +2,16 @@
 //!
 //! Called by `job_actor.rs`; also keeps the figures that exist only to be shown. Cannot fail.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millstream_common::control::{CheckpointView, JobState as State, JobView, SourceView, Stopped};
-use millstream_common::ids::{SourceIndex, StageIndex, TaskId, WorkerId};
+use millstream_common::control::{
+    CheckpointView, GapView, JobState as State, JobView, SourceView, Stopped,
+};
+use millstream_common::ids::{SourceIndex, SplitId, StageIndex, TaskId, WorkerId};
 use millstream_common::log::entry::{EpochEntry, JobEnd};
 use millstream_common::plan::SourceSpec;
-use millstream_common::report::{PipelineReport, SplitStatus};
+use millstream_common::report::{PipelineReport, SplitProgress, SplitStatus};
 use ractor::RpcReplyPort;
 
 use super::job_actor::{JobState, Phase, Share};
@@ -144,6 +147,7 @@ impl JobState {
                 rows_rejected: counters.rejected,
                 rows_dropped: counters.dropped,
                 watermark: self.progress.watermarks.get(&index).copied(),
+                gaps: splits.map_or_else(Vec::new, gap_views),
             }
         });
         views.collect()
@@ -271,6 +275,20 @@ impl JobState {
             self.observed.checkpoints.pop_front();
         }
     }
+}
+
+fn gap_views(splits: &BTreeMap<SplitId, SplitProgress>) -> Vec<GapView> {
+    let with_gaps = splits
+        .iter()
+        .filter_map(|(split, progress)| Some((split, progress.gaps?)));
+    let views = with_gaps.map(|(split, gaps)| GapView {
+        split: split.to_string(),
+        count: gaps.count,
+        positions: gaps.positions,
+        from: gaps.from,
+        to: gaps.to,
+    });
+    views.collect()
 }
 
 fn source_connector(spec: &SourceSpec) -> &'static str {

@@ -188,6 +188,19 @@ impl Letters {
         dropped
     }
 
+    /// Drops what `newer` has: the same letters as of a later epoch.
+    pub fn drop_with(&mut self, newer: &Self) {
+        let is_paged = |page: &LetterPage| newer.pages.iter().any(|kept| kept.path == page.path);
+        while let Some(page) = self.pages.pop_front_if(|page| !is_paged(page)) {
+            self.dropped_rows += page.row_count;
+        }
+        let first = newer.segments.front().map(|first| &first.segment.path);
+        let is_first = |letters: &LetterSegment| Some(&letters.segment.path) == first;
+        while let Some(letters) = self.segments.pop_front_if(|letters| !is_first(letters)) {
+            self.dropped_rows += letters.segment.row_count;
+        }
+    }
+
     /// Takes the oldest `count` segments out, for a page.
     pub fn take_oldest(&mut self, count: usize) -> Vec<LetterSegment> {
         self.segments

@@ -2,11 +2,12 @@
 //!
 //! Written by the collector before the boundary that names them, so that boundaries stay small however many segments a week of
 //! dead letters has; read by a listing, and by the collector when a page is dropped with its segments. A page is unique to its
-//! writer: of two masters that page at once each names its own. Failure: a page that is not what the boundary says is refused by
-//! name; one that is gone was dropped meanwhile.
+//! writer: of two masters that page at once each names its own. It says for which boundary it was made: one that no boundary came to
+//! name is collected once its maker has had its time. Failure: a page that is not what the boundary says is refused by name; one
+//! that is gone was dropped meanwhile.
 
 use bytes::Bytes;
-use millstream_common::ids::{Epoch, Incarnation};
+use millstream_common::ids::{Epoch, Incarnation, Seq};
 use millstream_common::ipc;
 use millstream_common::log;
 use millstream_common::store::StoreRef;
@@ -18,10 +19,11 @@ const PAGED_ABOVE: usize = 2_048;
 /// Segments of a page.
 const PAGE_SEGMENTS: usize = 1_024;
 
-/// Moves the oldest segments of `letters` to a page, if there are many; returns the page with what it holds.
+/// Moves the oldest segments of `letters` to a page for the boundary at `seq`, if there are many; returns the page with what it holds.
 pub async fn page(
     store: &StoreRef,
     life: Incarnation,
+    seq: Seq,
     letters: &mut Letters,
 ) -> Result<Option<(LetterPage, Vec<LetterSegment>)>, log::Error> {
     if letters.segments.len() <= PAGED_ABOVE {
@@ -31,11 +33,7 @@ pub async fn page(
     let named = || paged.iter().map(LetterSegment::named_epoch);
     let newest = paged.last();
     let last_named = named().max().unwrap_or_default();
-    let path = format!(
-        "letters/{life}/{:012}-{}.json",
-        last_named.0,
-        ipc::attempt()
-    );
+    let path = format!("letters/{life}/{:012}-{}.json", seq.0, ipc::attempt());
     let content = serde_json::to_vec(&paged).map_err(|error| broken(&path, error.to_string()))?;
     let page = LetterPage {
         checksum: ipc::checksum(&content),

@@ -1,16 +1,17 @@
 //! Rows to be sent through a job again: which they are, and the object that holds them.
 //!
-//! Called by [`super::desk`]. A dead letter of a source is sent as the record that it was, a corrected row as the client wrote it.
-//! The object is created only if absent and named after what it holds, so a call made twice, by a client that lost the answer or by
-//! a master that died between object and log entry, finds the object of the first and comes to the same entry. A letter that
-//! an earlier entry's object names is left out unless the call says `again`. Failure: what cannot be sent is refused with
-//! what to do, or left out and counted; nothing is stored where nothing is to be sent.
+//! Called by [`super::clerk_actor`]. A dead letter of a source is sent as the record that it was, a corrected row as the client wrote it.
+//! The split is named after what is sent, so a call made twice, by a client that lost the answer, comes to the split that the log
+//! knows. The object is each call's own, and says under which term it was stored: what its call did not bring into the log, no other
+//! will, and no call of that term once another master reigns. A letter that an earlier entry's object names is left out unless the
+//! call says `again`. Failure: what cannot be sent is refused with what to do, or left out and counted; nothing is stored where
+//! nothing is to be sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_common::control::{ControlError, ReplayRequest, Replayed, SkippedLetters};
-use millstream_common::ids::{OutputIndex, SourceIndex};
-use millstream_common::ipc;
+use millstream_common::ids::{Incarnation, OutputIndex, SourceIndex, SplitId, Term};
+use millstream_common::ipc::{self, EncodedObject};
 use millstream_common::log::entry::ReplayEntry;
 use millstream_common::plan::{ColumnOrigin, FormatSpec, SourcePlan};
 use millstream_common::replay_split::{self, LetterName, ReplayObject, ReplayRow};
@@ -30,10 +31,28 @@ pub const BYTES_MAX: usize = 64 << 20;
 /// Rows that are stored, and the entry that lets them go through the job.
 #[derive(Debug)]
 pub struct Prepared {
-    /// For the client; the log decides about `known`.
+    /// For the client.
     pub replayed: Replayed,
-    /// `None` where nothing is to be sent.
+    /// `None` where nothing is to be sent, or was before.
     pub entry: Option<ReplayEntry>,
+}
+
+impl Prepared {
+    fn nothing(replayed: Replayed) -> Self {
+        Self {
+            replayed,
+            entry: None,
+        }
+    }
+}
+
+/// What is said of a call beside its rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// The reign of the master that stores them.
+    pub term: Term,
+    /// Its wall clock, microseconds since 1970 UTC.
+    pub now_us: i64,
 }
 
 /// Stores what `request` wants to be sent.
@@ -41,7 +60,7 @@ pub(super) async fn prepare(
     store: &StoreRef,
     job: &ReplayedJob,
     request: ReplayRequest,
-    now_us: i64,
+    stamp: Stamp,
 ) -> Result<Prepared, ControlError> {
     let source = source_of(job, &request)?;
     let plan = &job.entry.plan.sources[source.index()];
@@ -53,26 +72,58 @@ pub(super) async fn prepare(
     };
     let skipped = skipped.told();
     if rows.is_empty() {
-        let replayed = Replayed {
+        return Ok(Prepared::nothing(Replayed {
             skipped,
             ..Replayed::default()
-        };
-        return Ok(Prepared {
-            replayed,
-            entry: None,
-        });
+        }));
     }
-    let entry = stored(store, job, source, &rows, (&request, now_us)).await?;
-    let replayed = Replayed {
-        split: Some(entry.split.to_string()),
+    let object =
+        replay_split::encode("rows to be sent again", &rows).map_err(|error| unreadable(&error))?;
+    let time = if request.event_time_now { "-now" } else { "" };
+    let base = format!("{:08x}-{}{time}", object.checksum, rows.len());
+    let place = place(store, job, (source, request.again), (&base, &object)).await?;
+    let replayed = |split: &SplitId, known| Replayed {
+        split: Some(split.to_string()),
         rows: rows.len() as u64,
-        known: false,
+        known,
         skipped,
     };
+    let name = match place {
+        Place::Free(name) => name,
+        Place::Known(split) => return Ok(Prepared::nothing(replayed(&split, true))),
+    };
+    let life = job.entry.incarnation;
+    let path = path_of(life, source, stamp.term, &name);
+    let stored = ipc::create(store, &path, &object).await;
+    stored.map_err(|error| unreadable(&error))?;
+    let object = ReplayObject {
+        path,
+        bytes: object.bytes.len() as u64,
+        checksum: object.checksum,
+        row_count: rows.len() as u64,
+        event_time_us: request.event_time_now.then_some(stamp.now_us),
+        sent_at_us: stamp.now_us,
+    };
+    let entry = ReplayEntry {
+        job: job.entry.job.clone(),
+        incarnation: life,
+        source,
+        split: replay_split::split_of(&name),
+        object,
+    };
     Ok(Prepared {
-        replayed,
+        replayed: replayed(&entry.split, false),
         entry: Some(entry),
     })
+}
+
+/// Where a call's rows are, and nobody else's.
+fn path_of(life: Incarnation, source: SourceIndex, term: Term, name: &str) -> String {
+    let attempt = ipc::attempt();
+    format!(
+        "replays/{life}/{source}/{:012}-{name}-{attempt}.arrow",
+        term.0
+    )
 }
 
 fn source_of(job: &ReplayedJob, request: &ReplayRequest) -> Result<SourceIndex, ControlError> {
@@ -297,60 +348,42 @@ impl Skipped {
     }
 }
 
-/// Finds the name that is free for these rows, or has them, and stores them there.
-async fn stored(
+/// What a name comes to.
+enum Place {
+    /// The log knows these rows by it.
+    Known(SplitId),
+    /// It is free.
+    Free(String),
+}
+
+/// Finds the name that is free for these rows, or by which the log has them.
+async fn place(
     store: &StoreRef,
     job: &ReplayedJob,
-    source: SourceIndex,
-    rows: &[ReplayRow],
-    (request, now_us): (&ReplayRequest, i64),
-) -> Result<ReplayEntry, ControlError> {
-    let object =
-        replay_split::encode("rows to be sent again", rows).map_err(|error| unreadable(&error))?;
-    let time = if request.event_time_now { "-now" } else { "" };
-    let base = format!("{:08x}-{}{time}", object.checksum, rows.len());
+    (source, again): (SourceIndex, bool),
+    (base, object): (&str, &EncodedObject),
+) -> Result<Place, ControlError> {
     let known = job.progress.replays.get(&source);
-    let is_known =
-        |name: &str| known.is_some_and(|known| known.contains_key(&replay_split::split_of(name)));
-    let life = job.entry.incarnation;
     for turn in 0_u32.. {
         let name = match turn {
-            0 => base.clone(),
+            0 => base.to_owned(),
             _ => format!("{base}-{turn}"),
         };
+        let split = replay_split::split_of(&name);
+        let Some(known) = known.and_then(|known| known.get(&split)) else {
+            return Ok(Place::Free(name));
+        };
         // What was sent under this name is sent once more under the next.
-        if request.again && is_known(&name) {
+        if again {
             continue;
         }
-        let path = format!("replays/{life}/{source}/{name}.arrow");
         let unavailable = |error: StoreError| unreadable(&error.into());
-        let is_ours = match store.create(&path, object.bytes.clone()).await {
-            Ok(()) => true,
-            Err(StoreError::Exists { .. }) => {
-                let found = store.get(&path).await.map_err(unavailable)?;
-                // Gone: an old one that was read to its end, of the same rows.
-                found.is_none_or(|found| found == object.bytes)
-            }
-            Err(error) => return Err(unavailable(error)),
-        };
-        if is_ours {
-            return Ok(ReplayEntry {
-                job: job.entry.job.clone(),
-                incarnation: life,
-                source,
-                split: replay_split::split_of(&name),
-                object: ReplayObject {
-                    path,
-                    bytes: object.bytes.len() as u64,
-                    checksum: object.checksum,
-                    row_count: rows.len() as u64,
-                    event_time_us: request.event_time_now.then_some(now_us),
-                    sent_at_us: now_us,
-                },
-            });
+        let found = store.get(&known.path).await.map_err(unavailable)?;
+        // Gone: an old one that was read to its end, of the same rows.
+        if found.is_none_or(|found| found == object.bytes) {
+            return Ok(Place::Known(split));
         }
     }
-    Err(ControlError::Internal(
-        "no name is left for the rows".to_owned(),
-    ))
+    let cause = "no name is left for the rows".to_owned();
+    Err(ControlError::Internal(cause))
 }

@@ -11,20 +11,26 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema};
 use futures::TryStreamExt;
 use millstream_common::control::{
-    ControlError, LetterFilter, LetterPage, LetterQuery, ReplayRequest,
+    ControlError, LetterFilter, LetterPage, LetterQuery, ReplayRequest, Replayed, StopMode,
 };
 use millstream_common::dead_letter;
-use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, OutputIndex, Seq, Term};
+use millstream_common::ids::{Epoch, JobName, OutputIndex, Term};
 use millstream_common::ipc;
-use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry, JobEntry};
-use millstream_common::log::{self, Entry, LogObject};
+use millstream_common::log::Entry;
 use millstream_common::plan::{JobPlan, OP_COLUMN};
 use millstream_common::report::Segment;
 use millstream_common::store::{Store, StoreRef};
 use millstream_common::time::Clock;
+use ractor::{ActorRef, call};
 
+use super::clerk_actor::Clerk;
 use super::desk::Desk;
-use crate::testing::{MemoryStore, memory, plan};
+use super::resend::{self, Prepared, Stamp};
+use crate::job::job_actor::JobMessage;
+use crate::supervisor::supervisor_actor::SupervisorMessage;
+use crate::testing::{
+    Answers, ENDLESS, MemoryStore, ToldLog, clerk, memory, plan, soon, supervise_log,
+};
 
 const JOB: &str = "\
     CREATE SOURCE clicks (id BIGINT NOT NULL, at TIMESTAMP NOT NULL, WATERMARK FOR at AS at) \
@@ -53,97 +59,49 @@ impl Clock for StillClock {
 
 struct Storage {
     memory: Arc<MemoryStore>,
-    store: StoreRef,
+    log: ToldLog,
     desk: Desk,
     plan: JobPlan,
-    life: Incarnation,
-    epoch: u64,
-    seq: u64,
 }
 
 impl Storage {
     async fn new() -> Self {
-        let memory = memory();
-        let store: StoreRef = memory.clone();
-        let mut storage = Self {
-            desk: Desk::new(store.clone(), Arc::new(StillClock)),
-            memory,
-            store,
-            plan: plan(JOB),
-            life: Incarnation::fresh(),
-            epoch: 0,
-            seq: 0,
-        };
-        let job = JobEntry {
-            job: "clicks".into(),
-            incarnation: storage.life,
-            sql: JOB.to_owned(),
-            plan: storage.plan.clone(),
-            submitted_at_us: 0,
-        };
-        storage.append(Entry::Job(Box::new(job))).await;
-        let assign = AssignEntry {
-            job: "clicks".into(),
-            incarnation: storage.life,
-            restore_from: Epoch(0),
-            assignment: Assignment::default(),
-        };
-        storage.append(Entry::Assign(Box::new(assign))).await;
-        storage
+        Self::of(JOB).await
     }
 
-    async fn append(&mut self, entry: Entry) {
-        self.seq += 1;
-        let object = LogObject {
-            term: Term(1),
-            nonce: self.seq.to_string(),
-            entries: vec![entry],
-        };
-        let appended = log::append(&self.store, Seq(self.seq), &object).await;
-        appended.expect("append");
+    /// With a job of that SQL.
+    async fn of(sql: &str) -> Self {
+        let memory = memory();
+        let store: StoreRef = memory.clone();
+        Self {
+            log: ToldLog::begin(store.clone(), "clicks", sql).await,
+            desk: Desk::new(store, Arc::new(StillClock)),
+            memory,
+            plan: plan(sql),
+        }
     }
 
     /// An epoch with letters of `owner`.
     async fn refuse(&mut self, owner: &str, letters: &[Letter]) {
-        self.epoch += 1;
+        let mut entry = self.log.next_epoch();
         let relation = format!("{owner}.dead_letters");
         let mut outputs = self.plan.outputs.iter();
         let output = outputs.position(|output| output.relation == relation);
         let output = OutputIndex(output.expect("an output") as u32);
-        let path = format!(
-            "segments/{}/{output}/{:012}-2-w-a.arrow",
-            self.life, self.epoch
-        );
+        let (life, epoch) = (self.log.life, entry.epoch);
+        let path = format!("segments/{life}/{output}/{:012}-2-w-a.arrow", epoch.0);
         let batch = batch(owner, letters);
         let object = ipc::encode(&path, &batch.schema(), &[batch]).expect("encode");
-        ipc::create(&self.store, &path, &object)
-            .await
-            .expect("create");
-        let entry = EpochEntry {
-            job: "clicks".into(),
-            incarnation: self.life,
-            epoch: Epoch(self.epoch),
-            parent: Epoch(self.epoch - 1),
-            committed_at_us: 0,
-            generation: Generation(2),
-            splits: BTreeMap::new(),
-            watermarks: BTreeMap::new(),
-            parts: BTreeMap::new(),
-            segments: vec![Segment {
-                output,
-                path,
-                bytes: object.bytes.len() as u64,
-                checksum: object.checksum,
-                row_count: letters.len() as u64,
-            }],
-            counters: BTreeMap::new(),
-            flows: BTreeMap::new(),
-            sink_markers: BTreeMap::new(),
-            refused: Vec::new(),
-            drained: false,
-            without_barrier: false,
-        };
-        self.append(Entry::Epoch(Box::new(entry))).await;
+        let created = ipc::create(&self.log.store, &path, &object).await;
+        created.expect("create");
+        entry.segments.push(Segment {
+            output,
+            path,
+            bytes: object.bytes.len() as u64,
+            checksum: object.checksum,
+            row_count: letters.len() as u64,
+        });
+        self.log.commit(entry).await;
     }
 
     async fn list(&self, filter: LetterFilter, limit: u64) -> Result<LetterPage, ControlError> {
@@ -162,11 +120,32 @@ impl Storage {
         page.letters.iter().map(|letter| letter.position).collect()
     }
 
+    async fn prepare(&self, request: ReplayRequest) -> Result<Prepared, ControlError> {
+        let job = self.desk.job(&name()).await?;
+        let stamp = Stamp {
+            term: Term(1),
+            now_us: 0,
+        };
+        resend::prepare(&self.log.store, &job, request, stamp).await
+    }
+
+    /// How many objects with rows to be sent there are.
+    async fn stored(&self) -> usize {
+        self.log.store.list("replays/").await.expect("list").len()
+    }
+
+    /// The clerk of a master that has read this log, and the supervisor with its jobs.
+    async fn clerk(&self) -> (Clerk, ActorRef<SupervisorMessage>) {
+        let supervisor = supervise_log(&self.memory).await;
+        let clerk = clerk(self.log.store.clone(), Arc::new(StillClock), &supervisor).await;
+        (clerk, supervisor)
+    }
+
     /// Sends rows, and records them as a job's actor does; how many, and how many letters were left out.
     async fn send(&mut self, request: ReplayRequest) -> Result<(u64, u64), ControlError> {
-        let prepared = self.desk.prepare(&name(), request).await?;
+        let prepared = self.prepare(request).await?;
         if let Some(entry) = prepared.entry {
-            self.append(Entry::Replay(Box::new(entry))).await;
+            self.log.append(Entry::Replay(Box::new(entry))).await;
         }
         let skipped = prepared.replayed.skipped.iter().map(|skipped| skipped.rows);
         Ok((prepared.replayed.rows, skipped.sum()))
@@ -303,7 +282,7 @@ async fn an_unknown_relation_or_job_is_named_with_the_nearest_and_a_damaged_segm
     );
     storage.refuse("clicks", &[(1, "late", BAD)]).await;
     storage.refuse("clicks", &[(2, "late", BAD)]).await;
-    let keys = storage.store.list("segments/").await.expect("list");
+    let keys = storage.log.store.list("segments/").await.expect("list");
     // What the retention takes while somebody reads is passed over.
     storage.memory.delete(&keys[1]).await.expect("delete");
     assert_eq!(storage.positions(of("clicks"), 10).await, [1]);
@@ -335,29 +314,69 @@ async fn a_letter_is_sent_once_unless_it_is_asked_for_again() {
     };
     assert_eq!(storage.send(again.clone()).await, Ok((3, 0)));
     assert_eq!(storage.send(again).await, Ok((3, 0)));
-    assert_eq!(storage.store.list("replays/").await.expect("list").len(), 4);
+    assert_eq!(storage.stored().await, 4);
 }
 
 #[tokio::test]
-async fn a_master_that_died_before_the_entry_leaves_an_object_that_the_same_command_finds() {
+async fn a_master_that_died_before_the_entry_leaves_an_object_of_its_own_and_the_command_sends_the_rows()
+ {
     let mut storage = Storage::new().await;
     storage.refuse("clicks", &[(1, "type_mismatch", BAD)]).await;
-    let first = storage
-        .desk
-        .prepare(&name(), request("clicks"))
-        .await
-        .expect("prepared");
-    let second = storage
-        .desk
-        .prepare(&name(), request("clicks"))
-        .await
-        .expect("prepared");
-    let (first, second) = (first.entry.expect("rows"), second.entry.expect("rows"));
-    assert_eq!(
-        (&first.split, &first.object.path),
-        (&second.split, &second.object.path)
+    let lost = storage.prepare(request("clicks")).await.expect("prepared");
+    let sent = storage.prepare(request("clicks")).await.expect("prepared");
+    let (lost, sent) = (lost.entry.expect("rows"), sent.entry.expect("rows"));
+    assert_eq!(lost.split, sent.split);
+    assert_ne!(lost.object.path, sent.object.path);
+    assert_eq!(storage.stored().await, 2);
+}
+
+/// Asks for the letters of the endless job, with a client that waits no longer than a second.
+async fn ask_for_a_second(clerk: &Clerk) -> Option<Result<Replayed, ControlError>> {
+    let name = name();
+    let asked = clerk.replay(&name, request("numbers"));
+    let patience = Duration::from_secs(1);
+    tokio::time::timeout(patience, asked).await.ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_away_leaves_the_turn_to_its_command_until_the_log_has_answered() {
+    let mut storage = Storage::of(ENDLESS).await;
+    storage.refuse("numbers", &[(1, "malformed", BAD)]).await;
+    let (clerk, _supervisor) = storage.clerk().await;
+    storage.memory.answer(Answers::AllBut("log/"));
+    assert_eq!(ask_for_a_second(&clerk).await, None);
+    assert_eq!(storage.stored().await, 1, "its entry is on its way");
+    assert_eq!(ask_for_a_second(&clerk).await, None);
+    assert_eq!(storage.stored().await, 1, "the second waits for its turn");
+    storage.memory.answer(Answers::All);
+    let third = soon(clerk.replay(&name(), request("numbers"))).await;
+    let third = third.expect("an answer");
+    assert_eq!((third.rows, third.skipped[0].rows), (0, 1), "sent before");
+    let job = storage.desk.job(&name()).await.expect("a job");
+    let sent: usize = job.progress.replays.values().map(BTreeMap::len).sum();
+    assert_eq!(sent, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_stored_for_a_job_that_takes_no_rows() {
+    let mut storage = Storage::of(ENDLESS).await;
+    storage.refuse("numbers", &[(1, "malformed", BAD)]).await;
+    let (clerk, supervisor) = storage.clerk().await;
+    let job = call!(supervisor, |reply| SupervisorMessage::FindJob(
+        name(),
+        reply
+    ));
+    let job = job.expect("call").expect("the job");
+    let mode = StopMode::Stop;
+    let stopped = soon(async { call!(job, |reply| JobMessage::Stop { mode, reply }) }).await;
+    stopped.expect("stopped");
+    let refused = soon(clerk.replay(&name(), request("numbers"))).await;
+    let refused = refused.expect_err("nothing reads any more");
+    assert!(
+        matches!(refused, ControlError::NotRunning { .. }),
+        "{refused}"
     );
-    assert_eq!(storage.store.list("replays/").await.expect("list").len(), 1);
+    assert_eq!(storage.stored().await, 0);
 }
 
 #[tokio::test]
@@ -409,22 +428,16 @@ async fn corrected_rows_are_sent_to_a_source_of_any_format_and_once() {
         corrected: Some(vec![b"{\"id\":1}".to_vec(), b"{\"id\":2}".to_vec()]),
         ..request("lines")
     };
-    let first = storage
-        .desk
-        .prepare(&name(), corrected.clone())
-        .await
-        .expect("prepared");
+    let first = storage.prepare(corrected.clone()).await.expect("prepared");
     let first = first.entry.expect("rows");
     assert_eq!(
         (first.object.row_count, first.object.event_time_us),
         (2, None)
     );
-    let split = first.split.clone();
-    storage.append(Entry::Replay(Box::new(first))).await;
-    let second = storage
-        .desk
-        .prepare(&name(), corrected)
-        .await
-        .expect("prepared");
-    assert_eq!(second.entry.expect("rows").split, split, "the log knows it");
+    let split = first.split.to_string();
+    storage.log.append(Entry::Replay(Box::new(first))).await;
+    let second = storage.prepare(corrected).await.expect("prepared");
+    assert!(second.entry.is_none(), "the log knows it");
+    assert!(second.replayed.known && second.replayed.split == Some(split));
+    assert_eq!(storage.stored().await, 1);
 }

@@ -313,6 +313,12 @@ impl Checker<'_> {
                     self.problems.push(problem);
                 }
             }
+            let is_partition = |name: &String| files.partition_by.contains(name);
+            let mut fields = self.relation.schema.fields().iter();
+            if fields.all(|field| is_partition(field.name())) {
+                let message = "every column names a folder, so nothing is left for the files";
+                self.refuse("partition_by", message, "leave out those that are rows");
+            }
         }
     }
 }

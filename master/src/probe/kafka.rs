@@ -1,4 +1,4 @@
-//! The topics of a cluster.
+//! Whether a topic is there, and which others are.
 //!
 //! Called by [`super::RealProbe`] only; asks in blocking work.
 
@@ -35,7 +35,13 @@ pub(super) async fn topics(
 
 fn ask(spec: &KafkaTopicSpec) -> Result<KafkaTopics, ClientError> {
     let wanted = secret::resolve(&spec.topic)?.expose().to_owned();
-    let topics = KafkaClient::new(spec)?.topics()?;
+    let client = KafkaClient::new(spec)?;
+    // Asked by its name, a topic is found that a list leaves out, and one that this user may not see is told from one that is
+    // not there. Others are looked at only to suggest one.
+    let topics = match client.topic(&wanted)? {
+        Some(found) => vec![found],
+        None => client.topics()?,
+    };
     let topics = topics.into_iter().map(|topic| topic.name).collect();
     Ok(KafkaTopics { wanted, topics })
 }
@@ -47,6 +53,7 @@ mod tests {
 
     use millstream_common::blocking::ThreadPool;
     use rdkafka::mocking::MockCluster;
+    use rdkafka::types::RDKafkaRespErr;
 
     use super::*;
 
@@ -54,9 +61,17 @@ mod tests {
         brokers: &str,
         properties: BTreeMap<String, String>,
     ) -> Result<KafkaTopics, ProbeError> {
+        ask_for("${MILLSTREAM_TEST_UNSET:-clicks}", brokers, properties).await
+    }
+
+    async fn ask_for(
+        topic: &str,
+        brokers: &str,
+        properties: BTreeMap<String, String>,
+    ) -> Result<KafkaTopics, ProbeError> {
         let spec = KafkaTopicSpec {
             brokers: brokers.to_owned(),
-            topic: "${MILLSTREAM_TEST_UNSET:-clicks}".to_owned(),
+            topic: topic.to_owned(),
             properties,
         };
         let blocking: BlockingRef = Arc::new(ThreadPool);
@@ -64,16 +79,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_topics_of_a_cluster_are_listed_by_name() {
+    async fn a_topic_is_found_by_its_name_also_where_lists_leave_it_out() {
         let cluster = MockCluster::new(1).expect("mock cluster");
-        cluster.create_topic("orders", 1, 1).expect("topic");
-        cluster.create_topic("clicks", 4, 1).expect("topic");
-        let found = ask_at(&cluster.bootstrap_servers(), BTreeMap::new()).await;
-        let expected = KafkaTopics {
-            wanted: "clicks".to_owned(),
-            topics: vec!["clicks".to_owned(), "orders".to_owned()],
-        };
-        assert_eq!(found, Ok(expected));
+        let brokers = cluster.bootstrap_servers();
+        for topic in ["clicks", "__audit"] {
+            cluster.create_topic(topic, 1, 1).expect("topic");
+            let found = ask_for(topic, &brokers, BTreeMap::new()).await;
+            let found = found.expect("an answer");
+            assert_eq!(found.wanted, topic);
+            assert_eq!(found.topics, vec![topic.to_owned()]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_topic_that_this_user_may_not_see_is_not_said_to_be_missing() {
+        let cluster = MockCluster::new(1).expect("mock cluster");
+        cluster.create_topic("clicks", 1, 1).expect("topic");
+        let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+        cluster.topic_error("clicks", denied).expect("denied");
+        let refused = ask_at(&cluster.bootstrap_servers(), BTreeMap::new()).await;
+        let refused = refused.expect_err("the user may not");
+        assert_eq!(refused.kind, Kind::User);
+        assert!(refused.cause.contains("DESCRIBE topic clicks"), "{refused}");
     }
 
     #[tokio::test]

@@ -10,9 +10,15 @@ mod postgres;
 
 use async_trait::async_trait;
 use millstream_common::blocking::BlockingRef;
-use millstream_common::plan::connector::{FilesSourceSpec, KafkaTopicSpec, PostgresSinkSpec};
+use millstream_common::error::Kind;
+use millstream_common::plan::connector::{
+    FilesSinkSpec, FilesSourceSpec, KafkaTopicSpec, PostgresSinkSpec,
+};
+use millstream_common::secret;
 
-use crate::plan::check::{ExternalProbe, Folder, KafkaTopics, PostgresTable, ProbeError};
+use crate::plan::check::{
+    ExternalProbe, Folder, KafkaTopics, OutputFolder, PostgresTable, ProbeError,
+};
 
 /// Asks the real services.
 #[derive(Clone)]
@@ -39,5 +45,22 @@ impl ExternalProbe for RealProbe {
 
     async fn folder(&self, spec: &FilesSourceSpec) -> Result<Folder, ProbeError> {
         folder::folder(&self.blocking, spec).await
+    }
+
+    async fn output_folder(&self, spec: &FilesSinkSpec) -> Result<OutputFolder, ProbeError> {
+        folder::output(&self.blocking, spec).await
+    }
+
+    fn resolves(&self, option: &str, value: &str) -> Result<(), ProbeError> {
+        match secret::resolve(value) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(ProbeError {
+                kind: Kind::User,
+                what: format!("read option {option}"),
+                cause: error.to_string(),
+                // It says what to set.
+                is_advised: true,
+            }),
+        }
     }
 }

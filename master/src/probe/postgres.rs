@@ -12,7 +12,7 @@ use millstream_sinks::postgres::session::Session;
 use millstream_sinks::sink::SinkError;
 use tokio_postgres::{Client, Error};
 
-use crate::plan::check::{PostgresTable, ProbeError, TableColumn, TableShape};
+use crate::plan::check::{Obstacle, PostgresTable, ProbeError, TableColumn, TableShape};
 
 /// How long a connection and its answer may take.
 const PATIENCE: Duration = Duration::from_secs(9);
@@ -29,6 +29,13 @@ const TABLES: &str = "\
       AND CASE WHEN cardinality(parse_ident($1)) > 1 THEN n.nspname = (parse_ident($1))[1] \
                ELSE pg_table_is_visible(c.oid) END \
     ORDER BY 1";
+
+/// The schema that a new table would be in, whether it is there, and who may create tables in it.
+const SCHEMA: &str = "\
+    SELECT name, to_regnamespace(quote_ident(name)) IS NOT NULL, \
+           has_schema_privilege(to_regnamespace(quote_ident(name)), 'CREATE'), current_user::text \
+    FROM (SELECT CASE WHEN cardinality(parse_ident($1)) > 1 THEN (parse_ident($1))[1] \
+                      ELSE current_schema()::text END AS name) AS wanted";
 
 const COLUMNS: &str = "\
     SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), \
@@ -105,7 +112,8 @@ async fn read(client: &Client, table: &str) -> Result<PostgresTable, Error> {
         let rows = client.query(TABLES, &[&table]).await?;
         let names = rows.iter().take(TABLES_MAX).map(|row| row.try_get(0));
         let tables = names.collect::<Result<_, _>>()?;
-        return Ok(PostgresTable::Missing { tables });
+        let obstacle = obstacle(client, table).await?;
+        return Ok(PostgresTable::Missing { tables, obstacle });
     };
     let oid: u32 = found.try_get(0)?;
     let mut shape = TableShape::default();
@@ -121,6 +129,23 @@ async fn read(client: &Client, table: &str) -> Result<PostgresTable, Error> {
         shape.unique_indexes.push(row.try_get(0)?);
     }
     Ok(PostgresTable::Found(shape))
+}
+
+async fn obstacle(client: &Client, table: &str) -> Result<Option<Obstacle>, Error> {
+    /// Nothing of the search path is there; without a word of the user it is this that lacks.
+    const USUAL: &str = "public";
+    let row = client.query_one(SCHEMA, &[&table]).await?;
+    let schema: Option<String> = row.try_get(0)?;
+    let schema = schema.unwrap_or_else(|| USUAL.to_owned());
+    if !row.try_get::<_, bool>(1)? {
+        return Ok(Some(Obstacle::NoSchema(schema)));
+    }
+    let may_create: Option<bool> = row.try_get(2)?;
+    if may_create == Some(true) {
+        return Ok(None);
+    }
+    let user = row.try_get(3)?;
+    Ok(Some(Obstacle::NotAllowed { schema, user }))
 }
 
 #[cfg(test)]

@@ -185,6 +185,7 @@ impl Office {
         self.roles.send_replace(Role::Active(Active {
             term,
             supervisor: reign.supervisor.clone(),
+            clerk: reign.clerk.clone(),
         }));
         self.reign = Some(reign);
         Ok(())

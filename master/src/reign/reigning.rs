@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::heartbeat::{Heartbeat, beat};
 use crate::config::MasterConfig;
+use crate::letters::clerk_actor::{Clerk, ClerkConfig};
 use crate::log_actor::{LogActor, LogConfig, OnTrouble};
 use crate::replay::ReplayedJobs;
 use crate::retention::collector_actor::{CollectorActor, CollectorConfig};
@@ -30,6 +31,7 @@ pub(super) enum Ended {
 pub(super) struct Reign {
     pub(super) term: Term,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
+    pub(super) clerk: Clerk,
     _actors: [KillOnDrop; 2],
     tasks: JoinSet<Ended>,
 }
@@ -84,10 +86,18 @@ impl Reign {
             supervisor: supervisor.clone(),
         };
         let parent = supervisor.get_cell();
-        Actor::spawn_linked(None, CollectorActor, collector, parent).await?;
+        Actor::spawn_linked(None, CollectorActor, collector, parent.clone()).await?;
+        let clerk = ClerkConfig {
+            store: config.store.clone(),
+            clock: config.clock.clone(),
+            term,
+            supervisor: supervisor.clone(),
+        };
+        let clerk = Clerk::start(clerk, parent).await?;
         let mut reign = Self {
             term,
             supervisor: supervisor.clone(),
+            clerk,
             _actors: [KillOnDrop(supervisor.get_cell()), log_guard],
             tasks: JoinSet::new(),
         };

@@ -8,6 +8,7 @@ use millstream_common::ids::Term;
 use ractor::ActorRef;
 use tokio::sync::watch;
 
+use crate::letters::clerk_actor::Clerk;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
 /// What a master is at the moment.
@@ -29,6 +30,8 @@ pub struct Active {
     pub term: Term,
     /// Its root actor.
     pub supervisor: ActorRef<SupervisorMessage>,
+    /// Sends dead letters through jobs again.
+    pub clerk: Clerk,
 }
 
 /// Where a master's role can be looked up.

@@ -19,6 +19,7 @@ use super::role::{Active, Roles};
 use crate::config::{MasterConfig, RealConnectors};
 use crate::log_actor::{OnTrouble, append_until_settled};
 use crate::master::{Entrance, MasterError};
+use crate::service::access::Access;
 use crate::testing::{Answers, MemoryStore, memory, soon};
 
 /// The runtime's time, which a test can pause.
@@ -39,6 +40,7 @@ fn config(store: &Arc<MemoryStore>, name: &str) -> MasterConfig {
     let clock: ClockRef = Arc::new(RuntimeClock(tokio::time::Instant::now()));
     MasterConfig {
         net: Arc::new(MemoryNet::default()),
+        access: Access::Open,
         store: store.clone() as StoreRef,
         storage_url: "memory://".to_owned(),
         clock: clock.clone(),

@@ -25,7 +25,7 @@ use super::Retention;
 use super::decision::{Life, Needed, keep_boundaries};
 use super::history::{HistoryError, read_boundary, write_boundary};
 use super::letters;
-use crate::letters::index::{Limits, owner_of};
+use crate::letters::index::owner_of;
 use crate::replay::{Replay, ReplayedJob};
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
@@ -266,17 +266,13 @@ impl Collector {
         for (seq, object) in self.behind.iter().take(count) {
             next.take(*seq, object)?;
         }
-        let lives = &self.lives;
-        let delivered = |job: &ReplayedJob| {
-            let seen = lives.get(&job.entry.incarnation);
-            seen.map_or(Epoch(0), |seen| {
-                seen.delivered_before(self.clock.monotonic(), self.retention.segments)
-            })
-        };
-        for job in next.jobs.values_mut() {
-            // What the newest state has dropped, from the same facts.
-            let limits = Limits::of(job, delivered(job), self.clock.unix_micros());
-            drop(job.letters.drop_old(&limits));
+        for (name, job) in &mut next.jobs {
+            let life = job.entry.incarnation;
+            let newest = self.latest.jobs.get(name);
+            if let Some(newest) = newest.filter(|newest| newest.entry.incarnation == life) {
+                // Looks drop at a pace of their own, and a boundary names nothing that they have deleted.
+                job.letters.drop_with(&newest.letters);
+            }
         }
         let made_at_us = self.clock.unix_micros();
         letters::page(&self.store, &mut next, &mut self.latest).await?;
@@ -308,6 +304,7 @@ impl Collector {
         };
         Needed {
             lives: lives.collect(),
+            term: self.latest.term,
             log_floor,
             boundaries,
         }
@@ -336,6 +333,7 @@ impl Collector {
             kept_outputs: kept_outputs.collect(),
             letters: letters::kept(job, seen.map(|seen| &seen.unnamed_rejects)),
             read_replays: letters::read_replays(job, self.clock.unix_micros()),
+            named_replays: letters::named_replays(job),
             unread_replays: letters::unread_replays(job),
         }
     }

@@ -80,10 +80,12 @@ pub(super) fn kept(
     unnamed_rejects: Option<&BTreeMap<String, Generation>>,
 ) -> KeptLetters {
     let segments = job.letters.segments.iter();
+    let pages = job.letters.pages.iter();
     KeptLetters {
         named: segments
             .map(|letters| letters.segment.path.clone())
             .collect(),
+        pages: pages.map(|page| page.path.clone()).collect(),
         paged_through: job.letters.paged_through(),
         first: job.letters.first_named(),
         generation: job.generation,
@@ -106,12 +108,22 @@ pub(super) fn read_replays(job: &ReplayedJob, now_us: i64) -> BTreeSet<String> {
     old.map(|(object, _)| object.path.clone()).collect()
 }
 
-/// The objects of replays that a reader is to read yet: of the job, and of whoever goes on from a savepoint.
+/// The objects of all replays: of the job, and of whoever goes on from a savepoint.
+pub(super) fn named_replays(job: &ReplayedJob) -> BTreeSet<String> {
+    let replays = with_savepoints(job).flat_map(replays);
+    replays.map(|(object, _)| object.path.clone()).collect()
+}
+
+/// Those that a reader is to read yet.
 pub(super) fn unread_replays(job: &ReplayedJob) -> BTreeSet<String> {
-    let savepoints = job.savepoints.values().map(|savepoint| &savepoint.progress);
-    let replays = savepoints.chain([&job.progress]).flat_map(replays);
+    let replays = with_savepoints(job).flat_map(replays);
     let unread = replays.filter(|(_, has_ended)| !has_ended);
     unread.map(|(object, _)| object.path.clone()).collect()
+}
+
+fn with_savepoints(job: &ReplayedJob) -> impl Iterator<Item = &JobProgress> {
+    let savepoints = job.savepoints.values().map(|savepoint| &savepoint.progress);
+    savepoints.chain([&job.progress])
 }
 
 /// The replays of a job, and whether each was read to its end.
@@ -134,7 +146,8 @@ pub(super) async fn page(
 ) -> Result<(), log::Error> {
     for (name, job) in &mut folded.jobs {
         let life = job.entry.incarnation;
-        let Some((page, paged)) = pages::page(store, life, &mut job.letters).await? else {
+        let paged = pages::page(store, life, folded.through, &mut job.letters).await?;
+        let Some((page, paged)) = paged else {
             continue;
         };
         if let Some(same) = latest.jobs.get_mut(name)

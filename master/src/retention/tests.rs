@@ -10,7 +10,6 @@ use bytes::Bytes;
 use millstream_common::ids::{
     Epoch, Generation, Incarnation, JobName, OutputIndex, Seq, SinkIndex, Term,
 };
-use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry, JobEntry};
 use millstream_common::log::savepoint::SavepointEntry;
 use millstream_common::log::{self, Appended, Entry, LogObject};
 use millstream_common::report::{Segment, StatePart};
@@ -21,7 +20,7 @@ use super::Retention;
 use super::collector_actor::Collector;
 use super::history::read_history;
 use crate::replay::Replay;
-use crate::testing::{ENDLESS, MemoryStore, memory, plan};
+use crate::testing::{ENDLESS, MemoryStore, ToldLog, memory, plan};
 
 /// Stands still until it is told.
 #[derive(Debug, Default)]
@@ -57,12 +56,9 @@ struct Endless {
     store: StoreRef,
     clock: Arc<HandClock>,
     collector: Collector,
-    life: Incarnation,
+    log: ToldLog,
     /// What the sink reads.
     output: OutputIndex,
-    epoch: u64,
-    seq: u64,
-    generation: u64,
     /// The output with dead letters, of which each epoch has a segment of ten bytes, if any.
     letters: Option<OutputIndex>,
 }
@@ -88,39 +84,15 @@ impl Endless {
         let memory = memory();
         let store: StoreRef = memory.clone();
         let clock = Arc::new(HandClock::default());
-        let mut endless = Self {
+        Self {
             collector: collector(&store, &clock),
+            log: ToldLog::begin(store.clone(), "numbers", sql).await,
             memory,
             store,
             clock,
-            life: Incarnation::fresh(),
             output: plan(ENDLESS).sinks[0].output,
-            epoch: 0,
-            seq: 0,
-            generation: 0,
             letters: None,
-        };
-        let job = JobEntry {
-            job: "numbers".into(),
-            incarnation: endless.life,
-            sql: sql.to_owned(),
-            plan: plan(sql),
-            submitted_at_us: 0,
-        };
-        endless.append(Entry::Job(Box::new(job))).await;
-        endless.assign().await;
-        endless
-    }
-
-    async fn assign(&mut self) {
-        let assign = AssignEntry {
-            job: "numbers".into(),
-            incarnation: self.life,
-            restore_from: Epoch(self.epoch),
-            assignment: Assignment::default(),
-        };
-        self.append(Entry::Assign(Box::new(assign))).await;
-        self.generation = self.seq;
+        }
     }
 
     async fn create(&self, key: &str) {
@@ -128,44 +100,27 @@ impl Endless {
         created.await.expect("create");
     }
 
-    async fn append(&mut self, entry: Entry) {
-        self.seq += 1;
-        let object = LogObject {
-            term: Term(1),
-            nonce: self.seq.to_string(),
-            entries: vec![entry],
-        };
-        let appended = log::append(&self.store, Seq(self.seq), &object).await;
-        assert_eq!(appended.expect("append"), Appended::Written);
-    }
-
     /// A second and an epoch with one state part and one segment; the sink is one epoch behind.
     async fn epoch(&mut self) {
         self.clock.pass(1);
-        self.epoch += 1;
+        let mut entry = self.log.next_epoch();
+        let (life, epoch) = (self.log.life, entry.epoch.0);
         let part = StatePart {
-            path: format!(
-                "state/{}/numbers/x/0/{:012}-2-0-a.arrow",
-                self.life, self.epoch
-            ),
-            epoch: Epoch(self.epoch),
+            path: format!("state/{life}/numbers/x/0/{epoch:012}-2-0-a.arrow"),
+            epoch: entry.epoch,
             bytes: 10,
             checksum: 0,
             row_count: 1,
         };
-        let segment = format!(
-            "segments/{}/{}/{:012}-2-w-a.arrow",
-            self.life, self.output, self.epoch
-        );
+        let segment = format!("segments/{life}/{}/{epoch:012}-2-w-a.arrow", self.output);
         for key in [&part.path, &segment] {
             self.create(key).await;
         }
-        let mut segments = Vec::new();
         if let Some(output) = self.letters {
-            let (life, epoch, generation) = (self.life, self.epoch, self.generation);
+            let generation = entry.generation;
             let path = format!("segments/{life}/{output}/{epoch:012}-{generation}-w-a.arrow");
             self.create(&path).await;
-            segments.push(Segment {
+            entry.segments.push(Segment {
                 output,
                 path,
                 bytes: 10,
@@ -173,25 +128,10 @@ impl Endless {
                 row_count: 2,
             });
         }
-        let entry = EpochEntry {
-            job: "numbers".into(),
-            incarnation: self.life,
-            epoch: Epoch(self.epoch),
-            parent: Epoch(self.epoch - 1),
-            committed_at_us: self.clock.unix_micros(),
-            generation: Generation(self.generation),
-            splits: BTreeMap::new(),
-            watermarks: BTreeMap::new(),
-            parts: BTreeMap::from([("numbers/x/0".into(), vec![part])]),
-            segments,
-            counters: BTreeMap::new(),
-            flows: BTreeMap::new(),
-            refused: Vec::new(),
-            sink_markers: BTreeMap::from([(SinkIndex(0), Epoch(self.epoch - 1))]),
-            drained: false,
-            without_barrier: false,
-        };
-        self.append(Entry::Epoch(Box::new(entry))).await;
+        entry.committed_at_us = self.clock.unix_micros();
+        entry.parts = BTreeMap::from([("numbers/x/0".into(), vec![part])]);
+        entry.sink_markers = BTreeMap::from([(SinkIndex(0), entry.parent)]);
+        self.log.commit(entry).await;
     }
 
     async fn count(&self, folder: &str) -> usize {
@@ -220,7 +160,10 @@ async fn an_endless_job_holds_a_bounded_number_of_objects_and_says_how_many_byte
         used = endless.collector.look().await.expect("look");
         assert!(endless.count("log/").await < 60, "log");
         assert!(endless.count("boundary/").await < 30, "boundaries");
-        assert_eq!(endless.count("state/").await, endless.epoch.min(3) as usize);
+        assert_eq!(
+            endless.count("state/").await,
+            endless.log.epoch.0.min(3) as usize
+        );
         assert!(endless.count("segments/").await < 15, "segments");
     }
     let used = used[&JobName::from("numbers")];
@@ -317,7 +260,7 @@ async fn dead_letters_are_kept_for_their_time_and_no_longer_and_what_goes_is_cou
     let mut endless = Endless::start_with_letters("20 seconds").await;
     let folder = format!(
         "segments/{}/{}/",
-        endless.life,
+        endless.log.life,
         endless.letters.expect("letters")
     );
     let mut used = BTreeMap::new();
@@ -347,7 +290,7 @@ async fn dead_letters_take_no_more_room_than_they_may_however_young_they_are() {
     let mut endless = Endless::start_with_letters("1 day, 120 bytes").await;
     let folder = format!(
         "segments/{}/{}/",
-        endless.life,
+        endless.log.life,
         endless.letters.expect("letters")
     );
     for _ in 0..60 {
@@ -366,10 +309,10 @@ async fn dead_letters_take_no_more_room_than_they_may_however_young_they_are() {
 async fn letters_that_a_lost_generation_left_behind_go_and_those_of_the_running_one_stay() {
     let mut endless = Endless::start_with_letters("1 day").await;
     endless.epoch().await;
-    let (life, output) = (endless.life, endless.letters.expect("letters"));
+    let (life, output) = (endless.log.life, endless.letters.expect("letters"));
     let orphan = format!(
         "segments/{life}/{output}/000000000002-{}-w-b.arrow",
-        endless.generation
+        endless.log.generation
     );
     let rejects = format!("rejects/{life}/0/000000000001-b-{output}.arrow");
     for key in [&orphan, &rejects] {
@@ -384,7 +327,7 @@ async fn letters_that_a_lost_generation_left_behind_go_and_those_of_the_running_
         is_there(&orphan).await && is_there(&rejects).await,
         "they may be named still"
     );
-    endless.assign().await;
+    endless.log.assign().await;
     endless.epoch().await;
     endless.collector.look().await.expect("look");
     let is_there = async |key: &str| endless.store.get(key).await.expect("get").is_some();
@@ -396,7 +339,7 @@ async fn letters_that_a_lost_generation_left_behind_go_and_those_of_the_running_
 #[tokio::test]
 async fn a_long_list_of_dead_letters_goes_to_pages_and_the_log_stays_small() {
     let mut endless = Endless::start_with_letters("3000 seconds").await;
-    let (life, output) = (endless.life, endless.letters.expect("letters"));
+    let (life, output) = (endless.log.life, endless.letters.expect("letters"));
     for epoch in 1..=4_600 {
         endless.epoch().await;
         if epoch % 100 == 0 {
@@ -427,7 +370,7 @@ async fn a_long_list_of_dead_letters_goes_to_pages_and_the_log_stays_small() {
     assert!(objects * 2 <= paged + unpaged, "{objects}");
     assert!(objects >= 3_000, "{objects}");
     endless.collector = collector(&endless.store, &endless.clock);
-    endless.assign().await;
+    endless.log.assign().await;
     endless.epoch().await;
     endless.collector.look().await.expect("look");
     let left = endless.count(&format!("segments/{life}/{output}/")).await as u64;
@@ -438,18 +381,70 @@ async fn a_long_list_of_dead_letters_goes_to_pages_and_the_log_stays_small() {
 }
 
 #[tokio::test]
+async fn a_boundary_holds_the_letters_that_looks_have_kept_however_seldom_one_is_made() {
+    let mut endless = Endless::start_with_letters("100 seconds").await;
+    endless.collector.retention.objects_per_boundary = 2_350;
+    for epoch in 1..=2_400 {
+        endless.epoch().await;
+        if epoch % 50 == 0 {
+            endless.collector.look().await.expect("look");
+        }
+    }
+    assert_eq!(endless.count("boundary/").await, 1);
+    let name = JobName::from("numbers");
+    let history = read_history(&endless.store).await.expect("read");
+    let letters = &history.jobs[&name].letters;
+    assert_eq!(*letters, endless.collector.latest.jobs[&name].letters);
+    assert!(letters.segments.len() <= 101 && letters.pages.is_empty());
+    let kept: u64 = letters
+        .segments
+        .iter()
+        .map(|kept| kept.segment.row_count)
+        .sum();
+    assert_eq!(
+        kept + letters.dropped_rows,
+        2 * 2_400,
+        "each is counted once"
+    );
+}
+
+#[tokio::test]
+async fn rows_to_be_sent_and_pages_that_nothing_came_to_name_go_and_not_before_nothing_can() {
+    let mut endless = Endless::start_with_letters("1 day").await;
+    let life = endless.log.life;
+    let replay = format!("replays/{life}/0/000000000001-aa-1-x.arrow");
+    let page = format!("letters/{life}/000000000002-x.json");
+    for key in [&replay, &page] {
+        endless.create(key).await;
+    }
+    for _ in 0..30 {
+        endless.epoch().await;
+        endless.collector.look().await.expect("look");
+    }
+    assert_eq!(endless.count("replays/").await, 1, "its master reigns");
+    assert_eq!(endless.count("letters/").await, 1, "its maker may sleep");
+    endless.log.term = Term(2);
+    for _ in 0..30 {
+        endless.epoch().await;
+        endless.collector.look().await.expect("look");
+    }
+    assert_eq!(endless.count("replays/").await, 0);
+    assert_eq!(endless.count("letters/").await, 0);
+}
+
+#[tokio::test]
 async fn the_state_of_a_savepoint_is_kept_until_it_is_dropped_also_over_a_new_life() {
     let mut endless = Endless::start().await;
     endless.epoch().await;
     let kept = SavepointEntry {
         job: "numbers".into(),
-        incarnation: endless.life,
+        incarnation: endless.log.life,
         epoch: Epoch(1),
         name: "first".to_owned(),
         made_at_us: 0,
     };
-    endless.append(Entry::Savepoint(kept)).await;
-    let state = format!("state/{}/", endless.life);
+    endless.log.append(Entry::Savepoint(kept)).await;
+    let state = format!("state/{}/", endless.log.life);
     for _ in 0..50 {
         endless.epoch().await;
         endless.collector.look().await.expect("look");
@@ -466,14 +461,14 @@ async fn the_state_of_a_savepoint_is_kept_until_it_is_dropped_also_over_a_new_li
 
     let mut entry = job.entry.clone();
     entry.incarnation = Incarnation::fresh();
-    endless.append(Entry::Job(Box::new(entry))).await;
+    endless.log.append(Entry::Job(Box::new(entry))).await;
     endless.collector.look().await.expect("look");
     assert_eq!(endless.count(&state).await, 1, "only the savepoint's");
     let dropped = Entry::SavepointDropped {
         job: "numbers".into(),
         name: "first".to_owned(),
     };
-    endless.append(dropped).await;
+    endless.log.append(dropped).await;
     endless.collector.look().await.expect("look");
     assert_eq!(endless.count(&state).await, 0);
 }

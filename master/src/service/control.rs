@@ -50,7 +50,12 @@ impl control_server::Control for ControlService {
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
         let mut request = request.into_inner();
         request.name = job_name(request.name)?.0;
-        answer(self.backend.submit(request.into()).await)
+        let file = request.file.clone();
+        let submitted = self.backend.submit(request.into()).await;
+        match submitted {
+            Ok(submitted) => Ok(Response::new(submitted.into())),
+            Err(error) => Err(grpc::to_status_about(&error, &file)),
+        }
     }
 
     async fn stop_job(

@@ -1,8 +1,9 @@
 //! The master's gRPC server: control API, worker link, reflection and health on one listener.
 //!
-//! Started by the master with a listener of whatever network it was given. Owns the connections.
+//! Every call passes `access` first. Started by the master with a listener of whatever network it was given. Owns the connections.
 //! Failure: an error of the server itself ends [`serve`]; errors of calls are their statuses.
 
+pub mod access;
 mod backend;
 mod control;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use millstream_proto::v1::control_server::ControlServer;
 use millstream_proto::v1::worker_link_server::{WorkerLink, WorkerLinkServer};
 use tonic::transport::Server;
 
+use access::AccessLayer;
 pub use backend::ControlBackend;
 pub use control::ControlService;
 
@@ -49,6 +51,7 @@ pub async fn serve<L: WorkerLink>(
     listener: Listener,
     backend: Arc<dyn ControlBackend>,
     link: L,
+    access: AccessLayer,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let shutdown: Shutdown = shutdown.boxed().shared();
@@ -57,10 +60,14 @@ pub async fn serve<L: WorkerLink>(
     let link = WorkerLinkServer::new(link)
         .max_decoding_message_size(LINK_FRAME_BYTES_MAX)
         .max_encoding_message_size(LINK_FRAME_BYTES_MAX);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let describe = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reflection = describe().build_v1()?;
+    // Many generic clients ask in the words of before only.
+    let early_reflection = describe().build_v1alpha()?;
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter
         .set_serving::<ControlServer<ControlService>>()
@@ -69,9 +76,11 @@ pub async fn serve<L: WorkerLink>(
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_INTERVAL))
+        .layer(access)
         .add_service(control)
         .add_service(link)
         .add_service(reflection)
+        .add_service(early_reflection)
         .add_service(health)
         .serve_with_incoming_shutdown(listener.incoming, shutdown.clone());
     let patience = async {

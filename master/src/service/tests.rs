@@ -269,7 +269,13 @@ async fn serve_script() -> Served {
     let (stop, stopped) = oneshot::channel::<()>();
     let mut server = JoinSet::new();
     let shutdown = stopped.map(|_| ());
-    server.spawn(serve(listener, script.clone(), NoLink, shutdown));
+    server.spawn(serve(
+        listener,
+        script.clone(),
+        NoLink,
+        AccessLayer::open(),
+        shutdown,
+    ));
     Served {
         net,
         script,

@@ -4,17 +4,20 @@
 use millstream_common::control::{ControlError, SinkCommand, SinkView};
 use millstream_common::ids::{Epoch, Generation, SinkIndex};
 use millstream_common::link::{Held, ToWorker};
-use millstream_common::log::backlog;
 use millstream_common::log::entry::CommittedEpoch;
-use millstream_common::store::StoreRef;
+use millstream_common::log::{self, Entry, backlog};
+use millstream_common::store::{Store, StoreRef};
 use ractor::{ActorRef, call};
 
+use super::submission::Submission;
 use super::supervisor_actor::*;
 use super::tests::{begun, find, held, is, job, stop};
 use crate::job::job_actor::JobMessage;
 use crate::replay::ReplayedJob;
 use crate::retention::history::read_history;
-use crate::testing::{ENDLESS, FakeWorker, memory, plan, supervise, supervise_begun};
+use crate::testing::{
+    Answers, ENDLESS, FakeWorker, memory, plan, soon, supervise, supervise_begun,
+};
 
 /// As [`begun`], with a sink that has been down for `count` epochs, of which beta's pipeline knows all and alpha's the first few.
 fn begun_with_a_backlog(count: u64) -> ReplayedJob {
@@ -113,6 +116,45 @@ async fn epochs_that_a_sink_lacks_for_long_are_put_away_and_a_deploy_stays_small
     let clicks = find(&supervisor, "clicks").await;
     let view = call!(clicks, JobMessage::View).expect("view");
     assert_eq!(view.sinks[0].lag_epochs, 9_001);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_has_ended_says_nothing_more_of_epochs_that_it_was_putting_away() {
+    let store = memory();
+    store.answer(Answers::AllBut("backlog/"));
+    let begun = begun_with_a_backlog(9_000);
+    let supervisor = supervise_begun(&store, vec![begun.clone()]).await;
+    let held = || held_up_to(&begun, 9_000);
+    let mut alpha = FakeWorker::join_holding(&supervisor, "alpha", held()).await;
+    let mut beta = FakeWorker::join_holding(&supervisor, "beta", held()).await;
+    for worker in [&mut alpha, &mut beta] {
+        let (at, barrier) = worker.barrier().await;
+        worker.report(&at, barrier.epoch, 1);
+    }
+    beta.committed().await;
+    alpha.leave();
+    beta.leave();
+    stop(&find(&supervisor, "clicks").await).await;
+    store.answer(Answers::All);
+    let is_stored = async || !store.list("backlog/").await.expect("list").is_empty();
+    soon(async { while !is_stored().await {} }).await;
+    let resumed = Box::new(Submission {
+        job: "clicks".into(),
+        sql: begun.entry.sql.clone(),
+        plan: begun.entry.plan.clone(),
+        fresh: false,
+        from: None,
+    });
+    let resumed = call!(supervisor, |reply| SupervisorMessage::Submit {
+        submission: resumed,
+        reply
+    });
+    resumed.expect("call").expect("it goes on");
+    let store: StoreRef = store.clone();
+    let objects = log::read_all(&store).await.expect("read");
+    let mut entries = objects.iter().flat_map(|(_, object)| &object.entries);
+    let of_backlog = entries.find(|entry| matches!(entry, Entry::Backlog { .. }));
+    assert_eq!(of_backlog, None);
 }
 
 /// Tells the only sink of `clicks` something.

@@ -13,6 +13,7 @@ use millstream_common::control::{ControlError, StorageUse};
 use millstream_common::error::{Failure, Kind, chain};
 use millstream_common::ids::JobName;
 use millstream_common::link::{JobGeneration, ToWorker};
+use millstream_common::log::Entry;
 use millstream_common::log::entry::{JobEnd, JobEntry, JobProgress};
 use millstream_common::log::savepoint::Savepoints;
 use millstream_common::store::StoreRef;
@@ -24,6 +25,7 @@ use tracing::{error, warn};
 use super::supervisor_actor::{SupervisorMessage, SupervisorState};
 use crate::enumerate::EnumerateError;
 use crate::job::job_actor::{JobActor, JobConfig, JobMessage};
+use crate::job::recorded::Recorded;
 use crate::job::restart::{Decision, RestartPolicy};
 use crate::log_actor::LogMessage;
 use crate::replay::ReplayedJob;
@@ -204,6 +206,44 @@ impl SupervisorState {
         if let Some(job) = self.jobs.get_mut(job) {
             job.savepoints = savepoints;
         }
+    }
+
+    /// Hands the entry to the log, unless a submission takes the job's place: its actor would not learn of it.
+    pub(super) fn record_savepoint(
+        &mut self,
+        job: &JobName,
+        actor: ActorRef<JobMessage>,
+        entry: Entry,
+        recorded: Recorded,
+    ) -> Result<(), ActorProcessingErr> {
+        let is_its =
+            |job: &&mut RunningJob| job.actor.get_id() == actor.get_id() && !job.is_starting;
+        let Some(job) = self.jobs.get_mut(job).filter(is_its) else {
+            recorded.refuse(ControlError::Unavailable {
+                cause: format!("job {job} is being submitted; say it again"),
+                active: None,
+            });
+            return Ok(());
+        };
+        if let Entry::SavepointDropped { name, .. } = &entry {
+            job.savepoints.remove(name);
+        }
+        if let Recorded::Savepoint {
+            name, savepoint, ..
+        } = &recorded
+        {
+            let savepoint = savepoint.as_ref().clone();
+            job.savepoints.entry(name.clone()).or_insert(savepoint);
+        }
+        let on_written = Box::new(move |seq| {
+            // A job whose actor is gone is started anew from the log, which holds the entry.
+            let _ = actor.cast(JobMessage::Recorded(recorded, seq));
+        });
+        self.log.cast(LogMessage::Append {
+            entry: Box::new(entry),
+            on_written,
+        })?;
+        Ok(())
     }
 
     pub(super) fn storage_used(&self, used: BTreeMap<JobName, StorageUse>) {

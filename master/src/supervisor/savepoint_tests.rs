@@ -9,12 +9,13 @@ use millstream_common::log::entry::JobEntry;
 use millstream_common::log::savepoint::CarriedEntry;
 use millstream_common::log::{self, Entry};
 use millstream_common::store::StoreRef;
+use ractor::rpc::CallResult;
 use ractor::{ActorRef, call};
 
 use super::submission::{Started, Submission};
 use super::supervisor_actor::*;
 use crate::job::job_actor::JobMessage;
-use crate::testing::{ENDLESS, FakeWorker, MemoryStore, memory, plan, soon, supervise};
+use crate::testing::{Answers, ENDLESS, FakeWorker, MemoryStore, memory, plan, soon, supervise};
 
 /// Another sink in front of the old one.
 const MORE: &str = "\
@@ -241,4 +242,57 @@ async fn from_an_older_checkpoint_or_under_another_name_a_new_life_begins() {
         panic!("{carried:?}");
     };
     assert_ne!(anew.job.incarnation, cluster.life);
+}
+
+/// Lets the job and then the supervisor take what was said to them before.
+async fn settle(cluster: &Cluster, job: &ActorRef<JobMessage>) {
+    soon(async {
+        call!(job, JobMessage::View).expect("view");
+        call!(cluster.supervisor, SupervisorMessage::AllWorkers).expect("workers");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_goes_on_from_a_savepoint_once_its_end_is_on_its_way_into_the_log() {
+    let mut cluster = Cluster::start().await;
+    cluster.savepoint("first").await.expect("kept");
+    let job = cluster.job().await;
+    cluster.store.answer(Answers::AllBut("log/"));
+    let name = "first".to_owned();
+    let dropping = job.call(|reply| JobMessage::DropSavepoint { name, reply }, None);
+    let submitting = async {
+        settle(&cluster, &job).await;
+        let refused = cluster.refusal("other", ENDLESS, "clicks/first").await;
+        assert!(refused.contains("no savepoint first"), "{refused}");
+        cluster.store.answer(Answers::All);
+    };
+    let (dropped, ()) = soon(async { tokio::join!(dropping, submitting) }).await;
+    let is_dropped = matches!(dropped, Ok(CallResult::Success(Ok(_))));
+    assert!(is_dropped, "{dropped:?}");
+    assert!(cluster.carried().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_savepoint_of_a_stopped_job_is_made_before_a_submission_or_not_at_all() {
+    let mut cluster = Cluster::start().await;
+    cluster.pass().await;
+    cluster.stop().await;
+    let job = cluster.job().await;
+    cluster.store.answer(Answers::AllBut("log/"));
+    let submitting = cluster.submit("clicks", MORE, "latest", false);
+    let keeping = async {
+        settle(&cluster, &job).await;
+        let name = Some("late".to_owned());
+        let kept = call!(job, |reply| JobMessage::Savepoint { name, reply });
+        cluster.store.answer(Answers::All);
+        kept.expect("call")
+    };
+    let (started, kept) = soon(async { tokio::join!(submitting, keeping) }).await;
+    started.expect("it goes on");
+    let refused = kept.expect_err("its job is another by then");
+    assert!(
+        refused.to_string().contains("is being submitted"),
+        "{refused}"
+    );
 }

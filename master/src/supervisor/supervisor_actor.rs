@@ -1,6 +1,6 @@
 //! The root of a master's actors: jobs, workers, and the commands of people.
 //!
-//! Supervision tree: 1. the log actor; 2. one job actor a job (which supervises its enumerators); 3. the collector.
+//! Supervision tree: 1. the log actor; 2. one job actor a job (which supervises its enumerators); 3. the collector; 4. the clerk.
 //! Receives frames from the link service and commands from the control service; nothing in its handlers waits for storage or
 //! a service, for heartbeats come through them. Failure: a job's actor that ends is started anew from the log (`jobs.rs`);
 //! a log actor that ends (another master reigns) ends this reign.
@@ -11,6 +11,7 @@ use std::time::Duration;
 use millstream_common::control::{ControlError, StorageUse};
 use millstream_common::ids::{JobName, WorkerId};
 use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
+use millstream_common::log::Entry;
 use millstream_common::log::entry::{JobEnd, JobProgress};
 use millstream_common::log::savepoint::Savepoints;
 use millstream_common::store::StoreRef;
@@ -27,6 +28,7 @@ use super::workers::WorkerStatus;
 use crate::cluster::registry::{NameTaken, Registry, Session};
 use crate::config::ConnectorsRef;
 use crate::job::job_actor::JobMessage;
+use crate::job::recorded::Recorded;
 use crate::log_actor::LogMessage;
 use crate::replay::ReplayedJob;
 
@@ -110,6 +112,17 @@ pub enum SupervisorMessage {
         job: JobName,
         /// All of them.
         savepoints: Box<Savepoints>,
+    },
+    /// A savepoint is dropped, or made of a job that has ended: between submissions, which go on from savepoints.
+    RecordSavepoint {
+        /// Of which job.
+        job: JobName,
+        /// Who asks.
+        actor: ActorRef<JobMessage>,
+        /// What the log is to say.
+        entry: Box<Entry>,
+        /// For whoever asks, once it does.
+        recorded: Box<Recorded>,
     },
     /// The log cannot be written, or can again.
     LogTroubled(Option<String>),
@@ -228,6 +241,12 @@ impl Actor for SupervisorActor {
             Message::SavepointsChanged { job, savepoints } => {
                 state.savepoints_changed(&job, *savepoints)
             }
+            Message::RecordSavepoint {
+                job,
+                actor,
+                entry,
+                recorded,
+            } => state.record_savepoint(&job, actor, *entry, *recorded)?,
             Message::LogTroubled(trouble) => {
                 state.tell_jobs(|| JobMessage::LogTroubled(trouble.clone()))
             }

@@ -320,8 +320,11 @@ fn mismatch(found: Epoch, run: &EpochRun) -> SinkError {
     }
 }
 
-/// The local folder that a path option names.
-fn folder_of(path: &str) -> Result<String, SinkError> {
+/// The local folder that a path option names, its references resolved; also asked before a job starts.
+///
+/// # Errors
+/// A reference that does not resolve, or a path that names no local folder.
+pub fn folder_of(path: &str) -> Result<String, SinkError> {
     let what = format!("open folder {path}");
     let resolved = secret::resolve(path).map_err(|error| SinkError::refused(&what, error))?;
     let plain = resolved.expose();

@@ -175,6 +175,10 @@ fn as_user() -> &'static str {
     }
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "asks the machine for a port that a real server then takes"
+)]
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()

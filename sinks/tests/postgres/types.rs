@@ -8,33 +8,18 @@ use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array,
     Int16Array, Int32Array, Int64Array, StringArray, StringViewArray, TimestampMicrosecondArray,
 };
+use arrow::datatypes::SchemaRef;
 use millstream_common::plan::OnViolation;
 use millstream_sinks::conformance::{self, Change, MemoryRows};
 
 use super::server::Database;
 use super::{deliver, rows, spec};
 
-#[tokio::test]
-async fn every_type_arrives_as_it_was() {
-    let database = Database::new().await;
-    database
-        .run(
-            "CREATE TABLE t (flag boolean, small smallint, whole integer, big bigint, wide bigint, \
-             real_ real, double_ double precision, exact numeric(12,3), total numeric, counted numeric, \
-             words text, short varchar(9), fixed char(3), body json, parsed jsonb, id uuid, raw bytea, \
-             day date, at timestamp, instant timestamptz, extra text DEFAULT 'filled')",
-        )
-        .await;
+/// Each type once with a value and once with NULL.
+fn every_type() -> (SchemaRef, MemoryRows) {
     let micros = 1_700_000_000_123_456_i64;
-    let decimal = |values: Vec<Option<i128>>, precision, scale| {
-        Arc::new(
-            Decimal128Array::from(values)
-                .with_precision_and_scale(precision, scale)
-                .expect("precision"),
-        ) as ArrayRef
-    };
     let instants = TimestampMicrosecondArray::from(vec![Some(micros), None]).with_timezone("UTC");
-    let (schema, rows) = rows(vec![
+    rows(vec![
         ("flag", Arc::new(BooleanArray::from(vec![Some(true), None]))),
         ("small", Arc::new(Int16Array::from(vec![Some(-7), None]))),
         (
@@ -94,7 +79,26 @@ async fn every_type_arrives_as_it_was() {
             Arc::new(TimestampMicrosecondArray::from(vec![Some(micros), None])),
         ),
         ("instant", Arc::new(instants)),
-    ]);
+    ])
+}
+
+fn decimal(values: Vec<Option<i128>>, precision: u8, scale: i8) -> ArrayRef {
+    let values = Decimal128Array::from(values).with_precision_and_scale(precision, scale);
+    Arc::new(values.expect("precision"))
+}
+
+#[tokio::test]
+async fn every_type_arrives_as_it_was() {
+    let database = Database::new().await;
+    database
+        .run(
+            "CREATE TABLE t (flag boolean, small smallint, whole integer, big bigint, wide bigint, \
+             real_ real, double_ double precision, exact numeric(12,3), total numeric, counted numeric, \
+             words text, short varchar(9), fixed char(3), body json, parsed jsonb, id uuid, raw bytea, \
+             day date, at timestamp, instant timestamptz, extra text DEFAULT 'filled')",
+        )
+        .await;
+    let (schema, rows) = every_type();
     deliver(spec(&database, "t", &[]), schema, OnViolation::Fail, &rows)
         .await
         .expect("delivered");

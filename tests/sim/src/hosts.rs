@@ -14,14 +14,15 @@ use millstream_common::ids::{JobName, WorkerId};
 use millstream_common::net::NetRef;
 use millstream_common::plan::SourcePlan;
 use millstream_common::plan::connector::{
-    FilesSourceSpec, KafkaTopicSpec, PostgresSinkSpec, SinkSpec,
+    FilesSinkSpec, FilesSourceSpec, KafkaTopicSpec, PostgresSinkSpec, SinkSpec,
 };
 use millstream_master::config::{self as master_config, MasterConfig};
 use millstream_master::enumerate::{EnumerateError, Enumerator};
 use millstream_master::plan::check::{
-    ExternalProbe, Folder, KafkaTopics, PostgresTable, ProbeError,
+    ExternalProbe, Folder, KafkaTopics, OutputFolder, PostgresTable, ProbeError,
 };
 use millstream_master::retention::Retention;
+use millstream_master::service::access::Access;
 use millstream_master::{Candidacy, Entrance, Master, MasterError};
 use millstream_sinks::factory::SinkSetup;
 use millstream_sinks::files::FilesSink;
@@ -100,6 +101,7 @@ impl Host {
         let count = self.starts.fetch_add(1, Ordering::Relaxed);
         let config = MasterConfig {
             net: self.net(),
+            access: Access::Open,
             store: Arc::new(self.store()),
             storage_url: "simulated://storage".to_owned(),
             clock: self.clock(),
@@ -141,6 +143,7 @@ impl Host {
         };
         let config = WorkerConfig {
             net: self.net(),
+            exchange_net: self.net(),
             stores: Arc::new(self.store()),
             connectors: Arc::new(self.clone()),
             clock: self.clock(),
@@ -276,10 +279,21 @@ impl ExternalProbe for SimulatedProbe {
     }
 
     async fn postgres_table(&self, _: &PostgresSinkSpec) -> Result<PostgresTable, ProbeError> {
-        Ok(PostgresTable::Missing { tables: Vec::new() })
+        Ok(PostgresTable::Missing {
+            tables: Vec::new(),
+            obstacle: None,
+        })
     }
 
     async fn folder(&self, _: &FilesSourceSpec) -> Result<Folder, ProbeError> {
         Ok(Folder::There)
+    }
+
+    async fn output_folder(&self, _: &FilesSinkSpec) -> Result<OutputFolder, ProbeError> {
+        Ok(OutputFolder::Possible)
+    }
+
+    fn resolves(&self, _: &str, _: &str) -> Result<(), ProbeError> {
+        Ok(())
     }
 }

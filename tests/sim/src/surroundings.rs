@@ -67,7 +67,11 @@ impl SimulatedNet {
             way: format!("{} > {peer}", self.host),
         };
         let host = peer.split(':').next().map(str::to_owned);
-        Connection::new(traced, Peer { host })
+        let peer = Peer {
+            host,
+            certificate: None,
+        };
+        Connection::new(traced, peer)
     }
 }
 

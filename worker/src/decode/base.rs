@@ -5,10 +5,10 @@
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::error::ArrowError;
 use millstream_common::plan::connector::TimestampFormat;
-use millstream_common::plan::{ColumnOrigin, Metadata, SourcePlan};
+use millstream_common::plan::{ColumnOrigin, SourcePlan};
 
 use super::columns::{Block, Column};
-use super::input::{Records, Typed};
+use super::input::{Beside, Records, Typed};
 use super::refusals::Refusals;
 use super::splits::Splits;
 use super::token::{Token, Value};
@@ -40,7 +40,7 @@ struct BaseColumn {
 enum BaseOrigin {
     /// The token with this number.
     Record(usize),
-    Metadata(Metadata),
+    Metadata(Beside),
 }
 
 impl BaseColumns {
@@ -51,7 +51,7 @@ impl BaseColumns {
         for (index, planned) in plan.columns.iter().enumerate() {
             let origin = match &planned.origin {
                 ColumnOrigin::Computed(_) => continue,
-                ColumnOrigin::Metadata(metadata) => BaseOrigin::Metadata(metadata.clone()),
+                ColumnOrigin::Metadata(metadata) => BaseOrigin::Metadata(metadata.into()),
                 ColumnOrigin::Record => {
                     width += 1;
                     BaseOrigin::Record(width - 1)
@@ -113,9 +113,9 @@ impl BaseColumns {
                         };
                         column.column.append_block(&block, *token_index, refusals);
                     }
-                    BaseOrigin::Metadata(metadata) => {
+                    BaseOrigin::Metadata(beside) => {
                         for record in block.clone() {
-                            let value = records.metadata(record, metadata, splits);
+                            let value = records.metadata(record, beside, splits);
                             column.column.append_metadata(value, record, refusals);
                         }
                     }
@@ -138,9 +138,9 @@ impl BaseColumns {
                 BaseOrigin::Record(_) => {
                     read_typed_column(&mut column.column, rows.batch, refusals)?
                 }
-                BaseOrigin::Metadata(metadata) => {
+                BaseOrigin::Metadata(beside) => {
                     for record in 0..rows.count() {
-                        let value = rows.metadata(record, metadata, splits);
+                        let value = rows.metadata(record, beside, splits);
                         column.column.append_metadata(value, record, refusals);
                     }
                     column.column.finish()

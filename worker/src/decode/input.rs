@@ -3,6 +3,8 @@
 //! Read by every step that must know which record a row was: for metadata columns, for the late walk and for dead
 //! letters. Nothing is copied unless a record is refused.
 
+use std::ffi::CString;
+
 use arrow::array::RecordBatch;
 use arrow::json::writer::{LineDelimited, WriterBuilder};
 use millstream_common::plan::Metadata;
@@ -27,11 +29,11 @@ pub(super) trait Records {
     fn metadata<'a>(
         &'a self,
         record: usize,
-        metadata: &Metadata,
+        beside: &Beside,
         splits: &'a Splits,
     ) -> Result<Value<'a>, &'static str> {
         let split = splits.get(self.slot(record));
-        Ok(match metadata {
+        Ok(match &beside.metadata {
             Metadata::Offset => Value::Integer(self.position(record)),
             Metadata::File => Value::Text(&split.origin),
             Metadata::Partition => match split.partition {
@@ -40,6 +42,26 @@ pub(super) trait Records {
             },
             Metadata::Key | Metadata::Timestamp | Metadata::Header(_) => Value::Null,
         })
+    }
+}
+
+/// What fills a column from beside the payload.
+#[derive(Debug)]
+pub(super) struct Beside {
+    metadata: Metadata,
+    /// The name of a header as clients look it up, made once and not for each record. One with a zero byte there cannot be.
+    header: Option<CString>,
+}
+
+impl From<&Metadata> for Beside {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            metadata: metadata.clone(),
+            header: match metadata {
+                Metadata::Header(name) => CString::new(name.as_str()).ok(),
+                _ => None,
+            },
+        }
     }
 }
 
@@ -87,15 +109,17 @@ impl Records for Lent<'_> {
     fn metadata<'a>(
         &'a self,
         record: usize,
-        metadata: &Metadata,
+        beside: &Beside,
         splits: &'a Splits,
     ) -> Result<Value<'a>, &'static str> {
         let lent = &self.0[record];
         let split = splits.get(lent.slot);
-        Ok(match metadata {
+        Ok(match &beside.metadata {
             Metadata::Key => text(lent.key, "the record's key is not UTF-8")?,
-            Metadata::Header(name) => {
-                let header = lent.headers.and_then(|headers| headers.last(name));
+            Metadata::Header(_) => {
+                let name = beside.header.as_deref();
+                let header = lent.headers.zip(name);
+                let header = header.and_then(|(headers, name)| headers.last(name));
                 text(header, "the record's header is not UTF-8")?
             }
             Metadata::Timestamp => match lent.timestamp_ms {

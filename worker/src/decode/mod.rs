@@ -22,6 +22,8 @@ mod splits;
 mod token;
 mod typed;
 
+use std::ffi::CStr;
+
 use millstream_common::dead_letter::Code;
 use millstream_common::time::EventTime;
 
@@ -83,7 +85,7 @@ pub struct RecordRef<'a> {
 /// Headers of a record, read on demand.
 pub trait HeaderLookup: std::fmt::Debug {
     /// The value of the last header of this name.
-    fn last(&self, name: &str) -> Option<&[u8]>;
+    fn last(&self, name: &CStr) -> Option<&[u8]>;
 }
 
 /// A split's number within one decoder.

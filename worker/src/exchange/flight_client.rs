@@ -21,12 +21,11 @@ use futures::{StreamExt, stream};
 use millstream_common::error::{Kind, chain};
 use millstream_common::grpc;
 use millstream_common::ids::{Generation, JobName, WorkerId};
-use millstream_common::net::{NetRef, channel};
+use millstream_common::net::{Channel, NetRef, channel};
 use millstream_common::plan::PlanSchema;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::credit::{CreditPermit, EdgeCredits};

@@ -23,6 +23,7 @@ use millstream_common::ids::WorkerId;
 use millstream_common::net::{KEEPALIVE_INTERVAL, Listener};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming, async_trait};
+use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::credit::{CreditPermit, CreditReturns};
 use super::message::{BarrierKind, EdgeBatch, PeerLost, StreamMessage};
@@ -37,13 +38,14 @@ const EDGES_PER_CONNECTION_MAX: u32 = 1 << 16;
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// Serves Flight on `listener` until `shutdown`; streams that are open then end with their registrations.
+/// Serves Flight, and the worker's health beside it, on `listener` until `shutdown`; streams that are open then end with their registrations.
 ///
 /// # Errors
 /// Where the listener cannot be served.
 pub async fn serve(
     listener: Listener,
     registry: Arc<EdgeRegistry>,
+    health: HealthServer<impl Health>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
     Server::builder()
@@ -53,6 +55,7 @@ pub async fn serve(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .add_service(service(registry))
+        .add_service(health)
         .serve_with_incoming_shutdown(listener.incoming, shutdown)
         .await
 }

@@ -158,7 +158,7 @@ impl Builder<'_> {
         let outgoing = self.outgoing(wiring)?;
         let at = self.state.at().clone();
         let dialer = ExchangeDialer {
-            net: self.state.config.worker.net.clone(),
+            net: self.state.config.worker.exchange_net.clone(),
             worker: self.state.config.worker.name.clone(),
             job: at.job,
             generation: at.generation,

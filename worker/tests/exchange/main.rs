@@ -121,7 +121,12 @@ impl Receiver {
         let listener = net.listen(listen).await.expect("listen");
         let registry = EdgeRegistry::new(wait);
         let address = listener.address.clone();
-        let served = serve(listener, registry.clone(), std::future::pending());
+        let served = serve(
+            listener,
+            registry.clone(),
+            tonic_health::server::health_reporter().1,
+            std::future::pending(),
+        );
         tasks.spawn(async move { served.await.expect("serve") });
         Self { registry, address }
     }

@@ -136,6 +136,7 @@ impl OpenStore for LateStores {
 
 fn config(name: &str, net: NetRef, master: String, stores: Arc<dyn OpenStore>) -> WorkerConfig {
     WorkerConfig {
+        exchange_net: net.clone(),
         net,
         stores,
         connectors: Arc::new(RealConnectors),

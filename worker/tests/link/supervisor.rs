@@ -9,6 +9,7 @@ use millstream_worker::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
 use millstream_worker::figures::Figures;
 use millstream_worker::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 use ractor::{Actor, ActorRef, call};
+use tokio::sync::watch;
 
 use super::*;
 
@@ -28,6 +29,7 @@ impl Supervisor {
             flight_address: "worker:1".to_owned(),
             edges: EdgeRegistry::new(REGISTER_WAIT),
             figures: Arc::new(Figures::new(Arc::new(NoTracer))),
+            has_joined: watch::Sender::new(false),
         };
         let (actor, _) = Actor::spawn(None, SupervisorActor, config)
             .await

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use millstream_common::error::Kind;
 use millstream_common::plan::connector::{
-    FilesSourceSpec, KafkaTopicSpec, PostgresSinkSpec, SinkSpec, SourceSpec,
+    FilesSinkSpec, FilesSourceSpec, KafkaTopicSpec, PostgresSinkSpec, SinkSpec, SourceSpec,
 };
 
 use super::problem::Problem;
@@ -29,6 +29,10 @@ pub trait ExternalProbe: Send + Sync {
     async fn postgres_table(&self, spec: &PostgresSinkSpec) -> Result<PostgresTable, ProbeError>;
     /// Whether the folder of the source is there; of a glob, the folder in front of the first wildcard.
     async fn folder(&self, spec: &FilesSourceSpec) -> Result<Folder, ProbeError>;
+    /// Whether the folder of the sink is there or can be made.
+    async fn output_folder(&self, spec: &FilesSinkSpec) -> Result<OutputFolder, ProbeError>;
+    /// Whether the references in the value of `option` resolve, where nothing outside is asked about it.
+    fn resolves(&self, option: &str, value: &str) -> Result<(), ProbeError>;
 }
 
 /// What Kafka has.
@@ -36,7 +40,7 @@ pub trait ExternalProbe: Send + Sync {
 pub struct KafkaTopics {
     /// The topic of the source or sink, with its references resolved.
     pub wanted: String,
-    /// All topics of the cluster.
+    /// It alone if it is there, or those that may have been meant.
     pub topics: Vec<String>,
 }
 
@@ -47,9 +51,25 @@ pub enum PostgresTable {
     Missing {
         /// The tables of its schema.
         tables: Vec<String>,
+        /// Why it could not be created, if it could not.
+        obstacle: Option<Obstacle>,
     },
     /// The table as it is.
     Found(TableShape),
+}
+
+/// Why a table cannot be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// There is no schema of this name.
+    NoSchema(String),
+    /// The user may not create tables in the schema.
+    NotAllowed {
+        /// The schema.
+        schema: String,
+        /// Who asked.
+        user: String,
+    },
 }
 
 /// A table as it is.
@@ -81,6 +101,15 @@ pub enum Folder {
     There,
     /// Nothing; the path with its references resolved.
     Missing(String),
+}
+
+/// What stands where a folder is to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputFolder {
+    /// A folder, or nothing: then it is made.
+    Possible,
+    /// This, which is no folder.
+    Blocked(String),
 }
 
 /// Why nothing could be asked; without secrets.
@@ -148,7 +177,12 @@ async fn check_source(
     probe: &dyn ExternalProbe,
 ) -> Vec<Problem> {
     match spec {
-        SourceSpec::Kafka(spec) => check_topic(&spec.topic_spec(), places, probe).await,
+        SourceSpec::Kafka(spec) => {
+            let mut problems = check_topic(&spec.topic_spec(), places, probe).await;
+            let group_id = spec.group_id.as_deref().unwrap_or_default();
+            problems.extend(unresolved("group_id", group_id, places, probe));
+            problems
+        }
         SourceSpec::Files(spec) => match probe.folder(spec).await {
             Ok(Folder::There) => Vec::new(),
             Ok(Folder::Missing(path)) => {
@@ -193,9 +227,41 @@ fn missing_topic(topics: &KafkaTopics, places: &StatementPlaces) -> Option<Probl
 async fn check_sink(sink: &OutsideSink, probe: &dyn ExternalProbe) -> Vec<Problem> {
     match &sink.spec {
         SinkSpec::Postgres(spec) => check_table(sink, spec, probe).await,
-        SinkSpec::Kafka(spec) => check_topic(&spec.topic_spec(), &sink.places, probe).await,
-        SinkSpec::Files(_) | SinkSpec::Console(_) | SinkSpec::Blackhole => Vec::new(),
+        SinkSpec::Kafka(spec) => {
+            let places = &sink.places;
+            let mut problems = check_topic(&spec.topic_spec(), places, probe).await;
+            let topic = &spec.progress_topic;
+            problems.extend(unresolved("progress_topic", topic, places, probe));
+            problems
+        }
+        SinkSpec::Files(spec) => check_output(spec, &sink.places, probe).await,
+        SinkSpec::Console(_) | SinkSpec::Blackhole => Vec::new(),
     }
+}
+
+async fn check_output(
+    spec: &FilesSinkSpec,
+    places: &StatementPlaces,
+    probe: &dyn ExternalProbe,
+) -> Vec<Problem> {
+    match probe.output_folder(spec).await {
+        Ok(OutputFolder::Possible) => Vec::new(),
+        Ok(OutputFolder::Blocked(path)) => {
+            let problem = Problem::at(places.option("path"), format!("{path} is no folder"));
+            vec![problem.hint("move it away, or write another path")]
+        }
+        Err(error) => vec![unasked(&error, "path", places)],
+    }
+}
+
+fn unresolved(
+    option: &str,
+    value: &str,
+    places: &StatementPlaces,
+    probe: &dyn ExternalProbe,
+) -> Option<Problem> {
+    let error = probe.resolves(option, value).err()?;
+    Some(unasked(&error, option, places))
 }
 
 async fn check_table(
@@ -205,9 +271,19 @@ async fn check_table(
 ) -> Vec<Problem> {
     let (schema, places) = (sink.schema.as_deref(), &sink.places);
     match (probe.postgres_table(spec).await, schema) {
-        (Ok(PostgresTable::Missing { .. }), _) if spec.create_if_missing => Vec::new(),
-        (Ok(PostgresTable::Missing { tables }), _) => {
-            vec![table::missing(spec, schema, &tables, places)]
+        (Ok(PostgresTable::Missing { tables, obstacle }), _) => {
+            let matters = |obstacle: &Obstacle| {
+                spec.create_if_missing || matches!(obstacle, Obstacle::NoSchema(_))
+            };
+            let obstacle = obstacle.filter(matters);
+            let mut problems: Vec<Problem> = obstacle
+                .map(|obstacle| table::obstacle(&obstacle, places))
+                .into_iter()
+                .collect();
+            if !spec.create_if_missing {
+                problems.push(table::missing(spec, schema, &tables, places));
+            }
+            problems
         }
         (Ok(PostgresTable::Found(shape)), Some(schema)) => {
             table::compare(spec, schema, &shape, places)

@@ -6,7 +6,7 @@
 use arrow::datatypes::{DataType, Field, Schema};
 use millstream_common::plan::connector::PostgresSinkSpec;
 
-use super::{StatementPlaces, TableColumn, TableShape};
+use super::{Obstacle, StatementPlaces, TableColumn, TableShape};
 use crate::plan::problem::Problem;
 use crate::plan::types::type_name;
 
@@ -32,6 +32,25 @@ pub(super) fn missing(
         Some(nearest) => problem.hint(format!("did you mean {nearest}?\n{create}")),
         None => problem.hint(create),
     }
+}
+
+/// The table cannot be created.
+pub(super) fn obstacle(obstacle: &Obstacle, places: &StatementPlaces) -> Problem {
+    let (message, hint) = match obstacle {
+        Obstacle::NoSchema(schema) => (
+            format!("there is no schema {schema}"),
+            format!("create it: CREATE SCHEMA {};", quote(schema)),
+        ),
+        Obstacle::NotAllowed { schema, user } => (
+            format!("user {user} may not create tables in schema {schema}"),
+            format!(
+                "allow it: GRANT CREATE ON SCHEMA {} TO {};",
+                quote(schema),
+                quote(user)
+            ),
+        ),
+    };
+    Problem::at(places.option("table"), message).hint(hint)
 }
 
 fn create_table(spec: &PostgresSinkSpec, schema: &Schema) -> String {

@@ -23,6 +23,9 @@ struct Fake {
     topics: Result<KafkaTopics, ProbeError>,
     table: Result<PostgresTable, ProbeError>,
     folder: Result<Folder, ProbeError>,
+    output: OutputFolder,
+    /// Options whose references do not resolve.
+    unset: Vec<&'static str>,
 }
 
 impl Default for Fake {
@@ -32,8 +35,13 @@ impl Default for Fake {
                 wanted: "clicks_topic".to_owned(),
                 topics: vec!["clicks_topic".to_owned()],
             }),
-            table: Ok(PostgresTable::Missing { tables: Vec::new() }),
+            table: Ok(PostgresTable::Missing {
+                tables: Vec::new(),
+                obstacle: None,
+            }),
             folder: Ok(Folder::There),
+            output: OutputFolder::Possible,
+            unset: Vec::new(),
         }
     }
 }
@@ -47,12 +55,31 @@ impl ExternalProbe for Fake {
     async fn postgres_table(&self, spec: &PostgresSinkSpec) -> Result<PostgresTable, ProbeError> {
         match spec.table.as_str() {
             "fact_page_views" | "user_activity" => self.table.clone(),
-            _ => Ok(PostgresTable::Missing { tables: Vec::new() }),
+            _ => Ok(PostgresTable::Missing {
+                tables: Vec::new(),
+                obstacle: None,
+            }),
         }
     }
 
     async fn folder(&self, _: &FilesSourceSpec) -> Result<Folder, ProbeError> {
         self.folder.clone()
+    }
+
+    async fn output_folder(&self, _: &FilesSinkSpec) -> Result<OutputFolder, ProbeError> {
+        Ok(self.output.clone())
+    }
+
+    fn resolves(&self, option: &str, _: &str) -> Result<(), ProbeError> {
+        if !self.unset.contains(&option) {
+            return Ok(());
+        }
+        Err(ProbeError {
+            kind: Kind::User,
+            what: format!("read option {option}"),
+            cause: "environment variable NOPE is not set".to_owned(),
+            is_advised: true,
+        })
     }
 }
 
@@ -125,6 +152,7 @@ async fn a_missing_table_shows_how_to_create_it() {
     let fake = Fake {
         table: Ok(PostgresTable::Missing {
             tables: vec!["user_activities".to_owned()],
+            obstacle: None,
         }),
         ..Fake::default()
     };
@@ -289,6 +317,72 @@ async fn a_missing_folder_says_how_to_make_it() {
         problems[0].hint.as_deref(),
         Some("create it: mkdir -p data/input")
     );
+}
+
+#[tokio::test]
+async fn a_table_that_cannot_be_created_says_what_it_lacks() {
+    let missing = |obstacle| Fake {
+        table: Ok(PostgresTable::Missing {
+            tables: Vec::new(),
+            obstacle: Some(obstacle),
+        }),
+        ..Fake::default()
+    };
+    let problems = check(SQL, &missing(Obstacle::NoSchema("App".to_owned()))).await;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].message, "there is no schema App");
+    assert_eq!(
+        problems[0].hint.as_deref(),
+        Some("create it: CREATE SCHEMA \"App\";")
+    );
+    let not_allowed = Obstacle::NotAllowed {
+        schema: "public".to_owned(),
+        user: "me".to_owned(),
+    };
+    let problems = check(SQL, &missing(not_allowed.clone())).await;
+    assert_eq!(
+        problems[0].hint.as_deref(),
+        Some("allow it: GRANT CREATE ON SCHEMA public TO me;")
+    );
+    let given = SQL.replacen("create = 'if_missing'", "create = 'never'", 1);
+    let problems = check(&given, &missing(not_allowed)).await;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].message, "there is no table fact_page_views");
+}
+
+#[tokio::test]
+async fn what_a_sink_or_source_needs_once_it_runs_is_asked_for_before() {
+    let files = "WITH (connector = 'files', path = 'out', format = 'csv', emit = 'final');";
+    let clicks = SQL.replace("format = 'json'", "format = 'json', group_id = '${NOPE}'");
+    let sql = format!(
+        "{clicks}CREATE SINK files FROM page_views {files}\n\
+         CREATE SINK topic FROM page_views WITH (connector = 'kafka', brokers = 'b', \
+         topic = 'clicks_topic', progress_topic = '${{NOPE}}', emit = 'final');"
+    );
+    assert_eq!(check(&sql, &Fake::default()).await, vec![]);
+    let fake = Fake {
+        output: OutputFolder::Blocked("out".to_owned()),
+        unset: vec!["group_id", "progress_topic"],
+        ..Fake::default()
+    };
+    let problems = check(&sql, &fake).await;
+    let shown: Vec<&str> = problems.iter().map(|each| each.message.as_str()).collect();
+    assert_eq!(
+        shown,
+        [
+            "read option group_id: environment variable NOPE is not set",
+            "out is no folder",
+            "read option progress_topic: environment variable NOPE is not set",
+        ]
+    );
+    for (problem, option) in problems.iter().zip(["group_id", "path", "progress_topic"]) {
+        let line = sql
+            .lines()
+            .nth(problem.line as usize - 1)
+            .unwrap_or_default();
+        let before: String = line.chars().take(problem.column as usize - 1).collect();
+        assert!(before.ends_with(&format!("{option} = ")), "{before}");
+    }
 }
 
 #[tokio::test]

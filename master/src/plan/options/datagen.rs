@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use arrow::datatypes::DataType;
+use millstream_common::datagen;
 use millstream_common::plan::connector::{DatagenField, DatagenKind, DatagenSpec};
 
 use super::Options;
@@ -42,6 +43,7 @@ pub(super) fn read(options: &mut Options<'_>, columns: &[RecordColumn]) -> Datag
                 options,
                 column,
                 given,
+                row_count,
             }
             .read()
         })
@@ -96,17 +98,23 @@ struct Field<'o, 'a, 'c> {
     column: &'c RecordColumn,
     /// By option: the value, and the whole name for messages.
     given: BTreeMap<String, (String, String)>,
+    /// Of the source.
+    row_count: Option<u64>,
 }
 
 impl Field<'_, '_, '_> {
     fn read(mut self) -> DatagenField {
         let null_rate = self.number("null_rate", 0.0, 0.0, 1.0);
+        let known_problems = self.options.problems.len();
         let kind = match self.kind().as_str() {
             "sequence" => self.sequence(),
             "uniform" => self.uniform(),
             "choice" => self.choice(),
             _ => self.template(),
         };
+        if self.options.problems.len() == known_problems {
+            self.refuse_misfit(&kind);
+        }
         self.refuse_left(&kind);
         DatagenField {
             column: self.column.name.clone(),
@@ -295,6 +303,25 @@ impl Field<'_, '_, '_> {
                 Err(_) => Err(format!("{text:?} is no number")),
             }
         })
+    }
+
+    /// What would stop the generator, at its start or in the middle.
+    fn refuse_misfit(&mut self, kind: &DatagenKind) {
+        let data_type = &self.column.data_type;
+        let Err(misfit) = datagen::check(kind, data_type, self.row_count) else {
+            return;
+        };
+        let (column, type_name) = (&self.column.name, types::type_name(data_type));
+        let option = format!("fields.{column}.{}", misfit.option);
+        let message = format!("column {column} is {type_name}: {}", misfit.cause);
+        let place = self.options.place_of(&option);
+        let problem = Problem::at(place, message);
+        self.options
+            .problems
+            .push(match place == self.options.place {
+                true => problem.hint(format!("add \"{option}\" = ...")),
+                false => problem,
+            });
     }
 
     /// What the kind does not know.

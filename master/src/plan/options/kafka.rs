@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use millstream_common::plan::connector::{
-    KafkaEnd, KafkaPartitioner, KafkaSinkSpec, KafkaSourceSpec, KafkaStart,
+    KafkaEnd, KafkaPartitioner, KafkaSinkSpec, KafkaSourceSpec, KafkaStart, OnGap,
 };
 
 use super::Options;
@@ -95,6 +95,9 @@ pub(super) fn read_source(options: &mut Options<'_>) -> KafkaSourceSpec {
         group_id: options.text("group_id"),
         properties: properties(options, &SOURCE_PROPERTIES),
         discovery_interval_ms: options.positive_millis("discovery_interval", DISCOVERY_INTERVAL_MS),
+        on_gap: options
+            .word("on_gap", &[("fail", OnGap::Fail), ("skip", OnGap::Skip)])
+            .unwrap_or_default(),
     }
 }
 

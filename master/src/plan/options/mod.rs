@@ -7,6 +7,7 @@
 mod datagen;
 mod files;
 mod kafka;
+mod password;
 mod postgres;
 mod settings;
 mod sink;

@@ -5,16 +5,16 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_common::plan::connector::PostgresSinkSpec;
 
-use super::Options;
+use super::{Options, password};
 use crate::plan::parse::Name;
 
 /// Takes the options of a `postgres` sink.
 pub(super) fn read(options: &mut Options<'_>) -> PostgresSinkSpec {
     let url = options.required_text("url", "${POSTGRES_URL}");
-    if let Some(shown) = literal_password(&url) {
+    if let Some(instead) = password::instead_of_literal(&url) {
         options
             .refuse("url", "the url holds a literal password")
-            .hint = Some(format!("write url = '{shown}' and set that variable"));
+            .hint = Some(instead);
     }
     let given = options.places.contains_key("table");
     let table = if given {
@@ -38,36 +38,6 @@ pub(super) fn read(options: &mut Options<'_>) -> PostgresSinkSpec {
             .word("create", &[("if_missing", true), ("never", false)])
             .unwrap_or(false),
     }
-}
-
-/// The URL with a reference where it has a literal password; `None` if it has none.
-fn literal_password(url: &str) -> Option<String> {
-    const REFERENCE: &str = "${POSTGRES_PASSWORD}";
-    if let Some((scheme, rest)) = url.split_once("://") {
-        let authority_end = rest.find('/').unwrap_or(rest.len());
-        // A reference may hold a slash or an at sign (`${file:/run/secrets/x}`): look behind it.
-        let password_has_reference = rest
-            .split_once(':')
-            .is_some_and(|(_, password)| password.starts_with("${"));
-        if let Some((user_info, host)) = rest[..authority_end].rsplit_once('@')
-            && !password_has_reference
-            && let Some((user, password)) = user_info.split_once(':')
-            && !password.is_empty()
-        {
-            return Some(format!(
-                "{scheme}://{user}:{REFERENCE}@{host}{}",
-                &rest[authority_end..]
-            ));
-        }
-    }
-    let lower = url.to_lowercase();
-    let start = lower.find("password=")? + "password=".len();
-    let value = &url[start..];
-    if value.starts_with("${") || value.is_empty() {
-        return None;
-    }
-    let end = value.find(['&', ' ']).unwrap_or(value.len());
-    Some(format!("{}{REFERENCE}{}", &url[..start], &value[end..]))
 }
 
 /// `name` or `schema.name`, folded as Postgres folds it and quoted where it needs quotes.
@@ -106,25 +76,6 @@ fn quote_where_needed(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_literal_password_is_found_and_replaced_by_a_reference() {
-        let written = literal_password("postgres://me:pw@db:5432/x");
-        assert_eq!(
-            written.as_deref(),
-            Some("postgres://me:${POSTGRES_PASSWORD}@db:5432/x")
-        );
-        assert!(literal_password("host=db password=pw user=me").is_some());
-        for url in [
-            "${POSTGRES_URL}",
-            "postgres://me@db/x",
-            "postgres://me:${PASSWORD}@db/x",
-            "postgres://me:${file:/run/secrets/x}@db/x",
-            "host=db password=${PASSWORD}",
-        ] {
-            assert_eq!(literal_password(url), None, "{url}");
-        }
-    }
 
     #[test]
     fn table_names_fold_as_in_postgres() {

@@ -25,7 +25,7 @@ fn every_job_of_the_repository_plans_without_a_warning() {
             count += 1;
         }
     }
-    assert_eq!(count, 9);
+    assert_eq!(count, 10);
 }
 
 #[test]

@@ -402,3 +402,15 @@ fn a_job_without_a_sink_is_refused() {
         "the job has no sink, so it does nothing"
     );
 }
+
+#[test]
+fn a_files_sink_keeps_a_column_for_its_files() {
+    refused(
+        &format!(
+            "{CLICKS}CREATE VIEW v AS SELECT id, price FROM clicks;\n\
+             CREATE SINK s FROM v WITH (connector = 'files', path = 'p', format = 'csv', partition_by = «'price, id'»);"
+        ),
+        "every column names a folder, so nothing is left for the files",
+        "leave out those that are rows",
+    );
+}

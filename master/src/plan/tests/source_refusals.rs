@@ -3,13 +3,15 @@
 use super::refusals::{CLICKS, COUNTS, marked, refused};
 use super::*;
 
+/// A source with these options, and a sink.
+fn source(options: &str) -> String {
+    format!(
+        "CREATE SOURCE clicks (id TEXT) WITH ({options});\nCREATE SINK s FROM clicks WITH (connector = 'blackhole');"
+    )
+}
+
 #[test]
-fn options_are_checked_at_their_place() {
-    let source = |options: &str| {
-        format!(
-            "CREATE SOURCE clicks (id TEXT) WITH ({options});\nCREATE SINK s FROM clicks WITH (connector = 'blackhole');"
-        )
-    };
+fn options_of_kafka_are_checked_at_their_place() {
     let kafka = |more: &str| {
         source(&format!(
             "connector = 'kafka', brokers = 'b', topic = 't', {more}"
@@ -56,6 +58,10 @@ fn options_are_checked_at_their_place() {
         "option discovery_interval: environment variable NOPE is not set: set it, or write ${NOPE:-default}",
         "",
     );
+}
+
+#[test]
+fn options_of_any_source_are_checked_at_their_place() {
     refused(
         &source("connector = «'kafke'»"),
         "unknown connector 'kafke'",
@@ -151,5 +157,45 @@ fn types_and_checks_of_a_source_are_checked() {
         &source("id TEXT, at TIMESTAMP AS «now»()"),
         "now() is not possible here: it differs from call to call",
         "",
+    );
+}
+
+#[test]
+fn what_is_made_up_has_to_fit_its_column() {
+    let source = |column: &str, options: &str| {
+        format!(
+            "CREATE SOURCE d ({column}) WITH (connector = 'datagen', rows = 40000, {options});\nCREATE SINK s FROM d WITH (connector = 'blackhole');"
+        )
+    };
+    refused(
+        &source("t TEXT", "\"fields.t.template\" = «'x{nn}'»"),
+        "column t is TEXT: template \"x{nn}\" has {nn}: write {n}, {n:05}, {uniform:1:6} or {hex:8}",
+        "",
+    );
+    refused(
+        &source("n BIGINT", "\"fields.n.values\" = «'1, one'»"),
+        "column n is BIGINT: \"one\" does not fit",
+        "",
+    );
+    refused(
+        &source(
+            "n INTEGER",
+            "\"fields.n.min\" = 1, \"fields.n.max\" = «1e12»",
+        ),
+        "column n is INTEGER: 1000000000000 does not fit",
+        "",
+    );
+    refused(
+        &source(
+            "n INTEGER",
+            "\"fields.n.min\" = «1.2», \"fields.n.max\" = 1.8",
+        ),
+        "column n is INTEGER: there is no whole number between 1.2 and 1.8",
+        "",
+    );
+    refused(
+        &source("n SMALLINT", "\"fields.n.start\" = 1").replace(" d (", " «d» ("),
+        "column n is SMALLINT: 40000, the last of all rows, does not fit",
+        "add \"fields.n.step\" = ...",
     );
 }

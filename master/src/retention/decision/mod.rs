@@ -2,13 +2,14 @@
 //!
 //! Called by the collector with keys that were listed before the log was read to its end. That order is what makes it safe: what an
 //! entry of the log names was in storage before the entry, so a listed object that the log, read later, neither names nor
-//! can come to name is garbage for ever. Can come to be named: parts and segments of epochs behind the head, and what a sink of the
-//! running generation refused. Everything that is not understood stays.
+//! can come to name is garbage for ever. Can come to be named: parts and segments of epochs behind the head, what a sink of the
+//! running generation refused, rows that a master of the newest term stored to be sent again, and pages that a master may have made that
+//! has slept no longer than log objects are kept for it. Everything that is not understood stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use millstream_common::ids::{Epoch, Generation, Seq};
+use millstream_common::ids::{Epoch, Generation, Seq, Term};
 use millstream_common::log::boundary::Boundary;
 use millstream_common::mutant::{self, Mutant};
 
@@ -19,6 +20,8 @@ use super::Retention;
 pub struct Needed {
     /// By incarnation; those of another are of lives that were begun anew.
     pub lives: BTreeMap<String, Life>,
+    /// The newest: an entry of an older one does not count any more (INV-4).
+    pub term: Term,
     /// Log objects up to here may go.
     pub log_floor: Option<Seq>,
     /// Boundaries to keep.
@@ -38,6 +41,8 @@ pub struct Life {
     pub kept_outputs: BTreeSet<String>,
     /// What is kept of them.
     pub letters: KeptLetters,
+    /// Rows sent through the job again, here or behind a savepoint.
+    pub named_replays: BTreeSet<String>,
     /// Rows sent through the job again that were read to their end long ago.
     pub read_replays: BTreeSet<String>,
     /// Those that are to be read, here or behind a savepoint; of any life.
@@ -50,8 +55,10 @@ pub struct Life {
 /// way. What pages name is not at hand; objects of their epochs stay until all that is kept is newer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeptLetters {
-    /// The keys that are not in pages, and those of the pages.
+    /// The keys that are not in pages.
     pub named: BTreeSet<String>,
+    /// The pages.
+    pub pages: BTreeSet<String>,
     /// Names up to this epoch may be in a page.
     pub paged_through: Epoch,
     /// Nothing that is kept has an older epoch in its name.
@@ -94,10 +101,14 @@ enum Kind<'a> {
     /// A part of the index of dead letters.
     LetterPage {
         incarnation: &'a str,
+        /// Of the boundary that it was made for.
+        seq: Option<Seq>,
     },
     /// Rows sent through the job again.
     Replay {
         incarnation: &'a str,
+        /// Of the master that stored them.
+        term: Option<Term>,
     },
     /// By its last epoch.
     Backlog {
@@ -144,10 +155,18 @@ fn kind_of(key: &str) -> Option<Kind<'_>> {
             Some(Kind::Rejects { incarnation, epoch }).filter(|_| is_incarnation(incarnation))
         }
         "letters" | "replays" => {
-            let (incarnation, _) = rest.split_once('/')?;
+            let (incarnation, rest) = rest.split_once('/')?;
+            let name = rest.rsplit('/').next().unwrap_or(rest);
+            let first = name.split_once('-').and_then(|(first, _)| number(first));
             let kind = match folder {
-                "letters" => Kind::LetterPage { incarnation },
-                _ => Kind::Replay { incarnation },
+                "letters" => Kind::LetterPage {
+                    incarnation,
+                    seq: first.map(Seq),
+                },
+                _ => Kind::Replay {
+                    incarnation,
+                    term: first.map(Term),
+                },
             };
             Some(kind).filter(|_| is_incarnation(incarnation))
         }
@@ -215,15 +234,28 @@ impl Needed {
                 }
                 None => true,
             },
-            // A page that the log does not name may be about to be named by another master's boundary.
-            Some(Kind::LetterPage { incarnation }) => !self.lives.contains_key(incarnation),
-            Some(Kind::Replay { incarnation }) => {
+            // A page that the log does not name may be about to be named by the boundary of a master that sleeps.
+            Some(Kind::LetterPage { incarnation, seq }) => match self.lives.get(incarnation) {
+                Some(life) => self.is_behind_floor(seq) && !life.letters.pages.contains(key),
+                None => true,
+            },
+            Some(Kind::Replay { incarnation, term }) => {
                 let is_unread = |life: &Life| life.unread_replays.contains(key);
+                let is_named = |life: &Life| life.named_replays.contains(key);
                 let life = self.lives.get(incarnation);
                 let is_over = life.is_none_or(|life| life.read_replays.contains(key));
-                is_over && !self.lives.values().any(is_unread)
+                // Its master wrote no entry for it before the Fence of the next, and none counts that it writes behind.
+                let is_left =
+                    term.is_some_and(|term| term < self.term) && !self.lives.values().any(is_named);
+                (is_over || is_left) && !self.lives.values().any(is_unread)
             }
         }
+    }
+
+    /// Log objects of that position are not waited for any more.
+    fn is_behind_floor(&self, seq: Option<Seq>) -> bool {
+        let floor = self.log_floor;
+        seq.is_some_and(|seq| floor.is_some_and(|floor| seq <= floor))
     }
 
     /// A life that was begun from a checkpoint of another needs parts of that one.

@@ -80,6 +80,7 @@ fn letters_that_no_epoch_names_go_once_their_generation_is_over() {
     let life = needed.lives.get_mut(LIFE).expect("a life");
     life.letters = KeptLetters {
         named: BTreeSet::from([letters.clone()]),
+        pages: BTreeSet::new(),
         paged_through: Epoch(4),
         first: Some(Epoch(2)),
         generation: Generation(7),
@@ -131,12 +132,44 @@ fn replays_and_pages_go_with_their_life_and_replays_once_read_and_old() {
         !needed.may_go(&replay(LIFE, "read")),
         "not behind a savepoint"
     );
-    let page = |life: &str| format!("letters/{life}/000000000003-a.json");
+    assert!(needed.may_go(&format!("letters/{FORMER}/000000000003-a.json")));
+}
+
+#[test]
+fn rows_to_be_sent_that_no_entry_names_go_under_the_next_master() {
+    let mut needed = needed(9, 9, &[]);
+    let replay = |term: u64, name: &str| format!("replays/{LIFE}/0/{term:012}-{name}-a.arrow");
+    needed.term = Term(4);
+    let life = needed.lives.get_mut(LIFE).expect("a life");
+    life.named_replays = [replay(3, "named")].into();
+    assert!(needed.may_go(&replay(3, "left")));
+    assert!(!needed.may_go(&replay(3, "named")));
     assert!(
-        !needed.may_go(&page(LIFE)),
-        "another master may be about to name it"
+        !needed.may_go(&replay(4, "on its way")),
+        "its master may be about to name it"
     );
-    assert!(needed.may_go(&page(FORMER)));
+    let life = Life {
+        named_replays: [replay(3, "left")].into(),
+        ..Life::default()
+    };
+    needed.lives.insert(FORMER.to_owned(), life);
+    assert!(!needed.may_go(&replay(3, "left")), "another life names it");
+}
+
+#[test]
+fn a_page_that_no_boundary_names_goes_once_its_maker_has_had_its_time() {
+    let mut needed = needed(9, 9, &[]);
+    let page = |seq: u64, name: &str| format!("letters/{LIFE}/{seq:012}-{name}.json");
+    let life = needed.lives.get_mut(LIFE).expect("a life");
+    life.letters.pages = [page(7, "named")].into();
+    assert!(!needed.may_go(&page(7, "left")), "no boundary is old");
+    needed.log_floor = Some(Seq(7));
+    assert!(needed.may_go(&page(7, "left")));
+    assert!(!needed.may_go(&page(7, "named")));
+    assert!(
+        !needed.may_go(&page(8, "left")),
+        "a master that sleeps may be about to name it"
+    );
 }
 
 #[test]

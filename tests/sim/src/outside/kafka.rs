@@ -233,6 +233,7 @@ impl Enumerator for SimulatedEnumerator {
                 watermark: None,
                 status: SplitStatus::Active,
                 identity: None,
+                gaps: None,
             },
         });
         Ok(found.collect())

@@ -166,6 +166,7 @@ impl OpenedSplit {
             watermark: None,
             status,
             identity: None,
+            gaps: None,
         }
     }
 }

@@ -6,16 +6,18 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, StringBuilder, UInt32Array,
+    ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, StringBuilder, UInt32Array,
 };
-use arrow::compute::{CastOptions, cast_with_options, take};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
+use millstream_common::datagen::fit;
+use millstream_common::datagen::template::Template;
 use millstream_common::plan::connector::{DatagenField, DatagenKind, DatagenSpec};
 use millstream_common::plan::{ColumnOrigin, SourcePlan};
 
 use super::random::{Chance, ColumnChance};
-use super::template::Template;
+use super::template;
 
 /// Makes the rows of a source.
 pub(super) struct RowMaker {
@@ -139,13 +141,13 @@ impl Column {
                 });
                 take(values, &UInt32Array::from_iter(chosen), None)?
             }
-            Kind::Template(template) => {
+            Kind::Template(parsed) => {
                 let mut texts = StringBuilder::with_capacity(count, count * 16);
                 let mut text = String::new();
                 for row in rows() {
                     if present(row) {
                         text.clear();
-                        template.write(row + 1, &mut self.values.row(row), &mut text);
+                        template::write(parsed, row + 1, &mut self.values.row(row), &mut text);
                         texts.append_value(&text);
                     } else {
                         texts.append_null();
@@ -156,25 +158,6 @@ impl Column {
         };
         fit(&made, &self.data_type)
     }
-}
-
-/// Casts, and refuses what does not fit.
-fn fit(values: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
-    if values.data_type() == data_type {
-        return Ok(values.clone());
-    }
-    let options = CastOptions {
-        safe: false,
-        ..CastOptions::default()
-    };
-    if *data_type == DataType::Date32 && values.data_type().is_numeric() {
-        // Numbers stand for microseconds in every column of times, but Arrow takes those of a date for days.
-        let micros = cast_with_options(values, &DataType::Int64, &options)?;
-        let moments = DataType::Timestamp(TimeUnit::Microsecond, None);
-        let moments = cast_with_options(&micros, &moments, &options)?;
-        return cast_with_options(&moments, data_type, &options);
-    }
-    cast_with_options(values, data_type, &options)
 }
 
 /// How often each of some values comes: the first most often, after Zipf.
@@ -204,7 +187,7 @@ impl Weights {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::AsArray;
+    use arrow::array::{Array, AsArray};
     use arrow::datatypes::{Int64Type, TimeUnit};
     use arrow::util::display::array_value_to_string;
 

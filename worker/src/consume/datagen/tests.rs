@@ -90,6 +90,7 @@ fn start(position: i64, end: Option<i64>) -> Vec<SplitStart> {
             watermark: None,
             status: SplitStatus::Active,
             identity: None,
+            gaps: None,
         },
     }]
 }

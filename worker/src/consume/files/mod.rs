@@ -4,7 +4,8 @@
 //! go over another, and a cut is answered behind everything handed on before it. The queue is the bound: the thread
 //! waits while two events are not taken (INV-9). A split is a file, its id the absolute path, its position the number of
 //! records read; it ends once, with the file, and its watermark moves only then.
-//! Failure: a disk that cannot be read, a file that is gone or has changed; never what stands in a file.
+//! Failure: a disk that cannot be read; never what stands in a file. One that is gone or has changed since it was claimed is a
+//! dead letter and done, for what it held cannot be read any more, and the others can.
 
 mod input;
 mod parquet;
@@ -200,4 +201,7 @@ enum FileError {
     Disk(#[from] io::Error),
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// It is not what was claimed any more: nothing more of it is read. Says why.
+    #[error("{0}")]
+    Lost(String),
 }

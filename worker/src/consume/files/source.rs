@@ -3,25 +3,37 @@
 //! [`DiskFiles`] is the machine's; a simulator brings another [`FileSource`]. Called on the reader's thread only, where
 //! blocking is allowed.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use url::Url;
 
-/// An open file.
+/// The bytes of a file.
 pub trait FileHandle: Read + Seek + Send {}
 
 impl<T: Read + Seek + Send> FileHandle for T {}
 
+/// Says what a file is at present: `{size}-{mtime in microseconds}`; another content has another identity.
+pub type Identify = Box<dyn Fn() -> io::Result<String> + Send>;
+
+/// An open file.
+pub struct OpenFile {
+    /// It, at its beginning.
+    pub bytes: Box<dyn FileHandle>,
+    /// Asks the file itself, so that one that was moved or removed meanwhile is still the same.
+    pub identify: Identify,
+}
+
 /// Where files are.
 pub trait FileSource: Send + Sync {
-    /// Opens a file at its beginning.
-    fn open(&self, path: &str) -> io::Result<Box<dyn FileHandle>>;
-    /// What the file is now: `{size}-{mtime in microseconds}`; another content has another identity.
-    fn identity(&self, path: &str) -> io::Result<String>;
+    /// Opens a file.
+    fn open(&self, path: &str) -> io::Result<OpenFile>;
+    /// Whether the folder is there that the file `path` was found in, or below; `fixed` is what of the source's path has
+    /// no wildcards. If it is not, no file of it is there, and yet none is gone.
+    fn has_folder(&self, fixed: &Path, path: &str) -> bool;
 }
 
 /// A shared file source.
@@ -47,19 +59,33 @@ fn local_path(name: &str) -> io::Result<PathBuf> {
     reason = "the one place that opens input files"
 )]
 impl FileSource for DiskFiles {
-    fn open(&self, path: &str) -> io::Result<Box<dyn FileHandle>> {
-        Ok(Box::new(File::open(local_path(path)?)?))
+    fn open(&self, path: &str) -> io::Result<OpenFile> {
+        let file = File::open(local_path(path)?)?;
+        let asked = file.try_clone()?;
+        Ok(OpenFile {
+            bytes: Box::new(file),
+            identify: Box::new(move || identity(&asked.metadata()?)),
+        })
     }
 
-    fn identity(&self, path: &str) -> io::Result<String> {
-        let metadata = std::fs::metadata(local_path(path)?)?;
-        let modified = metadata.modified()?;
-        let micros = match modified.duration_since(UNIX_EPOCH) {
-            Ok(since) => since.as_micros() as i128,
-            Err(before) => -(before.duration().as_micros() as i128),
+    fn has_folder(&self, fixed: &Path, path: &str) -> bool {
+        let Ok(file) = local_path(path) else {
+            return false;
         };
-        Ok(format!("{}-{micros}", metadata.len()))
+        // A relative path was resolved by the master, where it stood; of one file the folder is around it.
+        match fixed.is_absolute() && fixed != file {
+            true => fixed.is_dir(),
+            false => file.parent().is_some_and(Path::is_dir),
+        }
     }
+}
+
+fn identity(metadata: &Metadata) -> io::Result<String> {
+    let micros = match metadata.modified()?.duration_since(UNIX_EPOCH) {
+        Ok(since) => since.as_micros() as i128,
+        Err(before) => -(before.duration().as_micros() as i128),
+    };
+    Ok(format!("{}-{micros}", metadata.len()))
 }
 
 #[cfg(test)]
@@ -73,11 +99,11 @@ mod tests {
         std::fs::write(&path, "x").expect("write");
         let url = Url::from_file_path(&path).expect("absolute");
         assert!(url.as_str().contains("a%20b.csv"), "{url}");
-        let identity = DiskFiles.identity(url.as_str()).expect("found");
+        let identity_of = |name: &str| (DiskFiles.open(name).expect("open").identify)();
+        let identity = identity_of(url.as_str()).expect("identity");
         assert_eq!(
             identity,
-            DiskFiles.identity(&path.to_string_lossy()).expect("found")
+            identity_of(&path.to_string_lossy()).expect("identity")
         );
-        assert!(DiskFiles.open(url.as_str()).is_ok());
     }
 }

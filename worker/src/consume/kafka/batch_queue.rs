@@ -10,7 +10,7 @@
     reason = "rd_kafka_consume_batch_queue is bound only as a foreign function"
 )]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -110,8 +110,7 @@ unsafe fn lent<'a>(bytes: *const c_void, len: usize) -> Option<&'a [u8]> {
 }
 
 impl HeaderLookup for Message {
-    fn last(&self, name: &str) -> Option<&[u8]> {
-        let name = CString::new(name).ok()?;
+    fn last(&self, name: &CStr) -> Option<&[u8]> {
         let mut headers = ptr::null_mut();
         let mut value: *const c_void = ptr::null();
         let mut size = 0;

@@ -1,7 +1,8 @@
 //! What an error of the Kafka client means for a job: wait, fail and restart, or ask the user.
 //!
 //! Pure; called by `reader_thread.rs`. The client retries what is transient by itself; what is listed here as final it
-//! would repeat for ever, or skip.
+//! would repeat for ever, or skip. A refused password or permission is tried again with the next generation, which resolves
+//! references anew: the job was let in when it was submitted, and may be again; until then `job` says what to do.
 
 use millstream_common::error::Kind;
 use rdkafka::types::RDKafkaRespErr as Code;
@@ -11,6 +12,8 @@ use rdkafka::types::RDKafkaRespErr as Code;
 pub(super) enum Verdict {
     /// The client goes on by itself: tell people, wait.
     Wait,
+    /// The position is not in the partition: look what is there.
+    Lost,
     /// The reader ends.
     Final {
         /// Who has to act.
@@ -22,6 +25,9 @@ pub(super) enum Verdict {
 
 /// Judges a value of `rd_kafka_resp_err_t`.
 pub(super) fn judge(code: i32) -> Verdict {
+    if LOST.iter().any(|known| *known as i32 == code) {
+        return Verdict::Lost;
+    }
     FINAL
         .iter()
         .find(|(codes, _, _)| codes.iter().any(|known| *known as i32 == code))
@@ -31,16 +37,16 @@ pub(super) fn judge(code: i32) -> Verdict {
         })
 }
 
+const LOST: [Code; 2] = [
+    Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET,
+    Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE,
+];
+
 const FINAL: [(&[Code], Kind, &str); 7] = [
     (
-        &[
-            Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET,
-            Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE,
-            Code::RD_KAFKA_RESP_ERR__LOG_TRUNCATION,
-        ],
+        &[Code::RD_KAFKA_RESP_ERR__LOG_TRUNCATION],
         Kind::User,
-        "the job's position is not in the partition any more: retention passed it, or the topic was made anew; raise \
-         retention.ms for the next time, and start the job with --fresh to begin again at what is there",
+        "the brokers have lost records that the job has read: start the job with --fresh to begin again at what is there",
     ),
     (
         &[
@@ -68,7 +74,7 @@ const FINAL: [(&[Code], Kind, &str); 7] = [
             Code::RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,
             Code::RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM,
         ],
-        Kind::User,
+        Kind::External,
         "check \"kafka.sasl.username\", \"kafka.sasl.password\" and \"kafka.sasl.mechanism\" of the source",
     ),
     (
@@ -76,7 +82,7 @@ const FINAL: [(&[Code], Kind, &str); 7] = [
             Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
             Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
         ],
-        Kind::User,
+        Kind::External,
         "allow the source's user to READ and DESCRIBE the topic",
     ),
     (
@@ -101,7 +107,7 @@ mod tests {
 
     fn kind_of(code: Code) -> Option<Kind> {
         match judge(code as i32) {
-            Verdict::Wait => None,
+            Verdict::Wait | Verdict::Lost => None,
             Verdict::Final { kind, .. } => Some(kind),
         }
     }
@@ -120,15 +126,32 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_position_and_a_bad_password_are_for_the_user() {
+    fn a_lost_position_is_looked_at() {
         assert_eq!(
-            kind_of(Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET),
-            Some(Kind::User)
+            judge(Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET as i32),
+            Verdict::Lost
         );
-        assert_eq!(
-            kind_of(Code::RD_KAFKA_RESP_ERR__AUTHENTICATION),
-            Some(Kind::User)
-        );
+    }
+
+    #[test]
+    fn a_job_that_is_let_in_no_more_is_tried_again_and_says_what_to_do() {
+        for (code, option) in [
+            (Code::RD_KAFKA_RESP_ERR__AUTHENTICATION, "sasl.password"),
+            (
+                Code::RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,
+                "sasl.password",
+            ),
+            (
+                Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+                "READ and DESCRIBE",
+            ),
+        ] {
+            let Verdict::Final { kind, advice } = judge(code as i32) else {
+                panic!("{code:?} is repeated by the client for ever");
+            };
+            assert_eq!(kind, Kind::External, "{code:?}");
+            assert!(advice.contains(option), "{advice}");
+        }
     }
 
     #[test]

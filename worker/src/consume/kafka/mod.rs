@@ -1,15 +1,17 @@
 //! The Kafka reader: partitions of one topic, from given offsets, through one client on one thread.
 //!
 //! Driven by `reader_actor.rs` through [`SourceReader`]. Parts: `batch_queue.rs` (the client, and all unsafe code),
-//! `reader_thread.rs` (pull, decode, hand on), `output.rs`, `splits.rs` (positions and status), `answers.rs` (silence or outage), `mailbox.rs` (commands to the
-//! thread), `settings.rs`, `failure.rs`. Payloads never leave the thread: they are decoded before the client
-//! takes them back. Partitions are assigned, never subscribed; nothing is committed but what the log holds, for outside
-//! tools only (INV-5). Memory is bounded by what the client fetches ahead and two events (INV-9).
+//! `reader_thread.rs` (pull, decode, hand on), `wanted.rs` (records), `output.rs`, `splits.rs` (positions and status),
+//! `answers.rs` (silence or outage), `mailbox.rs` (commands to the thread), `gaps.rs` (records that are gone), `settings.rs`,
+//! `failure.rs`. Payloads never leave the thread: they are decoded before the client takes them back. Partitions are assigned,
+//! never subscribed; nothing is committed but what the log holds, for outside tools only (INV-5). Memory is bounded by what the
+//! client fetches ahead and two events (INV-9).
 //! Failure: lost brokers are retried by the client and told by `trouble`; what cannot heal ends the reader.
 
 mod answers;
 mod batch_queue;
 mod failure;
+mod gaps;
 mod mailbox;
 mod output;
 mod reader_thread;
@@ -17,6 +19,7 @@ mod settings;
 mod splits;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -51,7 +51,7 @@ impl Output {
     /// Judges an error of the client; `Ok` is to be waited for.
     pub(super) fn judge(&self, code: i32, partition: &str, text: &str) -> Result<(), Stop> {
         match judge(code) {
-            Verdict::Wait => Ok(()),
+            Verdict::Wait | Verdict::Lost => Ok(()),
             Verdict::Final { kind, advice } => {
                 Err(self.failed(kind, partition.to_owned(), format!("{text}: {advice}")))
             }

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use millstream_common::error::Kind;
 use millstream_common::ids::SplitId;
-use millstream_common::plan::connector::KafkaSourceSpec;
-use millstream_common::plan::{ColumnOrigin, Metadata, SourcePlan};
+use millstream_common::plan::SourcePlan;
+use millstream_common::plan::connector::{KafkaSourceSpec, OnGap};
 use millstream_common::report::{SplitProgress, SplitStart, SplitStatus};
 use millstream_common::secret;
 use millstream_common::trace::{TRACEPARENT, TraceContext};
@@ -27,24 +27,23 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::answers::{Answers, Heard};
-use super::batch_queue::{BatchConsumer, ClientNote, Delivery, Message};
+use super::batch_queue::{BatchConsumer, ClientNote, Delivery};
+use super::failure::{Verdict, judge};
+use super::gaps::{self, Found, Holds};
 use super::mailbox::{Command, Mailbox};
 use super::output::{Output, Stop};
 use super::settings::{client_config, partition_of};
 use super::splits::{ReadSplit, SplitTable};
+use super::wanted::{BATCH_BYTES, BATCH_RECORDS_MAX, Wanted, recycle, room_for};
 use crate::consume::{ConsumeError, CutRequest, ReaderContext, SourceCut, SourceEvent};
-use crate::decode::{HeaderLookup, OpenSplit, RecordRef, SourceDecoder, SplitSlot, WatermarkMoves};
+use crate::decode::{HeaderLookup, OpenSplit, RecordRef, SourceDecoder, WatermarkMoves};
 
-/// Records of one batch.
-const BATCH_RECORDS_MAX: usize = 8_192;
-/// Records asked for at once even if they are large.
-const BATCH_RECORDS_MIN: usize = 64;
-/// Payload of one batch, about: 1 MiB.
-const BATCH_BYTES: usize = 1 << 20;
 /// How long a wait lasts where nothing comes and nothing is asked: the client's notes are read this often.
 const IDLE_WAIT: Duration = Duration::from_millis(200);
 /// How long a record of a quiet input waits for others.
 const LINGER: Duration = Duration::from_millis(5);
+/// How long a look at what a partition holds may take: cuts wait meanwhile.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// How often the lag is looked up.
 const LAG_INTERVAL: Duration = Duration::from_millis(500);
 /// Log lines of the client at this level or below (syslog's warning) are worth showing.
@@ -80,6 +79,9 @@ pub(super) fn run(setup: Setup) {
 }
 
 struct ReaderThread {
+    /// For people.
+    source: String,
+    on_gap: OnGap,
     topic_text: CString,
     commits_group: bool,
     wanted: Wanted,
@@ -98,6 +100,8 @@ struct ReaderThread {
     answers: Answers,
     /// What was known of the answers when the client last had nothing more.
     heard: Heard,
+    /// Partitions whose position the client has not found.
+    lost: BTreeSet<i32>,
     lag_at: Duration,
     in_trouble: bool,
     stopped: bool,
@@ -129,6 +133,8 @@ impl ReaderThread {
         let now = context.clock.monotonic();
         let answers = Answers::new(now);
         Ok(Self {
+            source: plan.name.clone(),
+            on_gap: spec.on_gap,
             topic_text,
             commits_group: spec.group_id.is_some(),
             wanted: Wanted::by(&plan),
@@ -148,6 +154,7 @@ impl ReaderThread {
             room: BATCH_RECORDS_MAX,
             heard: answers.so_far(),
             answers,
+            lost: BTreeSet::new(),
             lag_at: now,
             in_trouble: false,
             stopped: false,
@@ -313,6 +320,7 @@ impl ReaderThread {
             handed_on?;
             self.end_finished()?;
         }
+        self.find_lost()?;
         if now.saturating_sub(self.lag_at) >= LAG_INTERVAL {
             self.lag_at = now;
             self.mailbox.set_lags(self.lags());
@@ -348,6 +356,9 @@ impl ReaderThread {
                     self.splits.reach_end(message.partition(), message.offset());
                 }
                 Delivery::Error { code, text } => {
+                    if judge(code) == Verdict::Lost {
+                        self.lost.insert(message.partition());
+                    }
                     let partition = message.partition().to_string();
                     self.output.judge(code, &partition, &text)?;
                     self.in_trouble = true;
@@ -376,6 +387,86 @@ impl ReaderThread {
         ended.map_err(|error| self.output.refused(error))
     }
 
+    /// Looks what partitions hold whose positions they do not, and goes on behind what is gone where that is allowed.
+    fn find_lost(&mut self) -> Result<(), Stop> {
+        while let Some(partition) = self.lost.first().copied() {
+            let reading = self.splits.reading();
+            let reading: BTreeMap<i32, i64> = reading
+                .map(|(partition, _, position)| (partition, position))
+                .collect();
+            let held = match reading.get(&partition) {
+                None => None,
+                Some(position) => match self.look(partition, *position) {
+                    Some(held) => Some(held),
+                    // Nobody answers: the next round asks again.
+                    None => return Ok(()),
+                },
+            };
+            self.lost.remove(&partition);
+            let Some(lost) = held else {
+                continue;
+            };
+            let others: Vec<Holds> = match (lost.has_gap(), self.on_gap) {
+                (true, OnGap::Fail) => reading
+                    .into_iter()
+                    .filter(|(other, _)| *other != partition)
+                    .filter_map(|(other, position)| self.look(other, position))
+                    .collect(),
+                (false, _) | (true, OnGap::Skip) => Vec::new(),
+            };
+            let names = (self.source.as_str(), self.output.topic.as_str());
+            match gaps::decide(self.on_gap, names, lost, &others) {
+                Found::Skip => self.skip(lost)?,
+                Found::Fail(error) => return Err(Stop::Failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&self, partition: i32, position: i64) -> Option<Holds> {
+        let client = self.consumer.client();
+        let found = client.fetch_watermarks(&self.output.topic, partition, LOOK_PATIENCE);
+        match found {
+            Ok((first, next)) => Some(Holds {
+                partition,
+                position,
+                first,
+                next,
+            }),
+            Err(error) => {
+                let topic = &self.output.topic;
+                let trouble = format!("look what partition {topic}-{partition} holds: {error}");
+                self.mailbox.set_trouble(Some(trouble));
+                None
+            }
+        }
+    }
+
+    fn skip(&mut self, lost: Holds) -> Result<(), Stop> {
+        let Holds {
+            partition,
+            position,
+            first,
+            next: _,
+        } = lost;
+        let topic = self.output.topic.as_str();
+        tracing::warn!(
+            reader = %self.context.name, topic, partition, from = position, to = first, records = first - position,
+            "records are gone before they were read; passed over (on_gap = 'skip')"
+        );
+        let Some(offset) = self.splits.skip_to(partition, first) else {
+            return self.end_finished();
+        };
+        let mut assignment = TopicPartitionList::new();
+        let added = assignment.add_partition_offset(topic, partition, Offset::Offset(offset));
+        added.map_err(|error| self.output.refused(error))?;
+        let client = self.consumer.client();
+        // The client has given the partition up where it stood.
+        let gone_on = client.incremental_unassign(&assignment);
+        let gone_on = gone_on.and_then(|()| client.incremental_assign(&assignment));
+        gone_on.map_err(|error| self.output.refused(error))
+    }
+
     fn lags(&self) -> BTreeMap<SplitId, u64> {
         let positions = self.splits.positions();
         let lags = positions.filter_map(|(partition, split, position)| {
@@ -386,81 +477,12 @@ impl ReaderThread {
     }
 }
 
-/// Parts of a record that cost a call each: asked for only where an `INCLUDE` names them.
-#[derive(Clone, Copy)]
-struct Wanted {
-    key: bool,
-    timestamp: bool,
-    headers: bool,
-}
-
-impl Wanted {
-    fn by(plan: &SourcePlan) -> Self {
-        let includes = |is: fn(&Metadata) -> bool| {
-            plan.columns.iter().any(|column| match &column.origin {
-                ColumnOrigin::Metadata(metadata) => is(metadata),
-                _ => false,
-            })
-        };
-        Self {
-            key: includes(|metadata| *metadata == Metadata::Key),
-            timestamp: includes(|metadata| *metadata == Metadata::Timestamp),
-            headers: includes(|metadata| matches!(metadata, Metadata::Header(_))),
-        }
-    }
-
-    fn record(self, slot: SplitSlot, offset: i64, message: &Message) -> RecordRef<'_> {
-        RecordRef {
-            slot,
-            position: offset,
-            payload: message.payload(),
-            key: self.key.then(|| message.key()).flatten(),
-            timestamp_ms: self.timestamp.then(|| message.timestamp_ms()).flatten(),
-            headers: self.headers.then_some(message as &dyn HeaderLookup),
-        }
-    }
-}
-
 /// The span that a record says it comes from. Asked of the first of a batch only: it costs a call.
 fn link_of(message: &Message) -> Option<TraceContext> {
     let header = message.last(TRACEPARENT)?;
     std::str::from_utf8(header).ok()?.parse().ok()
 }
 
-/// The same memory for records of another batch: the emptied vector is collected in place.
-fn recycle<'next>(mut records: Vec<RecordRef<'_>>) -> Vec<RecordRef<'next>> {
-    records.clear();
-    records
-        .into_iter()
-        .map(|_| unreachable!("the vector has been cleared"))
-        .collect()
-}
-
-/// How many records like the last ones make a batch.
-fn room_for(bytes: usize, record_count: usize) -> usize {
-    let record_bytes = bytes / record_count.max(1);
-    (BATCH_BYTES / record_bytes.max(1)).clamp(BATCH_RECORDS_MIN, BATCH_RECORDS_MAX)
-}
-
 fn for_user(error: impl std::fmt::Display) -> (Kind, String) {
     (Kind::User, error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_asks_for_a_mebibyte_of_records_like_the_last() {
-        assert_eq!(room_for(0, 0), BATCH_RECORDS_MAX);
-        assert_eq!(room_for(128 * 100, 100), 8_192);
-        assert_eq!(room_for(1024 * 100, 100), 1_024);
-        assert_eq!(room_for(BATCH_BYTES * 30, 30), BATCH_RECORDS_MIN);
-    }
-
-    #[test]
-    fn emptied_records_keep_their_memory() {
-        let records: Vec<RecordRef<'static>> = Vec::with_capacity(100);
-        assert!(recycle(records).capacity() >= 100);
-    }
 }

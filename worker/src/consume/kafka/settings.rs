@@ -58,7 +58,7 @@ pub(super) fn client_config(
         "bootstrap.servers",
         secret::resolve(&spec.brokers)?.expose(),
     );
-    config.set("group.id", group_id);
+    config.set("group.id", secret::resolve(group_id)?.expose());
     config.set_log_level(RDKafkaLogLevel::Notice);
     Ok(config)
 }
@@ -88,20 +88,23 @@ mod tests {
     }
 
     #[test]
-    fn options_tune_the_client_but_cannot_make_it_commit() {
+    fn options_are_resolved_and_tune_the_client_but_cannot_make_it_commit() {
         let spec = KafkaSourceSpec {
             brokers: "${MILLSTREAM_TEST_UNSET:-one:9092}".to_owned(),
             topic: "clicks".to_owned(),
             start: KafkaStart::Earliest,
             end: None,
-            group_id: None,
+            group_id: Some("${MILLSTREAM_TEST_UNSET:-ours}".to_owned()),
             properties: BTreeMap::from([
                 ("enable.auto.commit".to_owned(), "true".to_owned()),
                 ("fetch.max.bytes".to_owned(), "5000000".to_owned()),
             ]),
             discovery_interval_ms: 30_000,
+            on_gap: Default::default(),
         };
-        let config = client_config(&spec, "group").expect("settings");
+        let group_id = spec.group_id.as_deref().expect("a group");
+        let config = client_config(&spec, group_id).expect("settings");
+        assert_eq!(config.get("group.id"), Some("ours"));
         assert_eq!(config.get("enable.auto.commit"), Some("false"));
         assert_eq!(config.get("fetch.max.bytes"), Some("5000000"));
         assert_eq!(config.get("bootstrap.servers"), Some("one:9092"));

@@ -1,7 +1,8 @@
 //! How far each partition of one reader has been read, and what its status is at a cut.
 //!
 //! Pure; owned by `reader_thread.rs`. Keeps INV-5: a record is accepted only at or behind its partition's position and
-//! before its end, and moves the position behind itself; so a record fetched twice counts once. A partition is idle
+//! before its end, and moves the position behind itself; so a record fetched twice counts once. Records that are gone are a step of their
+//! own, which the progress tells. A partition is idle
 //! only if the client has said that there is no more, and nothing has come for the source's timeout, as of
 //! the last look that found nothing while brokers answered: neither a backlog behind a slow pipeline nor an outage is silence.
 
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use millstream_common::ids::SplitId;
-use millstream_common::report::{SplitProgress, SplitStart, SplitStatus};
+use millstream_common::report::{SplitGaps, SplitProgress, SplitStart, SplitStatus};
 use millstream_common::time::EventTime;
 
 use super::answers::Heard;
@@ -23,6 +24,7 @@ pub(super) struct ReadSplit {
     position: i64,
     end: Option<i64>,
     identity: Option<String>,
+    gaps: Option<SplitGaps>,
     /// The client has said that there is no more at present.
     at_end: bool,
     /// The last record came then; `None`: it has been silent since before it was assigned here.
@@ -39,6 +41,7 @@ impl ReadSplit {
             position: start.progress.position,
             end: start.progress.end,
             identity: start.progress.identity,
+            gaps: start.progress.gaps,
             at_end: false,
             silent_since: (!was_idle).then_some(now),
         }
@@ -55,6 +58,7 @@ impl ReadSplit {
             watermark,
             status,
             identity: self.identity.clone(),
+            gaps: self.gaps,
         }
     }
 }
@@ -140,6 +144,22 @@ impl SplitTable {
         if split.is_finished() {
             self.finished.push(partition);
         }
+    }
+
+    /// Passes over what is gone before `first`, the first record that is there. Returns where to read on, if anything is left.
+    pub(super) fn skip_to(&mut self, partition: i32, first: i64) -> Option<i64> {
+        let split = slot_of(&mut self.open, partition)?;
+        let to = split.end.map_or(first, |end| first.min(end));
+        if to > split.position {
+            split.gaps = Some(SplitGaps::and(split.gaps, split.position, to));
+            split.position = to;
+            split.at_end = false;
+        }
+        if split.is_finished() {
+            self.finished.push(partition);
+            return None;
+        }
+        Some(split.position)
     }
 
     /// Ends the partitions that have been read to their end; `close` gives the slot back and says the last watermark.
@@ -228,6 +248,7 @@ mod tests {
                 watermark: None,
                 status,
                 identity: None,
+                gaps: None,
             },
         };
         let mut table = SplitTable::default();
@@ -325,6 +346,7 @@ mod tests {
             position: 0,
             end: None,
             identity: None,
+            gaps: None,
             at_end: false,
             silent_since: None,
         };

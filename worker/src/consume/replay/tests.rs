@@ -69,6 +69,7 @@ fn progress(position: i64) -> SplitProgress {
         watermark: None,
         status: SplitStatus::Active,
         identity: None,
+        gaps: None,
     }
 }
 

@@ -54,6 +54,7 @@ pub(crate) fn source() -> SourcePlan {
             group_id: None,
             properties: Default::default(),
             discovery_interval_ms: 0,
+            on_gap: Default::default(),
         }),
         format: FormatSpec::Json {
             timestamp_format: TimestampFormat::Iso,

@@ -1,5 +1,7 @@
 //! What becomes of good and bad records: order of rules, dead letters, counters.
 
+use std::ffi::CStr;
+
 use datafusion::prelude::{col, lit};
 use millstream_common::plan::Metadata;
 use millstream_common::report::RowCounters;
@@ -233,8 +235,8 @@ fn drop_counts_and_fail_stops() {
 struct TraceHeader;
 
 impl HeaderLookup for TraceHeader {
-    fn last(&self, name: &str) -> Option<&[u8]> {
-        (name == "trace").then_some(b"t-1")
+    fn last(&self, name: &CStr) -> Option<&[u8]> {
+        (name == c"trace").then_some(b"t-1")
     }
 }
 

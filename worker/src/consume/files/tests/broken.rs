@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::super::source::FileHandle;
+use super::super::source::OpenFile;
 use super::*;
 
 async fn first_error(mut reader: FilesReader, start: SplitStart) -> ConsumeError {
@@ -78,41 +78,118 @@ async fn a_file_that_breaks_off_keeps_its_rows_and_is_one_dead_letter() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_gone_or_changed_is_an_error_that_names_it() {
+async fn a_file_that_is_gone_or_changed_is_one_dead_letter_and_the_next_goes_on() {
     let folder = TempDir::new().expect("folder");
-    let split = write(&folder, "a.json", json_lines(0..3));
-    let start = claimed(&split);
-    write(&folder, "a.json", json_lines(0..4));
-    let error = first_error(reader(&plan(json())), start.clone()).await;
-    assert_eq!(error.kind, Kind::User);
+    let gone = write(&folder, "a.json", json_lines(0..3));
+    let changed = write(&folder, "b.json", json_lines(0..3));
+    let good = write(&folder, "c.json", json_lines(0..3));
+    let mut starts = vec![claimed(&gone), claimed(&changed), claimed(&good)];
+    starts[1].progress.position = 2;
+    fs::remove_file(gone.as_str()).expect("remove");
+    write(&folder, "b.json", json_lines(0..4));
+    let told = read_all(&plan(json()), starts).await;
+    assert_eq!((told.rows, told.read), (expected_rows(0..3), 5));
+    assert_eq!(told.reasons.len(), 2, "{:?}", told.reasons);
     assert!(
-        error
-            .to_string()
-            .starts_with(&format!("read file {split}: it has changed"))
+        told.reasons[0].starts_with("1|malformed|the file is gone since it was claimed"),
+        "{:?}",
+        told.reasons
     );
-    fs::remove_file(split.as_str()).expect("remove");
-    let error = first_error(reader(&plan(json())), start).await;
-    assert_eq!(error.kind, Kind::User);
     assert!(
-        error
-            .to_string()
-            .starts_with(&format!("read file {split}: it is gone"))
+        told.reasons[1].starts_with("3|malformed|the file has changed since it was claimed"),
+        "{:?}",
+        told.reasons
     );
+    for (split, position) in [(gone, 1), (changed, 3)] {
+        let progress = &told.splits[&split];
+        assert_eq!(
+            (progress.position, progress.end, progress.status),
+            (position, Some(position), SplitStatus::Ended)
+        );
+    }
+}
+
+/// A reader in the middle of a file of so many lines.
+async fn reader_inside(folder: &TempDir, line_count: i64) -> (FilesReader, SplitId, Told) {
+    let split = write(folder, "a.json", json_lines(0..line_count));
+    let mut reader = reader(&plan(json()));
+    reader.add_splits(vec![claimed(&split)]);
+    let mut told = Told::default();
+    match reader.next().await.expect("an event") {
+        SourceEvent::Rows(rows) => told.add(&rows),
+        other => panic!("{other:?} is no rows"),
+    }
+    (reader, split, told)
 }
 
 #[tokio::test]
-async fn a_file_shorter_than_its_position_is_an_error() {
+async fn a_file_that_is_moved_while_it_is_read_is_read_to_its_end() {
+    let folder = TempDir::new().expect("folder");
+    let (mut reader, split, mut told) = reader_inside(&folder, 200_000).await;
+    fs::rename(split.as_str(), folder.path().join("moved")).expect("move");
+    read_on(&mut reader, &mut told).await;
+    assert!(told.rows == expected_rows(0..200_000));
+    assert!(told.reasons.is_empty(), "{:?}", told.reasons);
+}
+
+#[tokio::test]
+async fn a_file_that_grows_while_it_is_read_keeps_its_rows_and_ends_with_a_dead_letter() {
+    let folder = TempDir::new().expect("folder");
+    let (mut reader, split, mut told) = reader_inside(&folder, 200_000).await;
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(split.as_str())
+        .expect("open");
+    file.write_all(json_lines(200_000..200_001).as_bytes())
+        .expect("append");
+    read_on(&mut reader, &mut told).await;
+    assert!(told.rows == expected_rows(0..200_001));
+    assert_eq!(told.reasons.len(), 1, "{:?}", told.reasons);
+    assert!(
+        told.reasons[0].starts_with("200002|malformed|the file changed while it was read"),
+        "{:?}",
+        told.reasons
+    );
+    assert_eq!(told.splits[&split].position, 200_002);
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_there_is_an_error_to_try_again_and_loses_no_file() {
+    let folder = TempDir::new().expect("folder");
+    let inner = folder.path().join("in");
+    fs::create_dir(&inner).expect("create");
+    let split = write(&folder, "in/a.json", json_lines(0..3));
+    let start = claimed(&split);
+    fs::remove_dir_all(&inner).expect("remove");
+    let mut plan = plan(json());
+    for path in [format!("{}/*.json", inner.display()), String::new()] {
+        if let SourceSpec::Files(files) = &mut plan.spec {
+            files.path = path;
+        }
+        let error = first_error(reader(&plan), start.clone()).await;
+        assert_eq!(error.kind, Kind::External, "{error}");
+        assert!(error.cause.contains("mount it"), "{error}");
+    }
+    if let SourceSpec::Files(files) = &mut plan.spec {
+        files.path = format!("{}/*/a.json", folder.path().display());
+    }
+    let told = read_all(&plan, vec![start]).await;
+    assert_eq!(told.reasons.len(), 1, "the folder in front is there");
+}
+
+#[tokio::test]
+async fn a_file_shorter_than_its_position_ends_with_a_dead_letter() {
     let folder = TempDir::new().expect("folder");
     let split = write(&folder, "a.json", json_lines(0..3));
     let mut start = claimed(&split);
     start.progress.position = 4;
-    let error = first_error(reader(&plan(json())), start).await;
-    assert!(
-        error
-            .to_string()
-            .contains("3 records where 4 were read before"),
-        "{error}"
+    let told = read_all(&plan(json()), vec![start]).await;
+    assert!(told.rows.is_empty());
+    assert_eq!(
+        told.reasons,
+        ["5|malformed|the file has 3 records where 4 were read before"]
     );
+    assert_eq!(told.splits[&split].position, 5);
 }
 
 /// Files on a disk that fails after so many bytes.
@@ -146,12 +223,15 @@ impl io::Seek for FailingFile {
 }
 
 impl FileSource for FailingDisk {
-    fn open(&self, _: &str) -> io::Result<Box<dyn FileHandle>> {
-        Ok(Box::new(FailingFile { left: self.bytes }))
+    fn open(&self, _: &str) -> io::Result<OpenFile> {
+        Ok(OpenFile {
+            bytes: Box::new(FailingFile { left: self.bytes }),
+            identify: Box::new(|| Ok(String::new())),
+        })
     }
 
-    fn identity(&self, _: &str) -> io::Result<String> {
-        Ok(String::new())
+    fn has_folder(&self, _: &Path, _: &str) -> bool {
+        true
     }
 }
 

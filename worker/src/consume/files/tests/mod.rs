@@ -87,6 +87,11 @@ fn write(folder: &TempDir, name: &str, content: impl AsRef<[u8]>) -> SplitId {
     SplitId(path.to_str().expect("a path in UTF-8").to_owned())
 }
 
+fn identity(split: &SplitId) -> Option<String> {
+    let file = DiskFiles.open(split.as_str()).ok()?;
+    (file.identify)().ok()
+}
+
 fn claimed(split: &SplitId) -> SplitStart {
     SplitStart {
         source: SourceIndex(0),
@@ -96,7 +101,8 @@ fn claimed(split: &SplitId) -> SplitStart {
             end: None,
             watermark: None,
             status: SplitStatus::Active,
-            identity: DiskFiles.identity(split.as_str()).ok(),
+            identity: identity(split),
+            gaps: None,
         },
     }
 }

@@ -14,10 +14,10 @@ use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Field, Int64Type, TimeUnit};
 use millstream_common::blocking::{Blocking, Panicked, ThreadPool};
 use millstream_common::ids::{Epoch, SourceIndex};
-use millstream_common::plan::connector::{KafkaSourceSpec, KafkaStart, TimestampFormat};
+use millstream_common::plan::connector::{KafkaSourceSpec, KafkaStart, OnGap, TimestampFormat};
 use millstream_common::plan::expression::Functions;
 use millstream_common::plan::{FormatSpec, OnViolation, SourceColumn, WatermarkPlan};
-use millstream_common::report::{RowCounters, SplitStatus};
+use millstream_common::report::{RowCounters, SplitGaps, SplitStatus};
 use millstream_common::time::{Clock, EventSpan, EventTime};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
@@ -112,6 +112,24 @@ impl Kafka {
         self.producer.flush(PATIENCE).expect("flush");
     }
 
+    /// Writes records until the cluster, which keeps about five megabytes of a partition, has let go of the first ones. The first
+    /// offset that is there, and the next to be written.
+    fn pass_retention(&self, partition: i32, ids: impl IntoIterator<Item = i64>) -> (i64, i64) {
+        let padding = "x".repeat(900_000);
+        for id in ids {
+            let payload = format!(r#"{{"id":{id},"at":0,"padding":"{padding}"}}"#);
+            self.send(partition, Some(&payload));
+            self.producer.flush(PATIENCE).expect("flush");
+        }
+        let held = self
+            .producer
+            .client()
+            .fetch_watermarks(TOPIC, partition, PATIENCE);
+        let (first, next) = held.expect("watermarks");
+        assert!(first > 0, "nothing is gone");
+        (first, next)
+    }
+
     fn send(&self, partition: i32, payload: Option<&str>) {
         let mut record: BaseRecord<'_, str, str> = BaseRecord::to(TOPIC).partition(partition);
         if let Some(payload) = payload {
@@ -139,6 +157,7 @@ impl Kafka {
                 group_id: Some("outside".to_owned()),
                 properties: BTreeMap::new(),
                 discovery_interval_ms: 30_000,
+                on_gap: Default::default(),
             }),
             format: FormatSpec::Json {
                 timestamp_format: TimestampFormat::UnixMs,
@@ -284,6 +303,7 @@ fn start_at(partition: i32, position: i64) -> SplitStart {
             watermark: None,
             status: SplitStatus::Active,
             identity: None,
+            gaps: None,
         },
     }
 }

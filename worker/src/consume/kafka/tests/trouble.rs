@@ -1,5 +1,7 @@
 //! What is around the reading: lost brokers, lost positions, group offsets, lag, and the end of the thread.
 
+use rdkafka::types::RDKafkaRespErr;
+
 use super::*;
 
 #[tokio::test]
@@ -33,7 +35,109 @@ async fn a_position_that_the_partition_does_not_hold_is_an_error_for_the_user() 
     assert_eq!(error.kind, Kind::User);
     let text = error.to_string();
     assert!(text.contains("read partition clicks-0"), "{text}");
+    assert!(
+        text.contains("offset 1000 was not in the partition, which holds offsets 0 to 0"),
+        "{text}"
+    );
     assert!(text.contains("--fresh"), "{text}");
+    reader.close().await;
+}
+
+#[tokio::test]
+async fn a_permission_that_is_taken_away_is_an_error_to_try_again() {
+    let kafka = Kafka::start(1);
+    kafka.produce(0, [(1, 0)]);
+    let mut reader = kafka.reader();
+    reader.reader.add_splits(vec![start_at(0, 0)]);
+    reader.read(1).await;
+    let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    kafka.cluster.topic_error(TOPIC, denied).expect("denied");
+    kafka.cluster.broker_down(-1).expect("down");
+    kafka.cluster.broker_up(-1).expect("up");
+    let error = reader.error().await;
+    assert_eq!(error.kind, Kind::External, "{error}");
+    assert!(error.cause.contains("READ and DESCRIBE"), "{error}");
+    reader.close().await;
+}
+
+#[tokio::test]
+async fn records_that_are_gone_end_the_reader_with_their_number() {
+    let kafka = Kafka::start(2);
+    let (first, _) = kafka.pass_retention(0, 0..10);
+    kafka.produce(1, [(100, 0)]);
+    let mut reader = kafka.reader();
+    reader
+        .reader
+        .add_splits(vec![start_at(0, 1), start_at(1, 0)]);
+    let error = reader.error().await;
+    assert_eq!(error.kind, Kind::User);
+    let text = error.to_string();
+    let gone = first - 1;
+    assert!(
+        text.contains(&format!(
+            "begins at {first}, so {gone} records (offsets 1 to {gone}) are gone"
+        )),
+        "{text}"
+    );
+    assert!(text.contains("on_gap = 'skip' in source clicks"), "{text}");
+    reader.close().await;
+}
+
+#[tokio::test]
+async fn a_gap_that_may_be_passed_over_is_a_step_of_its_own_and_is_told_from_then_on() {
+    let kafka = Kafka::start(1);
+    let (first, next) = kafka.pass_retention(0, 0..10);
+    let mut plan = kafka.plan();
+    if let SourceSpec::Kafka(spec) = &mut plan.spec {
+        spec.on_gap = OnGap::Skip;
+    }
+    let mut reader = kafka.reader_of(&plan);
+    reader.reader.add_splits(vec![start_at(0, 1)]);
+    reader.read((next - first) as u64).await;
+    assert_eq!(reader.ids, (first..next).collect::<Vec<_>>());
+    let cut = reader.cut().await;
+    let gaps = SplitGaps {
+        count: 1,
+        positions: (first - 1) as u64,
+        from: 1,
+        to: first,
+    };
+    let progress = &cut.splits[&split(0)];
+    assert_eq!((progress.position, progress.gaps), (next, Some(gaps)));
+    reader.close().await;
+
+    // Whoever goes on from there tells of it too, and of what is gone since.
+    let (later, end) = kafka.pass_retention(0, 10..25);
+    assert!(later > next);
+    let mut reader = kafka.reader_of(&plan);
+    reader.reader.add_splits(starts_of(&cut));
+    reader.read((end - later) as u64).await;
+    let cut = reader.cut().await;
+    let gaps = SplitGaps {
+        count: 2,
+        positions: (first - 1 + later - next) as u64,
+        from: next,
+        to: later,
+    };
+    assert_eq!(cut.splits[&split(0)].gaps, Some(gaps));
+    reader.close().await;
+}
+
+#[tokio::test]
+async fn a_bounded_read_whose_end_is_gone_is_at_its_end() {
+    let kafka = Kafka::start(1);
+    let (first, _) = kafka.pass_retention(0, 0..10);
+    let mut plan = kafka.plan();
+    if let SourceSpec::Kafka(spec) = &mut plan.spec {
+        spec.on_gap = OnGap::Skip;
+    }
+    let mut reader = kafka.reader_of(&plan);
+    reader
+        .reader
+        .add_splits(vec![start_between(0, 0, first - 1)]);
+    let ended = reader.cut_until(0, SplitStatus::Ended).await;
+    assert_eq!(ended.position, first - 1);
+    assert_eq!(ended.gaps.map(|gaps| gaps.to), Some(first - 1));
     reader.close().await;
 }
 

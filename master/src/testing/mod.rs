@@ -1,5 +1,7 @@
 //! What tests of the master share: storage in memory that can be held up, and workers that answer as they are told.
 
+mod told_log;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,12 +26,15 @@ use millstream_common::trace::NoTracer;
 use ractor::{Actor, ActorRef, call};
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use self::told_log::ToldLog;
 use crate::cluster::registry::Session;
 use crate::config::RealConnectors;
+use crate::letters::clerk_actor::{Clerk, ClerkConfig};
 use crate::letters::index::Letters;
 use crate::log_actor::{LogActor, LogConfig};
 use crate::reign::role::{Active, Role, Roles};
-use crate::replay::ReplayedJob;
+use crate::replay::{ReplayedJob, ReplayedJobs};
+use crate::retention::history::read_history;
 use crate::supervisor::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 
 /// Ends a test that waits for what does not come; the clock of such tests is paused, and skips what nobody works in.
@@ -70,6 +75,13 @@ pub(crate) async fn supervise(
     supervise_begun(store, begun.collect()).await
 }
 
+/// A supervisor over what the log tells.
+pub(crate) async fn supervise_log(store: &Arc<MemoryStore>) -> ActorRef<SupervisorMessage> {
+    let store: StoreRef = store.clone();
+    let history = read_history(&store).await.expect("a log");
+    supervise_from(store, history.through.next(), history.jobs).await
+}
+
 /// A supervisor over jobs that the last master has run.
 pub(crate) async fn supervise_begun(
     store: &Arc<MemoryStore>,
@@ -85,14 +97,22 @@ pub(crate) async fn supervise_begun(
             .collect(),
     };
     log::append(&store, Seq(1), &object).await.expect("append");
+    let named = jobs.into_iter().map(|job| (job.entry.job.clone(), job));
+    supervise_from(store, Seq(2), named.collect()).await
+}
+
+async fn supervise_from(
+    store: StoreRef,
+    next: Seq,
+    jobs: ReplayedJobs,
+) -> ActorRef<SupervisorMessage> {
     let log = LogConfig {
         store: store.clone(),
         term: Term(1),
-        next: Seq(2),
+        next,
         on_trouble: Arc::new(|_| {}),
     };
     let (log, _) = Actor::spawn(None, LogActor, log).await.expect("spawn");
-    let named = jobs.into_iter().map(|job| (job.entry.job.clone(), job));
     let clock: ClockRef = Arc::new(SystemClock::new());
     let connectors = RealConnectors {
         blocking: Arc::new(ThreadPool),
@@ -101,7 +121,7 @@ pub(crate) async fn supervise_begun(
     let config = SupervisorConfig {
         store,
         log,
-        jobs: named.collect(),
+        jobs,
         clock,
         tracer: Arc::new(NoTracer),
         connectors: Arc::new(connectors),
@@ -113,15 +133,37 @@ pub(crate) async fn supervise_begun(
 }
 
 /// The role of a master that reigns with `supervisor`.
-pub(crate) fn reigning(supervisor: ActorRef<SupervisorMessage>) -> Roles {
-    let term = Term(1);
-    Roles(watch::channel(Role::Active(Active { term, supervisor })).1)
+pub(crate) async fn reigning(store: StoreRef, supervisor: ActorRef<SupervisorMessage>) -> Roles {
+    let active = Active {
+        term: Term(1),
+        clerk: clerk(store, Arc::new(SystemClock::new()), &supervisor).await,
+        supervisor,
+    };
+    Roles(watch::channel(Role::Active(active)).1)
+}
+
+/// The clerk beside `supervisor`.
+pub(crate) async fn clerk(
+    store: StoreRef,
+    clock: ClockRef,
+    supervisor: &ActorRef<SupervisorMessage>,
+) -> Clerk {
+    let config = ClerkConfig {
+        store,
+        clock,
+        term: Term(1),
+        supervisor: supervisor.clone(),
+    };
+    let clerk = Clerk::start(config, supervisor.get_cell()).await;
+    clerk.expect("spawn")
 }
 
 /// Which calls of a [`MemoryStore`] are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answers {
     All,
+    /// All but writes under this folder.
+    AllBut(&'static str),
     Reads,
     None,
 }
@@ -159,22 +201,27 @@ impl MemoryStore {
         self.listed.load(Ordering::Relaxed)
     }
 
-    async fn wait(&self, needed: &[Answers]) {
+    async fn wait(&self, is_answered: impl Fn(&Answers) -> bool) {
         let mut answers = self.answers.subscribe();
         answers
-            .wait_for(|answers| needed.contains(answers))
+            .wait_for(is_answered)
             .await
             .expect("the store lives");
         // Whoever calls at the same moment has its turn before the effect.
         tokio::task::yield_now().await;
     }
 
-    async fn may_write(&self) {
-        self.wait(&[Answers::All]).await;
+    async fn may_write(&self, key: &str) {
+        self.wait(|answers| match answers {
+            Answers::All => true,
+            Answers::AllBut(folder) => !key.starts_with(folder),
+            Answers::Reads | Answers::None => false,
+        })
+        .await;
     }
 
     async fn may_read(&self) {
-        self.wait(&[Answers::All, Answers::Reads]).await;
+        self.wait(|answers| *answers != Answers::None).await;
     }
 }
 
@@ -182,7 +229,7 @@ impl MemoryStore {
 impl Store for MemoryStore {
     async fn create(&self, key: &str, value: Bytes) -> Result<(), Error> {
         assert!(!self.panics_at_create.load(Ordering::Relaxed), "as told");
-        self.may_write().await;
+        self.may_write(key).await;
         let mut objects = self.objects.lock().unwrap();
         if objects.contains_key(key) {
             return Err(Error::Exists {
@@ -194,7 +241,7 @@ impl Store for MemoryStore {
     }
 
     async fn put(&self, key: &str, value: Bytes) -> Result<(), Error> {
-        self.may_write().await;
+        self.may_write(key).await;
         self.objects.lock().unwrap().insert(key.to_owned(), value);
         Ok(())
     }
@@ -213,7 +260,7 @@ impl Store for MemoryStore {
     }
 
     async fn delete(&self, key: &str) -> Result<(), Error> {
-        self.may_write().await;
+        self.may_write(key).await;
         self.objects.lock().unwrap().remove(key);
         Ok(())
     }

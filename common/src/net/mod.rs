@@ -1,11 +1,15 @@
 //! The network as something handed in: dial and listen, under tonic and Flight.
 //!
 //! Called by whoever serves or dials gRPC: the master's services, the worker's link and Flight
-//! server, clients. Two kinds: [`TcpNet`], and [`MemoryNet`] for several roles in one process.
+//! server, clients. Two kinds: [`TcpNet`], and [`MemoryNet`] for several roles in one process;
+//! [`tls::TlsNet`] encrypts either.
 //! Failure: a dial that cannot reach its address is an `io::Error` with the address in its text.
+
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -16,10 +20,14 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Endpoint;
 use tonic::transport::server::Connected;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
 /// A byte stream in both directions.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -37,6 +45,8 @@ pub struct Connection {
 pub struct Peer {
     /// The other end's host, without a port; `None` inside one process.
     pub host: Option<String>,
+    /// What it has shown, where the network asks for that and has verified it.
+    pub certificate: Option<tls::Certificate>,
 }
 
 /// A listener and the address at which others reach it.
@@ -54,6 +64,15 @@ pub trait Net: Send + Sync {
     async fn connect(&self, address: &str) -> io::Result<Connection>;
     /// Listens at `address`; port 0 takes a free one.
     async fn listen(&self, address: &str) -> io::Result<Listener>;
+    /// The host under which `peer` sees this one; `None` where that cannot be told.
+    async fn local_host(&self, peer: &str) -> Option<String> {
+        let _ = peer;
+        None
+    }
+    /// The token that goes with every call over this network; only where nobody else can read it.
+    fn bearer(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// A shared network.
@@ -64,6 +83,35 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Both sides ping an open connection this often; a half-open one is found after twice this.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What calls are made on.
+pub type Channel = InterceptedService<tonic::transport::Channel, Bearer>;
+
+/// Shows the network's token with every call.
+#[derive(Clone, Debug)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Bearer {
+    fn of(net: &NetRef) -> Self {
+        let value = net.bearer().map(|token| format!("Bearer {token}"));
+        // What no header can hold was never given out as a token.
+        let value = value.and_then(|value| MetadataValue::try_from(value).ok());
+        Self(value.map(|mut value| {
+            value.set_sensitive(true);
+            value
+        }))
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            let metadata = request.metadata_mut();
+            metadata.insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
 /// A gRPC channel to `address` over `net`; it connects at the first call and again after a loss.
 pub fn channel(net: &NetRef, address: &str) -> Result<Channel, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
@@ -72,6 +120,7 @@ pub fn channel(net: &NetRef, address: &str) -> Result<Channel, tonic::transport:
         .keep_alive_timeout(KEEPALIVE_INTERVAL)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
+    let bearer = Bearer::of(net);
     let net = net.clone();
     let address = address.to_owned();
     let connector = tower::service_fn(move |_| {
@@ -79,7 +128,8 @@ pub fn channel(net: &NetRef, address: &str) -> Result<Channel, tonic::transport:
         let address = address.clone();
         async move { net.connect(&address).await.map(TokioIo::new) }.boxed()
     });
-    Ok(endpoint.connect_with_connector_lazy(connector))
+    let channel = endpoint.connect_with_connector_lazy(connector);
+    Ok(InterceptedService::new(channel, bearer))
 }
 
 /// The operating system's TCP.
@@ -100,6 +150,18 @@ impl Net for TcpNet {
                 io::Error::new(error.kind(), format!("connect to {address}: {error}"))
             })?;
         accept(stream)
+    }
+
+    /// The address of the interface that leads there: of a datagram socket, which sends nothing by being connected.
+    async fn local_host(&self, peer: &str) -> Option<String> {
+        let peer = tokio::net::lookup_host(peer).await.ok()?.next()?;
+        let any_address: IpAddr = match peer {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any_address, 0)).await.ok()?;
+        socket.connect(peer).await.ok()?;
+        Some(socket.local_addr().ok()?.ip().to_string())
     }
 
     async fn listen(&self, address: &str) -> io::Result<Listener> {
@@ -127,7 +189,11 @@ fn accept(stream: TcpStream) -> io::Result<Connection> {
         .peer_addr()
         .ok()
         .map(|address| address.ip().to_string());
-    Ok(Connection::new(stream, Peer { host }))
+    let peer = Peer {
+        host,
+        certificate: None,
+    };
+    Ok(Connection::new(stream, peer))
 }
 
 /// Connections that never leave the process: for `run` and for tests.
@@ -168,7 +234,11 @@ impl Net for MemoryNet {
                 .ok_or_else(refused)?
         };
         let (near, far) = tokio::io::duplex(MEMORY_CONNECTION_BYTES);
-        let wrap = |stream| Connection::new(stream, Peer { host: None });
+        let peer = Peer {
+            host: None,
+            certificate: None,
+        };
+        let wrap = |stream| Connection::new(stream, peer.clone());
         listener.send(wrap(far)).await.map_err(|_| refused())?;
         Ok(wrap(near))
     }
@@ -236,5 +306,17 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_host_knows_at_which_of_its_addresses_a_peer_sees_it() {
+        let seen = TcpNet.local_host("127.0.0.1:9").await;
+        assert_eq!(seen.as_deref(), Some("127.0.0.1"));
+        assert_eq!(MemoryNet::default().local_host("one:1").await, None);
     }
 }

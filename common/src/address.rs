@@ -1,0 +1,64 @@
+//! What the text of an address tells: whether it listens everywhere, and whether strangers can come to it.
+//!
+//! Asked by the worker's link and by the command line before anything listens. Pure; nothing is resolved: a name other than
+//! `localhost` counts as one that strangers know.
+
+use std::net::IpAddr;
+
+/// The host of `host:port`, without the brackets of IPv6.
+fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+/// Whether it takes connections at every address of its host, and so names none that others could dial.
+pub fn listens_everywhere(address: &str) -> bool {
+    let host = host(address).parse::<IpAddr>();
+    host.is_ok_and(|host| host.is_unspecified())
+}
+
+/// Whether only processes of the same host can come to it.
+pub fn is_loopback(address: &str) -> bool {
+    match host(address) {
+        "localhost" => true,
+        host => host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback()),
+    }
+}
+
+/// The port of `address` at another host.
+pub fn at_host(address: &str, host: &str) -> String {
+    let port = address.rsplit_once(':').map_or("", |(_, port)| port);
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_is_out_of_reach_for_strangers() {
+        for private in ["127.0.0.1:7070", "127.8.8.8:1", "[::1]:7070", "localhost:0"] {
+            assert!(is_loopback(private), "{private}");
+        }
+        for public in [
+            "0.0.0.0:7070",
+            "[::]:7070",
+            "192.168.1.2:1",
+            "master:7070",
+            ":7070",
+        ] {
+            assert!(!is_loopback(public), "{public}");
+        }
+    }
+
+    #[test]
+    fn what_listens_everywhere_is_reached_at_another_host_and_the_same_port() {
+        assert!(listens_everywhere("0.0.0.0:7080") && listens_everywhere("[::]:7080"));
+        assert!(!listens_everywhere("127.0.0.1:7080") && !listens_everywhere("worker:7080"));
+        assert_eq!(at_host("0.0.0.0:7080", "172.18.0.4"), "172.18.0.4:7080");
+        assert_eq!(at_host("[::]:7080", "fd00::4"), "[fd00::4]:7080");
+    }
+}

@@ -1,0 +1,198 @@
+//! Folds the log into the jobs it tells of: what a starting master begins with.
+//!
+//! Called by the trail of a master (`reign/trail.rs`) and by the supervisor when a job's actor has failed. Pure. Failure: an Epoch entry that breaks its
+//! job's chain, which no master of ours can have written.
+
+use std::collections::BTreeMap;
+
+use millstream_common::ids::{Generation, Incarnation, JobName, Seq, Term};
+use millstream_common::log::entry::{
+    Assignment, BrokenChain, JobEnd, JobEntry, JobProgress, generation_of,
+};
+use millstream_common::log::savepoint::{Savepoint, Savepoints};
+use millstream_common::log::{Entry, LogObject};
+use serde::{Deserialize, Serialize};
+
+use crate::job::reattach::Lasting;
+use crate::letters::index::Letters;
+
+/// A job as the log tells it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReplayedJob {
+    /// As submitted, in its newest life.
+    pub entry: JobEntry,
+    /// What its epochs came to.
+    pub progress: JobProgress,
+    /// How it ended, unless it is to go on.
+    pub end: Option<JobEnd>,
+    /// Of its newest assignment: an epoch of an older one does not count (INV-4).
+    pub generation: Generation,
+    /// Its newest assignment, unless it has ended since.
+    pub assignment: Option<Assignment>,
+    /// Its dead letters that are kept.
+    #[serde(default)]
+    pub letters: Letters,
+    /// Its checkpoints that are kept by name, over all its lives.
+    #[serde(default)]
+    pub savepoints: Savepoints,
+}
+
+impl ReplayedJob {
+    /// What workers may have kept of it.
+    pub(crate) fn lasting(&self) -> Option<Lasting> {
+        let assignment = self.assignment.clone()?;
+        Some(Lasting {
+            incarnation: self.entry.incarnation,
+            generation: self.generation,
+            assignment,
+        })
+    }
+}
+
+/// Jobs by name, as far as the log has been read.
+pub type ReplayedJobs = BTreeMap<JobName, ReplayedJob>;
+
+/// What the log comes to, folded object by object.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Replay {
+    /// The last position folded.
+    pub through: Seq,
+    /// The newest term; an object of an older one does not count (INV-4).
+    pub term: Term,
+    /// The jobs.
+    pub jobs: ReplayedJobs,
+}
+
+impl Replay {
+    /// Folds the object at the next position.
+    pub fn take(&mut self, seq: Seq, object: &LogObject) -> Result<(), BrokenChain> {
+        self.through = seq;
+        if object.term < self.term {
+            return Ok(());
+        }
+        self.term = object.term;
+        let mut entries = object.entries.iter();
+        entries.try_for_each(|entry| apply(&mut self.jobs, seq, entry))
+    }
+}
+
+/// The jobs that canonical `entries` tell of.
+pub fn replay<'a>(
+    entries: impl IntoIterator<Item = (Seq, &'a Entry)>,
+) -> Result<ReplayedJobs, BrokenChain> {
+    let mut jobs = ReplayedJobs::new();
+    for (seq, entry) in entries {
+        apply(&mut jobs, seq, entry)?;
+    }
+    Ok(jobs)
+}
+
+/// Folds the next canonical entry in.
+pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), BrokenChain> {
+    match entry {
+        Entry::Fence { .. } => {}
+        Entry::Assign(assign) => {
+            if let Some(job) = living(jobs, &assign.job, assign.incarnation) {
+                job.generation = generation_of(seq);
+                job.assignment = Some(assign.assignment.clone());
+            }
+        }
+        Entry::Job(job) => {
+            begin(jobs, job.as_ref().clone(), JobProgress::default());
+        }
+        Entry::Carried(carried) => begin(jobs, carried.job.clone(), carried.progress.clone()),
+        Entry::Savepoint(kept) => {
+            let job = living(jobs, &kept.job, kept.incarnation);
+            if let Some(job) = job.filter(|job| job.progress.epoch == kept.epoch) {
+                let savepoint = Savepoint::of(&job.entry, &job.progress, kept.made_at_us);
+                job.savepoints.entry(kept.name.clone()).or_insert(savepoint);
+            }
+        }
+        Entry::SavepointDropped { job, name } => {
+            if let Some(job) = jobs.get_mut(job) {
+                job.savepoints.remove(name);
+            }
+        }
+        Entry::Epoch(epoch) => {
+            let job = living(jobs, &epoch.job, epoch.incarnation);
+            if let Some(job) = job.filter(|job| job.generation == epoch.generation) {
+                job.progress.apply(epoch)?;
+                job.letters.note(&job.entry.plan, epoch);
+                job.progress.forget_delivered(job.entry.plan.sinks.len());
+            }
+        }
+        Entry::Ended {
+            job,
+            incarnation,
+            end,
+        } => {
+            if let Some(job) = living(jobs, job, *incarnation) {
+                job.end = Some(end.clone());
+                job.assignment = None;
+            }
+        }
+        Entry::Replay(replay) => {
+            if let Some(job) = living(jobs, &replay.job, replay.incarnation) {
+                let (split, object) = (replay.split.clone(), replay.object.clone());
+                job.progress.add_replay(replay.source, split, object);
+            }
+        }
+        Entry::Backlog {
+            job,
+            incarnation,
+            part,
+        } => {
+            if let Some(job) = living(jobs, job, *incarnation) {
+                job.progress.fold(part);
+            }
+        }
+        Entry::SinkCommanded {
+            job,
+            incarnation,
+            sink,
+            command,
+        } => {
+            if let Some(job) = living(jobs, job, *incarnation) {
+                job.progress.command_sink(*sink, *command);
+            }
+        }
+        Entry::Resumed { job, incarnation } => {
+            if let Some(job) = living(jobs, job, *incarnation) {
+                job.end = None;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A job begins, or goes on under another plan. Its savepoints stay. Epochs of assignments of before do not count.
+fn begin(jobs: &mut ReplayedJobs, entry: JobEntry, progress: JobProgress) {
+    let old = jobs.remove(&entry.job);
+    let same_life = old
+        .as_ref()
+        .filter(|old| old.entry.incarnation == entry.incarnation);
+    let replayed = ReplayedJob {
+        // Outputs keep their numbers under every plan of a life.
+        letters: same_life.map_or_else(Letters::default, |old| old.letters.clone()),
+        progress,
+        end: None,
+        generation: Generation::default(),
+        assignment: None,
+        savepoints: old.map(|old| old.savepoints).unwrap_or_default(),
+        entry,
+    };
+    jobs.insert(replayed.entry.job.clone(), replayed);
+}
+
+/// The job, if this is its newest life.
+fn living<'a>(
+    jobs: &'a mut ReplayedJobs,
+    job: &JobName,
+    incarnation: Incarnation,
+) -> Option<&'a mut ReplayedJob> {
+    let job = jobs.get_mut(job);
+    job.filter(|job| job.entry.incarnation == incarnation)
+}
+
+#[cfg(test)]
+mod tests;

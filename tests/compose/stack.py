@@ -1,0 +1,132 @@
+"""The stack of docker-compose.yml as the tests start it, break it and look into it.
+
+A stack is a project of its own on free ports, with an image that holds a ready binary. Nothing here waits without an end: what
+does not come is a `Late` error that says what was waited for.
+"""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PORTS = ("MASTER_PORT", "MASTER_HTTP_PORT", "STANDBY_PORT", "STANDBY_HTTP_PORT", "KAFKA_PORT", "POSTGRES_PORT",
+         "OBJECT_STORE_PORT", "JAEGER_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")
+# Names of the project that are in the way of nobody.
+PROJECT = "millstream-test"
+
+
+class Late(AssertionError):
+    """Something did not come in time."""
+
+
+def wait(what, condition, seconds=60):
+    """What `condition` returns as soon as it is true; asked again and again. Returns (result, seconds it took)."""
+    began = time.monotonic()
+    while True:
+        result = condition()
+        took = time.monotonic() - began
+        if result:
+            return result, took
+        if took > seconds:
+            raise Late(f"{what}: not within {seconds} s")
+        time.sleep(0.05)
+
+
+def free_ports(count):
+    """Ports that nobody listens at."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return ports
+
+
+def run(*command, env=None, text=None, check=True):
+    """What a command printed; an error holds what it complained about."""
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, env=env, input=text, text=True,
+                          capture_output=True)
+    if check and done.returncode:
+        raise AssertionError(f"`{' '.join(map(str, command))}`: {done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+class Stack:
+    """One project of the compose file."""
+
+    def __init__(self, artifacts):
+        self.ports = dict(zip(PORTS, free_ports(len(PORTS))))
+        self.env = dict(os.environ, COMPOSE_PROJECT_NAME=PROJECT,
+                        COMPOSE_FILE="docker-compose.yml:tests/compose/override.yml",
+                        MILLSTREAM_IMAGE="millstream:test", MILLSTREAM_ARTIFACTS=str(artifacts),
+                        **{name: str(port) for name, port in self.ports.items()})
+
+    def compose(self, *arguments, text=None, check=True):
+        """`docker compose ARGUMENTS`."""
+        return run("docker", "compose", *arguments, env=self.env, text=text, check=check)
+
+    def build(self):
+        """Makes the image; its size in bytes."""
+        self.compose("build", "--quiet")
+        return int(run("docker", "image", "inspect", "--format", "{{.Size}}", "millstream:test"))
+
+    def up(self, workers, *options):
+        """Starts what does not run, waits until all of it is healthy; the seconds it took."""
+        began = time.monotonic()
+        self.compose("up", "--detach", "--wait", "--scale", f"worker={workers}", *options)
+        return time.monotonic() - began
+
+    def scale(self, workers):
+        """As `up`, and leaves alone what runs."""
+        return self.up(workers, "--no-recreate")
+
+    def down(self, *options):
+        """Ends it."""
+        self.compose("--profile", "*", "down", "--timeout", "30", *options)
+
+    def containers(self, service):
+        """The names of a service's running containers."""
+        lines = self.compose("ps", "--format", "json", service, check=False).splitlines()
+        return sorted(json.loads(line)["Name"] for line in lines)
+
+    def kill(self, container):
+        """SIGKILL; the moment it was sent."""
+        moment = time.monotonic()
+        run("docker", "kill", container)
+        return moment
+
+    def millstream(self, *arguments):
+        """What a verb prints, called inside whichever master runs."""
+        for service in ("master", "master-standby"):
+            if self.containers(service):
+                return self.compose("exec", "-T", service, "millstream", *arguments)
+        raise AssertionError("no master runs")
+
+    def sql(self, query):
+        """The rows that a query returns, as lists of texts."""
+        printed = self.compose("exec", "-T", "postgres", "psql", "--username=millstream", "--no-align", "--tuples-only",
+                               "--quiet", "--set=ON_ERROR_STOP=1", f"--command={query}")
+        return [line.split("|") for line in printed.splitlines()]
+
+    def has_table(self, name):
+        """Whether the sink has made its table yet."""
+        return self.sql(f"SELECT to_regclass('{name}') IS NOT NULL") == [["t"]]
+
+    def produce(self, records, topic="clicks_topic"):
+        """Sends texts to a topic, one record each."""
+        self.compose("exec", "-T", "kafka", "/opt/kafka/bin/kafka-console-producer.sh", "--bootstrap-server=kafka:29092",
+                     f"--topic={topic}", text="".join(f"{record}\n" for record in records))
+
+    def memory(self):
+        """Resident memory of each container in MiB, as the engine tells it."""
+        names = run("docker", "ps", "--quiet", "--filter", f"label=com.docker.compose.project={PROJECT}").split()
+        lines = run("docker", "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *names).splitlines()
+        return {line.split()[0].removeprefix(f"{PROJECT}-"): line.split()[1] for line in lines}
+
+    def left(self):
+        """Containers, volumes and networks of the project."""
+        kinds = (("ps", "--all"), ("volume", "ls"), ("network", "ls"))
+        label = f"label=com.docker.compose.project={PROJECT}"
+        return [line for kind in kinds for line in run("docker", *kind, "--quiet", "--filter", label).split()]

@@ -1,0 +1,222 @@
+"""`docker compose up --scale worker=3`, as users meet it: what they may count on, and what happens when containers die.
+
+Method: one stack, in the order of the suites at the end; the oracle counts what was sent. Prints figures, asserts none of them.
+MILLSTREAM_ARTIFACTS names the folder with the binary to pack (see deploy/Dockerfile).
+"""
+
+import os
+import pathlib
+import tempfile
+import time
+import unittest
+
+import grpc
+
+from client import Control, Reflected, details
+from clicks import Clicks
+from stack import PROJECT, ROOT, Stack, wait
+
+PAGE_VIEWS = ROOT / "jobs" / "page_views.sql"
+CHUNK = 25_000
+
+
+def tell(what, value):
+    """A figure, for whoever reads the output."""
+    print(f"figure: {what}: {value}", flush=True)
+
+
+class Shared:
+    """What all suites use, made once."""
+    stack = control = clicks = folder = None
+
+
+def setUpModule():
+    Shared.folder = tempfile.TemporaryDirectory()
+    stack = Shared.stack = Stack(pathlib.Path(os.environ["MILLSTREAM_ARTIFACTS"]).resolve())
+    stack.down("--volumes")
+    tell("image", f"{stack.build() / 1e6:.0f} MB")
+    tell("cold up with 3 workers until all is healthy", f"{stack.up(3):.1f} s")
+    addresses = [f"localhost:{stack.ports[name]}" for name in ("MASTER_PORT", "STANDBY_PORT")]
+    Shared.control = Control(Shared.folder.name, addresses)
+    Shared.clicks = Clicks(seed=1)
+
+
+def tearDownModule():
+    Shared.stack.down("--volumes")
+    Shared.folder.cleanup()
+
+
+class StackTest(unittest.TestCase):
+    """A test of the one stack."""
+
+    def setUp(self):
+        self.stack, self.control, self.clicks = Shared.stack, Shared.control, Shared.clicks
+
+    def views(self):
+        """The table of page views, as the oracle writes it."""
+        if not self.stack.has_table("fact_page_views"):
+            return {}
+        rows = self.stack.sql("SELECT window_start, url, views FROM fact_page_views")
+        return {(minute, url): int(views) for minute, url, views in rows}
+
+    def wait_for_the_counts(self):
+        """Until the table holds exactly what was sent; the seconds it took."""
+        expected = dict(self.clicks.views)
+        wait("counts that equal the oracle", lambda: self.views() == expected, 90)
+        found = self.stack.sql("SELECT count(*) FROM click_errors")
+        self.assertEqual(found, [[str(self.clicks.rejected)]])
+
+    def epoch_after(self, epoch, moment):
+        """Waits until a later epoch is committed; the seconds since `moment`."""
+        wait("another epoch", lambda: self.control.job("page_views").epoch > epoch, 60)
+        return time.monotonic() - moment
+
+
+class AClient(StackTest):
+    """Submitting from anything."""
+
+    def test_1_a_master_tells_a_client_without_any_file_what_it_serves(self):
+        reflected = Reflected(f"localhost:{self.stack.ports['MASTER_PORT']}")
+        self.assertLessEqual({"millstream.v1.Control", "grpc.health.v1.Health"}, reflected.services())
+        workers = reflected.call("millstream.v1.Control", "ListWorkers", {})["workers"]
+        self.assertEqual(len(workers), 3)
+        addresses = {worker["flightAddress"] for worker in workers}
+        self.assertEqual(len(addresses), 3)
+        self.assertTrue(all(address.endswith(":7080") for address in addresses), addresses)
+
+    def test_2_a_refusal_names_file_line_and_column(self):
+        sql = PAGE_VIEWS.read_text().replace("topic =", "topik =")
+        line = next(number for number, text in enumerate(sql.splitlines(), 1) if "topik" in text)
+        with self.assertRaises(grpc.RpcError) as refused:
+            self.control.submit("refused", sql, "jobs/typo.sql")
+        status, found = details(refused.exception)
+        self.assertEqual(refused.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+        told = [violation.description for violation in found["BadRequest"].field_violations]
+        self.assertTrue(any(text.startswith(f"jobs/typo.sql:{line}:3: ") and "did you mean topic?" in text for text in told), told)
+        ours = self.control.messages.SubmitProblems.FromString(found["millstream.v1.SubmitProblems"])
+        self.assertEqual(ours.file, "jobs/typo.sql")
+        self.assertIn((line, 3), [(problem.line, problem.column) for problem in ours.problems])
+        self.assertIn(f"jobs/typo.sql:{line}:3", status.message)
+
+    def test_3_hundreds_of_mistakes_fit_into_what_a_client_takes(self):
+        views = (f"CREATE VIEW v{number} AS SELECT nothing{number} FROM nowhere{number};" for number in range(300))
+        for _ in range(10):
+            with self.assertRaises(grpc.RpcError) as refused:
+                self.control.submit("refused", "\n".join(views), "many.sql")
+            self.assertEqual(refused.exception.code(), grpc.StatusCode.INVALID_ARGUMENT, refused.exception)
+
+    def test_4_a_generated_client_submits_watches_and_lists(self):
+        records = self.clicks.take(1_000)
+        self.stack.produce(records)
+        began = time.monotonic()
+        submitted = self.control.submit("page_views", PAGE_VIEWS.read_text(), "jobs/page_views.sql")
+        self.assertEqual((submitted.job.name, submitted.resumed_from_epoch), ("page_views", 0))
+        wait("a first row", self.views)
+        tell("from submit to the first row in Postgres", f"{time.monotonic() - began:.1f} s")
+        running = self.control.messages.JOB_STATE_RUNNING
+        watched = next(job for job in self.control.watch("page_views") if job.state == running and job.rows_read)
+        self.assertEqual(watched.rows_read, len(records))
+        self.assertEqual([job.name for job in self.control.jobs()], ["page_views"])
+        self.wait_for_the_counts()
+
+    def test_5_the_command_line_works_inside_a_master(self):
+        told = self.stack.millstream("submit", "jobs/action_counts.sql", "--name", "action_counts")
+        self.assertIn("action_counts begins", told)
+        self.assertIn("action_counts", self.stack.millstream("jobs"))
+        self.assertEqual(len(self.stack.millstream("workers").splitlines()), 4)
+
+
+class Deaths(StackTest):
+    """A hundred thousand clicks, sent while containers die and come."""
+
+    def test_1_a_killed_worker_costs_no_click(self):
+        epoch = self.control.job("page_views").epoch
+        moment = self.stack.kill(self.stack.containers("worker")[1])
+        self.stack.produce(self.clicks.take(CHUNK))
+        self.wait_for_the_counts()
+        job = self.control.job("page_views")
+        self.assertGreater(job.epoch, epoch)
+        self.assertEqual(job.restarts, 1)
+        tell("from SIGKILL of a worker to the next epoch, as the master tells it", f"{job.last_recovery_ms} ms")
+        self.assertLess(moment, time.monotonic())
+
+    def test_2_a_killed_master_costs_no_click(self):
+        before = self.control.job("page_views")
+        active = next(worker for worker in ("master", "master-standby") if self.reigns(worker))
+        moment = self.stack.kill(self.stack.containers(active)[0])
+        wait("the standby", lambda: self.control.job("page_views").name)
+        tell("from SIGKILL of the master to the first answer of the other", f"{time.monotonic() - moment:.1f} s")
+        self.stack.produce(self.clicks.take(CHUNK))
+        self.wait_for_the_counts()
+        after = self.control.job("page_views")
+        self.assertGreater(after.epoch, before.epoch)
+        self.assertEqual(after.generation, before.generation, "workers keep what they have")
+
+    def reigns(self, service):
+        told = self.stack.compose("exec", "-T", service, "millstream", "healthcheck", "--master", "127.0.0.1:7070", check=False)
+        return told.strip().endswith("serves")
+
+    def test_3_fewer_and_more_workers_take_over_without_a_restart(self):
+        restarts = self.control.job("page_views").restarts
+        for workers in (1, 4):
+            tell(f"scaling to {workers}", f"{self.stack.scale(workers):.1f} s")
+            wait(f"{workers} workers", lambda: len(self.control.workers()) == workers)
+            self.stack.produce(self.clicks.take(CHUNK))
+            self.wait_for_the_counts()
+        self.assertEqual(self.control.job("page_views").restarts, restarts)
+        self.assertTrue(all(worker.tasks for worker in self.control.workers()))
+        tell("memory of each container", self.stack.memory())
+
+
+class Ends(StackTest):
+    """What stays, and what does not."""
+
+    def test_1_down_and_up_keeps_everything(self):
+        epoch = self.control.job("page_views").epoch
+        self.stack.down()
+        tell("up again", f"{self.stack.up(2):.1f} s")
+        self.assertGreaterEqual(self.control.job("page_views").epoch, epoch)
+        self.stack.produce(self.clicks.take(1_000))
+        self.wait_for_the_counts()
+
+    def test_2_what_is_final_equals_the_oracle_too(self):
+        self.control.drain("page_views")
+        self.control.drain("action_counts")
+        rows = self.stack.sql("SELECT window_start, action, actions FROM action_counts")
+        found = {(minute, action): int(actions) for minute, action, actions in rows}
+        self.assertEqual((len(rows), found), (len(self.clicks.actions), dict(self.clicks.actions)))
+        self.assertEqual(self.views(), dict(self.clicks.views))
+        self.assertGreater(self.clicks.number, 90_000)
+
+    def test_3_the_processes_own_nothing_and_write_nothing(self):
+        told = self.stack.compose("exec", "-T", "worker", "sh", "-c", "id -u; touch /x 2>&1; grep CapEff /proc/1/status", check=False)
+        user, refused, capabilities = told.splitlines()
+        self.assertEqual(user, "65532")
+        self.assertIn("Read-only file system", refused)
+        self.assertEqual(capabilities.split()[1].strip("0"), "")
+
+    def test_4_ports_are_published_on_this_machine_only(self):
+        published = self.stack.compose("ps", "--format", "{{.Ports}}")
+        bindings = [part for part in published.replace("\n", ", ").split(", ") if "->" in part]
+        self.assertGreater(len(bindings), 5)
+        self.assertTrue(all(binding.startswith("127.0.0.1:") for binding in bindings), bindings)
+
+    def test_5_a_stop_is_heard_at_once(self):
+        began = time.monotonic()
+        self.stack.compose("stop", "master", "master-standby", "worker")
+        tell("stopping masters and workers", f"{time.monotonic() - began:.1f} s")
+        codes = self.stack.compose("ps", "--all", "--format", "{{.Service}} {{.ExitCode}}", "master", "master-standby", "worker")
+        self.assertEqual({line.split()[1] for line in codes.splitlines()}, {"0"}, codes)
+
+    def test_6_down_with_volumes_leaves_nothing(self):
+        self.stack.down("--volumes")
+        self.assertEqual(self.stack.left(), [], PROJECT)
+
+
+def load_tests(loader, _tests, _pattern):
+    """The suites in the order in which they build on each other."""
+    return unittest.TestSuite(loader.loadTestsFromTestCase(suite) for suite in (AClient, Deaths, Ends))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2, failfast=True)

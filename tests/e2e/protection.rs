@@ -1,0 +1,277 @@
+//! A cluster under TLS with tokens: who is let in, who is not, and that a job runs with its rows encrypted between workers.
+//!
+//! Everything a person would use: certificates and tokens are made by the binary, and given to real processes by variables.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use millstream_tests::process::{Process, Start, run_to_end};
+use millstream_tests::wait;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// A key's first row is kept by one of four tasks, so most rows pass from one worker to another.
+const JOB: &str = "
+CREATE SOURCE numbers (n BIGINT NOT NULL, key BIGINT NOT NULL) WITH (
+  connector = 'datagen', rows = 20000, seed = 7,
+  \"fields.n.kind\" = 'sequence',
+  \"fields.key.kind\" = 'uniform', \"fields.key.min\" = 0, \"fields.key.max\" = 999
+);
+CREATE VIEW firsts AS SELECT DISTINCT ON (key) key FROM numbers;
+CREATE SINK keys FROM firsts WITH (connector = 'files', path = '${KEYS_FOLDER}', format = 'csv');
+";
+
+/// A folder with certificates and tokens, and the processes that use them.
+struct Protected {
+    folder: TempDir,
+    master: Process,
+    address: String,
+    workers: Vec<Process>,
+}
+
+fn path(folder: &Path, name: &str) -> String {
+    folder.join(name).display().to_string()
+}
+
+/// What makes a process show the certificate of `name`.
+fn identity(folder: &Path, name: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("MILLSTREAM_TLS_CA", path(folder, "certificates/ca.pem")),
+        (
+            "MILLSTREAM_TLS_CERT",
+            path(folder, &format!("certificates/{name}.pem")),
+        ),
+        (
+            "MILLSTREAM_TLS_KEY",
+            path(folder, &format!("certificates/{name}.key")),
+        ),
+    ]
+}
+
+async fn make_certificates(folder: &Path, name: &str) -> anyhow::Result<()> {
+    let into = path(folder, name);
+    let (code, _, stderr) = run_to_end(&["certificates", &into], &[]).await?;
+    ensure!(code == 0, "{stderr}");
+    Ok(())
+}
+
+/// Makes a token in `<name>.token`; its line for the tokens file.
+async fn make_token(folder: &Path, name: &str, role: &str) -> anyhow::Result<String> {
+    let out = path(folder, &format!("{name}.token"));
+    let arguments = ["token", name, "--role", role, "--out", &out];
+    let (code, line, stderr) = run_to_end(&arguments, &[]).await?;
+    ensure!(code == 0, "{stderr}");
+    Ok(line)
+}
+
+fn start(
+    folder: &Path,
+    name: &str,
+    arguments: &[&str],
+    environment: Vec<(&'static str, String)>,
+) -> anyhow::Result<Process> {
+    let mut arguments: Vec<String> = arguments.iter().map(|&each| each.to_owned()).collect();
+    arguments.push("--until-stdin-closes".to_owned());
+    Process::start(Start {
+        name,
+        arguments,
+        environment,
+        folder,
+    })
+}
+
+impl Protected {
+    async fn start() -> anyhow::Result<Self> {
+        let folder = TempDir::new()?;
+        make_certificates(folder.path(), "certificates").await?;
+        let reader = make_token(folder.path(), "reader", "read").await?;
+        let submitter = make_token(folder.path(), "submitter", "submit").await?;
+        make_token(folder.path(), "stranger", "admin").await?;
+        let tokens = path(folder.path(), "tokens");
+        std::fs::write(&tokens, format!("{reader}{submitter}"))?;
+        let mut environment = identity(folder.path(), "master");
+        environment.push(("MILLSTREAM_TOKENS", tokens));
+        let arguments = ["master", "--listen", "127.0.0.1:0", "--storage", "storage"];
+        let mut master = start(folder.path(), "master", &arguments, environment)?;
+        let line = master.first_line().await?;
+        let address = line.strip_prefix("master listening at ");
+        let address = address.with_context(|| format!("{line:?}"))?.to_owned();
+        let mut workers = Vec::new();
+        for name in ["alpha", "beta"] {
+            let mut environment = identity(folder.path(), "worker");
+            environment.push(("KEYS_FOLDER", path(folder.path(), "keys")));
+            let arguments = [
+                "worker", "--master", &address, "--name", name, "--slots", "2",
+            ];
+            workers.push(start(folder.path(), name, &arguments, environment)?);
+        }
+        Ok(Self {
+            folder,
+            master,
+            address,
+            workers,
+        })
+    }
+
+    /// Runs a verb that trusts the cluster's authority and shows a token, if one is named.
+    async fn verb(
+        &self,
+        token: Option<&str>,
+        arguments: &[&str],
+    ) -> anyhow::Result<(i32, String, String)> {
+        let authority = path(self.folder.path(), "certificates/ca.pem");
+        let token = token.map(|name| path(self.folder.path(), &format!("{name}.token")));
+        let mut environment = vec![
+            ("MILLSTREAM_MASTER", self.address.as_str()),
+            ("MILLSTREAM_TLS_CA", &authority),
+        ];
+        environment.extend(token.as_deref().map(|file| ("MILLSTREAM_TOKEN_FILE", file)));
+        run_to_end(arguments, &environment).await
+    }
+
+    async fn workers_join(&self, count: usize) -> anyhow::Result<()> {
+        wait::until("workers join", DEADLINE, || async {
+            let listed = self.verb(Some("reader"), &["workers", "--json"]).await;
+            let (_, stdout, stderr) = listed.map_err(|error| error.to_string())?;
+            let workers: Vec<Value> = serde_json::from_str(&stdout).map_err(|_| stderr)?;
+            match workers.len() == count {
+                true => Ok(()),
+                false => Err(format!("there are {}", workers.len())),
+            }
+        })
+        .await
+        .with_context(|| self.said())
+    }
+
+    fn said(&self) -> String {
+        let workers = self.workers.iter().map(Process::last_lines);
+        format!(
+            "{}\n{}",
+            self.master.last_lines(),
+            workers.collect::<Vec<_>>().join("\n")
+        )
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_runs_under_tls_for_those_whose_token_allows_it() -> anyhow::Result<()> {
+    let cluster = Protected::start().await?;
+    cluster.workers_join(2).await?;
+    let file = path(cluster.folder.path(), "keys.sql");
+    std::fs::write(&file, JOB)?;
+    let submit = ["submit", &file, "--name", "keys", "--watch"];
+    for (token, told) in [
+        (None, "no token is shown"),
+        (Some("stranger"), "the token is not known here"),
+        (
+            Some("reader"),
+            "token \"reader\" may only read: this needs role submit",
+        ),
+    ] {
+        let (code, _, stderr) = cluster.verb(token, &submit).await?;
+        ensure!(
+            code == 1 && stderr.contains(told),
+            "{token:?}: {code} {stderr}"
+        );
+    }
+    // The probe of a submission reads the folder's name here, the worker's sink there.
+    let (code, stdout, stderr) = cluster.verb(Some("submitter"), &submit).await?;
+    ensure!(code == 0, "{stdout}{stderr}{}", cluster.said());
+    let (code, ..) = cluster.verb(None, &["healthcheck"]).await?;
+    ensure!(code == 0, "a container's health check has no token");
+    let mut rows = 0;
+    for entry in walk(&cluster.folder.path().join("keys"))? {
+        rows += std::fs::read_to_string(entry)?.lines().skip(1).count();
+    }
+    ensure!(rows == 1_000, "{rows}");
+    Ok(())
+}
+
+/// The CSV files below a folder.
+fn walk(folder: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(walk(&path)?);
+        } else if path.extension().is_some_and(|kind| kind == "csv") {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_taken_back_holds_no_longer_though_the_master_goes_on() -> anyhow::Result<()>
+{
+    let cluster = Protected::start().await?;
+    let list = ["jobs"];
+    let (code, _, stderr) = cluster.verb(Some("reader"), &list).await?;
+    ensure!(code == 0, "{stderr}");
+    let tokens = cluster.folder.path().join("tokens");
+    let kept: String = std::fs::read_to_string(&tokens)?
+        .lines()
+        .filter(|line| !line.starts_with("reader "))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    std::fs::write(&tokens, kept)?;
+    wait::until("the token is taken back", DEADLINE, || async {
+        match cluster.verb(Some("reader"), &list).await {
+            Ok((1, _, stderr)) if stderr.contains("the token is not known here") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    let (code, _, stderr) = cluster.verb(Some("submitter"), &list).await?;
+    ensure!(code == 0, "{stderr}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shows_no_certificate_of_the_cluster_neither_joins_nor_is_believed()
+-> anyhow::Result<()> {
+    let cluster = Protected::start().await?;
+    cluster.workers_join(2).await?;
+    let folder = cluster.folder.path();
+    make_certificates(folder, "others").await?;
+    let mut other = identity(folder, "worker");
+    for (_, file) in &mut other[1..] {
+        *file = file.replace("certificates/", "others/");
+    }
+    // One of another authority, one that is a client's, one without TLS: each says why, and tries again.
+    for (name, environment, told) in [
+        ("other", other, "does not take the certificate"),
+        (
+            "client",
+            identity(folder, "client"),
+            "who joins must show a worker's certificate",
+        ),
+        ("clear", Vec::new(), "127.0.0.1"),
+    ] {
+        let arguments = ["worker", "--master", &cluster.address, "--name", name];
+        let intruder = start(folder, name, &arguments, environment)?;
+        wait::until("it is refused", DEADLINE, || async {
+            match intruder.said() {
+                said if said.contains("WARN") && said.contains(told) => Ok(()),
+                said => Err(said),
+            }
+        })
+        .await?;
+    }
+    cluster.workers_join(2).await?;
+    let authority = path(folder, "others/ca.pem");
+    let environment = [
+        ("MILLSTREAM_MASTER", cluster.address.as_str()),
+        ("MILLSTREAM_TLS_CA", &authority),
+    ];
+    let (code, _, stderr) = run_to_end(&["jobs"], &environment).await?;
+    ensure!(
+        code == 1 && stderr.contains("not from an authority that --tls-ca names"),
+        "{stderr}"
+    );
+    let (code, _, stderr) = run_to_end(&["jobs"], &environment[..1]).await?;
+    ensure!(code == 1 && stderr.contains(&cluster.address), "{stderr}");
+    Ok(())
+}
