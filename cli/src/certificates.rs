@@ -43,7 +43,8 @@ struct Authority {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let folder = &arguments.folder;
     fs::create_dir_all(folder).with_context(|| format!("create folder {}", folder.display()))?;
-    if folder.join("ca.pem").exists() {
+    let held = folder.join("ca.pem").try_exists();
+    if held.with_context(|| format!("look into {}", folder.display()))? {
         bail!(
             "{} holds a set already: certificates of two authorities do not know each other; name another folder",
             folder.display()

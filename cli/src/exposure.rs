@@ -26,7 +26,8 @@ impl Exposure {
         if !self.insecure_listen {
             bail!(
                 "refusing to listen at {listen}: whoever reaches it could {what}, unencrypted and without being asked who they are. \
-                 Listen on 127.0.0.1, protect it with --tls-ca and what goes with it, or, where the network keeps strangers out, set MILLSTREAM_INSECURE_LISTEN=1"
+                 Listen on 127.0.0.1, protect it with --tls-ca and what goes with it, or, where the network keeps strangers out, \
+                 set MILLSTREAM_INSECURE_LISTEN=1"
             );
         }
         tracing::warn!(

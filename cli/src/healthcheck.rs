@@ -44,12 +44,20 @@ struct Health {
     serving: bool,
     /// It is ready to take over.
     standby: bool,
+    /// It answers, and says what it is only to those who show a token or certificate.
+    guarded: bool,
     /// Of the master that reigns, where this one stands by and knows it.
     active: Option<String>,
 }
 
 impl Health {
     fn told(&self) -> String {
+        if self.guarded {
+            return format!(
+                "{} answers; whether it serves or stands by it tells who shows a token or certificate\n",
+                self.address
+            );
+        }
         match (self.serving, &self.active) {
             (true, _) => format!("{} serves\n", self.address),
             (false, None) => format!("{} stands by\n", self.address),
@@ -132,17 +140,19 @@ async fn check(net: &NetRef, address: &str) -> anyhow::Result<Health> {
     }
     let role = ControlClient::role(net.clone(), address).await;
     let role = role.map_err(|cause| anyhow!("ask {address}: {cause}"))?;
-    let (serving, active) = match role {
-        // It serves whoever it knows.
-        Role::Active | Role::Guarded => (true, None),
-        Role::Standby { active } => (false, active),
-    };
-    Ok(Health {
+    let mut health = Health {
         address: address.to_owned(),
-        serving,
-        standby: !serving,
-        active,
-    })
+        serving: false,
+        standby: false,
+        guarded: false,
+        active: None,
+    };
+    match role {
+        Role::Active => health.serving = true,
+        Role::Standby { active } => (health.standby, health.active) = (true, active),
+        Role::Guarded => health.guarded = true,
+    }
+    Ok(health)
 }
 
 /// What the standard health service at `address` says of one of its services.

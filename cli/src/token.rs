@@ -48,10 +48,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .try_fill_bytes(&mut random)
         .context("ask the system for random bytes")?;
     let text = format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random));
-    let expires = arguments
-        .expires_days
-        .map(|days| in_days(days))
-        .transpose()?;
+    let expires = arguments.expires_days.map(in_days).transpose()?;
     let token = Token {
         name: arguments.name,
         role: arguments.role,

@@ -2,12 +2,13 @@
 //!
 //! Used by `injection.rs`. Pure: the choice follows from the random numbers alone.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use millstream_tests::proxy::Trouble;
-use rand::Rng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use crate::scene::WORKER_COUNT;
 
@@ -108,6 +109,22 @@ impl Fault {
             Self::FullDisk(_) => "full disk of a sink",
         };
         kind.to_owned()
+    }
+}
+
+/// A kind by its name, for the command line.
+pub(crate) fn kind(name: &str) -> Result<String, String> {
+    const DRAWS: usize = 10_000;
+    let mut random = StdRng::seed_from_u64(0);
+    let kinds: BTreeSet<String> = (0..DRAWS)
+        .map(|_| Fault::choose(&mut random).kind())
+        .collect();
+    match kinds.contains(name) {
+        true => Ok(name.to_owned()),
+        false => Err(format!(
+            "one of: {}",
+            kinds.into_iter().collect::<Vec<_>>().join(", ")
+        )),
     }
 }
 

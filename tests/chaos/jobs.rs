@@ -10,7 +10,7 @@ use millstream_tests::services::project_folder;
 use millstream_tests::topic::Topic;
 use tokio::sync::watch;
 
-/// `jobs/page_views.sql` with two more sinks.
+/// `jobs/page_views.sql` with two more sinks, and rows that say where they come from.
 pub(crate) const CLICKS: &str = "clicks";
 /// `jobs/action_counts.sql`.
 pub(crate) const ACTIONS: &str = "actions";
@@ -23,6 +23,11 @@ const UNLIMITED: &str = "SET restart_budget = 1000000;\n";
 /// Of event time between two clicks; some dozen windows a minute.
 const STEP_MS: i64 = 40;
 const PARTITION_COUNT: i32 = 4;
+
+/// Where the options of the source begin; and before them, columns that tell the copies from each other.
+const OPTIONS: &str = "\n) WITH (\n";
+const WITH_PLACES: &str =
+    "\n) INCLUDE partition AS clicks_partition INCLUDE offset AS clicks_offset WITH (\n";
 
 const MORE_SINKS: &str = "
 CREATE SINK copies FROM clicks WITH (
@@ -45,7 +50,8 @@ CREATE SINK numbers FROM made WITH (
 
 /// Submits all of them.
 pub(crate) async fn submit(cluster: &Cluster) -> anyhow::Result<()> {
-    let clicks = format!("{UNLIMITED}{}{MORE_SINKS}", file("page_views.sql")?);
+    let clicks = file("page_views.sql")?.replacen(OPTIONS, WITH_PLACES, 1);
+    let clicks = format!("{UNLIMITED}{clicks}{MORE_SINKS}");
     cluster.submit(CLICKS, &clicks).await?;
     let actions = format!("{UNLIMITED}{}", file("action_counts.sql")?);
     cluster.submit(ACTIONS, &actions).await?;

@@ -3,10 +3,11 @@
 //!
 //! Run by `make chaos MINUTES=n`. The order of the faults follows from the seed, their moments do not: processes are real.
 //! Every fault is injected into a cluster that has recovered from the one before. Ends with a table of the faults and the time
-//! each took to recover from, and with the comparison of every sink with an independent count. Exit code 1 if a row
+//! each job took to recover from them, and with the comparison of every sink with an independent count. Exit code 1 if a row
 //! is lost or doubled, a reader saw half an epoch, or the cluster did not come back; the logs of all processes are
 //! shown then.
 
+mod copies;
 mod fault;
 mod injection;
 mod jobs;
@@ -16,6 +17,8 @@ mod scene;
 mod verdict;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -44,6 +47,9 @@ struct Arguments {
     /// Clicks sent a second.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(20..=100_000))]
     rate: u64,
+    /// Injects nothing but this kind of fault, called as in the table.
+    #[arg(long, value_name = "KIND", value_parser = fault::kind)]
+    only: Option<String>,
     /// Folder for the logs of all processes.
     #[arg(long, value_name = "FOLDER")]
     logs: Option<PathBuf>,
@@ -81,7 +87,8 @@ async fn run(
     recoveries: &mut Recoveries,
 ) -> anyhow::Result<()> {
     let (over, is_over) = watch::channel(false);
-    let mut readers = readers::start(scene)?;
+    let looks = Arc::new(AtomicU64::new(0));
+    let mut readers = readers::start(scene, looks.clone())?;
     let topic = scene.clicks.clone();
     let (seed, rate) = (arguments.seed, arguments.rate);
     // On a task of its own: to flush the producer blocks, and a fault has to end meanwhile.
@@ -94,13 +101,16 @@ async fn run(
     let injecting = async {
         let end = Instant::now() + Duration::from_secs(60 * arguments.minutes);
         let random = StdRng::seed_from_u64(arguments.seed);
-        let went = Injector::new(scene, random).run(end, recoveries).await;
+        let injector = Injector::new(scene, random, arguments.only.clone());
+        let went = injector.run(end, recoveries).await;
         over.send_replace(true);
         went
     };
     tokio::select! {
         went = async { tokio::try_join!(sending, injecting) } => went.map(|(sent, ())| {
             println!("{} records of clicks sent", count(sent));
+            let looks = looks.load(Ordering::Relaxed);
+            println!("{} looks at the copies between two transactions", count(looks));
         }),
         violation = readers::first_violation(&mut readers) => Err(violation),
     }

@@ -1,4 +1,4 @@
-//! Readers that look at tables, files and a topic all along, and must only ever see whole epochs, each row once.
+//! Readers that look at tables, files and topics all along, and must only ever see whole epochs, each row once.
 //!
 //! Started by `main.rs`; each is a task of one set. A sink that does not answer is looked at again later, since it is one of those
 //! that die. Failure: what no reader may see ends the run.
@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -14,6 +15,7 @@ use millstream_tests::topic::Topic;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+use crate::copies;
 use crate::scene::Scene;
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
@@ -32,8 +34,11 @@ const REJECTED: &str = "SELECT \
     count(*), count(DISTINCT (origin, position)), \
     coalesce(sum(hashtext(origin || position || code)), 0)::bigint FROM click_errors";
 
-/// Starts all of them.
-pub(crate) fn start(scene: &Scene) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+/// Starts all of them; `looks` counts how often the copies were looked at.
+pub(crate) fn start(
+    scene: &Scene,
+    looks: Arc<AtomicU64>,
+) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
     let mut readers = JoinSet::new();
     for (table, sql) in [
         ("fact_page_views", PAGE_VIEWS),
@@ -45,6 +50,12 @@ pub(crate) fn start(scene: &Scene) -> anyhow::Result<JoinSet<anyhow::Result<()>>
     }
     let numbers = Arc::clone(&scene.numbers);
     readers.spawn(async move { follow_numbers(&numbers).await.context("numbers") });
+    let (clicks, copies) = (Arc::clone(&scene.clicks), Arc::clone(&scene.copies));
+    readers.spawn(async move {
+        copies::follow(&clicks, &copies, looks)
+            .await
+            .context("copies")
+    });
     let lake = scene.lake()?;
     readers.spawn(async move { look_at_files(&lake).await.context("lake") });
     Ok(readers)

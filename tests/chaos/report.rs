@@ -1,4 +1,4 @@
-//! The table of faults: how many of each, and how long the cluster took to recover.
+//! The table of faults: how many of each, and how long each job took to recover.
 //!
 //! Used by `main.rs`. Pure but for standard output.
 
@@ -7,39 +7,55 @@ use std::time::Duration;
 
 use millstream_tests::figures::{count, percentile};
 
-/// How long each fault took to recover from.
+/// How long jobs took to recover.
 #[derive(Default)]
 pub(crate) struct Recoveries {
-    by_kind: BTreeMap<String, Vec<Duration>>,
-    kills: Vec<Duration>,
-    all: Vec<Duration>,
+    by_kind: BTreeMap<String, Faults>,
+    kills: Faults,
+    all: Faults,
+}
+
+/// Some faults, and what followed.
+#[derive(Default)]
+struct Faults {
+    count: u64,
+    /// Of each job.
+    times: Vec<Duration>,
+}
+
+impl Faults {
+    fn add(&mut self, times: &[Duration]) {
+        self.count += 1;
+        self.times.extend(times);
+    }
 }
 
 impl Recoveries {
-    pub(crate) fn add(&mut self, kind: String, is_kill: bool, took: Duration) {
-        self.by_kind.entry(kind).or_default().push(took);
-        self.all.push(took);
+    /// A fault, and how long each job took until its next epoch was committed.
+    pub(crate) fn add(&mut self, kind: String, is_kill: bool, times: &[Duration]) {
+        self.by_kind.entry(kind).or_default().add(times);
+        self.all.add(times);
         if is_kill {
-            self.kills.push(took);
+            self.kills.add(times);
         }
     }
 
     /// Prints the table.
     pub(crate) fn print(&self) {
         println!(
-            "\n{:32} {:>6} {:>9} {:>9} {:>9}",
-            "until every job has a new epoch", "times", "p50", "p99", "max"
+            "\n{:32} {:>6} {:>10} {:>9} {:>9} {:>9}",
+            "until a job has its next epoch", "faults", "recoveries", "p50", "p99", "max"
         );
-        for (kind, times) in &self.by_kind {
-            print_row(kind, times);
+        for (kind, faults) in &self.by_kind {
+            print_row(kind, faults);
         }
         print_row("all that get a SIGKILL", &self.kills);
         print_row("all", &self.all);
     }
 }
 
-fn print_row(kind: &str, times: &[Duration]) {
-    let mut sorted = times.to_vec();
+fn print_row(kind: &str, faults: &Faults) {
+    let mut sorted = faults.times.clone();
     sorted.sort_unstable();
     let share = |share| match sorted.is_empty() {
         true => "-".to_owned(),
@@ -49,8 +65,9 @@ fn print_row(kind: &str, times: &[Duration]) {
         ),
     };
     println!(
-        "{kind:32} {:>6} {:>9} {:>9} {:>9}",
-        times.len(),
+        "{kind:32} {:>6} {:>10} {:>9} {:>9} {:>9}",
+        faults.count,
+        sorted.len(),
         share(0.5),
         share(0.99),
         share(1.0)

@@ -17,7 +17,7 @@ use crate::readers;
 use crate::scene::Scene;
 
 /// From the end of the last fault until everything is read and delivered.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// What one sink has.
 struct Row {

@@ -40,10 +40,14 @@ class Control:
 
     def call(self, name, request, seconds=60):
         """The answer of the first master that does not refuse as one that stands by, or is gone; waits for a takeover."""
+        return self.first(name, lambda stub: getattr(stub, name)(request, timeout=seconds), seconds)
+
+    def first(self, name, ask, seconds=60):
+        """What `ask` makes of the first master that answers it."""
         def answered():
             for stub in self.stubs:
                 try:
-                    return getattr(stub, name)(request, timeout=seconds)
+                    return ask(stub)
                 except grpc.RpcError as error:
                     if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                         raise
@@ -60,7 +64,13 @@ class Control:
 
     def watch(self, name):
         """Snapshots of a job, as they come."""
-        for response in self.call("WatchJob", self.messages.WatchJobRequest(name=name)):
+        def begun(stub):
+            # A stream is refused only where it is read.
+            responses = stub.WatchJob(self.messages.WatchJobRequest(name=name), timeout=60)
+            return next(responses), responses
+        first, rest = self.first("WatchJob", begun)
+        yield first.job
+        for response in rest:
             yield response.job
 
     def jobs(self):

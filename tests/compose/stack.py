@@ -62,10 +62,16 @@ class Stack:
                         COMPOSE_FILE="docker-compose.yml:tests/compose/override.yml",
                         MILLSTREAM_IMAGE="millstream:test", MILLSTREAM_ARTIFACTS=str(artifacts),
                         **{name: str(port) for name, port in self.ports.items()})
+        self.volumes_before = self.volumes()
 
     def compose(self, *arguments, text=None, check=True):
         """`docker compose ARGUMENTS`."""
         return run("docker", "compose", *arguments, env=self.env, text=text, check=check)
+
+    @staticmethod
+    def volumes():
+        """All volumes of the engine: those without a name belong to no project."""
+        return set(run("docker", "volume", "ls", "--quiet").split())
 
     def build(self):
         """Makes the image; its size in bytes."""
@@ -126,7 +132,7 @@ class Stack:
         return {line.split()[0].removeprefix(f"{PROJECT}-"): line.split()[1] for line in lines}
 
     def left(self):
-        """Containers, volumes and networks of the project."""
-        kinds = (("ps", "--all"), ("volume", "ls"), ("network", "ls"))
+        """Containers and networks of the project, and volumes that were not there before it."""
         label = f"label=com.docker.compose.project={PROJECT}"
-        return [line for kind in kinds for line in run("docker", *kind, "--quiet", "--filter", label).split()]
+        found = [run("docker", *kind, "--quiet", "--filter", label).split() for kind in (("ps", "--all"), ("network", "ls"))]
+        return [*sum(found, []), *(self.volumes() - self.volumes_before)]

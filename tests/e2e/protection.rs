@@ -93,6 +93,9 @@ impl Protected {
         std::fs::write(&tokens, format!("{reader}{submitter}"))?;
         let mut environment = identity(folder.path(), "master");
         environment.push(("MILLSTREAM_TOKENS", tokens));
+        // The master looks whether the folder can be there, the workers fill it.
+        let keys = ("KEYS_FOLDER", path(folder.path(), "keys"));
+        environment.push(keys.clone());
         let arguments = ["master", "--listen", "127.0.0.1:0", "--storage", "storage"];
         let mut master = start(folder.path(), "master", &arguments, environment)?;
         let line = master.first_line().await?;
@@ -101,7 +104,7 @@ impl Protected {
         let mut workers = Vec::new();
         for name in ["alpha", "beta"] {
             let mut environment = identity(folder.path(), "worker");
-            environment.push(("KEYS_FOLDER", path(folder.path(), "keys")));
+            environment.push(keys.clone());
             let arguments = [
                 "worker", "--master", &address, "--name", name, "--slots", "2",
             ];
@@ -179,8 +182,14 @@ async fn a_job_runs_under_tls_for_those_whose_token_allows_it() -> anyhow::Resul
     // The probe of a submission reads the folder's name here, the worker's sink there.
     let (code, stdout, stderr) = cluster.verb(Some("submitter"), &submit).await?;
     ensure!(code == 0, "{stdout}{stderr}{}", cluster.said());
-    let (code, ..) = cluster.verb(None, &["healthcheck"]).await?;
-    ensure!(code == 0, "a container's health check has no token");
+    // A container's health check has no token.
+    let (code, told, _) = cluster.verb(None, &["healthcheck"]).await?;
+    ensure!(
+        code == 0 && told.contains("tells who shows a token"),
+        "{told}"
+    );
+    let (code, told, _) = cluster.verb(Some("reader"), &["healthcheck"]).await?;
+    ensure!(code == 0 && told.ends_with(" serves\n"), "{told}");
     let mut rows = 0;
     for entry in walk(&cluster.folder.path().join("keys"))? {
         rows += std::fs::read_to_string(entry)?.lines().skip(1).count();
@@ -240,22 +249,29 @@ async fn who_shows_no_certificate_of_the_cluster_neither_joins_nor_is_believed()
     for (_, file) in &mut other[1..] {
         *file = file.replace("certificates/", "others/");
     }
-    // One of another authority, one that is a client's, one without TLS: each says why, and tries again.
-    for (name, environment, told) in [
-        ("other", other, "does not take the certificate"),
+    // One of another authority, one that is a client's, one without TLS: each tries again, and where the handshake fails the master says why.
+    let handshake = "a caller fails the TLS handshake";
+    for (name, environment, told_by_worker, told_by_master) in [
+        ("other", other, "", "invalid peer certificate"),
         (
             "client",
             identity(folder, "client"),
             "who joins must show a worker's certificate",
+            "",
         ),
-        ("clear", Vec::new(), "127.0.0.1"),
+        ("clear", Vec::new(), "", handshake),
     ] {
+        let told_before = cluster.master.said().len();
         let arguments = ["worker", "--master", &cluster.address, "--name", name];
         let intruder = start(folder, name, &arguments, environment)?;
         wait::until("it is refused", DEADLINE, || async {
-            match intruder.said() {
-                said if said.contains("WARN") && said.contains(told) => Ok(()),
-                said => Err(said),
+            let (worker, master) = (intruder.said(), cluster.master.said());
+            let is_told = worker.contains("cannot attach to the master")
+                && worker.contains(told_by_worker)
+                && master[told_before..].contains(told_by_master);
+            match is_told {
+                true => Ok(()),
+                false => Err(format!("{name}: {worker}\n{master}")),
             }
         })
         .await?;
@@ -272,6 +288,11 @@ async fn who_shows_no_certificate_of_the_cluster_neither_joins_nor_is_believed()
         "{stderr}"
     );
     let (code, _, stderr) = run_to_end(&["jobs"], &environment[..1]).await?;
-    ensure!(code == 1 && stderr.contains(&cluster.address), "{stderr}");
+    ensure!(
+        code == 1
+            && stderr.contains(&cluster.address)
+            && stderr.contains("its authority with --tls-ca"),
+        "{stderr}"
+    );
     Ok(())
 }

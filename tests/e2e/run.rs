@@ -11,7 +11,7 @@ use millstream_tests::services::project_folder;
 use millstream_tests::wait;
 use tempfile::TempDir;
 
-use crate::clicks::{Clicks, PARTITION_COUNT};
+use crate::clicks::{Clicks, PARTITION_COUNT, job};
 
 /// Exit code of a process that a second Ctrl-C ended at once.
 const INTERRUPTED: i32 = 130;
@@ -19,13 +19,60 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const TABLE: &str = "fact_page_views";
 
 fn run(clicks: &Clicks, folder: &Path) -> anyhow::Result<Process> {
-    let job = project_folder().join("jobs/page_views.sql");
+    let file = project_folder().join("jobs/page_views.sql");
+    run_file(clicks, folder, &file, &[])
+}
+
+fn run_file(clicks: &Clicks, folder: &Path, file: &Path, more: &[&str]) -> anyhow::Result<Process> {
+    let mut arguments = vec!["run".to_owned(), file.display().to_string()];
+    arguments.extend(more.iter().map(|&each| each.to_owned()));
     Process::start(Start {
         name: "run",
-        arguments: vec!["run".to_owned(), job.display().to_string()],
+        arguments,
         environment: clicks.environment(),
         folder,
     })
+}
+
+/// Ends it in order, as a person at a terminal does.
+async fn stop(mut process: Process) -> anyhow::Result<()> {
+    process.interrupt().await?;
+    let status = process.ended().await?;
+    ensure!(status.success(), "{status}:\n{}", process.last_lines());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_goes_on_with_other_sql_from_its_last_checkpoint_and_only_if_told_to()
+-> anyhow::Result<()> {
+    let clicks = Clicks::shared("run_from_checkpoint").await?;
+    let folder = TempDir::new()?;
+    let file = folder.path().join("page_views.sql");
+    let sql = job("page_views.sql")?;
+    std::fs::write(&file, &sql)?;
+    let mut generator = generator::Clicks::new(13, PARTITION_COUNT, 50);
+    clicks.topic.send(&generator.take(10_000)).await?;
+    let process = run_file(&clicks, folder.path(), &file, &[])?;
+    let right = clicks.wait_for_page_views(&clicks.oracle()?).await;
+    right.with_context(|| process.last_lines())?;
+    stop(process).await?;
+
+    std::fs::write(&file, sql.replace("'1 second'", "'2 seconds'"))?;
+    let mut refused = run_file(&clicks, folder.path(), &file, &[])?;
+    let status = refused.ended().await?;
+    let said = refused.last_lines();
+    ensure!(
+        status.code() == Some(1) && said.contains("--from-checkpoint latest"),
+        "{status}: {said}"
+    );
+    clicks.topic.send(&generator.take(10_000)).await?;
+    let oracle = clicks.oracle()?;
+    let more = ["--from-checkpoint", "latest"];
+    let process = run_file(&clicks, folder.path(), &file, &more)?;
+    let right = clicks.wait_for_page_views(&oracle).await;
+    right.with_context(|| process.last_lines())?;
+    stop(process).await?;
+    clicks.differences(&oracle).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ pub mod generator;
 pub mod oracle;
 pub mod process;
 pub mod proxy;
+pub mod quiet;
 pub mod scrape;
 pub mod services;
 pub mod small_disk;

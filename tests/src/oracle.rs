@@ -119,6 +119,11 @@ pub fn events(records: &[Stored]) -> BTreeMap<String, u64> {
     events
 }
 
+/// Whether the record breaks no rule; a late one does not.
+pub fn is_sound(record: &Stored) -> bool {
+    decode(record.payload.as_deref()).is_ok()
+}
+
 /// The click in a payload, or the code of the first column that is wrong.
 fn decode(payload: Option<&[u8]>) -> Result<Click, &'static str> {
     let payload = payload.ok_or("null_payload")?;

@@ -17,6 +17,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::util::Timeout;
 
 use crate::generator::Record;
+use crate::quiet::From;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Records of a second are sent in this many portions.
@@ -124,6 +125,21 @@ impl Topic {
 
     fn flush(&self) -> anyhow::Result<()> {
         self.producer.flush(DEADLINE).context("flush producer")
+    }
+
+    /// Where Kafka is.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// The beginning of each partition.
+    pub fn beginnings(&self) -> Vec<From> {
+        let beginning = |partition| From {
+            topic: self.name.clone(),
+            partition,
+            offset: 0,
+        };
+        (0..self.partition_count).map(beginning).collect()
     }
 
     /// Lets Kafka delete the records of a partition before `offset`, as retention does.
@@ -237,7 +253,7 @@ impl Follower {
     }
 }
 
-fn stored(message: &BorrowedMessage<'_>) -> Stored {
+pub(crate) fn stored(message: &BorrowedMessage<'_>) -> Stored {
     Stored {
         partition: message.partition(),
         offset: message.offset(),

@@ -44,8 +44,8 @@ pub enum Error {
     Refused(#[from] ControlError),
     /// No address answers as a master.
     #[error(
-        "no master answers: {causes}; start one with `millstream master`, or name another with \
-         --master or MILLSTREAM_MASTER"
+        "no master answers: {causes}; start one with `millstream master`, name another with \
+         --master or MILLSTREAM_MASTER, or, where it speaks TLS, its authority with --tls-ca"
     )]
     Unreachable {
         /// Each address with what went wrong there.

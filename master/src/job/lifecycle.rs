@@ -17,7 +17,7 @@ use millstream_common::log::Entry;
 use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry, JobEnd, generation_of};
 use millstream_common::mutant::{self, Mutant};
 use ractor::{ActorProcessingErr, RpcReplyPort};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage};
@@ -293,6 +293,7 @@ impl JobState {
         if self.progress.drained {
             return self.deliver(JobEnd::Finished);
         }
+        debug!(job = %self.entry.job, generation = %self.generation, "run");
         self.phase = Phase::Running;
         let now_us = self.clock.unix_micros();
         self.traces.deployed(self.generation, now_us);

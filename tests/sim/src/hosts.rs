@@ -71,6 +71,7 @@ impl Host {
     fn net(&self) -> NetRef {
         Arc::new(SimulatedNet {
             host: self.name.to_owned(),
+            outside: self.outside.clone(),
         })
     }
 

@@ -4,8 +4,10 @@
 //! virtual time and seeded chance, and ends healed and compared with what the input says. Exit code 1 if a seed failed; each
 //! failure comes with the command that repeats it.
 
+mod blocked;
 mod entropy;
 mod expected;
+mod frames;
 mod hosts;
 mod links;
 mod matrix;
@@ -81,6 +83,15 @@ enum Verb {
         #[arg(long, default_value_t = 2)]
         jobs: usize,
     },
+    /// Blocks a sink for hours of virtual time.
+    Blocked {
+        /// How many.
+        #[arg(long, default_value_t = 3)]
+        hours: u32,
+        /// Print every event.
+        #[arg(long)]
+        dump: bool,
+    },
     /// Plants known mistakes one by one, and tells how soon each is found.
     #[cfg(feature = "mutants")]
     Mutants {
@@ -130,6 +141,7 @@ fn main() -> anyhow::Result<ExitCode> {
             replay(seed, dump, logs)?
         }
         Some(Verb::Matrix { cases, dump, jobs }) => matrix(&cases, dump, jobs)?,
+        Some(Verb::Blocked { hours, dump }) => alone(Work::Blocked(hours), dump)?,
         #[cfg(feature = "mutants")]
         Some(Verb::Mutants {
             names,
@@ -190,11 +202,17 @@ fn replay(seed: u64, is_dumped: bool, logs: bool) -> anyhow::Result<bool> {
             .with_writer(std::io::stderr)
             .init();
     }
-    let work = Work::Seed(seed);
+    alone(Work::Seed(seed), is_dumped)
+}
+
+fn alone(work: Work, is_dumped: bool) -> anyhow::Result<bool> {
     let outcome = pool::replay(work, is_dumped)?;
     let mut report = Report::begin();
     report.add(work, &outcome);
     println!("{report}");
+    if !outcome.note.is_empty() {
+        println!("{}", outcome.note);
+    }
     Ok(report.has_succeeded())
 }
 

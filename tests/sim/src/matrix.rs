@@ -27,8 +27,8 @@ enum Prelude {
 pub(crate) enum Victim {
     /// Who makes the step.
     Caller,
-    /// The master that reigns.
-    Master,
+    /// Whom it speaks to, or the master that reigns.
+    Other,
     /// Both at once.
     Both,
 }
@@ -76,6 +76,31 @@ const STEPS: [(&str, &str, u32, Prelude); 30] = [
     ("deliverer", "commit kafka", 3, Prelude::Nothing),
 ];
 
+/// What masters and workers say to each other.
+const FRAMES: [(&str, &str, u32, Prelude); 17] = [
+    ("worker", "say hello", 1, Prelude::Nothing),
+    ("worker", "say hello", 1, Prelude::MasterLost),
+    ("worker", "say deployed", 1, Prelude::Nothing),
+    ("worker", "say deployed", 1, Prelude::WorkerLost),
+    ("worker", "say snapshotted", 1, Prelude::Nothing),
+    ("worker", "say snapshotted", 8, Prelude::Nothing),
+    ("worker", "say sink advanced", 9, Prelude::Nothing),
+    ("worker", "say torn down", 1, Prelude::WorkerLost),
+    ("master", "tell welcome", 1, Prelude::MasterLost),
+    ("master", "tell deploy", 2, Prelude::Nothing),
+    ("master", "tell deploy", 1, Prelude::WorkerLost),
+    ("master", "tell start", 2, Prelude::Nothing),
+    ("master", "tell barrier", 2, Prelude::Nothing),
+    ("master", "tell epoch committed", 2, Prelude::Nothing),
+    ("master", "tell epoch committed", 7, Prelude::Nothing),
+    ("master", "tell teardown", 1, Prelude::WorkerLost),
+    ("master", "tell resume", 1, Prelude::MasterLost),
+];
+
+fn is_frame(step: &str) -> bool {
+    FRAMES.iter().any(|(_, frame, ..)| *frame == step)
+}
+
 const PRELUDE_AT: Duration = Duration::from_secs(3);
 /// A killed process is back after this.
 const DOWN: Duration = Duration::from_millis(900);
@@ -122,7 +147,7 @@ const DISK_STEP: &str = "use disk";
 /// All steps.
 fn steps() -> impl Iterator<Item = (&'static str, &'static str, u32, Prelude)> {
     let disk = (1..=DISK_STEPS).map(|count| ("deliverer", DISK_STEP, count, Prelude::Nothing));
-    STEPS.into_iter().chain(disk)
+    STEPS.into_iter().chain(disk).chain(FRAMES)
 }
 
 /// How a step is broken off. A master is its own master, and a call of the file system before the next is behind the last.
@@ -134,6 +159,17 @@ fn breaks(role: &str, step: &str) -> Vec<(Victim, Moment, Blow)> {
     if step == DISK_STEP {
         return breaks;
     }
+    if is_frame(step) {
+        // Sent and heard are two moments: who is to hear it may be gone by then.
+        return vec![
+            (Victim::Caller, Moment::Before, Blow::Kill),
+            (Victim::Caller, Moment::Answered, Blow::Kill),
+            (Victim::Caller, Moment::Answered, Blow::Freeze),
+            (Victim::Other, Moment::Answered, Blow::Kill),
+            (Victim::Other, Moment::Answered, Blow::Freeze),
+            (Victim::Both, Moment::Answered, Blow::Kill),
+        ];
+    }
     breaks.extend([
         (Victim::Caller, Moment::Before, Blow::Kill),
         (Victim::Caller, Moment::Before, Blow::Freeze),
@@ -141,8 +177,8 @@ fn breaks(role: &str, step: &str) -> Vec<(Victim, Moment, Blow)> {
     ]);
     if role != "master" {
         breaks.extend([
-            (Victim::Master, Moment::Applied, Blow::Kill),
-            (Victim::Master, Moment::Applied, Blow::Freeze),
+            (Victim::Other, Moment::Applied, Blow::Kill),
+            (Victim::Other, Moment::Applied, Blow::Freeze),
             (Victim::Both, Moment::Applied, Blow::Kill),
         ]);
     }
@@ -181,7 +217,7 @@ impl Case {
             Prelude::Nothing => Duration::ZERO,
             Prelude::WorkerLost | Prelude::MasterLost => PRELUDE_AT,
         };
-        let stops = self.blow == Blow::Kill && self.victim != Victim::Master;
+        let stops = self.blow == Blow::Kill && self.victim != Victim::Other;
         Trap::new(self.step, self.count, self.moment, armed_at, stops)
     }
 
@@ -236,7 +272,11 @@ mod tests {
                     at == (step, count, prelude, moment) && case.blow == Blow::Kill
                 });
                 let is_behind_another = step == DISK_STEP && moment == Moment::Before;
-                assert!(found || is_behind_another, "{step} {moment:?}");
+                let is_unanswered = is_frame(step) && moment == Moment::Applied;
+                assert!(
+                    found || is_behind_another || is_unanswered,
+                    "{step} {moment:?}"
+                );
             }
         }
     }

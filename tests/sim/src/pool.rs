@@ -16,6 +16,8 @@ pub(crate) enum Work {
     Seed(u64),
     /// A case of the step matrix.
     Case(Case),
+    /// A sink blocked for so many hours.
+    Blocked(u32),
 }
 
 /// Runs `works` in this order, `jobs` at a time; `on_end` hears of each as it ends, and may let no more begin.
@@ -33,7 +35,8 @@ pub(crate) fn run(
             && running.len() < jobs.max(1)
             && let Some(work) = works.next()
         {
-            children.push(process::fork(move || answer(work, false))?);
+            let child = process::fork(seconds_max(work), move || answer(work, false));
+            children.push(child?);
             running.push(work);
         }
         if running.is_empty() {
@@ -47,15 +50,25 @@ pub(crate) fn run(
 
 /// Runs one simulation in a child and prints its trace as it grows.
 pub(crate) fn replay(work: Work, is_dumped: bool) -> anyhow::Result<Outcome> {
-    let mut children = vec![process::fork(move || answer(work, is_dumped))?];
+    let child = process::fork(seconds_max(work), move || answer(work, is_dumped));
+    let mut children = vec![child?];
     let (_, result) = process::wait(&mut children)?;
     Ok(outcome(result))
+}
+
+/// Real seconds that it may take: far above the slowest, so that only a livelock meets it.
+fn seconds_max(work: Work) -> u32 {
+    match work {
+        Work::Seed(_) | Work::Case(_) => 120,
+        Work::Blocked(hours) => 1_800 * hours,
+    }
 }
 
 fn answer(work: Work, is_dumped: bool) -> Vec<u8> {
     let outcome = match work {
         Work::Seed(seed) => simulation::run(seed, is_dumped),
         Work::Case(case) => simulation::run_case(case, is_dumped),
+        Work::Blocked(hours) => simulation::run_blocked(hours, is_dumped),
     };
     serde_json::to_vec(&outcome).expect("an outcome is plain data")
 }

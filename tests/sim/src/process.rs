@@ -16,12 +16,10 @@ use std::os::unix::process::CommandExt;
 
 use crate::outside::disk;
 
-/// Real seconds that one seed may take: far above the slowest, so that only a livelock meets it.
-const CHILD_SECONDS_MAX: u32 = 120;
-
 /// A running child.
 pub(crate) struct Child {
     process: libc::pid_t,
+    seconds_max: u32,
     pipe: File,
 }
 
@@ -44,8 +42,11 @@ pub(crate) fn fix_addresses() -> std::io::Result<()> {
     Err(std::process::Command::new(program).args(arguments).exec())
 }
 
-/// Runs `work` in a child; its answer, or the text of its panic, comes out of the pipe.
-pub(crate) fn fork(work: impl FnOnce() -> Vec<u8> + Send + 'static) -> std::io::Result<Child> {
+/// Runs `work` in a child for at most so many real seconds; its answer, or the text of its panic, comes out of the pipe.
+pub(crate) fn fork(
+    seconds_max: u32,
+    work: impl FnOnce() -> Vec<u8> + Send + 'static,
+) -> std::io::Result<Child> {
     let mut ends: [RawFd; 2] = [0; 2];
     // SAFETY: `ends` has room for the two descriptors.
     if unsafe { libc::pipe(ends.as_mut_ptr()) } != 0 {
@@ -58,22 +59,27 @@ pub(crate) fn fork(work: impl FnOnce() -> Vec<u8> + Send + 'static) -> std::io::
     match process {
         0 => {
             drop(read);
-            be_child(File::from(write), work)
+            be_child(File::from(write), seconds_max, work)
         }
         failed if failed < 0 => Err(std::io::Error::last_os_error()),
         process => {
             drop(write);
             Ok(Child {
                 process,
+                seconds_max,
                 pipe: File::from(read),
             })
         }
     }
 }
 
-fn be_child(mut pipe: File, work: impl FnOnce() -> Vec<u8> + Send + 'static) -> ! {
+fn be_child(
+    mut pipe: File,
+    seconds_max: u32,
+    work: impl FnOnce() -> Vec<u8> + Send + 'static,
+) -> ! {
     // SAFETY: without a handler the alarm ends this process, which is what it is for.
-    unsafe { libc::alarm(CHILD_SECONDS_MAX) };
+    unsafe { libc::alarm(seconds_max) };
     if let Ok(copy) = pipe.try_clone() {
         let copy = std::sync::Mutex::new(copy);
         std::panic::set_hook(Box::new(move |panic| {
@@ -92,6 +98,32 @@ fn be_child(mut pipe: File, work: impl FnOnce() -> Vec<u8> + Send + 'static) -> 
     // A panic has ended the process in the hook.
     let written = pipe.write_all(&answer.unwrap_or_default());
     end(i32::from(written.is_err()))
+}
+
+/// Does `work` while no file of this process can grow beyond so many bytes: a write gets that far, and fails then, as on a full
+/// disk.
+pub(crate) fn with_file_bytes_max<T>(bytes_max: u64, work: impl FnOnce() -> T) -> T {
+    let mut before = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `before` is a place for the answer.
+    let asked = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut before) };
+    assert_eq!(asked, 0, "the kernel tells its limits");
+    let limit = libc::rlimit {
+        rlim_cur: bytes_max,
+        ..before
+    };
+    // SAFETY: without a handler the signal would end the process; ignored, writes fail. The limit is a plain value, and lowering the soft
+    // one is always allowed, as is raising it again.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        libc::setrlimit(libc::RLIMIT_FSIZE, &limit);
+    }
+    let done = work();
+    // SAFETY: as above.
+    unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &before) };
+    done
 }
 
 /// Ends at once: the destructors of globals would run against the virtual clock.
@@ -115,10 +147,11 @@ pub(crate) fn wait(children: &mut Vec<Child>) -> std::io::Result<(usize, Result<
         // Most have none.
         let _ = std::fs::remove_dir_all(disk::folder_of(ended as u32));
         let mut answer = Vec::new();
-        children.swap_remove(place).pipe.read_to_end(&mut answer)?;
+        let mut child = children.swap_remove(place);
+        child.pipe.read_to_end(&mut answer)?;
         let result = match () {
             () if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGALRM => {
-                Err(format!("took more than {CHILD_SECONDS_MAX} real seconds"))
+                Err(format!("took more than {} real seconds", child.seconds_max))
             }
             () if libc::WIFSIGNALED(status) => {
                 Err(format!("ended by signal {}", libc::WTERMSIG(status)))

@@ -64,6 +64,10 @@ impl Report {
         let (name, verb) = match work {
             Work::Seed(seed) => (format!("seed {seed}"), format!("replay {seed}")),
             Work::Case(case) => (case.to_string(), format!("matrix {}", case.number)),
+            Work::Blocked(hours) => (
+                format!("a sink blocked for {hours} h"),
+                format!("blocked --hours {hours}"),
+            ),
         };
         println!("{name} FAILED: {failure}");
         println!("  repeat it: {} {verb} --dump", program());

@@ -59,6 +59,8 @@ pub(crate) enum Action {
     StoreDown(Duration),
     /// The storage takes no bytes until then.
     StoreFull(Duration),
+    /// The disk of the files sink takes no bytes until then.
+    DiskFull(Duration),
     /// Calls outside fail and are slow by chance until then.
     Rough {
         until: Duration,
@@ -79,7 +81,7 @@ pub(crate) enum Action {
     Leave(&'static str),
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Kill,
     Kind::KillAgain,
     Kind::Power,
@@ -88,6 +90,7 @@ const KINDS: [Kind; 15] = [
     Kind::Clock,
     Kind::StoreDown,
     Kind::StoreFull,
+    Kind::DiskFull,
     Kind::Rough,
     Kind::Lock,
     Kind::PostgresDown,
@@ -108,6 +111,7 @@ enum Kind {
     Clock,
     StoreDown,
     StoreFull,
+    DiskFull,
     Rough,
     Lock,
     PostgresDown,
@@ -120,6 +124,8 @@ enum Kind {
 /// Nothing new fails after this.
 const FAULTS_END_MS: u64 = 14_000;
 const FAULTS_MAX: usize = 12;
+/// Of the plans in which an object is damaged, whatever else fails.
+const DAMAGED_SHARE: f64 = 0.35;
 
 impl Scenario {
     /// A plan for a job that writes `tables`.
@@ -140,6 +146,12 @@ impl Scenario {
                 let at = Duration::from_millis(chance.random_range(100..FAULTS_END_MS));
                 draw_fault(chance, kind, at, tables, &mut actions);
             }
+        }
+        // Beside the others: what is damaged has to be read, and to matter, too.
+        if chance.random_bool(DAMAGED_SHARE) {
+            let at = Duration::from_millis(chance.random_range(1_000..FAULTS_END_MS));
+            let long = Duration::from_millis(chance.random_range(500..6_000));
+            draw_damage(chance, at, long, &mut actions);
         }
         actions.sort_by_key(|(at, _)| *at);
         let joins = chance.random_range(0..3);
@@ -176,6 +188,7 @@ impl Scenario {
         let ends = self.actions.iter().map(|(at, action)| match action {
             Action::StoreDown(until)
             | Action::StoreFull(until)
+            | Action::DiskFull(until)
             | Action::Rough { until, .. }
             | Action::Lock(_, until)
             | Action::PostgresDown(until)
@@ -246,6 +259,7 @@ fn draw_fault(
         }
         Kind::StoreDown => actions.push((at, Action::StoreDown(at + short))),
         Kind::StoreFull => actions.push((at, Action::StoreFull(at + long))),
+        Kind::DiskFull => actions.push((at, Action::DiskFull(at + long))),
         Kind::Rough => {
             let rough = Action::Rough {
                 until: at + long,
@@ -263,20 +277,49 @@ fn draw_fault(
         }
         Kind::PostgresDown => actions.push((at, Action::PostgresDown(at + long))),
         Kind::KafkaDown => actions.push((at, Action::KafkaDown(at + long))),
-        Kind::Damage => {
-            let prefixes = ["log/", "log/", "state/", "segments/", "boundary/"];
-            let wound = Wound {
-                prefix: prefixes.choose(chance).copied().expect("prefixes"),
-                place: chance.random_range(0.0..1.0),
-                is_cut: chance.random_bool(0.3),
-            };
-            actions.push((at, Action::Damage(wound, at + long)));
-        }
+        Kind::Damage => draw_damage(chance, at, long, actions),
         Kind::Leave => {
             let worker = WORKERS.choose(chance).copied().expect("workers");
             actions.push((at, Action::Leave(worker)));
         }
         Kind::Stall => actions.push((at, Action::Stall(host, at + long))),
+    }
+}
+
+/// What is written is seldom read: so whoever reads it is killed as it is damaged.
+fn draw_damage(
+    chance: &mut SmallRng,
+    at: Duration,
+    long: Duration,
+    actions: &mut Vec<(Duration, Action)>,
+) {
+    let prefixes = [
+        "log/",
+        "log/",
+        "log/",
+        "state/",
+        "state/",
+        "state/",
+        "segments/",
+        "boundary/",
+    ];
+    let prefix = prefixes.choose(chance).copied().expect("prefixes");
+    let wound = Wound {
+        prefix,
+        skipped_count: chance.random_range(0..8),
+        place: chance.random_range(0.0..1.0),
+        is_cut: chance.random_bool(0.3),
+    };
+    actions.push((at, Action::Damage(wound, at + long)));
+    let worker = WORKERS.choose(chance).copied().expect("workers");
+    let readers: &[&'static str] = match prefix {
+        "log/" | "boundary/" => &MASTERS,
+        _ => &[worker],
+    };
+    for reader in readers {
+        let back = at + Duration::from_millis(chance.random_range(50..400));
+        actions.push((at, Action::Kill(reader)));
+        actions.push((back, Action::Start(reader)));
     }
 }
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use turmoil::Sim;
 
+use crate::blocked::{self, Blocked};
 use crate::entropy;
 use crate::hosts::{Host, JOB};
 use crate::links::Links;
@@ -33,6 +34,8 @@ use crate::workload::{TOPIC_OUT, Workload};
 
 /// Virtual time of one step: messages between hosts arrive at its multiples.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
+/// Where hours pass.
+const LONG_TICK: Duration = Duration::from_millis(50);
 /// Virtual time in which a healed job has to come to its end.
 const PROGRESS_MAX: Duration = Duration::from_secs(150);
 /// Virtual time for late effects to show after the end.
@@ -55,6 +58,8 @@ pub(crate) struct Outcome {
     pub(crate) generation_count: usize,
     /// Commits of the job.
     pub(crate) epoch_count: usize,
+    /// For people.
+    pub(crate) note: String,
     /// What was wrong.
     pub(crate) failure: Option<String>,
 }
@@ -71,28 +76,56 @@ pub(crate) fn warm_up() {
 /// Runs one seed.
 pub(crate) fn run(seed: u64, is_dumped: bool) -> Outcome {
     let chance = SmallRng::seed_from_u64(seed);
-    run_drawn(seed, chance, is_dumped, None)
+    let plan = |chance: &mut SmallRng| {
+        let workload = Workload::draw(chance, false);
+        let slow = [topics::NAME, disk::NAME];
+        let tables: Vec<&str> = workload.tables().chain(slow).collect();
+        let scenario = Scenario::draw(chance, &tables);
+        (workload, scenario)
+    };
+    run_planned(seed, chance, is_dumped, plan, Special::None)
 }
 
 /// Runs one case of the step matrix.
 pub(crate) fn run_case(case: Case, is_dumped: bool) -> Outcome {
-    run_drawn(case.number as u64, case.chance(), is_dumped, Some(case))
+    let plan = |chance: &mut SmallRng| (Workload::draw(chance, true), case.scenario());
+    let seed = case.number as u64;
+    run_planned(seed, case.chance(), is_dumped, plan, Special::Case(case))
 }
 
-fn run_drawn(seed: u64, mut chance: SmallRng, is_dumped: bool, case: Option<Case>) -> Outcome {
+/// Blocks a sink for so many hours.
+pub(crate) fn run_blocked(hours: u32, is_dumped: bool) -> Outcome {
+    let blocked = Blocked::new(hours);
+    let chance = SmallRng::seed_from_u64(u64::from(hours));
+    let plan = |chance: &mut SmallRng| {
+        let workload = Workload::lasting(chance, blocked.span, blocked::RECORD_INTERVAL);
+        (workload, blocked.scenario())
+    };
+    let special = Special::Blocked(blocked.clone());
+    run_planned(u64::from(hours), chance, is_dumped, plan, special)
+}
+
+/// What a simulation is beside a seed.
+enum Special {
+    None,
+    Case(Case),
+    Blocked(Blocked),
+}
+
+fn run_planned(
+    seed: u64,
+    mut chance: SmallRng,
+    is_dumped: bool,
+    plan: impl FnOnce(&mut SmallRng) -> (Workload, Scenario),
+    special: Special,
+) -> Outcome {
     entropy::seed(seed);
     entropy::advance_to(Duration::ZERO);
     trace::begin(is_dumped);
     disk::enter().expect("a folder for files");
-    let mut workload = Workload::draw(&mut chance, case.is_some());
-    let slow = [topics::NAME, disk::NAME];
-    let tables: Vec<&str> = workload.tables().chain(slow).collect();
-    let scenario = match case {
-        Some(case) => case.scenario(),
-        None => Scenario::draw(&mut chance, &tables),
-    };
+    let (mut workload, scenario) = plan(&mut chance);
     event!("{scenario:?}");
-    let mut simulation = Simulation::new(seed, &workload, &scenario, case);
+    let mut simulation = Simulation::new(seed, &workload, &scenario, special);
     let failure = simulation.run(&mut workload, &scenario);
     let trace = trace::so_far();
     let (generation_count, epoch_count) = simulation.outside.with(|world| {
@@ -111,6 +144,9 @@ fn run_drawn(seed: u64, mut chance: SmallRng, is_dumped: bool, case: Option<Case
         action_count: scenario.actions.len(),
         generation_count,
         epoch_count,
+        note: simulation
+            .blocked
+            .map_or_else(String::new, |blocked| blocked.describe()),
         failure,
     }
 }
@@ -126,14 +162,24 @@ struct Simulation {
     states: States,
     /// Of the step matrix, until its step has been made.
     case: Option<Case>,
+    blocked: Option<Blocked>,
 }
 
 impl Simulation {
-    fn new(seed: u64, workload: &Workload, scenario: &Scenario, case: Option<Case>) -> Self {
+    fn new(seed: u64, workload: &Workload, scenario: &Scenario, special: Special) -> Self {
+        let (case, blocked) = match special {
+            Special::None => (None, None),
+            Special::Case(case) => (Some(case), None),
+            Special::Blocked(blocked) => (None, Some(blocked)),
+        };
+        let tick = match blocked {
+            Some(_) => LONG_TICK,
+            None => TICK,
+        };
         let sim = turmoil::Builder::new()
             .rng_seed(seed)
             .epoch(UNIX_EPOCH + entropy::EPOCH)
-            .tick_duration(TICK)
+            .tick_duration(tick)
             .min_message_latency(Duration::from_millis(1))
             .max_message_latency(scenario.latency_max)
             .simulation_duration(Duration::MAX)
@@ -149,6 +195,7 @@ impl Simulation {
             links: Links::new(hosts().chain([CLIENT])),
             states: States::default(),
             case,
+            blocked,
         };
         simulation.outside.with(|world| {
             topics::create(&world.cluster, TOPIC_OUT);
@@ -259,30 +306,40 @@ impl Simulation {
             let trap = world.trap.as_mut();
             (trap.and_then(|trap| trap.sprung.take()), reigning(world))
         });
-        let Some(caller) = caught else {
+        let Some((caller, peer)) = caught else {
             return case.prelude(master, now);
         };
         self.case = None;
         let caller = hosts().find(|host| *host == caller);
+        let peer = hosts().find(|host| Some(*host) == peer.as_deref());
+        let other = peer.or(master);
         let mut victims: Vec<&'static str> = match case.victim {
             Victim::Caller => caller.into_iter().collect(),
-            Victim::Master => master.into_iter().collect(),
-            Victim::Both => caller.into_iter().chain(master).collect(),
+            Victim::Other => other.into_iter().collect(),
+            Victim::Both => caller.into_iter().chain(other).collect(),
         };
         victims.dedup();
         case.blow(&victims, now)
     }
 
     fn broken(&mut self, workload: &mut Workload) -> Option<String> {
-        let states = &mut self.states;
+        let (states, blocked) = (&mut self.states, &mut self.blocked);
+        let every = match blocked {
+            Some(_) => blocked::COMPARED_EVERY,
+            None => 1,
+        };
+        let now = self.sim.elapsed();
         self.outside.with(|world| {
-            let differs = differs_at_epoch(world, states, workload);
+            let differs = differs_at_epoch(world, states, workload, every);
+            let noticed = blocked
+                .as_mut()
+                .and_then(|blocked| blocked.broken(world, now));
             let failures = world.ledger.failures.iter();
             let mut unexplained = failures.filter(|cause| !world.damage.is_named(cause));
             let gave_up = unexplained.next();
             let gave_up = gave_up.map(|cause| format!("the job gave up: {cause}"));
             let violation = world.ledger.violation().map(str::to_owned);
-            violation.or(gave_up).or(differs)
+            violation.or(gave_up).or(differs).or(noticed)
         })
     }
 
@@ -303,8 +360,9 @@ impl Simulation {
         self.outside.with(|world| {
             let mut sinks = workload.tables().chain(workload.others.iter().copied());
             let differs = sinks.find_map(|sink| workload.difference(sink, &rows(world, sink)));
-            if differs.is_some() {
-                return differs;
+            let late = self.blocked.as_ref().and_then(Blocked::verdict);
+            if differs.is_some() || late.is_some() {
+                return differs.or(late);
             }
             let mut sum = RowCounters::default();
             for chain in world.ledger.chains() {
@@ -377,17 +435,26 @@ fn rows(world: &World, sink: &str) -> Vec<Row> {
     }
 }
 
-/// The first state, or sink, that is not what the records come to as of the epoch it is at.
+/// The first state, or sink, that is not what the records come to as of the epoch it is at; of one epoch in `every`.
 fn differs_at_epoch(
     world: &mut World,
     states: &mut States,
     workload: &mut Workload,
+    every: u64,
 ) -> Option<String> {
-    if std::mem::take(&mut world.has_topic_changed)
-        && let Some((incarnation, epoch)) = topics::marker(&world.cluster)
-    {
-        let chain = format!("{JOB} {incarnation}");
-        world.ledger.holds(TOPIC_OUT, &chain, Epoch(epoch));
+    // A reader of committed records may look at any moment, and sees whole epochs only.
+    if std::mem::take(&mut world.has_topic_changed) {
+        match topics::marker(&world.cluster) {
+            Some((incarnation, epoch)) => {
+                let chain = format!("{JOB} {incarnation}");
+                world.ledger.holds(TOPIC_OUT, &chain, Epoch(epoch));
+                world.ledger.moved.insert(TOPIC_OUT.to_owned());
+            }
+            None if !topics::rows(&world.cluster, TOPIC_OUT).is_empty() => {
+                return Some(format!("{TOPIC_OUT} has rows and no marker"));
+            }
+            None => {}
+        }
     }
     if std::mem::take(&mut world.has_disk_changed)
         && let Some((incarnation, epoch)) = disk::marker()
@@ -396,6 +463,9 @@ fn differs_at_epoch(
         world.ledger.holds(FOLDER, &chain, Epoch(epoch));
     }
     for come in std::mem::take(&mut world.ledger.come) {
+        if !come.epoch.0.is_multiple_of(every) {
+            continue;
+        }
         let expected = workload.at(come.epoch, &come.progress);
         if let Some(differs) = states.difference(&come.parts, &world.objects, expected) {
             return Some(format!("{differs}, at epoch {}", come.epoch));
@@ -405,6 +475,9 @@ fn differs_at_epoch(
         let Some((epoch, progress)) = world.ledger.held_by(&sink) else {
             continue;
         };
+        if !epoch.0.is_multiple_of(every) {
+            continue;
+        }
         let rows = rows(world, &sink);
         let differs = workload.difference_at(epoch, &progress, &sink, &rows);
         if differs.is_some() {

@@ -21,11 +21,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
 
 use crate::entropy;
+use crate::frames::{Speaker, Tap};
+use crate::outside::Outside;
+use crate::scenario::WORKERS;
 use crate::trace::{self, event};
+
+/// Masters listen there.
+const MASTER_PORT: &str = ":7070";
 
 /// turmoil's network as one host sees it.
 pub(crate) struct SimulatedNet {
     pub(crate) host: String,
+    pub(crate) outside: Arc<Outside>,
 }
 
 #[async_trait]
@@ -33,7 +40,7 @@ impl Net for SimulatedNet {
     async fn connect(&self, address: &str) -> io::Result<Connection> {
         event!("{} dials {address}", self.host);
         let stream = TcpStream::connect(address).await?;
-        Ok(self.wrap(stream, address))
+        Ok(self.wrap(stream, address, Speaker::Worker, address))
     }
 
     async fn listen(&self, address: &str) -> io::Result<Listener> {
@@ -41,14 +48,20 @@ impl Net for SimulatedNet {
             .rsplit_once(':')
             .ok_or(io::ErrorKind::InvalidInput)?;
         let listener = TcpListener::bind(format!("0.0.0.0:{port}")).await?;
-        let host = self.host.clone();
+        let (host, outside) = (self.host.clone(), self.outside.clone());
+        let own = format!("{host}:{port}");
         let incoming = futures::stream::unfold(listener, move |listener| {
-            let net = Self { host: host.clone() };
+            let net = Self {
+                host: host.clone(),
+                outside: outside.clone(),
+            };
+            let own = own.clone();
             async move {
                 let accepted = listener.accept().await;
                 let accepted = accepted.map(|(stream, peer)| {
                     let name = turmoil::reverse_lookup(peer.ip()).unwrap_or_default();
-                    net.wrap(stream, &format!("{name}:{}", peer.port()))
+                    let peer = format!("{name}:{}", peer.port());
+                    net.wrap(stream, &peer, Speaker::Master, &own)
                 });
                 Some((accepted, listener))
             }
@@ -61,12 +74,21 @@ impl Net for SimulatedNet {
 }
 
 impl SimulatedNet {
-    fn wrap(&self, stream: TcpStream, peer: &str) -> Connection {
+    /// `speaker` is who speaks on our side, if it is a worker's link at the `service`.
+    fn wrap(&self, stream: TcpStream, peer: &str, speaker: Speaker, service: &str) -> Connection {
+        let host = peer.split(':').next().map(str::to_owned);
+        let worker = match speaker {
+            Speaker::Worker => Some(self.host.as_str()),
+            Speaker::Master => host.as_deref(),
+        };
+        let is_worker = worker.is_some_and(|worker| WORKERS.contains(&worker));
+        let is_link = is_worker && service.ends_with(MASTER_PORT);
+        let tapped = host.as_deref().filter(|_| is_link);
         let traced = TracedStream {
             stream,
             way: format!("{} > {peer}", self.host),
+            tap: tapped.and_then(|peer| Tap::new(&self.outside, speaker, &self.host, peer)),
         };
-        let host = peer.split(':').next().map(str::to_owned);
         let peer = Peer {
             host,
             certificate: None,
@@ -79,6 +101,8 @@ impl SimulatedNet {
 struct TracedStream {
     stream: TcpStream,
     way: String,
+    /// Where the step matrix waits for a frame.
+    tap: Option<Tap>,
 }
 
 impl AsyncRead for TracedStream {
@@ -97,8 +121,16 @@ impl AsyncWrite for TracedStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(tap) = &mut self.tap
+            && tap.holds_back(bytes)
+        {
+            return Poll::Pending;
+        }
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         if let Poll::Ready(Ok(count)) = &written {
+            if let Some(tap) = &mut self.tap {
+                tap.passed(&bytes[..*count]);
+            }
             let digest = trace::digest(&bytes[..*count]);
             event!("{} {count} bytes {digest:08x}", self.way);
         }

@@ -53,12 +53,31 @@ impl Workload {
         };
         let mut others = vec![TOPIC_OUT, FOLDER];
         others.retain(|_| chance.random_bool(0.4) || needs_all);
-        let clicks = draw_clicks(chance);
+        let partition_count = chance.random_range(1..=4);
+        let record_count = chance.random_range(20..80);
+        let clicks = draw_clicks(chance, partition_count, record_count);
         let span_ms = match needs_all {
             true => 5_000,
             false => chance.random_range(4_000..12_000),
         };
         let span = Duration::from_millis(span_ms);
+        Self::of(interval_ms, others, clicks, span)
+    }
+
+    /// A job whose input flows for `span`, into tables.
+    pub(crate) fn lasting(chance: &mut SmallRng, span: Duration, interval: Duration) -> Self {
+        const PARTITION_COUNT: usize = 2;
+        let record_count = span.as_millis() / interval.as_millis();
+        let clicks = draw_clicks(chance, PARTITION_COUNT, record_count as i64);
+        Self::of(interval.as_millis() as u64, Vec::new(), clicks, span)
+    }
+
+    fn of(
+        interval_ms: u64,
+        others: Vec<&'static str>,
+        clicks: Vec<Vec<Click>>,
+        span: Duration,
+    ) -> Self {
         let mut topic = Topic::new();
         for (partition, clicks) in clicks.iter().enumerate() {
             let count = clicks.len() as u32;
@@ -144,9 +163,11 @@ fn compared(table: &str, rows: &[Row]) -> Vec<Row> {
     compared
 }
 
-fn draw_clicks(chance: &mut SmallRng) -> Vec<Vec<Click>> {
-    let partition_count = chance.random_range(1..=4);
-    let record_count = chance.random_range(20..80);
+fn draw_clicks(
+    chance: &mut SmallRng,
+    partition_count: usize,
+    record_count: i64,
+) -> Vec<Vec<Click>> {
     let start_us = entropy::EPOCH.as_micros() as i64;
     let mut clicks = vec![Vec::new(); partition_count];
     let mut events: Vec<Event> = Vec::new();

@@ -9,15 +9,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use millstream_common::error::{Failure, Kind};
-use millstream_common::ids::{OutputIndex, SinkIndex, StageIndex, TaskId, Vnode};
-use millstream_common::mutant::{self, Mutant};
+use millstream_common::ids::{OutputIndex, SinkIndex, StageIndex, TaskId};
 use millstream_common::plan::{Branch, Emit, JobPlan, KeyedKind, KeyedPlan, StageHead, Target};
-use millstream_common::report::StatePart;
-use millstream_common::time::EventTime;
 use millstream_sinks::sink_actor::SinkMessage;
 use ractor::{Actor, ActorRef};
 
 use super::pipeline_actor::{PipelineMessage, PipelineState};
+use super::restore::{Restore, Restored};
 use super::sinks;
 use super::wiring::{Wiring, ship_edge};
 use crate::branch::{BranchRunner, BranchTarget, Branches};
@@ -31,13 +29,11 @@ use crate::exchange::message::{Closed, Deliver, EdgeId, OnLost};
 use crate::exchange::registry::{IncomingEdge, RegisteredEdges};
 use crate::exchange::sender::{EdgeSender, ExchangeSender};
 use crate::operator::key_hash::KeyHasher;
-use crate::operator::keyed_actor::{KeyedActor, KeyedConfig, KeyedMessage, least_watermark};
-use crate::operator::{self, KeyedOperator};
+use crate::operator::keyed_actor::{KeyedActor, KeyedConfig, KeyedMessage};
 use crate::ship::segment::{SegmentCache, SegmentReader};
 use crate::ship::ship_actor::{ShipActor, ShipConfig, ShipMessage};
 use crate::snapshot::PartScope;
 use crate::transform::BranchProgram;
-use millstream_common::ipc;
 
 /// The running parts of a pipeline that it sends to.
 pub(super) struct Built {
@@ -81,10 +77,15 @@ pub(super) async fn build(state: &mut PipelineState) -> Result<Built, Failure> {
     builder.dial(&wiring).await?;
     let sinks = builder.start_sinks(&wiring).await?;
     builder.start_ships(&wiring).await?;
+    let mut restored = builder.restore(&wiring).await?;
     let mut readers = BTreeMap::new();
     for task in wiring.local_tasks() {
         match &plan.stages[task.stage.index()].head {
-            StageHead::Keyed(keyed) => builder.start_keyed(&wiring, task, keyed).await?,
+            StageHead::Keyed(keyed) => {
+                builder
+                    .start_keyed(&wiring, task, keyed, &mut restored)
+                    .await?;
+            }
             StageHead::Source(_) => {
                 readers.insert(task, builder.start_reader(&wiring, task).await?);
             }
@@ -248,14 +249,30 @@ impl Builder<'_> {
         Ok(())
     }
 
+    async fn restore(&self, wiring: &Wiring<'_>) -> Result<Restored, Failure> {
+        let config = &self.state.config;
+        let restore = Restore {
+            wiring,
+            point: &config.deploy.restore,
+            functions: &config.functions,
+            store: &config.store,
+        };
+        restore.run().await
+    }
+
     async fn start_keyed(
         &mut self,
         wiring: &Wiring<'_>,
         task: TaskId,
         keyed: &KeyedPlan,
+        restored: &mut Restored,
     ) -> Result<(), Failure> {
         let name = wiring.name_of(task);
-        let (operator, parts) = self.restore(wiring, task, keyed, &name).await?;
+        let (operator, parts) = restored.remove(&task).ok_or_else(|| Failure {
+            kind: Kind::Internal,
+            origin: name.clone(),
+            cause: "its state was not restored".to_owned(),
+        })?;
         let branches = self.branches(wiring, task, &name)?;
         let config = &self.state.config;
         let arguments = KeyedConfig {
@@ -289,42 +306,6 @@ impl Builder<'_> {
             origin: name,
             cause: "the task was built twice".to_owned(),
         })
-    }
-
-    /// The task's share of the operator's state, and the parts that hold it.
-    async fn restore(
-        &self,
-        wiring: &Wiring<'_>,
-        task: TaskId,
-        keyed: &KeyedPlan,
-        name: &str,
-    ) -> Result<(Box<dyn KeyedOperator>, Vec<StatePart>), Failure> {
-        let config = &self.state.config;
-        let restore = &config.deploy.restore;
-        let mut operator =
-            operator::build(keyed, &config.functions).map_err(|error| broken(name, &error))?;
-        let parts = restore
-            .parts
-            .get(&keyed.operator)
-            .cloned()
-            .unwrap_or_default();
-        let sources = &self.plan.stages[task.stage.index()].sources;
-        let watermark: Option<EventTime> = least_watermark(sources, &restore.acted_watermarks)
-            .filter(|_| !mutant::is(Mutant::RestoreWithoutWatermark));
-        let task_count = wiring.task_count();
-        let owns_all = mutant::is(Mutant::RestoreKeysOfOthers);
-        let owns = |vnode: Vnode| owns_all || vnode.owner(task_count) == task.index;
-        for part in &parts {
-            let batches = ipc::load(&config.store, &part.path, part.checksum)
-                .await
-                .map_err(|error| Failure::new(error.kind(), name, &error))?;
-            for batch in &batches {
-                operator
-                    .restore(part.epoch, batch, &owns, watermark)
-                    .map_err(|error| broken(name, &error))?;
-            }
-        }
-        Ok((operator, parts))
     }
 
     async fn start_reader(

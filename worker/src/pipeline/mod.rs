@@ -7,5 +7,6 @@ mod build;
 pub mod pipeline_actor;
 mod refused;
 pub mod report;
+mod restore;
 mod sinks;
 pub mod wiring;

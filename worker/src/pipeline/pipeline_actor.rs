@@ -212,6 +212,8 @@ impl PipelineState {
         spans.restored(deploy, begun, error);
         match built {
             Ok(built) => {
+                let at = self.at();
+                debug!(job = %at.job, generation = %at.generation, "pipeline built");
                 self.built = Some(built);
                 self.flush_at_end();
                 self.say(ToMaster::Deployed(self.at().clone()))

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_common::ids::{OutputIndex, SinkIndex, StageIndex, TaskId, WorkerId};
 use millstream_common::log::entry::Assignment;
-use millstream_common::plan::{JobPlan, StageHead, Target};
+use millstream_common::plan::{JobPlan, StageHead, StagePlan, Target};
 
 use super::report::Speaker;
 use crate::exchange::message::EdgeId;
@@ -112,6 +112,11 @@ impl<'a> Wiring<'a> {
         let outputs = (0..self.plan.outputs.len()).map(|index| OutputIndex(index as u32));
         let shipping = outputs.filter(|output| !self.ship_inputs(*output).is_empty());
         tasks.chain(shipping.map(Speaker::Output)).collect()
+    }
+
+    /// A stage of the plan.
+    pub fn stage(&self, stage: StageIndex) -> &'a StagePlan {
+        &self.plan.stages[stage.index()]
     }
 
     /// For texts: the stage's name and the task's index.

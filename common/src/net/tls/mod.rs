@@ -182,7 +182,8 @@ async fn shake_hands(
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
     let drop_caller = |cause: &str| {
         let host = peer.host.as_deref().unwrap_or("this process");
-        tracing::debug!(host, cause, "a caller fails the TLS handshake");
+        // The caller may only see that it is hung up on.
+        tracing::info!(host, cause, "a caller fails the TLS handshake");
         None
     };
     let stream = match handshake {

@@ -1,4 +1,4 @@
-//! Objects of the storage that read wrong: a flipped bit, or an end that is missing, until they are put back from a backup.
+//! Objects of the storage that read wrong: flipped bits, or an end that is missing, until they are put back from a backup.
 //!
 //! Asked by the simulated storage at each read. Pure but for the chance handed in. What has once read wrong is remembered: a job that
 //! gives up, or a sink that waits, has to name it.
@@ -8,11 +8,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+/// So many bytes of an Arrow file are hit: a few values of a column.
+const WOUND_BYTES: usize = 48;
+
 /// What is damaged, and what is to be.
 #[derive(Debug, Default)]
 pub(crate) struct Damage {
-    /// The next read of an object under this prefix finds it damaged, until then.
+    /// A coming read of an object under this prefix finds it damaged, until then.
     wanted: Option<(Wound, Duration)>,
+    /// Reads that the wound still passes by.
+    left_to_skip: u32,
     damaged: BTreeMap<String, (Wound, Duration)>,
 }
 
@@ -21,22 +26,29 @@ pub(crate) struct Damage {
 pub(crate) struct Wound {
     /// Which objects: `log/`, `state/`, `segments/`.
     pub(crate) prefix: &'static str,
+    /// So many reads come before: those of a log begin with its first object.
+    pub(crate) skipped_count: u32,
     /// Where, as a share of its length.
     pub(crate) place: f64,
-    /// The end from there on is missing; otherwise a bit is flipped.
+    /// The end from there on is missing; otherwise bits are flipped.
     pub(crate) is_cut: bool,
 }
 
 impl Damage {
     /// From now on one object reads wrong, until then.
     pub(crate) fn want(&mut self, wound: Wound, until: Duration) {
+        self.left_to_skip = wound.skipped_count;
         self.wanted = Some((wound, until));
     }
 
     /// What a read of the object brings.
     pub(crate) fn read(&mut self, key: &str, value: Bytes, now: Duration) -> Bytes {
+        let left_to_skip = &mut self.left_to_skip;
         let is_wanted = |(wound, until): &mut (Wound, Duration)| {
-            now < *until && key.starts_with(wound.prefix) && !value.is_empty()
+            let fits = now < *until && key.starts_with(wound.prefix) && !value.is_empty();
+            let is_skipped = fits && *left_to_skip > 0;
+            *left_to_skip -= u32::from(is_skipped);
+            fits && !is_skipped
         };
         if let Some(wanted) = self.wanted.take_if(is_wanted) {
             self.damaged.insert(key.to_owned(), wanted);
@@ -60,17 +72,29 @@ impl Damage {
 
 impl Wound {
     fn apply(&self, value: &Bytes) -> Bytes {
-        let place = (self.place * value.len() as f64) as usize;
+        // The rows of an Arrow file are at its end, behind twice as much that says what they are.
+        let is_text = !matches!(self.prefix, "state/" | "segments/");
+        let share = match is_text || self.is_cut {
+            true => self.place,
+            false => 0.7 + 0.3 * self.place,
+        };
+        let place = (share * value.len() as f64) as usize;
         let place = place.min(value.len() - 1);
         if self.is_cut {
             return value.slice(..place);
         }
         let mut bytes = value.to_vec();
         // In a text the worst is another number: it still reads well.
-        let is_text = !matches!(self.prefix, "state/" | "segments/");
         let next_digit = bytes[place..].iter().position(u8::is_ascii_digit);
         let ahead = next_digit.filter(|_| is_text).unwrap_or_default();
-        bytes[place + ahead] ^= 1;
+        let first = place + ahead;
+        let end = match is_text {
+            true => first + 1,
+            false => bytes.len().min(first + WOUND_BYTES),
+        };
+        for byte in &mut bytes[first..end] {
+            *byte ^= 1;
+        }
         Bytes::from(bytes)
     }
 }
@@ -84,6 +108,7 @@ mod tests {
         let mut damage = Damage::default();
         let wound = Wound {
             prefix: "log/",
+            skipped_count: 1,
             place: 0.5,
             is_cut: false,
         };
@@ -94,6 +119,7 @@ mod tests {
             read == value
         };
         assert!(read("state/1", 1));
+        assert!(read("log/0", 1), "passed by");
         assert!(!read("log/1", 1));
         assert!(read("log/2", 2), "another one");
         assert!(!read("log/1", 4));

@@ -14,11 +14,15 @@ use millstream_common::blocking::{Blocking, Panicked};
 
 use super::postgres::Row;
 use super::{Outside, World, topics};
+use crate::process;
+use crate::trace;
 
 /// The sink's folder, under the working folder.
 pub(crate) const FOLDER: &str = "files_out";
 /// For the weather, which knows tables.
 pub(crate) const NAME: &str = "disk";
+/// A file on a full disk gets so far: less than the rows of a run need, more than its plan.
+const FULL_FROM_BYTES: u64 = 256;
 
 /// Where the simulation of that process has its files.
 pub(crate) fn folder_of(process: u32) -> PathBuf {
@@ -52,7 +56,10 @@ impl Blocking for SimulatedDisk {
         let fate = self.outside.fate(Some(NAME));
         let effect = move |world: &mut World| {
             world.has_disk_changed = true;
-            work()
+            match trace::now() < world.weather.disk_full_until {
+                true => process::with_file_bytes_max(FULL_FROM_BYTES, work),
+                false => work(),
+            }
         };
         let outside = &self.outside;
         Ok(outside

@@ -10,6 +10,7 @@ pub(crate) mod kafka;
 pub(crate) mod ledger;
 pub(crate) mod postgres;
 pub(crate) mod store;
+mod stragglers;
 pub(crate) mod topics;
 pub(crate) mod trap;
 mod weather;
@@ -27,6 +28,7 @@ use tokio::sync::oneshot;
 use self::damage::Damage;
 use self::ledger::Ledger;
 use self::postgres::Tables;
+use self::stragglers::{BEHIND_MAX, Stragglers};
 use self::trap::{Moment, Trap};
 pub(crate) use self::weather::{Fate, Weather};
 use crate::trace::{self, event};
@@ -36,6 +38,7 @@ type Effect = Box<dyn FnOnce(&mut World) + Send>;
 /// A request on its way.
 struct Request {
     host: String,
+    service: &'static str,
     effect: Effect,
 }
 
@@ -73,14 +76,17 @@ pub(crate) struct World {
     pub(crate) damage: Damage,
     /// What the step matrix waits for.
     pub(crate) trap: Option<Trap>,
+    /// What comes about late.
+    pub(crate) stragglers: Stragglers,
 }
 
 /// Longest way to a service, without weather.
 const WAY_MAX: Duration = Duration::from_millis(12);
 /// How much later than its sender's end a request may come.
 const LINGER_MS_MAX: u64 = 4_000;
-/// Calls that wait for their effect at once (INV-9): far above what five hosts with their sinks, uploads and the log need.
-const WAITING_CALLS_MAX: usize = 128;
+/// Calls that wait for their effect at once (INV-9): above what three workers ask for to restore two operators each, and far above what
+/// five hosts with their sinks, uploads and the log need.
+const WAITING_CALLS_MAX: usize = 256;
 
 impl Outside {
     /// Empty services whose chance comes from `seed`.
@@ -113,6 +119,9 @@ impl Outside {
                 return;
             };
             let request = entry.remove();
+            for late in inner.world.stragglers.due_before(request.service) {
+                late(&mut inner.world);
+            }
             (request.effect)(&mut inner.world);
         }
     }
@@ -123,9 +132,17 @@ impl Outside {
         let of_host = inner.due.extract_if(.., |_, request| request.host == host);
         let requests: Vec<_> = of_host.collect();
         for ((at, number), request) in requests {
-            let late = match inner.chance.random_bool(0.5) {
-                true => Duration::from_millis(inner.chance.random_range(0..LINGER_MS_MAX)),
-                false => Duration::ZERO,
+            let late = match inner.chance.random_range(0..3) {
+                0 => Duration::ZERO,
+                1 => Duration::from_millis(inner.chance.random_range(0..LINGER_MS_MAX)),
+                _ => {
+                    let behind = inner.chance.random_range(1..=BEHIND_MAX);
+                    let Request {
+                        service, effect, ..
+                    } = request;
+                    inner.world.stragglers.add(service, behind, effect);
+                    continue;
+                }
             };
             inner.due.insert((at + late, number), request);
         }
@@ -163,14 +180,18 @@ impl Outside {
             let name = host.to_owned();
             let effect: Effect = Box::new(move |world| {
                 let value = effect(world);
-                if met == Some(Moment::Applied) && world.spring(&name) {
+                if met == Some(Moment::Applied) && world.spring(&name, None) {
                     return;
                 }
                 // A caller that has died gets no answer.
                 let _ = answer.send(value);
             });
-            let host = host.to_owned();
-            inner.due.insert(key, Request { host, effect });
+            let request = Request {
+                host: host.to_owned(),
+                service: service_of(step),
+                effect,
+            };
+            inner.due.insert(key, request);
             if inner.due.len() > WAITING_CALLS_MAX {
                 let what = format!("{} calls wait at once", inner.due.len());
                 inner.world.ledger.violated("INV-9", what);
@@ -189,7 +210,8 @@ impl Outside {
         value
     }
 
-    fn meet(&self, step: &str) -> Option<Moment> {
+    /// A step is about to be made: what is to happen to it.
+    pub(crate) fn meet(&self, step: &str) -> Option<Moment> {
         let mut inner = self.inner();
         let trap = inner.world.trap.as_mut()?;
         let is_met = trap.is_met_by(step, trace::now());
@@ -197,7 +219,7 @@ impl Outside {
     }
 
     fn spring(&self, host: &str) -> bool {
-        self.with(|world| world.spring(host))
+        self.with(|world| world.spring(host, None))
     }
 
     /// Pends while `host` is frozen.
@@ -213,14 +235,25 @@ impl Outside {
     }
 }
 
+/// Who is asked in a step of that name.
+fn service_of(step: &str) -> &'static str {
+    match step.rsplit(' ').next() {
+        Some("kafka") => topics::NAME,
+        Some("postgres") => "postgres",
+        Some("disk") => disk::NAME,
+        Some("splits") => "broker",
+        _ => "storage",
+    }
+}
+
 impl World {
-    /// The trap closes on `host`; whether its step ends here.
-    fn spring(&mut self, host: &str) -> bool {
+    /// The trap closes on `host`, which spoke to `peer` if its step is a frame; whether the step ends here.
+    pub(crate) fn spring(&mut self, host: &str, peer: Option<&str>) -> bool {
         let Some(trap) = &mut self.trap else {
             return false;
         };
         event!("{host} is caught at {} ({:?})", trap.step, trap.moment);
-        trap.sprung = Some(host.to_owned());
+        trap.sprung = Some((host.to_owned(), peer.map(str::to_owned)));
         trap.stops
     }
 }

@@ -110,7 +110,8 @@ impl Sink for SimulatedPostgres {
         let fate = self.outside.fate(Some(&self.spec.table));
         let (name, deliverer) = (self.spec.table.clone(), self.deliverer.clone());
         let effect = move |world: &mut World| {
-            if fate.failure == Some(Failure::Before) {
+            // A session that its client has lost keeps its locks until the server has ended it: nothing comes late.
+            if matches!(fate.failure, Some(Failure::Before | Failure::Late(_))) {
                 return Err(refuse_connection());
             }
             let table = world.tables.entry(name.clone()).or_default();
@@ -166,7 +167,7 @@ impl Sink for SimulatedPostgres {
             changes,
         };
         let effect = move |world: &mut World| match fate.failure {
-            Some(Failure::Before | Failure::Full) => Err(refuse_connection()),
+            Some(Failure::Before | Failure::Late(_) | Failure::Full) => Err(refuse_connection()),
             None => commit.make(world),
             Some(Failure::After | Failure::AfterExists) => commit
                 .make(world)

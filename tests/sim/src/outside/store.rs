@@ -57,6 +57,16 @@ impl SimulatedStore {
             let result = match fate.failure {
                 Some(Failure::Before) => Err(unavailable(&name, "503 slow down")),
                 Some(Failure::Full) if is_write => Err(unavailable(&name, "no space left")),
+                Some(Failure::Late(behind)) => {
+                    let late = move |world: &mut World| {
+                        // Nobody hears what became of it.
+                        let _ = effect(world);
+                    };
+                    if matches!(verb, "create" | "put" | "delete") {
+                        world.stragglers.add("storage", behind, Box::new(late));
+                    }
+                    Err(unavailable(&name, "timed out"))
+                }
                 None | Some(Failure::Full) => effect(world),
                 Some(Failure::After) if verb == "get" => {
                     Err(unavailable(&name, "the body ended early"))

@@ -46,12 +46,21 @@ impl SimulatedCluster {
         let effect = move |world: &mut World| {
             let result = match fate.failure {
                 Some(Failure::Before | Failure::Full) => Err(lost(step)),
+                Some(Failure::Late(behind)) => {
+                    let late = move |world: &mut World| {
+                        let result = effect(&world.cluster);
+                        world.has_topic_changed = true;
+                        event!("late {step}: {:?}", result.err());
+                    };
+                    world.stragglers.add(NAME, behind, Box::new(late));
+                    Err(lost(step))
+                }
                 None => effect(&world.cluster),
                 Some(Failure::After | Failure::AfterExists) => {
                     effect(&world.cluster).and(Err(lost(step)))
                 }
             };
-            world.has_topic_changed |= step == "commit kafka";
+            world.has_topic_changed = true;
             let outcome = result.as_ref().err();
             event!("{host} {step} kafka: {outcome:?}");
             result

@@ -29,8 +29,8 @@ pub(crate) struct Trap {
     /// Whether the caller is stopped in its step; otherwise the step goes on.
     pub(crate) stops: bool,
     seen: u32,
-    /// Who made the step, once it has sprung.
-    pub(crate) sprung: Option<String>,
+    /// Who made the step, and to whom it spoke, once it has sprung.
+    pub(crate) sprung: Option<(String, Option<String>)>,
 }
 
 impl Trap {

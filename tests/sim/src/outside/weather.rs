@@ -8,6 +8,7 @@ use std::time::Duration;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
+use super::stragglers::BEHIND_MAX;
 use crate::scenario::Action;
 
 /// The services' state of health.
@@ -17,6 +18,8 @@ pub(crate) struct Weather {
     pub(crate) store_down_until: Duration,
     /// The storage takes no new bytes until then.
     pub(crate) store_full_until: Duration,
+    /// The disk of the files sink has no room for more than the beginning of a file until then.
+    pub(crate) disk_full_until: Duration,
     /// Calls fail by chance until then.
     pub(crate) rough_until: Duration,
     /// The chance that a call fails, while it is rough; half of them after their effect.
@@ -53,6 +56,8 @@ pub(crate) enum Failure {
     After,
     /// It happened, and a retry below the caller found it done: the key exists.
     AfterExists,
+    /// The caller is told that it failed; it happens right before a later request to the same service, the n-th from then.
+    Late(u32),
     /// No room.
     Full,
 }
@@ -82,6 +87,7 @@ impl Weather {
             }
             Action::StoreDown(until) => self.store_down_until = *until,
             Action::StoreFull(until) => self.store_full_until = *until,
+            Action::DiskFull(until) => self.disk_full_until = *until,
             Action::Rough {
                 until,
                 fail_rate,
@@ -119,10 +125,11 @@ impl Weather {
             fate.delay = Duration::from_millis(chance.random_range(100..3_000));
         }
         if is_rough && chance.random_bool(self.fail_rate) {
-            fate.failure = Some(match chance.random_range(0..4) {
+            fate.failure = Some(match chance.random_range(0..5) {
                 0 | 1 => Failure::Before,
                 2 => Failure::After,
-                _ => Failure::AfterExists,
+                3 => Failure::AfterExists,
+                _ => Failure::Late(chance.random_range(1..=BEHIND_MAX)),
             });
         }
         match table {

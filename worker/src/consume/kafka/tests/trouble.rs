@@ -1,6 +1,6 @@
 //! What is around the reading: lost brokers, lost positions, group offsets, lag, and the end of the thread.
 
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
 
@@ -51,9 +51,9 @@ async fn a_permission_that_is_taken_away_is_an_error_to_try_again() {
     reader.reader.add_splits(vec![start_at(0, 0)]);
     reader.read(1).await;
     let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
-    kafka.cluster.topic_error(TOPIC, denied).expect("denied");
-    kafka.cluster.broker_down(-1).expect("down");
-    kafka.cluster.broker_up(-1).expect("up");
+    kafka
+        .cluster
+        .request_errors(RDKafkaApiKey::Fetch, &[denied]);
     let error = reader.error().await;
     assert_eq!(error.kind, Kind::External, "{error}");
     assert!(error.cause.contains("READ and DESCRIBE"), "{error}");

@@ -1,0 +1,156 @@
+//! Brings back the state of the keyed tasks of a pipeline from the parts that the log names.
+//!
+//! Called by `build.rs`. Every part of an operator may hold keys of every task, and storage answers each request after some
+//! milliseconds: so a worker reads each part once for all its tasks, many at a time, and folds them in their order. Bounded in bytes
+//! and in requests (INV-9). Keeps INV-7 and INV-8. Failure: a part that is missing, damaged or of another shape, by its name.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use futures::future::try_join_all;
+use futures::{StreamExt, stream};
+use millstream_common::error::{Failure, Kind};
+use millstream_common::ids::{TaskId, Vnode};
+use millstream_common::ipc::{self, ObjectError};
+use millstream_common::mutant::{self, Mutant};
+use millstream_common::plan::expression::Functions;
+use millstream_common::plan::{KeyedPlan, StageHead};
+use millstream_common::report::{RestorePoint, StatePart};
+use millstream_common::store::StoreRef;
+use millstream_common::time::EventTime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::wiring::Wiring;
+use crate::operator::keyed_actor::least_watermark;
+use crate::operator::{self, KeyedOperator};
+
+/// Parts of one operator that are asked for at once.
+const PARTS_AT_ONCE: usize = 32;
+/// Bytes of one operator's parts on their way at once; a larger part comes alone.
+const BYTES_AT_ONCE: u32 = 64 << 20;
+
+/// What it is done with.
+pub(super) struct Restore<'a> {
+    pub(super) wiring: &'a Wiring<'a>,
+    pub(super) point: &'a RestorePoint,
+    pub(super) functions: &'a Functions,
+    pub(super) store: &'a StoreRef,
+}
+
+/// The operator of each local task as it was, and the parts it came from.
+pub(super) type Restored = BTreeMap<TaskId, (Box<dyn KeyedOperator>, Vec<StatePart>)>;
+
+/// The local tasks of one operator.
+struct Stage<'a> {
+    name: String,
+    keyed: &'a KeyedPlan,
+    watermark: Option<EventTime>,
+    tasks: Vec<(TaskId, Box<dyn KeyedOperator>)>,
+}
+
+impl Restore<'_> {
+    /// All keyed tasks of this worker.
+    pub(super) async fn run(&self) -> Result<Restored, Failure> {
+        let mut by_stage: BTreeMap<_, Vec<TaskId>> = BTreeMap::new();
+        for task in self.wiring.local_tasks() {
+            by_stage.entry(task.stage).or_default().push(task);
+        }
+        let mut stages = Vec::new();
+        for tasks in by_stage.into_values() {
+            stages.extend(self.stage(tasks)?);
+        }
+        let restored = try_join_all(stages.into_iter().map(|stage| self.restore(stage))).await?;
+        Ok(restored.into_iter().flatten().collect())
+    }
+
+    /// Empty operators of a stage's tasks, if it is keyed.
+    fn stage(&self, tasks: Vec<TaskId>) -> Result<Option<Stage<'_>>, Failure> {
+        let Some(first) = tasks.first() else {
+            return Ok(None);
+        };
+        let name = self.wiring.name_of(*first);
+        let stage = self.wiring.stage(first.stage);
+        let StageHead::Keyed(keyed) = &stage.head else {
+            return Ok(None);
+        };
+        let watermark = least_watermark(&stage.sources, &self.point.acted_watermarks)
+            .filter(|_| !mutant::is(Mutant::RestoreWithoutWatermark));
+        let build = |task: TaskId| {
+            let built = operator::build(keyed, self.functions);
+            let built = built.map_err(|error| Failure::new(Kind::Internal, &name, &error));
+            built.map(|operator| (task, operator))
+        };
+        Ok(Some(Stage {
+            tasks: tasks.into_iter().map(build).collect::<Result<_, _>>()?,
+            name,
+            keyed,
+            watermark,
+        }))
+    }
+
+    async fn restore(&self, mut stage: Stage<'_>) -> Result<Restored, Failure> {
+        let parts = self.point.parts.get(&stage.keyed.operator);
+        let parts = parts.cloned().unwrap_or_default();
+        let room = Arc::new(Semaphore::new(BYTES_AT_ONCE as usize));
+        // Room is taken in the order of folding: a part never waits for room that a later one holds.
+        let begun = stream::iter(parts.clone()).then(|part| begin(part, room.clone()));
+        let loads = begun.map(|(part, room)| load(self.store.clone(), part, room));
+        let mut loads = pin!(loads.buffered(PARTS_AT_ONCE));
+        while let Some(loaded) = loads.next().await {
+            let loaded: Result<Loaded, ObjectError> = loaded;
+            let loaded = loaded.map_err(|error| Failure::new(error.kind(), &stage.name, &error))?;
+            self.fold(&mut stage, &loaded)?;
+        }
+        let tasks = stage.tasks.into_iter();
+        Ok(tasks
+            .map(|(task, operator)| (task, (operator, parts.clone())))
+            .collect())
+    }
+
+    /// Each task takes the keys that it owns.
+    fn fold(&self, stage: &mut Stage<'_>, loaded: &Loaded) -> Result<(), Failure> {
+        let task_count = self.wiring.task_count();
+        let owns_all = mutant::is(Mutant::RestoreKeysOfOthers);
+        for (task, operator) in &mut stage.tasks {
+            let owns = |vnode: Vnode| owns_all || vnode.owner(task_count) == task.index;
+            for batch in &loaded.batches {
+                let restored = operator.restore(loaded.part.epoch, batch, &owns, stage.watermark);
+                restored.map_err(|error| Failure::new(Kind::Internal, &stage.name, &error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A part that was read.
+struct Loaded {
+    part: StatePart,
+    batches: Vec<RecordBatch>,
+    /// Kept until it is folded.
+    _room: OwnedSemaphorePermit,
+}
+
+/// Waits for room for the part.
+async fn begin(part: StatePart, room: Arc<Semaphore>) -> (StatePart, OwnedSemaphorePermit) {
+    let bytes = u32::try_from(part.bytes).unwrap_or(BYTES_AT_ONCE);
+    let permit = room.acquire_many_owned(bytes.clamp(1, BYTES_AT_ONCE)).await;
+    (part, permit.expect("nobody closes it"))
+}
+
+async fn load(
+    store: StoreRef,
+    part: StatePart,
+    room: OwnedSemaphorePermit,
+) -> Result<Loaded, ObjectError> {
+    let batches = ipc::load(&store, &part.path, part.checksum).await?;
+    Ok(Loaded {
+        part,
+        batches,
+        _room: room,
+    })
+}

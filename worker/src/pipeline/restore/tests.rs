@@ -1,0 +1,153 @@
+//! State parts are read once a worker, side by side, and handed to every task that needs them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arrow::array::Int64Array;
+use arrow::datatypes::{DataType, Field};
+use async_trait::async_trait;
+use bytes::Bytes;
+use millstream_common::ids::{Epoch, StageIndex, WorkerId};
+use millstream_common::log::entry::{Assignment, TaskPlacement};
+use millstream_common::plan::{JobPlan, JobSettings, KeyedKind, PlanSchema, StagePlan};
+use millstream_common::store::{Error, Store};
+use tokio::sync::Barrier;
+
+use super::*;
+use crate::operator::{BarrierRequest, StateWrite};
+
+const PART_COUNT: usize = 6;
+
+/// Answers nobody before it was asked for every part.
+struct Meeting {
+    objects: BTreeMap<String, Bytes>,
+    all: Barrier,
+    read_count: AtomicUsize,
+}
+
+#[async_trait]
+impl Store for Meeting {
+    async fn create(&self, key: &str, _: Bytes) -> Result<(), Error> {
+        unreachable!("create {key}")
+    }
+
+    async fn put(&self, key: &str, _: Bytes) -> Result<(), Error> {
+        unreachable!("put {key}")
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, Error> {
+        self.read_count.fetch_add(1, Ordering::Relaxed);
+        self.all.wait().await;
+        Ok(self.objects.get(key).cloned())
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        unreachable!("list {prefix}")
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Error> {
+        unreachable!("delete {key}")
+    }
+}
+
+fn keyed() -> KeyedPlan {
+    KeyedPlan {
+        operator: "clicks/distinct/0".into(),
+        fingerprint: "test".to_owned(),
+        input: PlanSchema::from_fields(vec![Field::new("id", DataType::Int64, false)]),
+        key_columns: vec![0],
+        kind: KeyedKind::Distinct { time_column: None },
+    }
+}
+
+fn plan() -> JobPlan {
+    JobPlan {
+        settings: JobSettings::default(),
+        sources: Vec::new(),
+        stages: vec![StagePlan {
+            name: "clicks/distinct/0".to_owned(),
+            head: StageHead::Keyed(keyed()),
+            sources: Vec::new(),
+            branches: Vec::new(),
+        }],
+        outputs: Vec::new(),
+        sinks: Vec::new(),
+    }
+}
+
+/// One key, as the epoch of its number stored it.
+fn part(functions: &Functions, number: usize) -> (StatePart, Bytes) {
+    let epoch = Epoch(number as u64 + 1);
+    let mut operator = operator::build(&keyed(), functions).expect("operator");
+    let ids = Arc::new(Int64Array::from(vec![number as i64]));
+    let rows = RecordBatch::try_new(keyed().input.0, vec![ids]).expect("batch");
+    operator.fold(&rows).expect("fold");
+    let outcome = operator.barrier(&BarrierRequest {
+        epoch,
+        watermark: None,
+        emit_changes: true,
+    });
+    let write = outcome.expect("barrier").write;
+    let (StateWrite::Delta(batch) | StateWrite::Full(batch)) = write else {
+        panic!("nothing to store: {write:?}");
+    };
+    let path = format!("state/{number}");
+    let object = ipc::encode(&path, &batch.schema(), &[batch]).expect("encode");
+    let part = StatePart {
+        path,
+        epoch,
+        bytes: object.bytes.len() as u64,
+        checksum: object.checksum,
+        row_count: 1,
+    };
+    (part, object.bytes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_part_is_read_once_for_all_tasks_and_all_at_a_time() {
+    let functions = Functions::new();
+    let stored: Vec<_> = (0..PART_COUNT)
+        .map(|number| part(&functions, number))
+        .collect();
+    let meeting = Arc::new(Meeting {
+        objects: stored
+            .iter()
+            .map(|(part, bytes)| (part.path.clone(), bytes.clone()))
+            .collect(),
+        all: Barrier::new(PART_COUNT),
+        read_count: AtomicUsize::new(0),
+    });
+    let store: StoreRef = meeting.clone();
+    let worker = WorkerId::from("w");
+    let placement = |index| TaskPlacement {
+        task: TaskId {
+            stage: StageIndex(0),
+            index,
+        },
+        worker: worker.clone(),
+    };
+    let assignment = Assignment {
+        tasks: (0..2).map(placement).collect(),
+        ..Assignment::default()
+    };
+    let (plan, parts) = (plan(), stored.into_iter().map(|(part, _)| part).collect());
+    let restore = Restore {
+        wiring: &Wiring::new(&plan, &assignment, &worker),
+        point: &RestorePoint {
+            parts: BTreeMap::from([(keyed().operator, parts)]),
+            ..RestorePoint::default()
+        },
+        functions: &functions,
+        store: &store,
+    };
+    let restored = tokio::time::timeout(Duration::from_secs(60), restore.run()).await;
+    let restored = restored.expect("one by one").expect("restored");
+    let keys = restored.values().map(|(operator, _)| operator.key_count());
+    assert_eq!((restored.len(), keys.sum()), (2, PART_COUNT));
+    assert_eq!(meeting.read_count.load(Ordering::Relaxed), PART_COUNT);
+    assert!(
+        restored
+            .values()
+            .all(|(_, parts)| parts.len() == PART_COUNT)
+    );
+}
