@@ -132,7 +132,8 @@ fn source(
         to.count(&metric::SOURCE_ROWS, &[name, source, outcome], rows);
     }
     to.count(&metric::SOURCE_BYTES, &labels, figures.bytes_read);
-    for (status, count) in ["active", "idle", "ended"].iter().zip(figures.splits) {
+    let statuses = ["expected", "active", "idle", "ended"];
+    for (status, count) in statuses.iter().zip(figures.splits) {
         to.count(&metric::SOURCE_SPLITS, &[name, source, status], count);
     }
     if !figures.lags.is_empty() {

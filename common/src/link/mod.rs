@@ -4,6 +4,8 @@
 //! travel as JSON in the form of the log. Failure: a frame that does not decode is a broken peer; the
 //! link is closed with [`FrameError`].
 
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -254,99 +256,5 @@ impl BarrierKind {
     /// Whether readers hand on rows after it.
     pub fn reads_on(self) -> bool {
         matches!(self, Self::Checkpoint)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use millstream_proto::v1;
-
-    use super::*;
-
-    #[test]
-    fn frames_about_a_job_survive_the_wire() {
-        let at = JobGeneration {
-            job: "clicks".into(),
-            generation: Generation(7),
-        };
-        let barrier = BarrierCommand {
-            epoch: Epoch(3),
-            kind: BarrierKind::Stop,
-            watermarks: BTreeMap::from([(SourceIndex(0), EventTime(-5))]),
-        };
-        let pause = ToWorker::CommandSink(at.clone(), SinkIndex(2), SinkCommand::Pause);
-        let part = BacklogPart {
-            path: "backlog/a".to_owned(),
-            checksum: 7,
-            parent: Epoch(1),
-            last: Epoch(3),
-            epoch_count: 2,
-            outputs: BTreeMap::from([(crate::ids::OutputIndex(1), Default::default())]),
-        };
-        let backlog = ToWorker::Backlog(at.clone(), vec![part]);
-        let released = ToWorker::Released { is_last: true };
-        let trace = crate::trace::TraceId(7);
-        let committed = ToWorker::EpochCommitted {
-            at: at.clone(),
-            epoch: CommittedEpoch {
-                epoch: Epoch(3),
-                parent: Epoch(2),
-                segments: Vec::new(),
-                refused: Vec::new(),
-                last: false,
-            },
-            positions: BTreeMap::new(),
-            trace: Some(TraceContext::root(trace)),
-        };
-        let frames = [
-            ToWorker::Barrier(at.clone(), barrier.clone()),
-            pause,
-            ToWorker::Drain,
-            released,
-            backlog,
-            committed,
-        ];
-        for frame in frames {
-            let wire = v1::MasterFrame::try_from(frame.clone()).expect("encode");
-            assert_eq!(ToWorker::try_from(wire).expect("decode"), frame);
-        }
-
-        let hello = ToMaster::Hello(WorkerHello {
-            worker: "w1".into(),
-            process: "p1".to_owned(),
-            flight_address: "w1:7080".to_owned(),
-            slots: 2,
-            version: "1".to_owned(),
-            held: vec![Held {
-                at: at.clone(),
-                incarnation: Incarnation::fresh(),
-                restored: Epoch(1),
-                barrier: Some(barrier),
-                committed: Epoch(2),
-                given: Vec::new(),
-            }],
-            is_leaving: true,
-        });
-        let wire = v1::WorkerFrame::try_from(hello.clone()).expect("encode");
-        assert_eq!(ToMaster::try_from(wire).expect("decode"), hello);
-
-        let report = PipelineReport {
-            epoch: Epoch(3),
-            worker: "w1".into(),
-            splits: BTreeMap::new(),
-            parts: BTreeMap::new(),
-            segments: Vec::new(),
-            counters: BTreeMap::new(),
-            flows: BTreeMap::new(),
-            lag: BTreeMap::new(),
-            troubles: BTreeMap::new(),
-            figures: Default::default(),
-        };
-        let torn_down = ToMaster::TornDown(at.clone(), 8);
-        let snapshotted = ToMaster::Snapshotted(at, Box::new(report));
-        for frame in [snapshotted, torn_down, ToMaster::Leaving] {
-            let wire = v1::WorkerFrame::try_from(frame.clone()).expect("encode");
-            assert_eq!(ToMaster::try_from(wire).expect("decode"), frame);
-        }
     }
 }

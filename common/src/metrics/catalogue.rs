@@ -205,13 +205,13 @@ pub static SOURCE_BYTES: Metric = metric(
     &["job", "source"],
     "Bytes of payload read from the source",
 );
-/// Splits of the source: active, idle, ended.
+/// Splits of the source: expected (their turn has not come), active, idle, ended.
 pub static SOURCE_SPLITS: Metric = metric(
     "millstream_source_splits",
     Kind::Gauge,
     None,
     &["job", "source", "status"],
-    "Splits of the source: active, idle, ended",
+    "Splits of the source: expected (their turn has not come), active, idle, ended",
 );
 /// Records between the positions and the ends of the source's splits, where that is known.
 pub static SOURCE_LAG: Metric = metric(

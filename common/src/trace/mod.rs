@@ -10,6 +10,7 @@
 pub mod otlp;
 mod sampler;
 
+use std::ffi::CStr;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::ids::{Epoch, Generation, Incarnation, JobName};
 
-/// The header in which a context travels between programs.
-pub const TRACEPARENT: &str = "traceparent";
+/// The header in which a context travels between programs, as librdkafka takes names.
+pub const TRACEPARENT: &CStr = c"traceparent";
 
 /// A trace; never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

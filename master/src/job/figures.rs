@@ -109,8 +109,8 @@ pub struct JobFigures {
 #[derive(Debug)]
 pub(crate) struct SourceFigures {
     pub(crate) bytes_read: u64,
-    /// Active, idle, ended.
-    pub(crate) splits: [u64; 3],
+    /// Expected, active, idle, ended.
+    pub(crate) splits: [u64; 4],
     pub(crate) lags: BTreeMap<SplitId, u64>,
     pub(crate) rejects: BTreeMap<String, u64>,
 }
@@ -144,12 +144,13 @@ impl JobState {
     fn source_figures(&self, source: SourceIndex) -> SourceFigures {
         let tally = &self.observed.tally;
         let counters = self.progress.counters.get(&source);
-        let mut splits = [0; 3];
+        let mut splits = [0; 4];
         for progress in self.progress.splits.get(&source).into_iter().flatten() {
             let status = match progress.1.status {
-                SplitStatus::Active => 0,
-                SplitStatus::Idle => 1,
-                SplitStatus::Ended => 2,
+                SplitStatus::Expected => 0,
+                SplitStatus::Active => 1,
+                SplitStatus::Idle => 2,
+                SplitStatus::Ended => 3,
             };
             splits[status] += 1;
         }

@@ -55,7 +55,7 @@ impl Sightings {
         }
         seen.idle_us = match progress.status {
             SplitStatus::Idle => seen.idle_us.or(Some(now_us)),
-            SplitStatus::Active | SplitStatus::Ended => None,
+            SplitStatus::Expected | SplitStatus::Active | SplitStatus::Ended => None,
         };
     }
 }
@@ -81,6 +81,8 @@ impl JobState {
         let source = &self.entry.plan.sources[index.index()];
         let splits = self.progress.splits.get(&index);
         let all = splits.into_iter().flatten();
+        // Nobody reads what is only expected, and files move time when they end.
+        let all = all.filter(|(_, progress)| progress.status != SplitStatus::Expected);
         let (ended, open): (Vec<_>, Vec<_>) =
             all.partition(|(_, progress)| progress.status == SplitStatus::Ended);
         let lags = self.observed.tally.lags_of(index);
@@ -245,6 +247,7 @@ mod tests {
             watermark: None,
             status,
             identity: None,
+            gaps: None,
         }
     }
 

@@ -101,7 +101,8 @@ impl Target {
         let mut records =
             records.map_err(|error| SinkError::refused(self.what("write to"), error))?;
         if let Some(trace) = trace {
-            records.add_header(TRACEPARENT, trace.to_string().as_bytes());
+            let name = TRACEPARENT.to_string_lossy();
+            records.add_header(&name, trace.to_string().as_bytes());
         }
         let first = written.row_count;
         written.row_count += records.count() as u64;

@@ -27,7 +27,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::answers::{Answers, Heard};
-use super::batch_queue::{BatchConsumer, ClientNote, Delivery};
+use super::batch_queue::{BatchConsumer, ClientNote, Delivery, Message};
 use super::failure::{Verdict, judge};
 use super::gaps::{self, Found, Holds};
 use super::mailbox::{Command, Mailbox};
