@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use millstream_common::ids::{JobName, WorkerId};
@@ -99,6 +100,7 @@ impl Registry {
                 flight_address: hello.flight_address,
                 held: hello.held.into(),
                 is_leaving: hello.is_leaving,
+                heard_us: Arc::new(AtomicU64::new(now.as_micros() as u64)),
                 frames,
             },
             process: hello.process,
@@ -122,6 +124,8 @@ impl Registry {
         match self.members.get_mut(worker) {
             Some(member) if member.handle.session == session => {
                 member.heard_at = now;
+                let heard_us = now.as_micros() as u64;
+                member.handle.heard_us.store(heard_us, Ordering::Relaxed);
                 true
             }
             _ => false,
