@@ -14,7 +14,12 @@ pub(crate) const SERVICE_FILTER: &str =
 
 /// Sends events that pass `filter` to stderr.
 pub(crate) fn start(filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter)
+    // What the exporter of spans says of each try; that it fails is said once, by us.
+    let filter = match filter.contains("opentelemetry") {
+        true => filter.to_owned(),
+        false => format!("{filter},opentelemetry=off"),
+    };
+    let filter = EnvFilter::try_new(&filter)
         .with_context(|| format!("read log filter {filter:?}; write one such as info"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)

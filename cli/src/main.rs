@@ -37,6 +37,7 @@ mod submit;
 mod table;
 mod text;
 mod token;
+mod watermarks;
 mod worker;
 mod workers;
 
@@ -85,6 +86,8 @@ enum Verb {
     Stop(stop::Arguments),
     /// List the workers that have joined, or drain one.
     Workers(workers::Arguments),
+    /// Show how far time has come in a job, who holds it back, and why nothing comes out.
+    Watermarks(watermarks::Arguments),
     /// Show how far behind each sink of a job is.
     Sinks(sinks::Arguments),
     /// Pause or resume a sink of a job.
@@ -144,6 +147,7 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Job(arguments) => job::run(arguments).await,
         Verb::Stop(arguments) => stop::run(arguments).await,
         Verb::Workers(arguments) => workers::run(arguments).await,
+        Verb::Watermarks(arguments) => watermarks::run(arguments).await,
         Verb::Sinks(arguments) => sinks::run(arguments).await,
         Verb::Sink(arguments) => sink::run(arguments).await,
         Verb::Savepoint(arguments) => savepoint::run(arguments).await,

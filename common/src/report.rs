@@ -260,6 +260,40 @@ pub struct PipelineReport {
     pub lag: BTreeMap<SourceIndex, u64>,
     /// By source, what hinders its clients at present and is being retried.
     pub troubles: BTreeMap<SourceIndex, String>,
+    /// Only to be shown.
+    #[serde(default)]
+    pub figures: ReportFigures,
+}
+
+/// What a worker tells of an epoch that is in no log: for metrics and for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportFigures {
+    /// By stage, how long its tasks worked and waited.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub times: BTreeMap<StageIndex, StageTimes>,
+    /// Records between the position and the end of each split, where that is known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub split_lags: BTreeMap<SourceIndex, BTreeMap<SplitId, u64>>,
+    /// By source, the rows that its decoder rejected, by code.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rejects: BTreeMap<SourceIndex, BTreeMap<String, u64>>,
+}
+
+/// How long the tasks of a stage worked and waited, all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageTimes {
+    /// Worked, in microseconds.
+    pub busy_us: u64,
+    /// Waited for credit, in microseconds.
+    pub blocked_us: u64,
+}
+
+impl StageTimes {
+    /// Adds other times to these.
+    pub fn add(&mut self, other: &Self) {
+        self.busy_us += other.busy_us;
+        self.blocked_us += other.blocked_us;
+    }
 }
 
 /// What the tasks of a generation begin with.

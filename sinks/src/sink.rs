@@ -14,6 +14,7 @@ use futures::stream::BoxStream;
 use millstream_common::error::Kind;
 use millstream_common::ids::{Epoch, Incarnation, JobName, Token};
 use millstream_common::log::rewind::SinkRewind;
+use millstream_common::trace::TraceContext;
 
 /// What a sink can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +110,10 @@ pub struct EpochRun {
 pub trait RunRows: Send + Sync {
     /// Columns of the output, then `_op` (Int8: 0 upsert, 1 delete).
     fn schema(&self) -> SchemaRef;
+    /// The context under which the run is delivered, if its trace is kept: for places that can carry it on.
+    fn trace(&self) -> Option<TraceContext> {
+        None
+    }
     /// The rows from the first: epochs in order, within an epoch segments in order.
     fn batches(&self) -> BoxStream<'_, Result<RecordBatch, SinkError>>;
 }

@@ -49,7 +49,15 @@ impl Cluster {
         names: &'static [&'static str],
         variables: Vec<(&'static str, String)>,
     ) -> anyhow::Result<Self> {
-        let arguments = ["master", "--listen", "127.0.0.1:0", "--storage", "storage"];
+        let arguments = [
+            "master",
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+            "--storage",
+            "storage",
+        ];
         let mut master = Process::start(folder, "master", &arguments, &borrowed(&variables))?;
         let line = master.first_line().await?;
         let address = line

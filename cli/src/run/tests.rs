@@ -147,6 +147,13 @@ impl ControlBackend for Script {
         Ok(Vec::new())
     }
 
+    async fn watermarks(
+        &self,
+        name: &JobName,
+    ) -> Result<millstream_common::control::WatermarksView, ControlError> {
+        Err(ControlError::Internal(format!("{name} keeps no time")))
+    }
+
     async fn create_savepoint(
         &self,
         name: &JobName,

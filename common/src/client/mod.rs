@@ -7,6 +7,7 @@
 mod connect;
 mod dead_letters;
 mod savepoints;
+mod watermarks;
 
 use std::fmt;
 use std::time::Duration;

@@ -7,6 +7,7 @@ mod dead_letters;
 mod error;
 mod savepoint;
 mod view;
+mod watermarks;
 
 pub use dead_letters::{
     DeadLetterView, LetterCount, LetterFilter, LetterPage, LetterQuery, LetterTotals,
@@ -18,6 +19,7 @@ pub use view::{
     BranchView, CheckpointView, GapView, JobState, JobView, QuotaView, SinkView, SourceView,
     StageView, StorageUse, WorkerState, WorkerView,
 };
+pub use watermarks::{SourceWatermarkView, SplitWatermarkView, WatermarksView};
 
 use serde::{Deserialize, Serialize};
 

@@ -338,6 +338,9 @@ pub struct CheckpointView {
 }
 
 /// Times leave as text: a number would have to be explained.
-fn event_time<S: Serializer>(time: &Option<EventTime>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn event_time<S: Serializer>(
+    time: &Option<EventTime>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     time.map(|time| time.to_string()).serialize(serializer)
 }

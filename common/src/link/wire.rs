@@ -163,11 +163,13 @@ impl TryFrom<ToWorker> for v1::MasterFrame {
                 at,
                 epoch,
                 positions,
+                trace,
             } => Frame::EpochCommitted(v1::EpochCommitted {
                 job: at.job.0,
                 generation: at.generation.0,
                 epoch: json(&epoch)?,
                 positions: json(&positions)?,
+                traceparent: header(trace),
             }),
             ToWorker::Backlog(at, parts) => Frame::Backlog(v1::Backlog {
                 job: at.job.0,
@@ -221,7 +223,12 @@ fn deploy_frame(deploy: Deploy) -> Result<v1::Deploy, FrameError> {
         flight_addresses: addresses
             .map(|(worker, address)| (worker.0, address))
             .collect(),
+        traceparent: header(deploy.trace),
     })
+}
+
+fn header(trace: Option<TraceContext>) -> String {
+    trace.map_or(String::new(), |trace| trace.to_string())
 }
 
 fn barrier_frame(at: JobGeneration, barrier: BarrierCommand) -> v1::Barrier {
@@ -280,6 +287,7 @@ impl TryFrom<v1::MasterFrame> for ToWorker {
                 at: at(frame.job, frame.generation),
                 epoch: parse(&frame.epoch)?,
                 positions: parse(&frame.positions)?,
+                trace: frame.traceparent.parse().ok(),
             },
             Frame::Backlog(frame) => {
                 Self::Backlog(at(frame.job, frame.generation), parse(&frame.parts)?)
@@ -323,5 +331,6 @@ fn deploy_of_frame(frame: v1::Deploy) -> Result<Deploy, FrameError> {
         flight_addresses: addresses
             .map(|(worker, address)| (WorkerId(worker), address))
             .collect(),
+        trace: frame.traceparent.parse().ok(),
     })
 }

@@ -371,6 +371,7 @@ mod tests {
             flows: BTreeMap::new(),
             lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            figures: Default::default(),
         }
     }
 

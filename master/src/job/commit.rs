@@ -60,6 +60,7 @@ impl JobState {
             return Ok(());
         };
         self.barrier_count += 1;
+        self.traces.barrier_sent(self.clock.unix_micros());
         self.send_all(&ToWorker::Barrier(self.at(), barrier))
     }
 
@@ -69,6 +70,9 @@ impl JobState {
             return Ok(());
         };
         self.observed.barrier_since = collected.since;
+        let now = self.clock.monotonic();
+        self.observed.tally.collected(collected.since, now);
+        self.traces.collected(self.clock.unix_micros());
         self.passed = Some((collected.barrier.kind, collected.drains));
         let sinks = FromSinks {
             markers: self.progress.sink_markers.clone(),
@@ -96,6 +100,7 @@ impl JobState {
         self.claims.recorded(&self.progress);
         claims::forget_ended(&mut self.assignment, &entry.splits);
         self.observe_commit(&entry);
+        self.traces.committed(&entry, self.clock.unix_micros());
         let is_live = matches!(self.phase, Phase::Running | Phase::Delivering(_));
         if entry.generation != self.generation || !is_live {
             // The generation ended while its last epoch was on its way: the next one begins behind it.
@@ -105,6 +110,9 @@ impl JobState {
         debug!(job = %self.entry.job, epoch = %entry.epoch, "epoch committed");
         self.restarts.committed();
         self.observed.recovery.over(self.clock.monotonic());
+        let now_us = self.clock.unix_micros();
+        self.traces
+            .settled(Some(entry.epoch), self.generation, now_us);
         self.tell_committed(&entry)?;
         self.epoch_passed()?;
         self.record_refusals()
@@ -115,6 +123,7 @@ impl JobState {
             at: self.at(),
             epoch: CommittedEpoch::from(entry),
             positions: entry.splits.clone(),
+            trace: self.traces.of_epoch(entry.epoch),
         })
     }
 
@@ -156,6 +165,8 @@ impl JobState {
     pub(super) fn place_anew(&mut self) -> Handled {
         info!(job = %self.entry.job, epoch = %self.progress.epoch, workers = self.workers.len(), "place anew");
         self.tear_down()?;
+        let now_us = self.clock.unix_micros();
+        self.traces.moves(self.generation, now_us);
         self.phase = Phase::Waiting;
         self.advance()
     }

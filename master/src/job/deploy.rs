@@ -39,6 +39,7 @@ impl JobState {
             .iter()
             .filter(|(worker, _)| self.sessions.contains_key(*worker));
         Deploy {
+            trace: self.traces.of_placement(),
             at: self.at(),
             incarnation: self.entry.incarnation,
             plan: self.entry.plan.clone(),

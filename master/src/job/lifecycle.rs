@@ -5,6 +5,8 @@
 //! job to the last epoch (all tasks, for survivors have folded rows that will be read again).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use millstream_common::control::{StopMode, Stopped};
@@ -106,7 +108,8 @@ impl JobState {
             Phase::Recovering | Phase::Ending | Phase::Ended(_) => Ok(()),
             Phase::Assigning | Phase::Deploying(_) | Phase::Running | Phase::Delivering(_) => {
                 if let Some(lost) = self.lost_worker() {
-                    return self.lost(lost);
+                    let heard = known.get(&lost).map(|handle| handle.heard_us.clone());
+                    return self.lost(lost, heard);
                 }
                 self.gather();
                 Ok(())
@@ -124,8 +127,15 @@ impl JobState {
             .map(|(worker, _)| worker.clone())
     }
 
-    fn lost(&mut self, worker: WorkerId) -> Handled {
+    fn lost(&mut self, worker: WorkerId, heard_us: Option<Arc<AtomicU64>>) -> Handled {
         let cause = format!("worker {worker} is lost");
+        self.observed.heard_us = heard_us.map(|heard| heard.load(Ordering::Relaxed));
+        if matches!(self.phase, Phase::Assigning) && self.stop != Some(StopMode::Stop) {
+            // Nothing runs yet that could be lost: often its peers have told of the loss, and this is no other one.
+            info!(job = %self.entry.job, %cause, "assign anew");
+            self.phase = Phase::Waiting;
+            return self.advance();
+        }
         self.recover(cause, Duration::ZERO)
     }
 
@@ -165,6 +175,7 @@ impl JobState {
             &claims::by_source(&self.starts),
         );
         self.observed.lag.clear();
+        self.observed.tally.forget_lags();
         self.observed.reader_troubles.clear();
         self.sessions = rescale::candidates(&self.workers)
             .map(|(worker, handle)| (worker.clone(), handle.session))
@@ -193,6 +204,8 @@ impl JobState {
             self.generation = generation_of(seq);
         }
         self.assignment = assignment;
+        self.traces
+            .assigned(self.generation, self.clock.unix_micros());
         // Frames of the last generation may have come until now.
         self.refusals.forget();
         self.barrier_count = 0;
@@ -266,6 +279,8 @@ impl JobState {
         }
         debug!(job = %self.entry.job, generation = %self.generation, "run");
         self.phase = Phase::Running;
+        let now_us = self.clock.unix_micros();
+        self.traces.deployed(self.generation, now_us);
         self.start_readers()?;
         self.remind_of_barrier();
         Ok(())
@@ -305,6 +320,7 @@ impl JobState {
         warn!(job = %self.entry.job, generation = %self.generation, epoch = %self.progress.epoch, %cause, "recover");
         self.observed.restart_count += 1;
         self.observed.recovery.lost(self.clock.monotonic());
+        self.trace_loss(&cause);
         self.observed.cause = cause;
         self.tear_down()?;
         self.phase = Phase::Recovering;
@@ -395,6 +411,7 @@ impl JobState {
 
     fn end(&mut self, end: JobEnd) -> Handled {
         self.tear_down()?;
+        self.traces.ended(self.clock.unix_micros());
         self.phase = Phase::Ending;
         let entry = Entry::Ended {
             job: self.entry.job.clone(),

@@ -4,13 +4,14 @@
 //! whose, `refused` brings rows that sinks refused into the log, [`restart`] decides about failures, [`reattach`] about going on under a
 //! new master, [`recovery_time`] measures what both take, [`deploy`] builds what workers are sent, [`sinks`] knows how far behind each sink
 //! is by `lag`, `rewind` sends them back, `quotas` acts as `quota` decides, `recorded` goes on with what the log has, [`view`] is what people
-//! see, with the sum of the rows from `row_sum`.
+//! see, `figures` what is scraped, with the sum of the rows from `row_sum`.
 
 mod backlog;
 pub mod claims;
 mod commit;
 mod deploy;
 pub mod enumerator_actor;
+pub(crate) mod figures;
 pub mod job_actor;
 pub(crate) mod lag;
 mod lifecycle;
@@ -28,4 +29,6 @@ mod row_sum;
 pub(crate) mod savepoint;
 mod sinks;
 mod takeover;
+pub(crate) mod traces;
 mod view;
+mod watermarks;

@@ -171,6 +171,14 @@ impl control_server::Control for ControlService {
         }))
     }
 
+    async fn get_watermarks(
+        &self,
+        request: Request<v1::GetWatermarksRequest>,
+    ) -> Result<Response<v1::GetWatermarksResponse>, Status> {
+        let name = job_name(request.into_inner().name)?;
+        answer(self.backend.watermarks(&name).await)
+    }
+
     async fn create_savepoint(
         &self,
         request: Request<v1::CreateSavepointRequest>,

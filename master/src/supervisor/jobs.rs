@@ -109,6 +109,7 @@ impl SupervisorState {
             supervisor: self.myself.clone(),
             workers: self.registry.workers(),
             clock: self.clock.clone(),
+            tracer: self.tracer.clone(),
             connectors: self.connectors.clone(),
         };
         let (actor, _) =

@@ -64,6 +64,7 @@ fn report(worker: &FakeWorker, to: &(JobGeneration, BarrierCommand), row_count: 
         flows: BTreeMap::new(),
         lag: BTreeMap::new(),
         troubles: BTreeMap::new(),
+        figures: Default::default(),
     };
     worker.say(ToMaster::Snapshotted(to.0.clone(), Box::new(report)));
 }

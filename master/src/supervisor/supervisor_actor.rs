@@ -16,6 +16,7 @@ use millstream_common::log::entry::{JobEnd, JobProgress};
 use millstream_common::log::savepoint::Savepoints;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
+use millstream_common::trace::TracerRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -149,6 +150,8 @@ pub struct SupervisorConfig {
     pub jobs: BTreeMap<JobName, ReplayedJob>,
     /// Time.
     pub clock: ClockRef,
+    /// Where spans go.
+    pub tracer: TracerRef,
     /// For enumerators.
     pub connectors: ConnectorsRef,
 }
@@ -158,6 +161,7 @@ pub struct SupervisorState {
     pub(super) store: StoreRef,
     pub(super) log: ActorRef<LogMessage>,
     pub(super) clock: ClockRef,
+    pub(super) tracer: TracerRef,
     pub(super) connectors: ConnectorsRef,
     pub(super) registry: Registry,
     pub(super) jobs: BTreeMap<JobName, RunningJob>,
@@ -187,6 +191,7 @@ impl Actor for SupervisorActor {
             store: config.store,
             log: config.log,
             clock: config.clock,
+            tracer: config.tracer,
             connectors: config.connectors,
             registry: Registry::default(),
             jobs: BTreeMap::new(),

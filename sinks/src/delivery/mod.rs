@@ -214,6 +214,16 @@ impl Delivery {
         Ok(Some(marker))
     }
 
+    /// The epochs of the run last handed out, which ends with `last`, and how many rows each has.
+    pub fn run_up_to(&self, last: Epoch) -> Vec<(Epoch, u64)> {
+        let run = self.waiting.ready().take_while(|next| next.epoch <= last);
+        run.map(|next| {
+            let rows = next.segments.iter().map(|segment| segment.row_count);
+            (next.epoch, rows.sum())
+        })
+        .collect()
+    }
+
     /// The sink holds everything up to `marker`, the end of the run last handed out.
     pub fn applied(&mut self, marker: Epoch) {
         debug_assert!(self.base < marker, "INV-3: the marker moves forward");

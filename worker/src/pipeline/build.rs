@@ -236,6 +236,7 @@ impl Builder<'_> {
                 edges,
                 store: config.store.clone(),
                 cache: self.cache.clone(),
+                clock: config.worker.clock.clone(),
                 pipeline: self.state.myself.clone(),
             };
             let supervisor = self.state.myself.get_cell();
@@ -335,6 +336,7 @@ impl Builder<'_> {
             clock: config.worker.clock.clone(),
             blocking: config.worker.blocking.clone(),
             late_rows_needed: wiring.late_rows_needed(task.stage),
+            links_wanted: config.spans.is_on(),
         };
         let connectors = &config.worker.connectors;
         let replays = Replays::new(source_plan, &context, config.store.clone());
@@ -389,7 +391,8 @@ impl Builder<'_> {
                 target,
             });
         }
-        Ok(Branches::new(name.to_owned(), runners))
+        let clock = self.state.config.worker.clock.clone();
+        Ok(Branches::new(name.to_owned(), runners, clock))
     }
 
     fn exchange(

@@ -4,6 +4,7 @@
 //! Failure: a sink that cannot be started ends the pipeline; one that cannot deliver only says so.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use millstream_common::log::entry::sink_token;
 use millstream_common::plan::{OnViolation, SinkPlan};
 use millstream_common::report::Refusal;
 use millstream_common::time::ClockRef;
+use millstream_common::trace::TraceContext;
 use millstream_sinks::console::standard_output;
 use millstream_sinks::delivery::Lacking;
 use millstream_sinks::factory::SinkSetup;
@@ -30,6 +32,7 @@ use super::pipeline_actor::{PipelineMessage, PipelineState};
 use super::refused::{self, RefusedStore};
 use crate::ship::segment::SegmentReader;
 use crate::ship::ship_actor::segment_schema;
+use crate::spans::PipelineSpans;
 
 pub(super) async fn start(
     state: &PipelineState,
@@ -81,6 +84,7 @@ pub(super) async fn start(
             name: sink_plan.name.clone(),
             refused,
             clock: config.worker.clock.clone(),
+            spans: config.spans.clone(),
             pipeline: state.myself.clone(),
         }),
     };
@@ -128,6 +132,7 @@ struct Observer {
     name: String,
     refused: RefusedStore,
     clock: ClockRef,
+    spans: Arc<PipelineSpans>,
     pipeline: ActorRef<PipelineMessage>,
 }
 
@@ -156,6 +161,18 @@ impl SinkObserver for Observer {
             marker,
             dropped_count: applied.dropped_count,
         });
+    }
+
+    fn fenced(&self, begun: Duration) {
+        self.spans.fenced(&self.name, begun);
+    }
+
+    fn delivered(&self, epochs: &[(Epoch, u64)], begun: Duration) {
+        self.spans.delivered(&self.name, epochs, begun);
+    }
+
+    fn trace(&self, last: Epoch) -> Option<TraceContext> {
+        self.spans.delivery(&self.name, last)
     }
 
     fn troubled(&self, trouble: &Trouble) {
