@@ -229,9 +229,9 @@ fn print(arguments: &Arguments, measured: &Measured) {
         caught_up,
         ..
     } = measured;
-    let growth = |now: u64| {
-        let base = before.median_resident().max(1) as f64;
-        format!("{:+.1} %", (now as f64 / base - 1.0) * 100.0)
+    let growth = |of: fn(&Watched) -> u64| {
+        let (base, now) = (of(before).max(1) as f64, of(during) as f64);
+        format!("{:+.1} %", (now / base - 1.0) * 100.0)
     };
     let rate = report::rate(caught_up.taken, caught_up.took) / arguments.rate as f64;
     let rows = [
@@ -241,8 +241,8 @@ fn print(arguments: &Arguments, measured: &Measured) {
             "worker's memory before, median",
             report::mebibytes(before.median_resident()),
         ),
-        report::row("memory meanwhile, median", growth(during.median_resident())),
-        report::row("memory meanwhile, most", growth(during.most_resident())),
+        report::row("memory meanwhile, median", growth(Watched::median_resident)),
+        report::row("memory meanwhile, most", growth(Watched::most_resident)),
         report::row("rows that waited", report::count(measured.lacked)),
         report::row(
             "took the first, from its return, in",

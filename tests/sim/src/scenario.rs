@@ -11,6 +11,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 
 use crate::outside::damage::Wound;
+use crate::outside::{disk, topics};
 
 /// The masters' hosts; the second one stands by, or is not there at all.
 pub(crate) const MASTERS: [&str; 2] = ["master-0", "master-1"];
@@ -79,6 +80,8 @@ pub(crate) enum Action {
     Stall(&'static str, Duration),
     /// A worker is told to leave in order, and begins anew.
     Leave(&'static str),
+    /// A table is found as it was at such a share of the epochs that it has held, and its sink is sent back there.
+    SendBack(&'static str, f64),
 }
 
 const KINDS: [Kind; 16] = [
@@ -126,6 +129,8 @@ const FAULTS_END_MS: u64 = 14_000;
 const FAULTS_MAX: usize = 12;
 /// Of the plans in which an object is damaged, whatever else fails.
 const DAMAGED_SHARE: f64 = 0.35;
+/// Of the plans in which sinks are sent back.
+const SENT_BACK_SHARE: f64 = 0.35;
 
 impl Scenario {
     /// A plan for a job that writes `tables`.
@@ -153,9 +158,8 @@ impl Scenario {
             let long = Duration::from_millis(chance.random_range(500..6_000));
             draw_damage(chance, at, long, &mut actions);
         }
-        actions.sort_by_key(|(at, _)| *at);
         let joins = chance.random_range(0..3);
-        Self {
+        let mut scenario = Self {
             latency_max: Duration::from_millis(chance.random_range(2..30)),
             has_standby: chance.random_bool(0.5),
             keeps_names: chance.random_bool(0.5),
@@ -167,7 +171,21 @@ impl Scenario {
             },
             retention: draw_retention(chance),
             actions,
+        };
+        // Behind everything else, so that what else happens is as it was.
+        if chance.random_bool(SENT_BACK_SHARE) {
+            let rest = [topics::NAME, disk::NAME];
+            let is_table = |name: &&&str| !rest.contains(*name);
+            let tables: Vec<&'static str> = tables.iter().filter(is_table).copied().collect();
+            for _ in 0..chance.random_range(1..=2) {
+                let at = Duration::from_millis(chance.random_range(3_000..FAULTS_END_MS));
+                let table = tables.choose(chance).copied().expect("tables");
+                let send_back = Action::SendBack(table, chance.random_range(0.0..1.0));
+                scenario.actions.push((at, send_back));
+            }
         }
+        scenario.actions.sort_by_key(|(at, _)| *at);
+        scenario
     }
 
     /// A plan in which nothing fails.

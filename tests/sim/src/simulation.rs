@@ -407,6 +407,11 @@ impl Simulation {
         let now = self.sim.elapsed();
         self.outside.with(|world| match action {
             Action::Damage(wound, until) => world.damage.want(*wound, (*until).max(now)),
+            Action::SendBack(name, share) => {
+                let table = world.tables.get(*name);
+                let to = table.map_or(Epoch(0), |table| table.held_at(*share));
+                world.to_send_back.push((name, to));
+            }
             _ => world.weather.change(action),
         });
     }

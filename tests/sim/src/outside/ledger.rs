@@ -12,6 +12,7 @@ use millstream_common::ids::{
     Epoch, Generation, Incarnation, JobName, OperatorId, Seq, SourceIndex, SplitId, Term, Token,
 };
 use millstream_common::log::entry::{AssignEntry, EpochEntry, JobEnd, JobProgress, generation_of};
+use millstream_common::log::rewind::SinkRewind;
 use millstream_common::log::{self, Boundary, Entry, LogObject};
 use millstream_common::report::StatePart;
 use millstream_common::time::EventTime;
@@ -56,6 +57,8 @@ pub(crate) struct Chain {
     history: BTreeMap<Epoch, Progress>,
     /// The epochs of segments that are in storage.
     segments: BTreeMap<String, Epoch>,
+    /// Where sinks were sent back to, by the position of the entry.
+    rewinds: BTreeMap<Seq, Epoch>,
 }
 
 /// An epoch that has come, for a look at the state that it names.
@@ -136,8 +139,15 @@ impl Ledger {
             Entry::SinkCommanded { sink, command, .. } => {
                 event!("log {seq}: sink {sink} told to {command:?}")
             }
-            Entry::SinkRewound { sink, to, .. } => {
-                event!("log {seq}: sink {sink} is sent back to {to}")
+            Entry::SinkRewound {
+                job,
+                incarnation,
+                sink,
+                to,
+            } => {
+                event!("log {seq}: sink {sink} is sent back to {to}");
+                let chain = chain(&mut self.chains, job, *incarnation);
+                chain.rewinds.insert(seq, *to);
             }
             Entry::Forgotten { through, .. } => event!("log {seq}: forget up to {through}"),
             Entry::Backlog { part, .. } => {
@@ -204,6 +214,21 @@ impl Ledger {
     pub(crate) fn fenced(&mut self, table: &str, token: Token) {
         let newest = self.tokens.entry(table.to_owned()).or_default();
         *newest = token.max(*newest);
+    }
+
+    /// A sink has moved its marker back, as the log says.
+    pub(crate) fn went_back(&mut self, table: &str, deliverer: &Deliverer, rewind: SinkRewind) {
+        let chain = chain(&mut self.chains, &deliverer.job, deliverer.incarnation);
+        chain.markers.insert(table.to_owned(), rewind.to);
+        let is_told = chain.rewinds.get(&rewind.at) == Some(&rewind.to);
+        self.moved.insert(table.to_owned());
+        if !is_told || deliverer.token.0 <= rewind.at.0 {
+            let what = format!(
+                "sink {table} goes back to {}, and the log does not",
+                rewind.to
+            );
+            self.violated("INV-3", what);
+        }
     }
 
     /// A sink holds a run now.

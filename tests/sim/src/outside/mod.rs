@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use millstream_common::ids::Epoch;
 use millstream_sinks::kafka::MemoryCluster;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -74,6 +75,8 @@ pub(crate) struct World {
     pub(crate) weather: Weather,
     /// Which objects of the storage read wrong.
     pub(crate) damage: Damage,
+    /// Sinks that a person wants to send back, and where to.
+    pub(crate) to_send_back: Vec<(&'static str, Epoch)>,
     /// What the step matrix waits for.
     pub(crate) trap: Option<Trap>,
     /// What comes about late.

@@ -104,6 +104,7 @@ impl Weather {
             Action::KafkaDown(until) => self.kafka_down_until = *until,
             Action::Kill(_)
             | Action::Leave(_)
+            | Action::SendBack(..)
             | Action::CutPower(_)
             | Action::Start(_)
             | Action::Thaw(_)
