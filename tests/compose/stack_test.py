@@ -203,7 +203,8 @@ class Explanations(StackTest):
 
     def test_2_the_trace_of_a_recovery_leads_from_the_loss_to_the_next_epoch(self):
         spans = self.whole("recovery", {"recovery", "detect", "assign", "deploy", "restore", "first_epoch"})
-        self.assertTrue(all("generation" in span.attributes for span in spans))
+        without = {span.name for span in spans if "generation" not in span.attributes}
+        self.assertLessEqual(without, {"recovery"}, "which spans several of them")
 
     def test_3_every_process_tells_its_figures(self):
         self.assertTrue(any(
