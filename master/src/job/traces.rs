@@ -147,6 +147,11 @@ impl JobTraces {
         });
     }
 
+    fn is_recovering(&self) -> bool {
+        let placement = self.placement.as_ref();
+        placement.is_some_and(|placement| placement.name == RECOVERY)
+    }
+
     /// The shares of the generation move, without a loss.
     pub(super) fn moves(&mut self, before: Generation, now_us: i64) {
         self.cut_us = None;
@@ -268,6 +273,14 @@ impl JobState {
         let heard_us = now_us - silence.as_micros() as i64;
         self.traces.lost(self.generation, cause, heard_us, now_us);
     }
+
+    /// Nothing more is lost, but a recovery that is under way may have begun before others told of it.
+    pub(super) fn trace_same_loss(&mut self, cause: &str) {
+        match self.traces.is_recovering() {
+            true => self.trace_loss(cause),
+            false => self.observed.heard_us = None,
+        }
+    }
 }
 
 /// What the trace of a submission is called.
@@ -310,6 +323,7 @@ mod tests {
             flows: BTreeMap::new(),
             sink_markers: BTreeMap::new(),
             refused: Vec::new(),
+            dropped: Default::default(),
             drained: false,
             without_barrier: false,
         }
