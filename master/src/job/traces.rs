@@ -22,8 +22,9 @@ pub(super) struct JobTraces {
     incarnation: Incarnation,
     /// Where the epoch that is being read began: at the last barrier, or the start of the generation.
     cut_us: Option<i64>,
-    /// When the epoch of the barrier under way began, and when all workers had passed it.
+    /// When the epoch of the barrier under way began, when that was sent, and when all workers had passed it.
     begun_us: Option<i64>,
+    barrier_us: Option<i64>,
     collected_us: Option<i64>,
     placement: Option<Placement>,
 }
@@ -61,6 +62,7 @@ impl JobTraces {
             incarnation: entry.incarnation,
             cut_us: None,
             begun_us: None,
+            barrier_us: None,
             collected_us: None,
             placement: None,
         };
@@ -86,6 +88,7 @@ impl JobTraces {
     pub(super) fn barrier_sent(&mut self, now_us: i64) {
         let begun = self.cut_us.replace(now_us);
         self.begun_us = Some(begun.unwrap_or(now_us));
+        self.barrier_us = Some(now_us);
         self.collected_us = None;
     }
 
@@ -96,40 +99,46 @@ impl JobTraces {
 
     /// The epoch is in the log. One without a barrier has only its commit.
     pub(super) fn committed(&mut self, entry: &EpochEntry, now_us: i64) {
+        let barrier_us = self.barrier_us.take();
         let collected_us = self.collected_us.take().unwrap_or(now_us);
         let begun_us = self.begun_us.take().unwrap_or(collected_us);
         let Some(root) = self.of_epoch(entry.epoch) else {
             return;
         };
+        if let Some(barrier_us) = barrier_us {
+            let collect = Span::child(root, "collect", "", (barrier_us, collected_us));
+            self.tracer.record(self.of_entry(collect, entry));
+        }
+        let segments = entry.segments.iter();
+        let rows = segments.clone().map(|segment| segment.row_count);
+        let bytes = segments.map(|segment| segment.bytes);
+        let commit = Span::child(root, "commit", "", (collected_us, now_us));
+        let commit = self.of_entry(commit, entry);
+        let commit = commit.with("segments", entry.segments.len() as u64);
+        let commit = commit.with("rows", rows.sum::<u64>());
+        self.tracer.record(commit.with("bytes", bytes.sum::<u64>()));
         let counters = entry.counters.values();
         let splits = entry.splits.values().map(|splits| splits.len() as u64);
-        let bytes = entry.segments.iter().map(|segment| segment.bytes);
-        let (bytes, splits): (u64, u64) = (bytes.sum(), splits.sum());
-        let of_epoch = |span: Span| {
-            span.with("job", self.job.as_str())
-                .with("generation", entry.generation.0)
-                .with("epoch", entry.epoch.0)
-        };
-        let commit = Span::child(root, "commit", "", (collected_us, now_us));
-        let commit = of_epoch(commit)
-            .with("segments", entry.segments.len() as u64)
-            .with("bytes", bytes);
-        self.tracer.record(commit);
-        let epoch = of_epoch(Span::root("epoch", root, begun_us, now_us))
-            .with("parent", entry.parent.0)
-            .with(
-                "rows",
-                counters.clone().map(|count| count.read).sum::<u64>(),
-            )
-            .with("bytes", counters.map(|count| count.bytes).sum::<u64>())
-            .with("splits", splits);
-        self.tracer.record(epoch);
+        let rows = counters.clone().map(|count| count.read).sum::<u64>();
+        let bytes = counters.map(|count| count.bytes).sum::<u64>();
+        let epoch = self.of_entry(Span::root("epoch", root, begun_us, now_us), entry);
+        let epoch = epoch.with("parent", entry.parent.0).with("rows", rows);
+        let epoch = epoch.with("bytes", bytes);
+        self.tracer
+            .record(epoch.with("splits", splits.sum::<u64>()));
+    }
+
+    fn of_entry(&self, span: Span, entry: &EpochEntry) -> Span {
+        span.with("job", self.job.as_str())
+            .with("generation", entry.generation.0)
+            .with("epoch", entry.epoch.0)
     }
 
     /// The generation is lost: what was lost spoke last at `heard_us`.
     pub(super) fn lost(&mut self, lost: Generation, cause: &str, heard_us: i64, now_us: i64) {
         self.cut_us = None;
         self.begun_us = None;
+        self.barrier_us = None;
         let placement = self.placement.as_mut();
         match placement.filter(|placement| placement.name == RECOVERY) {
             // Several are told of one loss, and one of them knows since when.
@@ -143,7 +152,7 @@ impl JobTraces {
         // A generation may be lost again while the next one is being placed.
         let who = format!("{lost}/{now_us}");
         self.step("detect", &who, (heard_us, now_us), |span| {
-            span.with("cause", cause)
+            span.with("generation", lost.0).with("cause", cause)
         });
     }
 
@@ -186,7 +195,8 @@ impl JobTraces {
             (since, now_us),
             |mut span| {
                 span.links.extend(link);
-                span.with("epoch", epoch.unwrap_or_default().0)
+                span.with("generation", generation.0)
+                    .with("epoch", epoch.unwrap_or_default().0)
             },
         );
         self.finish(None, now_us);
@@ -403,11 +413,19 @@ mod tests {
         traces.settled(Some(committed.epoch), Generation(2), 200);
         assert_eq!(
             names(&kept),
-            ["assign", "deploy", "commit", "epoch", "first_epoch"]
+            [
+                "assign",
+                "deploy",
+                "collect",
+                "commit",
+                "epoch",
+                "first_epoch"
+            ]
         );
         let spans = kept.0.lock().expect("no panic");
-        let (commit, epoch) = (&spans[2], &spans[3]);
+        let (collect, commit, epoch) = (&spans[2], &spans[3], &spans[4]);
         assert_eq!((epoch.start_us, epoch.end_us), (80, 200));
+        assert_eq!((collect.start_us, collect.end_us), (180, 190));
         assert_eq!((commit.start_us, commit.parent), (190, epoch.context.span));
     }
 }
