@@ -213,6 +213,10 @@ fn recovery(collector: &Collector) -> anyhow::Result<()> {
             &names,
             &["detect", "assign", "deploy", "restore", "first_epoch"],
         )?;
+        for span in trace {
+            let is_told = span.attributes.contains_key("generation");
+            ensure!(is_told, "of which generation is {span:?}");
+        }
         let first = trace.iter().find(|span| span.name == "first_epoch");
         for (linked, _) in first.into_iter().flat_map(|span| &span.links) {
             whole(traces.get(linked).context("the first epoch has no trace")?)?;

@@ -33,6 +33,8 @@ pub(super) struct JobTraces {
 #[derive(Debug)]
 struct Placement {
     name: &'static str,
+    /// The one before it.
+    before: Generation,
     root: Option<TraceContext>,
     begun_us: i64,
     /// When the step that it is in began.
@@ -68,7 +70,7 @@ impl JobTraces {
         };
         if is_submitted {
             let trace = TraceId::of_submission(entry.incarnation, entry.submitted_at_us);
-            traces.place(SUBMIT, trace, now_us, None);
+            traces.place(SUBMIT, trace, Generation::default(), now_us, None);
         }
         traces
     }
@@ -146,7 +148,7 @@ impl JobTraces {
             None => {
                 let trace = TraceId::of_recovery(self.incarnation, lost);
                 let cause = Some(cause.to_owned());
-                self.place(RECOVERY, trace, heard_us, cause);
+                self.place(RECOVERY, trace, lost, heard_us, cause);
             }
         }
         // A generation may be lost again while the next one is being placed.
@@ -165,7 +167,7 @@ impl JobTraces {
     pub(super) fn moves(&mut self, before: Generation, now_us: i64) {
         self.cut_us = None;
         let trace = TraceId::of_rescale(self.incarnation, before);
-        self.place("rescale", trace, now_us, None);
+        self.place("rescale", trace, before, now_us, None);
     }
 
     /// The Assign entry of a generation is in the log.
@@ -207,13 +209,21 @@ impl JobTraces {
         self.finish(Some("the job ended".to_owned()), now_us);
     }
 
-    fn place(&mut self, name: &'static str, trace: TraceId, begun_us: i64, cause: Option<String>) {
+    fn place(
+        &mut self,
+        name: &'static str,
+        trace: TraceId,
+        before: Generation,
+        begun_us: i64,
+        cause: Option<String>,
+    ) {
         self.finish(
             Some("another placement took its place".to_owned()),
             begun_us,
         );
         self.placement = Some(Placement {
             name,
+            before,
             root: self.tracer.root(trace),
             begun_us,
             step_us: begun_us,
@@ -260,7 +270,8 @@ impl JobTraces {
             info!(job = %self.job, trace = %root.trace, "{} is over", placement.name);
         }
         let mut span = Span::root(placement.name, root, placement.begun_us, now_us)
-            .with("job", self.job.as_str());
+            .with("job", self.job.as_str())
+            .with("generation", placement.before.0);
         if let Some(cause) = placement.cause {
             span = span.with("cause", cause);
         }
