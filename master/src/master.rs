@@ -112,7 +112,7 @@ impl Master {
         let address = listener.address.clone();
         let http = match &config.http_listen {
             Some(listen) => {
-                let listener = config.net.listen(listen).await;
+                let listener = config.net.listen_for_pages(listen).await;
                 Some(listener.map_err(MasterError::ListenHttp)?)
             }
             None => None,
@@ -127,6 +127,7 @@ impl Master {
             access: config.access.clone(),
             clock: config.clock.clone(),
         };
+        let guard = Arc::new(access.clone());
         let (office, roles) = Office::open(config, advertised, candidacy.entrance).await?;
         let link = LinkService {
             roles: roles.clone(),
@@ -148,8 +149,9 @@ impl Master {
         });
         if let Some(http) = http {
             info!(address = %http.address, "http listening");
+            let router = http::guarded(http::router(probes), guard);
             server.spawn(async move {
-                http::serve(http, http::router(probes)).await;
+                http::serve(http, router).await;
                 Err(MasterError::Run("its http server ended".to_owned()))
             });
         }
