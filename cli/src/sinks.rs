@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use millstream_common::control::SinkView;
+use millstream_common::text;
 
 use crate::arguments::{Form, MasterAddress};
+use crate::output;
 use crate::table::{self, Align, Column};
-use crate::{output, text};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -51,7 +52,7 @@ fn row(sink: &SinkView) -> Vec<String> {
     vec![
         sink.name.clone(),
         sink.connector.clone(),
-        state(sink).to_owned(),
+        sink.standing().to_owned(),
         sink.marker.to_string(),
         text::count(sink.lag_epochs),
         text::count(sink.lag_rows),
@@ -59,15 +60,6 @@ fn row(sink: &SinkView) -> Vec<String> {
         sink.lag_age_ms.map(text::duration).unwrap_or_default(),
         sink.cause.clone().unwrap_or_default(),
     ]
-}
-
-fn state(sink: &SinkView) -> &'static str {
-    match (sink.paused, &sink.cause, sink.lag_epochs) {
-        (true, _, _) => "paused",
-        (false, Some(_), _) => "troubled",
-        (false, None, 0) => "current",
-        (false, None, _) => "behind",
-    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, SavepointView,
-    SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted, WatermarksView, WorkerView,
+    CheckpointView, ControlError, JobView, LetterQuery, PlanView, ReplayRequest, Replayed,
+    SavepointView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted,
+    WatermarksView, WorkerView,
 };
 use millstream_common::ids::{Epoch, JobName, WorkerId};
 use millstream_common::problem::{Place, Problem};
@@ -221,6 +222,15 @@ impl ControlBackend for Backend {
     async fn watermarks(&self, name: &JobName) -> Result<WatermarksView, ControlError> {
         let job = self.job(name).await?;
         call!(job, JobMessage::Watermarks).map_err(gone)
+    }
+
+    async fn plan(&self, name: &JobName) -> Result<PlanView, ControlError> {
+        let job = self.job(name).await?;
+        call!(job, JobMessage::Plan).map_err(gone)
+    }
+
+    fn dashboard_of_active(&self) -> Option<String> {
+        self.roles.dashboard_of_active()
     }
 
     async fn create_savepoint(

@@ -29,8 +29,10 @@ impl Probes for MasterProbes {
     fn ready(&self) -> Result<String, String> {
         match &*self.roles.0.borrow() {
             Role::Active(active) => Ok(format!("active, term {}", active.term)),
-            Role::Standby { active: Some(at) } => Ok(format!("stands by; {at} reigns")),
-            Role::Standby { active: None } => Err("no master reigns yet".to_owned()),
+            Role::Standby {
+                active: Some(at), ..
+            } => Ok(format!("stands by; {at} reigns")),
+            Role::Standby { active: None, .. } => Err("no master reigns yet".to_owned()),
         }
     }
 

@@ -263,7 +263,9 @@ impl Cluster {
             let said = process.said();
             let mut told = said.lines().filter(|line| line.contains("http listening"));
             // The newest: a process that was started again adds to its log.
-            let address = told.next_back().and_then(|line| line.split("address=").nth(1));
+            let address = told
+                .next_back()
+                .and_then(|line| line.split("address=").nth(1));
             let address = address.and_then(|rest| rest.split_whitespace().next());
             addresses.push(address.context("find an HTTP address in a log")?.to_owned());
         }

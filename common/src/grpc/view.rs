@@ -4,8 +4,8 @@ use millstream_proto::v1;
 
 use super::Malformed;
 use crate::control::{
-    BranchView, CheckpointView, FromCheckpoint, GapView, JobState, JobView, SinkView, SourceView,
-    StageView, StopMode, Stopped, StorageUse, SubmitRequest, Submitted,
+    BranchView, CheckpointView, FromCheckpoint, GapView, JobState, JobView, LastFailure, SinkView,
+    SourceView, StageView, StopMode, Stopped, StorageUse, SubmitRequest, Submitted,
 };
 use crate::ids::{Epoch, Generation, JobName, WorkerId};
 use crate::time::EventTime;
@@ -171,6 +171,10 @@ impl From<JobView> for v1::Job {
             stages: job.stages.into_iter().map(v1::Stage::from).collect(),
             rows_unaccounted: job.rows_unaccounted,
             rows_reread: job.rows_reread,
+            last_failure: job.last_failure.map(|failure| v1::LastFailure {
+                cause: failure.cause,
+                age_ms: failure.age_ms,
+            }),
         }
     }
 }
@@ -207,6 +211,10 @@ impl TryFrom<v1::Job> for JobView {
             stages: job.stages.into_iter().map(StageView::from).collect(),
             rows_unaccounted: job.rows_unaccounted,
             rows_reread: job.rows_reread,
+            last_failure: job.last_failure.map(|failure| LastFailure {
+                cause: failure.cause,
+                age_ms: failure.age_ms,
+            }),
         })
     }
 }
@@ -280,6 +288,9 @@ impl From<StageView> for v1::Stage {
             failed: stage.failed,
             dropped: stage.dropped,
             branches: stage.branches.into_iter().map(v1::Branch::from).collect(),
+            rows_per_second: stage.rows_per_second,
+            busy_share: stage.busy_share,
+            blocked_share: stage.blocked_share,
         }
     }
 }
@@ -295,6 +306,9 @@ impl From<v1::Stage> for StageView {
             failed: stage.failed,
             dropped: stage.dropped,
             branches: stage.branches.into_iter().map(BranchView::from).collect(),
+            rows_per_second: stage.rows_per_second,
+            busy_share: stage.busy_share,
+            blocked_share: stage.blocked_share,
         }
     }
 }
@@ -339,6 +353,7 @@ impl From<SinkView> for v1::Sink {
             paused: sink.paused,
             rows_delivered: sink.rows_delivered,
             rows_refused: sink.rows_refused,
+            delivered_age_ms: sink.delivered_age_ms,
             cause: sink.cause.unwrap_or_default(),
             worker: sink.worker.map(|worker| worker.0).unwrap_or_default(),
         }
@@ -359,6 +374,7 @@ impl From<v1::Sink> for SinkView {
             paused: sink.paused,
             rows_delivered: sink.rows_delivered,
             rows_refused: sink.rows_refused,
+            delivered_age_ms: sink.delivered_age_ms,
             cause: some(sink.cause),
             worker: some(sink.worker).map(WorkerId),
         }
@@ -378,6 +394,9 @@ impl From<CheckpointView> for v1::Checkpoint {
             state_parts: checkpoint.state_parts,
             state_bytes: checkpoint.state_bytes,
             duration_ms: checkpoint.duration_ms.unwrap_or_default(),
+            collect_ms: checkpoint.collect_ms,
+            commit_ms: checkpoint.commit_ms,
+            deliver_ms: checkpoint.deliver_ms,
         }
     }
 }
@@ -395,6 +414,9 @@ impl From<v1::Checkpoint> for CheckpointView {
             state_parts: checkpoint.state_parts,
             state_bytes: checkpoint.state_bytes,
             duration_ms: Some(checkpoint.duration_ms).filter(|duration| *duration != 0),
+            collect_ms: checkpoint.collect_ms,
+            commit_ms: checkpoint.commit_ms,
+            deliver_ms: checkpoint.deliver_ms,
         }
     }
 }

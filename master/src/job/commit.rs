@@ -65,6 +65,8 @@ impl JobState {
         self.observed.barrier_since = collected.since;
         let now = self.clock.monotonic();
         self.observed.tally.collected(collected.since, now);
+        let task_count = self.task_count();
+        self.observed.paces.collected(now, task_count);
         self.traces.collected(self.clock.unix_micros());
         self.passed = Some((collected.barrier.kind, collected.drains));
         let refusals = self.refusals.take(&self.progress);
@@ -186,7 +188,7 @@ impl JobState {
         self.sink_markers.insert(sink, marker);
         self.progress.sink_markers.insert(sink, marker);
         self.progress.forget_delivered(self.entry.plan.sinks.len());
-        *self.observed.sink_rows.entry(sink).or_default() += row_count;
+        self.observe_delivery(sink, row_count);
         self.observed.sink_causes.remove(&sink);
         self.check_delivered()
     }

@@ -65,6 +65,8 @@ impl JobState {
             .find(|placement| placement.sink == index);
         let cause = self.observed.sink_causes.get(&index);
         let delivered = self.observed.sink_rows.get(&index).copied();
+        let now = self.clock.monotonic();
+        let age = |moved: &Duration| now.saturating_sub(*moved).as_millis() as u64;
         SinkView {
             name: sink.name.clone(),
             connector: sink_connector(&sink.spec).to_owned(),
@@ -87,6 +89,7 @@ impl JobState {
                 .get(&index)
                 .copied()
                 .unwrap_or_default(),
+            delivered_age_ms: self.observed.sink_moved.get(&index).map(age),
             cause: cause.filter(|cause| !cause.is_empty()).cloned(),
             worker: placement.map(|placement| placement.worker.clone()),
         }
@@ -115,6 +118,18 @@ impl JobState {
         let since = times.range(..=epoch).next_back().map(|(_, since)| since);
         let since = since.unwrap_or(&self.observed.begun);
         self.clock.monotonic().saturating_sub(*since).as_millis() as u64
+    }
+
+    /// A sink holds more than before.
+    pub(super) fn observe_delivery(&mut self, sink: SinkIndex, row_count: u64) {
+        let now = self.clock.monotonic();
+        *self.observed.sink_rows.entry(sink).or_default() += row_count;
+        if row_count > 0 {
+            self.observed.sink_moved.insert(sink, now);
+        }
+        let markers = (0..self.entry.plan.sinks.len()).map(|sink| self.marker(sink));
+        let held = markers.min().unwrap_or_default();
+        self.observed.epochs.delivered(held, now);
     }
 
     /// Keeps the times of epochs that some sink lacks: of all of them, or evenly of some (INV-9).
