@@ -8,6 +8,7 @@ use millstream_common::control::{GapView, JobView, SinkView, SourceView};
 use millstream_common::text;
 
 use crate::reading::Reading;
+use crate::sinks;
 use crate::table::{self, Align, Column};
 
 #[derive(Args)]
@@ -143,6 +144,6 @@ fn sink_row(sink: &SinkView) -> Vec<String> {
             .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default(),
-        sink.cause.clone().unwrap_or_default(),
+        sinks::cause(sink),
     ]
 }

@@ -171,6 +171,10 @@ pub(crate) mod tests {
             rows_delivered: 0,
             rows_refused: 0,
             delivered_age_ms: None,
+            rows_dropped: 0,
+            suspended: false,
+            retained_from: Epoch(0),
+            quota: None,
             cause: Some("connection refused".to_owned()),
             worker: None,
         }

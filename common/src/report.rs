@@ -317,9 +317,18 @@ pub struct RestorePoint {
     /// The epochs behind which sinks begin that were not there from the life's first epoch on.
     #[serde(default)]
     pub sink_starts: BTreeMap<SinkIndex, Epoch>,
+    /// How far sinks are known to be: where those go on that keep no marker.
+    #[serde(default)]
+    pub sink_markers: BTreeMap<SinkIndex, Epoch>,
+    /// Sinks that are to move their markers back before they go on.
+    #[serde(default)]
+    pub sink_rewinds: BTreeMap<SinkIndex, crate::log::rewind::SinkRewind>,
     /// Sinks that deliver nothing until a person says so.
     #[serde(default)]
     pub paused_sinks: BTreeSet<SinkIndex>,
+    /// Operators that emit all their live groups in the next epoch.
+    #[serde(default)]
+    pub snapshots: BTreeSet<OperatorId>,
 }
 
 /// A split and its reader.

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::control::{
     CheckpointView, ControlError, JobView, LetterQuery, PlanView, ReplayRequest, Replayed,
-    SavepointView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted,
+    RewindTerms, SavepointView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted,
     WatermarksView, WorkerView,
 };
 use millstream_common::ids::{Epoch, JobName, WorkerId};
@@ -170,6 +170,18 @@ impl ControlBackend for Backend {
             reply
         });
         commanded.map_err(gone)?
+    }
+
+    async fn rewind_sink(
+        &self,
+        name: &JobName,
+        sink: &str,
+        terms: RewindTerms,
+    ) -> Result<SinkView, ControlError> {
+        let job = self.job(name).await?;
+        let sink = sink.to_owned();
+        let rewound = call!(job, |reply| JobMessage::RewindSink { sink, terms, reply });
+        rewound.map_err(gone)?
     }
 
     async fn get(&self, name: &JobName) -> Result<JobView, ControlError> {

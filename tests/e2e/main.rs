@@ -28,6 +28,8 @@ mod retention;
 mod run;
 mod savepoint;
 mod services_down;
+mod sink_added;
+mod sink_rewind;
 mod sinks_apart;
 mod standby;
 mod storage_down;

@@ -135,6 +135,8 @@ impl KeyedOperator for OneKey {
         Ok(())
     }
 
+    fn mark_all_changed(&mut self) {}
+
     fn state_bytes(&self) -> usize {
         0
     }
@@ -174,6 +176,7 @@ async fn a_panic_while_a_state_part_is_stored_is_a_failure_of_the_task() {
             Arc::new(SystemClock::default()),
         ),
         changes_interval: Duration::ZERO,
+        emits_all: false,
         keeps_first_rows: false,
         store: Arc::new(Panicking),
         clock: Arc::new(SystemClock::default()),

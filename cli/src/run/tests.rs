@@ -5,8 +5,8 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use millstream_common::control::{
-    CheckpointView, JobState, JobView, LetterQuery, ReplayRequest, Replayed, SavepointView,
-    SinkCommand, SinkView, Stopped, SubmitRequest, WorkerView,
+    CheckpointView, JobState, JobView, LetterQuery, ReplayRequest, Replayed, RewindTerms,
+    SavepointView, SinkCommand, SinkView, Stopped, SubmitRequest, WorkerView,
 };
 use millstream_common::ids::{Epoch, Generation, WorkerId};
 use millstream_common::problem::Problem;
@@ -122,6 +122,15 @@ impl ControlBackend for Script {
         _: &JobName,
         sink: &str,
         _: SinkCommand,
+    ) -> Result<SinkView, ControlError> {
+        Err(ControlError::Invalid(format!("no sink {sink}")))
+    }
+
+    async fn rewind_sink(
+        &self,
+        _: &JobName,
+        sink: &str,
+        _: RewindTerms,
     ) -> Result<SinkView, ControlError> {
         Err(ControlError::Invalid(format!("no sink {sink}")))
     }

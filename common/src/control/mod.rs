@@ -18,8 +18,8 @@ pub use error::ControlError;
 pub use plan::{PlanBranchView, PlanOutputView, PlanSinkView, PlanStageView, PlanView};
 pub use savepoint::{FromCheckpoint, LATEST, SavepointView};
 pub use view::{
-    BranchView, CheckpointView, GapView, JobState, JobView, LastFailure, SinkView, SourceView,
-    StageView, StorageUse, WorkerState, WorkerView,
+    BranchView, CheckpointView, GapView, JobState, JobView, LastFailure, QUOTA_NEAR, QuotaView,
+    SinkView, SourceView, StageView, StorageUse, WorkerState, WorkerView,
 };
 pub use watermarks::{SourceWatermarkView, SplitWatermarkView, WatermarksView};
 
@@ -71,6 +71,15 @@ pub enum SinkCommand {
     Pause,
     /// Deliver again; a try that is due later is due now.
     Resume,
+}
+
+/// How a sink is sent back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RewindTerms {
+    /// The epoch that it is to hold; `None` is the oldest that is kept.
+    pub to: Option<Epoch>,
+    /// Rows may be there twice.
+    pub may_duplicate: bool,
 }
 
 /// A job that has ended, or whose last epoch is not yet everywhere.

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::ids::{Epoch, Generation, JobName, WorkerId};
+use crate::plan::SinkQuota;
 use crate::time::EventTime;
 
 /// Where a job stands.
@@ -122,11 +123,12 @@ impl JobView {
         self.rows_rejected + failed + refused
     }
 
-    /// Rows that `on_violation = 'drop'` of a source took out since the life began.
+    /// Rows that `on_violation = 'drop'` of a source or sink took out since the life began.
     pub fn dropped_count(&self) -> u64 {
         let decoded: u64 = self.sources.iter().map(|source| source.rows_dropped).sum();
         let failed: u64 = self.stages.iter().map(|stage| stage.dropped).sum();
-        decoded + failed
+        let refused: u64 = self.sinks.iter().map(|sink| sink.rows_dropped).sum();
+        decoded + failed + refused
     }
 }
 
@@ -249,30 +251,55 @@ pub struct SinkView {
     pub lag_bytes: u64,
     /// Since the oldest of them was committed, or since this master began, if that is later.
     pub lag_age_ms: Option<u64>,
-    /// A person has paused it.
+    /// The oldest epoch that it can be sent back to.
+    pub retained_from: Epoch,
+    /// It is delivered nothing until a person resumes it.
     pub paused: bool,
-    /// Rows it was given since the life began.
+    /// It is paused because it has used up its quota.
+    pub suspended: bool,
+    /// `None`: it may be behind as far as storage reaches.
+    pub quota: Option<QuotaView>,
+    /// Rows it holds, since the life began.
     pub rows_delivered: u64,
     /// Rows it refused since the life began; they are in its dead letters.
     pub rows_refused: u64,
     /// Since rows last arrived in it, as far as this master has seen it; `None` before.
     pub delivered_age_ms: Option<u64>,
+    /// Rows it refused since the life began and nobody keeps, by `on_violation = 'drop'`.
+    pub rows_dropped: u64,
     /// Why it retries or is suspended; `None` while all is well.
     pub cause: Option<String>,
     /// The worker that runs it; `None` while the job does not run.
     pub worker: Option<WorkerId>,
 }
 
+/// From this share of its quota on a sink is warned of.
+pub const QUOTA_NEAR: f64 = 0.8;
+
 impl SinkView {
     /// How it fares, in a word.
     pub fn standing(&self) -> &'static str {
+        let used = self.quota.map_or(0.0, |quota| quota.used);
         match (self.paused, &self.cause, self.lag_epochs) {
+            (true, _, _) if self.suspended => "suspended",
             (true, _, _) => "paused",
             (false, Some(_), _) => "troubled",
+            (false, None, _) if used >= 1.0 => "over quota",
+            (false, None, _) if used >= QUOTA_NEAR => "near quota",
             (false, None, 0) => "current",
             (false, None, _) => "behind",
         }
     }
+}
+
+/// How far behind a sink may be, and how much of that is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct QuotaView {
+    /// What it may be.
+    #[serde(flatten)]
+    pub quota: SinkQuota,
+    /// The larger share of its bounds that is used up; 1 is all of it.
+    pub used: f64,
 }
 
 /// Whether a worker is given tasks.

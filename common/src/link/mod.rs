@@ -59,8 +59,8 @@ pub enum ToMaster {
         sink: SinkIndex,
         /// What it holds.
         marker: Epoch,
-        /// Rows it took since the last report.
-        row_count: u64,
+        /// Rows it refused since the last report and nobody keeps.
+        dropped_count: u64,
     },
     /// A sink retries or is suspended; an empty cause means that it is well again.
     SinkTroubled {

@@ -58,13 +58,13 @@ impl TryFrom<ToMaster> for v1::WorkerFrame {
                 at,
                 sink,
                 marker,
-                row_count,
+                dropped_count,
             } => Frame::SinkAdvanced(v1::SinkAdvanced {
                 job: at.job.0,
                 generation: at.generation.0,
                 sink: sink.0,
                 marker: marker.0,
-                rows: row_count,
+                rows_dropped: dropped_count,
             }),
             ToMaster::SinkTroubled {
                 at,
@@ -124,7 +124,7 @@ impl TryFrom<v1::WorkerFrame> for ToMaster {
                 at: at(frame.job, frame.generation),
                 sink: SinkIndex(frame.sink),
                 marker: Epoch(frame.marker),
-                row_count: frame.rows,
+                dropped_count: frame.rows_dropped,
             },
             Frame::SinkTroubled(frame) => Self::SinkTroubled {
                 at: at(frame.job, frame.generation),

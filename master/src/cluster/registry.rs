@@ -90,6 +90,7 @@ impl Registry {
                 worker: hello.worker,
             });
         }
+        self.patience.joined(&hello.process);
         self.sessions_opened += 1;
         let (sender, over) = oneshot::channel();
         let member = Member {
@@ -291,20 +292,26 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_was_lost_for_its_silence_is_given_longer_and_its_successor_is_not() {
+    fn a_process_that_was_lost_for_its_silence_is_given_longer_and_its_successor_is_not_unless_it_comes_back()
+     {
         let mut registry = Registry::default();
         join_from(&mut registry, "w", "starved", Duration::ZERO).expect("free");
         registry.expire(SILENCE_MAX);
         let mut now = SILENCE_MAX + SHORT;
         assert_eq!(registry.expire(now), ["w".into()]);
-        join_from(&mut registry, "w", "starved", now).expect("free");
-        join_from(&mut registry, "v", "new", now).expect("free");
+        join_from(&mut registry, "w", "new", now).expect("free");
         now += SILENCE_MAX;
         assert!(registry.expire(now).is_empty());
         now += SHORT;
-        assert_eq!(registry.expire(now), ["v".into()]);
-        now += SILENCE_MAX;
         assert_eq!(registry.expire(now), ["w".into()]);
+        join_from(&mut registry, "w", "starved", now).expect("free");
+        join_from(&mut registry, "v", "newer", now).expect("free");
+        for _ in 0..2 {
+            now += SILENCE_MAX;
+            assert!(registry.expire(now).is_empty());
+        }
+        now += SHORT;
+        assert_eq!(registry.expire(now), ["v".into(), "w".into()]);
     }
 
     #[test]

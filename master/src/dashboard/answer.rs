@@ -99,7 +99,7 @@ fn of_sinks(job: &JobView) -> Option<(Tone, String)> {
             .filter(|sink| sink.standing() == word)
             .collect::<Vec<_>>()
     };
-    let (troubled, paused) = (standing("troubled"), standing("paused"));
+    let troubled = standing("troubled");
     if let Some(first) = troubled.first() {
         let since = first
             .lag_age_ms
@@ -114,8 +114,22 @@ fn of_sinks(job: &JobView) -> Option<(Tone, String)> {
             },
         ));
     }
-    if let Some(first) = paused.first() {
-        return Some((Tone::Waits, format!("Sink {} is paused.", first.name)));
+    for (word, tone, why) in [
+        (
+            "suspended",
+            Tone::Bad,
+            "suspended: it is further behind than its quota allows",
+        ),
+        (
+            "over quota",
+            Tone::Bad,
+            "further behind than its quota allows",
+        ),
+        ("paused", Tone::Waits, "paused"),
+    ] {
+        if let Some(first) = standing(word).first() {
+            return Some((tone, format!("Sink {} is {why}.", first.name)));
+        }
     }
     let oldest = job.sinks.iter().max_by_key(|sink| sink.lag_age_ms)?;
     let age = oldest.lag_age_ms.filter(|age| *age >= BEHIND_MS)?;

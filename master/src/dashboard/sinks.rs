@@ -5,11 +5,12 @@ use millstream_common::control::{JobView, SinkView};
 use millstream_common::text;
 
 use super::frame::{badge, or_dash};
+use super::stages::percent;
 
 /// The colour of a sink's standing.
 pub(super) fn tone(sink: &SinkView) -> &'static str {
     match sink.standing() {
-        "troubled" => "bad",
+        "troubled" | "suspended" | "over quota" => "bad",
         "current" => "good",
         _ => "warn",
     }
@@ -32,6 +33,7 @@ pub(super) fn section(job: &JobView) -> Markup {
                         th.number scope="col" { "Rows" }
                         th.number scope="col" { "Bytes" }
                         th.number scope="col" { "Age" }
+                        th.number scope="col" { "Quota" }
                         th.number scope="col" { "Delivered" }
                         th.number scope="col" { "Last rows" }
                         th.number scope="col" { "Refused" }
@@ -64,6 +66,7 @@ fn row(sink: &SinkView) -> Markup {
             td.number { (if_behind(text::count(sink.lag_rows))) }
             td.number { (if_behind(text::bytes(sink.lag_bytes))) }
             td.number { (or_dash(sink.lag_age_ms.map(text::duration))) }
+            td.number { (or_dash(sink.quota.map(|quota| percent(quota.used)))) }
             td.number { (text::count(sink.rows_delivered)) }
             td.number { (or_dash(last)) }
             td.number { (text::count(sink.rows_refused)) }

@@ -11,8 +11,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, PlanView, SavepointView, SinkCommand, SinkView,
-    StopMode, Stopped, StorageUse, WatermarksView,
+    CheckpointView, ControlError, JobView, PlanView, RewindTerms, SavepointView, SinkCommand,
+    SinkView, StopMode, Stopped, StorageUse, WatermarksView,
 };
 use millstream_common::error::Failure;
 use millstream_common::ids::{
@@ -36,12 +36,14 @@ use super::enumerator_actor::{Discovery, EnumeratorMessage, spawn_enumerators};
 use super::epochs::ShownEpochs;
 use super::figures::{JobFigures, Tally};
 use super::paces::Paces;
+use super::quotas::Quotas;
 use super::reattach::Lasting;
 use super::recorded::Recorded;
 use super::recovery_time::RecoveryTime;
 use super::refused::Refusals;
 use super::rescale::Rescale;
 use super::restart::RestartPolicy;
+use super::rewind::{FoundRewind, Rewinds};
 use super::savepoint::Kept;
 use super::takeover::first_phase;
 use super::traces::JobTraces;
@@ -49,6 +51,7 @@ use super::watermarks::Sightings;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::config::ConnectorsRef;
 use crate::log_actor::LogMessage;
+use crate::retention::Looked;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
 /// A worker as a job sees it.
@@ -144,7 +147,7 @@ pub enum JobMessage {
     /// The log cannot be written, or can again.
     LogTroubled(Option<String>),
     /// The collector has looked at what storage holds for the job.
-    StorageUsed(StorageUse),
+    Looked(Looked),
     /// End the job.
     Stop {
         /// How.
@@ -161,6 +164,17 @@ pub enum JobMessage {
         /// The sink as it is then, or why not.
         reply: RpcReplyPort<Result<SinkView, ControlError>>,
     },
+    /// Send a sink back to an earlier epoch.
+    RewindSink {
+        /// Its name.
+        sink: String,
+        /// How.
+        terms: RewindTerms,
+        /// The sink as it is then, or why not.
+        reply: RpcReplyPort<Result<SinkView, ControlError>>,
+    },
+    /// The epoch to send a sink back to was found, or why not.
+    RewindFound(Box<FoundRewind>),
     /// Whether rows can be sent through the job again; asked before any are stored.
     TakesReplays {
         /// Which life of it.
@@ -292,8 +306,9 @@ pub struct JobState {
     pub(super) savepoints: Kept,
     /// Barriers sent in this generation; the first follow each other faster.
     pub(super) barrier_count: u32,
-    pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
     pub(super) refusals: Refusals,
+    pub(super) quotas: Quotas,
+    pub(super) rewinds: Rewinds,
     /// Epochs on their way into storage, and whether any are, or are not in the log yet.
     pub(super) puts_away: JoinSet<()>,
     pub(super) is_putting_away: bool,
@@ -331,7 +346,6 @@ pub(super) struct Observed {
     /// What hinders the readers of a worker.
     pub(super) reader_troubles: BTreeMap<WorkerId, BTreeMap<SourceIndex, String>>,
     pub(super) sink_causes: BTreeMap<SinkIndex, String>,
-    pub(super) sink_rows: BTreeMap<SinkIndex, u64>,
     /// When rows last arrived in a sink.
     pub(super) sink_moved: BTreeMap<SinkIndex, Duration>,
     /// When this actor began.
@@ -368,7 +382,6 @@ impl Actor for JobActor {
         let mut state = JobState {
             traces,
             restarts: RestartPolicy::new(&config.entry.plan.settings),
-            sink_markers: config.progress.sink_markers.clone(),
             coordinator: Coordinator::new(BTreeSet::new(), config.progress.epoch),
             phase: first_phase(config.end, config.lasting, &config.progress),
             entry: config.entry,
@@ -391,6 +404,8 @@ impl Actor for JobActor {
             savepoints: Kept::of(config.savepoints),
             barrier_count: 0,
             refusals: Refusals::default(),
+            quotas: Quotas::default(),
+            rewinds: Rewinds::default(),
             observed: Observed {
                 begun: config.clock.monotonic(),
                 ..Observed::default()
@@ -424,16 +439,15 @@ impl Actor for JobActor {
             JobMessage::PutAway(stored) => state.stored(stored),
             JobMessage::Due(due) => state.due(due),
             JobMessage::LogTroubled(trouble) => state.log_troubled(trouble),
-            JobMessage::StorageUsed(used) => {
-                state.observed.storage = Some(used);
-                Ok(())
-            }
+            JobMessage::Looked(looked) => state.looked(looked),
             JobMessage::Stop { mode, reply } => state.stop(mode, reply),
             JobMessage::CommandSink {
                 sink,
                 command,
                 reply,
             } => state.command_sink(&sink, command, reply),
+            JobMessage::RewindSink { sink, terms, reply } => state.rewind_sink(&sink, terms, reply),
+            JobMessage::RewindFound(found) => state.rewind_found(*found),
             JobMessage::TakesReplays { incarnation, reply } => {
                 state.answer(reply, |state| state.takes_replays(incarnation))
             }

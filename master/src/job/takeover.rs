@@ -112,10 +112,11 @@ impl JobState {
         self.send_all(&ToWorker::Resume(self.at()))?;
         self.repeat_commands()?;
         self.repeat_commits()?;
-        let backlog = self.progress.backlog.clone();
+        let (backlog, _) = self.progress.lacked();
         if !backlog.is_empty() {
             self.send_all(&ToWorker::Backlog(self.at(), backlog))?;
         }
+        self.start_held_readers()?;
         match open {
             Some(barrier) => self.send_all(&ToWorker::Barrier(self.at(), barrier)),
             None => {
@@ -133,7 +134,7 @@ impl JobState {
             let Some(held) = self.held_by(handle) else {
                 continue;
             };
-            let untold = self.progress.undelivered.iter();
+            let untold = self.progress.recent.iter();
             let untold = untold.filter(|epoch| epoch.epoch > held.committed);
             for epoch in untold.filter(|_| self.sessions.contains_key(worker)) {
                 let frame = ToWorker::EpochCommitted {

@@ -310,6 +310,7 @@ mod tests {
             flows: BTreeMap::new(),
             sink_markers: BTreeMap::new(),
             refused: Vec::new(),
+            dropped: BTreeMap::new(),
             drained: false,
             without_barrier: false,
         }

@@ -115,6 +115,9 @@ impl JobState {
         if !self.observed.cause.is_empty() {
             return Some(self.observed.cause.clone());
         }
+        if let Some(waits) = self.quota_cause().filter(|_| !self.is_over()) {
+            return Some(waits);
+        }
         if let Some(trouble) = self.source_trouble() {
             return Some(trouble);
         }

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use millstream_common::control::{
     CheckpointView, ControlError, JobView, LetterQuery, PlanView, ReplayRequest, Replayed,
-    SavepointView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted,
+    RewindTerms, SavepointView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted,
     WatermarksView, WorkerView,
 };
 use millstream_common::ids::{JobName, WorkerId};
@@ -29,6 +29,13 @@ pub trait ControlBackend: Send + Sync + 'static {
         name: &JobName,
         sink: &str,
         command: SinkCommand,
+    ) -> Result<SinkView, ControlError>;
+    /// Sends a sink of a job back to an earlier epoch; the sink as it is then.
+    async fn rewind_sink(
+        &self,
+        name: &JobName,
+        sink: &str,
+        terms: RewindTerms,
     ) -> Result<SinkView, ControlError>;
     /// All jobs, by name.
     async fn list(&self) -> Result<Vec<JobView>, ControlError>;

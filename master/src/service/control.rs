@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use millstream_common::control::{ControlError, ReplayRequest, SinkCommand};
+use millstream_common::control::{ControlError, ReplayRequest, RewindTerms, SinkCommand};
 use millstream_common::grpc;
-use millstream_common::ids::{JobName, WorkerId};
+use millstream_common::ids::{Epoch, JobName, WorkerId};
 use millstream_proto::v1::{self, control_server};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -88,6 +88,22 @@ impl control_server::Control for ControlService {
         let command = SinkCommand::Resume;
         let sink = self.backend.command_sink(&name, &request.sink, command);
         answer(sink.await.map(|sink| v1::ResumeSinkResponse {
+            sink: Some(sink.into()),
+        }))
+    }
+
+    async fn rewind_sink(
+        &self,
+        request: Request<v1::RewindSinkRequest>,
+    ) -> Result<Response<v1::RewindSinkResponse>, Status> {
+        let request = request.into_inner();
+        let name = job_name(request.name)?;
+        let terms = RewindTerms {
+            to: request.to.map(Epoch),
+            may_duplicate: request.may_duplicate,
+        };
+        let sink = self.backend.rewind_sink(&name, &request.sink, terms);
+        answer(sink.await.map(|sink| v1::RewindSinkResponse {
             sink: Some(sink.into()),
         }))
     }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millstream_common::control::{ControlError, StorageUse};
+use millstream_common::control::ControlError;
 use millstream_common::ids::{JobName, WorkerId};
 use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
 use millstream_common::log::Entry;
@@ -31,6 +31,7 @@ use crate::job::job_actor::JobMessage;
 use crate::job::recorded::Recorded;
 use crate::log_actor::LogMessage;
 use crate::replay::ReplayedJob;
+use crate::retention::Looked;
 
 /// What the supervisor takes.
 pub enum SupervisorMessage {
@@ -127,7 +128,7 @@ pub enum SupervisorMessage {
     /// The log cannot be written, or can again.
     LogTroubled(Option<String>),
     /// The collector has looked at what storage holds for each job.
-    StorageUsed(BTreeMap<JobName, StorageUse>),
+    Looked(BTreeMap<JobName, Looked>),
     /// The actor of a job, or why there is none to be asked.
     FindJob(
         JobName,
@@ -250,7 +251,7 @@ impl Actor for SupervisorActor {
             Message::LogTroubled(trouble) => {
                 state.tell_jobs(|| JobMessage::LogTroubled(trouble.clone()))
             }
-            Message::StorageUsed(used) => state.storage_used(used),
+            Message::Looked(looked) => state.looked(looked)?,
             Message::FindJob(job, reply) => answer(reply, state.find(&job)),
             Message::AllJobs(reply) => answer(
                 reply,

@@ -74,7 +74,10 @@ impl Target {
         if !written.rejected.is_empty() {
             rejects.keep(run, &written.rejected).await?;
         }
-        let (key, value) = open.names.slot.marker(&self.deliverer, run.last);
+        let (key, value) = open
+            .names
+            .slot
+            .marker(&self.deliverer, run.last, open.rewound);
         let (topic, partition) = (&open.names.progress_topic, open.names.slot.partition);
         let marker = Records::one(topic, partition, key, &value);
         if mutant::is(Mutant::MarkerInOwnTransaction) {

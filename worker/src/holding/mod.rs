@@ -188,7 +188,8 @@ impl Holding {
                 at: self.at.clone(),
                 sink: *sink,
                 marker: *marker,
-                row_count: 0,
+                // Said once: counted twice would be worse than lost.
+                dropped_count: 0,
             });
         let troubles =
             self.troubles

@@ -141,12 +141,12 @@ fn a_report_is_said_again_until_its_epoch_is_dealt_with() {
 #[test]
 fn where_a_sink_is_and_what_ails_it_are_said_again() {
     let mut holding = holding();
-    let (sink, row_count) = (SinkIndex(0), 0);
+    let (sink, dropped_count) = (SinkIndex(0), 0);
     let advanced = |marker| ToMaster::SinkAdvanced {
         at: at(),
         sink,
         marker,
-        row_count,
+        dropped_count,
     };
     let troubled = ToMaster::SinkTroubled {
         at: at(),

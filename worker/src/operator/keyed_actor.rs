@@ -64,6 +64,8 @@ pub struct KeyedConfig {
     pub branches: Branches,
     /// Least time between two emissions of changes.
     pub changes_interval: Duration,
+    /// All groups leave with the first barrier, whatever the interval.
+    pub emits_all: bool,
     /// Storage for parts.
     pub store: StoreRef,
     /// Time.
@@ -248,11 +250,11 @@ impl KeyedState {
     fn are_changes_due(&mut self, kind: BarrierKind) -> bool {
         let now = self.config.clock.monotonic();
         let is_due = now.saturating_sub(self.changes_emitted_at) >= self.config.changes_interval;
-        let is_last = !kind.reads_on();
-        if is_due || is_last {
+        let is_forced = !kind.reads_on() || std::mem::take(&mut self.config.emits_all);
+        if is_due || is_forced {
             self.changes_emitted_at = now;
         }
-        is_due || is_last
+        is_due || is_forced
     }
 
     /// Stores the part beside the path of rows, then reports.

@@ -268,13 +268,17 @@ impl Builder<'_> {
         restored: &mut Restored,
     ) -> Result<(), Failure> {
         let name = wiring.name_of(task);
-        let (operator, parts) = restored.remove(&task).ok_or_else(|| Failure {
+        let (mut operator, parts) = restored.remove(&task).ok_or_else(|| Failure {
             kind: Kind::Internal,
             origin: name.clone(),
             cause: "its state was not restored".to_owned(),
         })?;
         let branches = self.branches(wiring, task, &name)?;
         let config = &self.state.config;
+        let emits_all = config.deploy.restore.snapshots.contains(&keyed.operator);
+        if emits_all {
+            operator.mark_all_changed();
+        }
         let arguments = KeyedConfig {
             task,
             operator,
@@ -290,6 +294,7 @@ impl Builder<'_> {
             sources: self.plan.stages[task.stage.index()].sources.clone(),
             branches,
             changes_interval: changes_interval(&self.plan, task.stage),
+            emits_all,
             store: config.store.clone(),
             clock: config.worker.clock.clone(),
             pipeline: self.state.myself.clone(),

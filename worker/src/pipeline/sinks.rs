@@ -48,6 +48,7 @@ pub(super) async fn start(
         incarnation: config.deploy.incarnation,
         sink: sink_plan.name.clone(),
         token: sink_token(config.deploy.at.generation),
+        rewind: config.deploy.restore.sink_rewinds.get(&sink).copied(),
     };
     let schema = output.schema.0.clone();
     let refused = RefusedStore {
@@ -59,6 +60,7 @@ pub(super) async fn start(
         store: config.store.clone(),
     };
     let starts = &config.deploy.restore.sink_starts;
+    let markers = &config.deploy.restore.sink_markers;
     let arguments = SinkArguments {
         deliverer: deliverer.clone(),
         sink,
@@ -72,6 +74,7 @@ pub(super) async fn start(
             undelivered: config.deploy.restore.undelivered.clone(),
             head: config.deploy.restore.epoch,
             start: starts.get(&sink).copied().unwrap_or_default(),
+            known: markers.get(&sink).copied().unwrap_or_default(),
         },
         is_paused: config.deploy.restore.paused_sinks.contains(&sink),
         clock: config.worker.clock.clone(),
@@ -156,7 +159,7 @@ impl SinkObserver for Observer {
             at: self.at.clone(),
             sink: self.sink,
             marker,
-            row_count: applied.row_count,
+            dropped_count: applied.dropped_count,
         });
     }
 

@@ -6,9 +6,9 @@ use futures::stream;
 use millstream_common::control::{
     CheckpointView, ControlError, DeadLetterView, JobState, JobView, LetterPage, LetterQuery,
     PlanBranchView, PlanOutputView, PlanSinkView, PlanStageView, PlanView, ReplayRequest, Replayed,
-    SavepointView, SinkCommand, SinkView, SourceView, SourceWatermarkView, SplitWatermarkView,
-    StageView, StopMode, Stopped, SubmitRequest, Submitted, WatermarksView, WorkerState,
-    WorkerView,
+    RewindTerms, SavepointView, SinkCommand, SinkView, SourceView, SourceWatermarkView,
+    SplitWatermarkView, StageView, StopMode, Stopped, SubmitRequest, Submitted, WatermarksView,
+    WorkerState, WorkerView,
 };
 use millstream_common::ids::{Epoch, Generation, JobName, WorkerId};
 use millstream_common::time::EventTime;
@@ -85,6 +85,10 @@ pub(super) fn sink(name: &str) -> SinkView {
         paused: false,
         rows_delivered: 76,
         rows_refused: 0,
+        rows_dropped: 0,
+        suspended: false,
+        retained_from: Epoch(0),
+        quota: None,
         delivered_age_ms: Some(1_500),
         cause: None,
         worker: Some("worker-1".into()),
@@ -267,6 +271,15 @@ impl ControlBackend for Shown {
         _: &JobName,
         _: &str,
         _: SinkCommand,
+    ) -> Result<SinkView, ControlError> {
+        never()
+    }
+
+    async fn rewind_sink(
+        &self,
+        _: &JobName,
+        _: &str,
+        _: RewindTerms,
     ) -> Result<SinkView, ControlError> {
         never()
     }

@@ -109,7 +109,7 @@ fn need(path: &str) -> Need {
         "GetJob" | "ListJobs" | "WatchJob" | "GetWatermarks" | "ListWorkers" | "ListSavepoints"
         | "ListCheckpoints" | "ListDeadLetters" => Role::Read,
         "SubmitJob" | "StopJob" | "CreateSavepoint" | "DropSavepoint" | "PauseSink"
-        | "ResumeSink" | "ReplayDeadLetters" => Role::Submit,
+        | "ResumeSink" | "RewindSink" | "ReplayDeadLetters" => Role::Submit,
         _ => Role::Admin,
     };
     Need::Role(role)
