@@ -14,15 +14,17 @@ use super::{sinks, stages};
 /// More boxes than these are no picture any more.
 const BOXES_MAX: usize = 120;
 /// In units of the picture, which are pixels unless the window is narrow.
-const WIDTH: usize = 236;
+const WIDTH: usize = 224;
 const HEIGHT: usize = 98;
-const BETWEEN_COLUMNS: usize = 96;
+const BETWEEN_COLUMNS: usize = 64;
 const BETWEEN_ROWS: usize = 24;
 const MARGIN: usize = 6;
+/// Of the place where an edge passes between boxes.
+const PASS: usize = 14;
 /// Inside of a box.
 const PADDING: usize = 12;
 /// Of a line in a box.
-const LETTERS: usize = 34;
+const LETTERS: usize = 32;
 
 /// A source, a stage or a sink.
 struct Node {
@@ -35,13 +37,17 @@ struct Node {
     /// Shares of the time that its tasks work, and wait.
     load: Option<(f64, f64)>,
     column: usize,
-    row: usize,
+    /// The upper left corner.
+    x: usize,
+    y: usize,
 }
 
 /// From one node to another.
 struct Edge {
     from: usize,
     to: usize,
+    /// Where it passes the columns between the two: the left end of each place.
+    passes: Vec<(usize, usize)>,
     /// Which rows go this way.
     labels: Vec<String>,
     is_letters: bool,
@@ -50,6 +56,24 @@ struct Edge {
 struct Picture {
     nodes: Vec<Node>,
     edges: Vec<Edge>,
+    width: usize,
+    height: usize,
+}
+
+/// What stands in a column: a node, or an edge that passes.
+#[derive(Clone, Copy)]
+enum Slot {
+    Node(usize),
+    Pass(usize),
+}
+
+impl Slot {
+    fn height(self) -> usize {
+        match self {
+            Self::Node(_) => HEIGHT,
+            Self::Pass(_) => PASS,
+        }
+    }
 }
 
 pub(super) fn show(plan: &PlanView, job: &JobView) -> Markup {
@@ -65,17 +89,81 @@ pub(super) fn show(plan: &PlanView, job: &JobView) -> Markup {
 fn picture(plan: &PlanView, job: &JobView) -> Picture {
     let edges = edges(plan);
     let columns = columns(plan, &edges);
-    let mut nodes: Vec<Node> = (0..plan.stages.len())
-        .map(|index| stage_node(plan, job, index))
-        .collect();
+    let stages = 0..plan.stages.len();
+    let mut nodes: Vec<Node> = stages.map(|index| stage_node(plan, job, index)).collect();
     nodes.extend((0..plan.sinks.len()).map(|index| sink_node(plan, job, index)));
-    let mut heights = vec![0; columns.iter().max().map_or(0, |last| last + 1)];
     for (node, column) in nodes.iter_mut().zip(columns) {
         node.column = column;
-        node.row = heights[column];
-        heights[column] += 1;
     }
-    Picture { nodes, edges }
+    let mut picture = Picture {
+        nodes,
+        edges,
+        width: 0,
+        height: 0,
+    };
+    picture.lay_out();
+    picture
+}
+
+impl Picture {
+    /// Gives everything its place, column by column: what is read from above stands above, and columns are centred.
+    fn lay_out(&mut self) {
+        let mut columns = self.slots();
+        let heights: Vec<usize> = columns.iter().map(|slots| column_height(slots)).collect();
+        let highest = heights.iter().max().copied().unwrap_or_default();
+        for (column, slots) in columns.iter_mut().enumerate() {
+            slots.sort_by_key(|slot| self.height_of_inputs(*slot));
+            let x = MARGIN + column * (WIDTH + BETWEEN_COLUMNS);
+            let mut y = MARGIN + (highest - heights[column]) / 2;
+            for slot in slots {
+                match *slot {
+                    Slot::Node(node) => (self.nodes[node].x, self.nodes[node].y) = (x, y),
+                    Slot::Pass(edge) => self.edges[edge].passes.push((x, y + PASS / 2)),
+                }
+                y += slot.height() + BETWEEN_ROWS;
+            }
+        }
+        let count = columns.len();
+        self.width = 2 * MARGIN + count * WIDTH + count.saturating_sub(1) * BETWEEN_COLUMNS;
+        self.height = 2 * MARGIN + highest;
+    }
+
+    /// What stands in each column.
+    fn slots(&self) -> Vec<Vec<Slot>> {
+        let count = self.nodes.iter().map(|node| node.column + 1).max();
+        let mut columns = vec![Vec::new(); count.unwrap_or_default()];
+        for (index, node) in self.nodes.iter().enumerate() {
+            columns[node.column].push(Slot::Node(index));
+        }
+        for (index, edge) in self.edges.iter().enumerate() {
+            let between = self.nodes[edge.from].column + 1..self.nodes[edge.to].column;
+            for column in between {
+                columns[column].push(Slot::Pass(index));
+            }
+        }
+        columns
+    }
+
+    /// How far down what leads to a slot comes from, on average; columns left of it are laid out.
+    fn height_of_inputs(&self, slot: Slot) -> usize {
+        let of_edge = |edge: &Edge| match edge.passes.last() {
+            Some((_, y)) => *y,
+            None => self.nodes[edge.from].y + HEIGHT / 2,
+        };
+        match slot {
+            Slot::Pass(edge) => of_edge(&self.edges[edge]),
+            Slot::Node(node) => {
+                let inputs = self.edges.iter().filter(|edge| edge.to == node);
+                let heights: Vec<usize> = inputs.map(of_edge).collect();
+                heights.iter().sum::<usize>() / heights.len().max(1)
+            }
+        }
+    }
+}
+
+fn column_height(slots: &[Slot]) -> usize {
+    let heights: usize = slots.iter().map(|slot| slot.height()).sum();
+    heights + slots.len().saturating_sub(1) * BETWEEN_ROWS
 }
 
 /// From stage to stage, and through the outputs to their sinks. Sinks are numbered behind the stages.
@@ -127,6 +215,7 @@ fn add(edges: &mut Vec<Edge>, from: usize, to: usize, label: &str, is_letters: b
         None => edges.push(Edge {
             from,
             to,
+            passes: Vec::new(),
             labels: vec![label.to_owned()],
             is_letters,
         }),
@@ -174,7 +263,8 @@ fn stage_node(plan: &PlanView, job: &JobView, index: usize) -> Node {
         },
         load: figures.map(|figures| (figures.busy_share, figures.blocked_share)),
         column: 0,
-        row: 0,
+        x: 0,
+        y: 0,
     }
 }
 
@@ -198,7 +288,8 @@ fn sink_node(plan: &PlanView, job: &JobView, index: usize) -> Node {
         ));
         lines.push(match sink.lag_epochs {
             0 => format!("{}, epoch {}", sink.standing(), sink.marker),
-            lag => format!("{}, {} epochs behind", sink.standing(), text::count(lag)),
+            1 => format!("{}: 1 epoch", sink.standing()),
+            lag => format!("{}: {} epochs", sink.standing(), text::count(lag)),
         });
         tone = sinks::tone(sink);
     }
@@ -209,66 +300,49 @@ fn sink_node(plan: &PlanView, job: &JobView, index: usize) -> Node {
         tone,
         load: None,
         column: 0,
-        row: 0,
+        x: 0,
+        y: 0,
     }
 }
 
 fn draw(picture: &Picture) -> Markup {
-    let columns = picture
-        .nodes
-        .iter()
-        .map(|node| node.column + 1)
-        .max()
-        .unwrap_or(0);
-    let rows = picture
-        .nodes
-        .iter()
-        .map(|node| node.row + 1)
-        .max()
-        .unwrap_or(0);
-    let width = 2 * MARGIN + columns * WIDTH + columns.saturating_sub(1) * BETWEEN_COLUMNS;
-    let height = 2 * MARGIN + rows * HEIGHT + rows.saturating_sub(1) * BETWEEN_ROWS;
-    let at: Vec<(usize, usize)> = picture
-        .nodes
-        .iter()
-        .map(|node| place(picture, node, rows))
-        .collect();
+    let (width, height) = (picture.width, picture.height);
+    let words = format!(
+        "{} boxes: sources, stages and sinks, and the ways of the rows between them",
+        picture.nodes.len()
+    );
     html! {
         div.scroll.graph tabindex="0" role="region" aria-labelledby="graph" {
-            svg viewBox=(format!("0 0 {width} {height}")) width=(width) height=(height) role="img"
-                aria-label=(format!("{} boxes: sources, stages and sinks, and the ways of the rows between them", picture.nodes.len())) {
-                @for edge in &picture.edges { (draw_edge(edge, at[edge.from], at[edge.to])) }
-                @for (node, at) in picture.nodes.iter().zip(&at) { (draw_node(node, *at)) }
+            svg viewBox=(format!("0 0 {width} {height}")) width=(width) height=(height) role="img" aria-label=(words) {
+                @for edge in &picture.edges {
+                    (draw_edge(edge, &picture.nodes[edge.from], &picture.nodes[edge.to]))
+                }
+                @for node in &picture.nodes { (draw_node(node)) }
             }
         }
     }
 }
 
-/// The upper left corner; columns are centred beside the highest one.
-fn place(picture: &Picture, node: &Node, rows: usize) -> (usize, usize) {
-    let own = picture
-        .nodes
-        .iter()
-        .filter(|other| other.column == node.column)
-        .count();
-    let step = HEIGHT + BETWEEN_ROWS;
-    let above = (rows - own) * step / 2;
-    (
-        MARGIN + node.column * (WIDTH + BETWEEN_COLUMNS),
-        MARGIN + above + node.row * step,
-    )
-}
-
-fn draw_edge(edge: &Edge, from: (usize, usize), to: (usize, usize)) -> Markup {
-    let (x1, y1) = (from.0 + WIDTH, from.1 + HEIGHT / 2);
-    let (x2, y2) = (to.0, to.1 + HEIGHT / 2);
+fn draw_edge(edge: &Edge, from: &Node, to: &Node) -> Markup {
+    let (mut x, mut y) = (from.x + WIDTH, from.y + HEIGHT / 2);
+    let (x2, y2) = (to.x, to.y + HEIGHT / 2);
     let bend = BETWEEN_COLUMNS / 2;
-    let path = format!(
-        "M{x1} {y1}C{} {y1} {} {y2} {} {y2}",
-        x1 + bend,
+    let mut path = format!("M{x} {y}");
+    for (left, at) in &edge.passes {
+        path.push_str(&format!(
+            "C{} {y} {} {at} {left} {at}",
+            x + bend,
+            left - bend
+        ));
+        (x, y) = (left + WIDTH, *at);
+        path.push_str(&format!("H{x}"));
+    }
+    path.push_str(&format!(
+        "C{} {y} {} {y2} {} {y2}",
+        x + bend,
         x2 - bend,
         x2 - 5
-    );
+    ));
     let tip = format!("M{} {}L{x2} {y2}L{} {}", x2 - 7, y2 - 4, x2 - 7, y2 + 4);
     html! {
         g.edge.letters[edge.is_letters] {
@@ -279,7 +353,8 @@ fn draw_edge(edge: &Edge, from: (usize, usize), to: (usize, usize)) -> Markup {
     }
 }
 
-fn draw_node(node: &Node, (x, y): (usize, usize)) -> Markup {
+fn draw_node(node: &Node) -> Markup {
+    let (x, y) = (node.x, node.y);
     let left = x + PADDING;
     html! {
         g.node.(node.kind).(node.tone) {

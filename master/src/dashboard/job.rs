@@ -39,7 +39,7 @@ pub(super) fn page(page: &JobPage, query: &Query) -> Markup {
         (heading(job, Tab::Overview))
         (answer::show(&answer))
         (failure(job))
-        (figures(job, page.now_us))
+        (figures(page))
         section aria-labelledby="graph" {
             h2 #graph { "Graph" }
             (graph::show(&page.plan, job))
@@ -87,18 +87,20 @@ fn failure(job: &JobView) -> Markup {
     }
 }
 
-fn figures(job: &JobView, now_us: i64) -> Markup {
+fn figures(page: &JobPage) -> Markup {
+    let (job, now_us) = (&page.job, page.now_us);
     let interval = text::duration(job.checkpoint_interval_ms);
     let recovery = job
         .last_recovery_ms
         .map(|took| format!("the last took {}", text::duration(took)));
     let dropped = job.dropped_count();
-    let state_bytes = job.storage.map(|storage| text::bytes(storage.state_bytes));
+    let newest = page.epochs.first();
+    let state_bytes = newest.map(|epoch| text::bytes(epoch.state_bytes));
     html! {
         dl.figures {
             (figure("Rows/s", &or_dash(text::job_rate(job)), None))
             (figure("Read", &text::count(job.rows_read), Some("rows".to_owned())))
-            (figure("Lag", &or_dash(job.lag_records.map(text::count)), Some("records".to_owned())))
+            (figure("Lag", &or_dash(job.lag_records.map(text::count)), job.lag_records.map(|_| "records".to_owned())))
             (figure("Epoch", &text::count(job.epoch.0), Some(format!("every {interval}"))))
             (figure("Watermark", &text::watermark(job.watermark), delay(job.watermark, now_us).map(|delay| format!("{delay} behind"))))
             (figure("Dead letters", &text::count(job.dead_letter_count()), (dropped > 0).then(|| format!("{} dropped", text::count(dropped)))))
@@ -119,7 +121,8 @@ fn life(job: &JobView) -> Markup {
                 dt { "Incarnation" } dd { code { (job.incarnation) } }
                 dt { "Rows read again" } dd { (text::count(job.rows_reread)) }
                 @if let Some(storage) = job.storage {
-                    dt { "Segments" } dd { (text::bytes(storage.segment_bytes)) }
+                    dt { "State kept" } dd { (text::bytes(storage.state_bytes)) }
+                    dt { "Segments kept" } dd { (text::bytes(storage.segment_bytes)) }
                     dt { "Dead letters kept" } dd { (text::bytes(storage.dead_letter_bytes)) }
                     dt { "Log of all jobs" } dd { (text::bytes(storage.log_bytes)) }
                 }

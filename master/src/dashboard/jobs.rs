@@ -79,7 +79,7 @@ fn totals(jobs: &[JobView]) -> Markup {
         dl.figures {
             (super::frame::figure("Running", &text::count(running as u64), Some(format!("of {} jobs", text::count(jobs.len() as u64)))))
             (super::frame::figure("Rows/s", &text::rate(rate), None))
-            (super::frame::figure("Lag", &or_dash(lag), Some("records".to_owned())))
+            (super::frame::figure("Lag", &or_dash(lag), None))
             (super::frame::figure("Sinks behind", &text::count(behind as u64), None))
             (super::frame::figure("Dead letters", &text::count(letters), None))
         }

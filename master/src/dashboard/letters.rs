@@ -121,13 +121,13 @@ fn row(letter: &DeadLetterView) -> Markup {
             th scope="row" { (text::moment(letter.received_at_us)) }
             td { (letter.source) }
             td { (badge("warn", &letter.code)) }
-            td {
+            td.content {
                 p.reason { (letter.reason) }
                 @if payload.is_some() { pre.payload { (shown) } } @else { p.none { "no payload" } }
                 @if cut_off > 0 { p.none { (text::count(cut_off as u64)) " more characters" } }
                 @if letter.is_cut { p.none { "only the beginning is listed" } }
             }
-            td { (letter.origin) }
+            td.origin { (letter.origin) }
             td.number { (letter.position) }
             td { (or_dash(letter.event_time_us.map(text::moment))) }
             td.number { (text::count(letter.epoch.0)) }

@@ -35,7 +35,7 @@ impl Query {
             .0
             .iter()
             .filter(|(known, _)| known != name && known != "page");
-        let mut query = form_urlencoded::Serializer::new(String::from("?"));
+        let mut query = form_urlencoded::Serializer::for_suffix(String::from("?"), 1);
         query.extend_pairs(kept);
         if let Some(value) = value {
             query.append_pair(name, value);

@@ -17,6 +17,7 @@ pub(super) fn tone(sink: &SinkView) -> &'static str {
 }
 
 pub(super) fn section(job: &JobView) -> Markup {
+    let has_quota = job.sinks.iter().any(|sink| sink.quota.is_some());
     html! {
         section aria-labelledby="sinks" {
             h2 #sinks { "Sinks" }
@@ -33,20 +34,19 @@ pub(super) fn section(job: &JobView) -> Markup {
                         th.number scope="col" { "Rows" }
                         th.number scope="col" { "Bytes" }
                         th.number scope="col" { "Age" }
-                        th.number scope="col" { "Quota" }
+                        @if has_quota { th.number scope="col" { "Quota" } }
                         th.number scope="col" { "Delivered" }
-                        th.number scope="col" { "Last rows" }
                         th.number scope="col" { "Refused" }
                         th scope="col" { "Worker" }
                     } }
-                    tbody { @for sink in &job.sinks { (row(sink)) } }
+                    tbody { @for sink in &job.sinks { (row(sink, has_quota)) } }
                 }
             }
         }
     }
 }
 
-fn row(sink: &SinkView) -> Markup {
+fn row(sink: &SinkView, has_quota: bool) -> Markup {
     let is_behind = sink.lag_epochs > 0;
     let if_behind = |value: String| or_dash(is_behind.then_some(value));
     let last = sink
@@ -66,9 +66,11 @@ fn row(sink: &SinkView) -> Markup {
             td.number { (if_behind(text::count(sink.lag_rows))) }
             td.number { (if_behind(text::bytes(sink.lag_bytes))) }
             td.number { (or_dash(sink.lag_age_ms.map(text::duration))) }
-            td.number { (or_dash(sink.quota.map(|quota| percent(quota.used)))) }
-            td.number { (text::count(sink.rows_delivered)) }
-            td.number { (or_dash(last)) }
+            @if has_quota { td.number { (or_dash(sink.quota.map(|quota| percent(quota.used)))) } }
+            td.number {
+                (text::count(sink.rows_delivered))
+                @if let Some(last) = last { span.under { (last) } }
+            }
             td.number { (text::count(sink.rows_refused)) }
             td { (or_dash(sink.worker.as_ref().map(ToString::to_string))) }
         }

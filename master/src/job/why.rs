@@ -168,7 +168,10 @@ fn why_of_source(source: &SourceWatermarkView, timeout_ms: Option<u64>) -> Optio
 }
 
 fn shown(watermark: Option<EventTime>) -> String {
-    watermark.map_or("nothing".to_owned(), |time| time.to_string())
+    match watermark {
+        None => "nothing".to_owned(),
+        time => text::watermark(time),
+    }
 }
 
 #[cfg(test)]
