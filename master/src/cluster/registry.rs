@@ -292,8 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_was_lost_for_its_silence_is_given_longer_and_its_successor_is_not_unless_it_comes_back()
-     {
+    fn a_process_that_was_lost_for_its_silence_is_given_longer_and_others_once_it_is_back() {
         let mut registry = Registry::default();
         join_from(&mut registry, "w", "starved", Duration::ZERO).expect("free");
         registry.expire(SILENCE_MAX);
