@@ -221,7 +221,7 @@ mod tests {
             slots: 1,
             flight_listen: listen.to_owned(),
             tracer: Arc::new(millstream_common::trace::NoTracer),
-            http_listen: None,
+            http: None,
             advertise: None,
             name: "alpha".into(),
         }

@@ -135,7 +135,7 @@ impl TokenArguments {
     }
 }
 
-/// What a master asks of callers.
+/// What a master asks of callers, and master and worker of whoever looks at them over HTTP.
 #[derive(Args)]
 pub(crate) struct AccessArguments {
     /// The tokens that callers must show one of, a line each as `millstream token` prints it; read anew as soon as it changes.

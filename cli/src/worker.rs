@@ -8,15 +8,18 @@ use clap::Args;
 use futures::StreamExt;
 use millstream_common::blocking::{BlockingRef, ThreadPool};
 use millstream_common::ids::WorkerId;
-use millstream_common::time::SystemClock;
+use millstream_common::time::{ClockRef, SystemClock};
 use millstream_common::trace::otlp::Export;
-use millstream_worker::config::{RealConnectors, RealStores, WorkerConfig};
+use millstream_master::service::access::AccessLayer;
+use millstream_worker::config::{HttpDoor, RealConnectors, RealStores, WorkerConfig};
 use millstream_worker::leaving::Left;
+use tokio::task::JoinSet;
 
 use crate::arguments::MasterAddress;
 use crate::exposure::Exposure;
 use crate::master::Parent;
 use crate::process::Worker;
+use crate::protection::AccessArguments;
 use crate::{interrupts, output, process};
 
 /// How long a worker that is told to end waits for its tasks to move; they do within two seconds unless something is in their way.
@@ -52,6 +55,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
+    access: AccessArguments,
+    #[command(flatten)]
     exposure: Exposure,
     #[command(flatten)]
     parent: Parent,
@@ -74,18 +79,26 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let name = arguments.name.unwrap_or_else(made_up_name);
     let export = Export::from_environment("millstream-worker", &name);
+    // Ended with this function.
+    let mut tasks = JoinSet::new();
+    let access = &arguments.access;
+    let access = access.access(&arguments.master.tls, &blocking, &mut tasks)?;
+    let clock: ClockRef = Arc::new(SystemClock::new());
     let config = WorkerConfig {
         tracer: export.tracer(),
         net: arguments.master.net()?,
         exchange_net: arguments.master.tls.net_of_workers()?,
         stores: Arc::new(stores),
         connectors: Arc::new(RealConnectors),
-        clock: Arc::new(SystemClock::new()),
+        clock: clock.clone(),
         blocking,
         master: arguments.master.master,
         slots: arguments.slots.unwrap_or_else(core_count),
         flight_listen: arguments.flight_listen,
-        http_listen: Some(arguments.http),
+        http: Some(HttpDoor {
+            listen: arguments.http,
+            guard: Arc::new(AccessLayer { access, clock }),
+        }),
         advertise: arguments.advertise,
         name: WorkerId(name),
     };

@@ -7,8 +7,12 @@ use futures::StreamExt;
 use millstream_common::net::tls::{TlsFiles, TlsNet, WORKER_NAME};
 use millstream_common::net::{Listener, MemoryNet, Net, NetRef};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsConnector;
 
 /// Makes certificates in a folder.
 struct Authority {
@@ -252,5 +256,38 @@ fn files_that_make_no_certificate_are_named() {
             error.contains(told) && error.contains("millstream certificates"),
             "{error}"
         );
+    }
+}
+
+/// What a client that speaks both protocols is told to speak at each kind of door.
+#[tokio::test]
+async fn calls_are_made_in_one_protocol_and_pages_asked_for_in_another() {
+    let (wire, authority) = (wire(), Authority::new());
+    let net = of_masters(&wire, &authority, Some(&authority.issue("m")));
+    let doors = [
+        (net.listen("m:1").await, "m:1", "h2"),
+        (net.listen_for_pages("m:2").await, "m:2", "http/1.1"),
+    ];
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_file(authority.file()).expect("a certificate");
+    roots.add(root).expect("an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider);
+    let config = config
+        .with_safe_default_protocol_versions()
+        .expect("versions");
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let connector = TlsConnector::from(Arc::new(config));
+    for (listener, address, protocol) in doors {
+        let mut incoming = listener.expect("listen").incoming;
+        let called = async {
+            let connection = wire.connect(address).await.expect("connect");
+            let name = ServerName::try_from("m").expect("a name");
+            connector.connect(name, connection).await.expect("shake")
+        };
+        let (called, _met) = tokio::join!(called, incoming.next());
+        let spoken = called.get_ref().1.alpn_protocol();
+        assert_eq!(spoken, Some(protocol.as_bytes()), "{address}");
     }
 }

@@ -29,9 +29,10 @@ impl Probes for MasterProbes {
     fn ready(&self) -> Result<String, String> {
         match &*self.roles.0.borrow() {
             Role::Active(active) => Ok(format!("active, term {}", active.term)),
+            // Told to everybody, and so not where.
             Role::Standby {
-                active: Some(at), ..
-            } => Ok(format!("stands by; {at} reigns")),
+                active: Some(_), ..
+            } => Ok("stands by; another reigns".to_owned()),
             Role::Standby { active: None, .. } => Err("no master reigns yet".to_owned()),
         }
     }
@@ -186,11 +187,14 @@ fn sink(job: &str, sink: &SinkView, to: &mut Exposition) {
     to.count(&metric::SINK_EPOCH, &labels, sink.marker.0);
     to.count(&metric::SINK_ROWS, &labels, sink.rows_delivered);
     to.count(&metric::SINK_REFUSED, &labels, sink.rows_refused);
+    to.count(&metric::SINK_DROPPED, &labels, sink.rows_dropped);
     to.count(&metric::SINK_LAG_EPOCHS, &labels, sink.lag_epochs);
     to.count(&metric::SINK_LAG_ROWS, &labels, sink.lag_rows);
     to.count(&metric::SINK_LAG_BYTES, &labels, sink.lag_bytes);
     let age = sink.lag_age_ms.unwrap_or_default() as f64 / 1e3;
     to.set(&metric::SINK_AGE, &labels, age);
+    let used = sink.quota.map(|quota| quota.used);
+    to.set_known(&metric::SINK_QUOTA, &labels, used);
     let is_troubled = sink.cause.is_some();
     to.count(&metric::SINK_TROUBLED, &labels, u64::from(is_troubled));
     to.count(&metric::SINK_PAUSED, &labels, u64::from(sink.paused));

@@ -114,7 +114,7 @@ impl Master {
         let address = listener.address.clone();
         let http = match &config.http_listen {
             Some(listen) => {
-                let listener = config.net.listen(listen).await;
+                let listener = config.net.listen_for_pages(listen).await;
                 Some(listener.map_err(MasterError::ListenHttp)?)
             }
             None => None,
@@ -129,6 +129,7 @@ impl Master {
             access: config.access.clone(),
             clock: config.clock.clone(),
         };
+        let guard = Arc::new(access.clone());
         let dashboard = http_address
             .as_ref()
             .map(|http| address::seen_from_outside(http, &advertised));
@@ -156,8 +157,9 @@ impl Master {
         });
         if let Some(http) = http {
             info!(address = %http.address, "http listening");
+            let router = http::guarded(http::router(probes).merge(pages), guard);
             server.spawn(async move {
-                http::serve(http, http::router(probes).merge(pages)).await;
+                http::serve(http, router).await;
                 Err(MasterError::Run("its http server ended".to_owned()))
             });
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use millstream_common::control::{ControlError, Submitted};
 use millstream_common::ids::{Incarnation, JobName};
 use millstream_common::time::{ClockRef, SystemClock};
-use millstream_common::trace::{NoTracer, Span, TraceContext, TraceId, TracerRef};
+use millstream_common::trace::{NoTracer, Span, TraceId, TracerRef};
 
 use crate::job::traces::SUBMIT;
 
@@ -60,9 +60,13 @@ impl SubmissionTraces {
         };
         let now_us = self.clock.unix_micros();
         let planned_us = times.planned_us.unwrap_or(now_us);
-        self.step(root, "plan", (times.begun_us, planned_us));
+        let step = |name, times: (i64, i64), job: &JobName| {
+            let span = Span::child(root, name, "", times);
+            self.tracer.record(span.with("job", job.as_str()));
+        };
+        step("plan", (times.begun_us, planned_us), &times.job);
         if submitted.is_ok() {
-            self.step(root, "record", (planned_us, now_us));
+            step("record", (planned_us, now_us), &times.job);
         }
         let mut span = Span::root(SUBMIT, root, times.begun_us, now_us);
         span = span.with("job", times.job.as_str());
@@ -74,10 +78,6 @@ impl SubmissionTraces {
             Err(error) => span.error = Some(error.to_string()),
         }
         self.tracer.record(span);
-    }
-
-    fn step(&self, root: TraceContext, name: &'static str, times: (i64, i64)) {
-        self.tracer.record(Span::child(root, name, "", times));
     }
 }
 

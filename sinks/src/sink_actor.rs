@@ -28,7 +28,7 @@ use tracing::{Instrument, info, info_span};
 
 use arrow::datatypes::SchemaRef;
 
-use crate::delivery::{Delivery, Lacking, Next, backoff};
+use crate::delivery::{DeliveredEpoch, Delivery, Lacking, Next, backoff};
 use crate::left_out::RunSegment;
 use crate::refused_rows::{PlacedRow, RefusedRun};
 use crate::segment_rows::{SegmentRows, SegmentSource};
@@ -48,8 +48,8 @@ pub trait SinkObserver: Send + Sync {
     fn advanced(&self, marker: Epoch, applied: &Applied);
     /// It was fenced for the first time, by a task that began at monotonic time `begun`.
     fn fenced(&self, _begun: Duration) {}
-    /// It has taken these epochs, with so many rows each, as one run that began at monotonic time `begun`.
-    fn delivered(&self, _epochs: &[(Epoch, u64)], _begun: Duration) {}
+    /// It has taken these epochs as one run that began at monotonic time `begun`.
+    fn delivered(&self, _epochs: &[DeliveredEpoch], _begun: Duration) {}
     /// The context under which the run that ends with `last` is delivered, if its trace is kept.
     fn trace(&self, _last: Epoch) -> Option<TraceContext> {
         None

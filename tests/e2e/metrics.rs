@@ -11,6 +11,7 @@ use millstream_common::metrics::Kind;
 use millstream_common::metrics::catalogue::METRICS;
 use millstream_tests::cluster::Cluster;
 use millstream_tests::collector::Collector;
+use millstream_tests::expressions::expressions;
 use millstream_tests::generator::Record;
 use millstream_tests::scrape::{self, Samples};
 use millstream_tests::wait;
@@ -28,7 +29,7 @@ CREATE SOURCE events (id BIGINT NOT NULL, at TIMESTAMP NOT NULL, WATERMARK FOR a
   WITH (connector = 'kafka', brokers = '${KAFKA_BROKERS}', topic = '${CLICKS_TOPIC}', format = 'json');
 CREATE VIEW firsts AS SELECT DISTINCT ON (id) * FROM events;
 CREATE SINK kept FROM firsts WITH (connector = 'postgres', url = '${POSTGRES_URL}', table = 'kept');
-CREATE SINK nowhere FROM firsts WITH (connector = 'blackhole');
+CREATE SINK nowhere FROM firsts WITH (connector = 'blackhole', quota_bytes = '1 GiB');
 ";
 
 const TABLE: &str = "CREATE TABLE kept (id BIGINT NOT NULL CHECK (id <> 7), at TIMESTAMP NOT NULL)";
@@ -99,6 +100,9 @@ async fn every_metric_is_there_and_those_of_rows_say_what_was_sent() -> anyhow::
     });
     let missing: Vec<&str> = missing.map(|metric| metric.name).collect();
     ensure!(missing.is_empty(), "not told by anybody: {missing:?}");
+    for each in expressions()? {
+        each.check(|name| labels_of(&all, name))?;
+    }
     for address in &addresses {
         for path in ["/healthz", "/readyz"] {
             let answer = scrape::get(address, path).await?;
@@ -109,6 +113,15 @@ async fn every_metric_is_there_and_those_of_rows_say_what_was_sent() -> anyhow::
         }
     }
     cluster.stop("events", StopMode::Stop).await.map(drop)
+}
+
+/// The labels of a metric as it was scraped.
+fn labels_of(all: &[Samples], name: &str) -> Option<BTreeSet<String>> {
+    if OF_ITS_OWN_TIME.contains(&name) {
+        return Some(BTreeSet::from(["job".to_owned()]));
+    }
+    let mut labels = all.iter().filter_map(|samples| samples.labels(name));
+    labels.next()
 }
 
 /// Told only once something has happened that this test does not make happen.

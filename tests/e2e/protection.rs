@@ -2,11 +2,13 @@
 //!
 //! Everything a person would use: certificates and tokens are made by the binary, and given to real processes by variables.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
+use millstream_common::net::tls::WORKER_NAME;
 use millstream_tests::process::{Process, Start, run_to_end};
-use millstream_tests::wait;
+use millstream_tests::{scrape, wait};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -92,11 +94,12 @@ impl Protected {
         let tokens = path(folder.path(), "tokens");
         std::fs::write(&tokens, format!("{reader}{submitter}"))?;
         let mut environment = identity(folder.path(), "master");
-        environment.push(("MILLSTREAM_TOKENS", tokens));
+        environment.push(("MILLSTREAM_TOKENS", tokens.clone()));
         // The master looks whether the folder can be there, the workers fill it.
         let keys = ("KEYS_FOLDER", path(folder.path(), "keys"));
         environment.push(keys.clone());
-        let arguments = ["master", "--listen", "127.0.0.1:0", "--storage", "storage"];
+        let mut arguments = vec!["master", "--listen", "127.0.0.1:0"];
+        arguments.extend(["--http", "127.0.0.1:0", "--storage", "storage"]);
         let mut master = start(folder.path(), "master", &arguments, environment)?;
         let line = master.first_line().await?;
         let address = line.strip_prefix("master listening at ");
@@ -105,6 +108,10 @@ impl Protected {
         for name in ["alpha", "beta"] {
             let mut environment = identity(folder.path(), "worker");
             environment.push(keys.clone());
+            // One of them knows no tokens, and asks for a certificate.
+            if name == "alpha" {
+                environment.push(("MILLSTREAM_TOKENS", tokens.clone()));
+            }
             let arguments = [
                 "worker", "--master", &address, "--name", name, "--slots", "2",
             ];
@@ -132,6 +139,21 @@ impl Protected {
         ];
         environment.extend(token.as_deref().map(|file| ("MILLSTREAM_TOKEN_FILE", file)));
         run_to_end(arguments, &environment).await
+    }
+
+    /// A client that trusts the cluster's authority, and finds workers, by the name in their certificates, on this machine.
+    fn browser(&self, shows_certificate: bool) -> anyhow::Result<reqwest::Client> {
+        let read = |name: &str| std::fs::read(path(self.folder.path(), name));
+        let authority = reqwest::Certificate::from_pem(&read("certificates/ca.pem")?)?;
+        let mut browser = reqwest::Client::builder()
+            .add_root_certificate(authority)
+            .resolve(WORKER_NAME, SocketAddr::from(([127, 0, 0, 1], 0)));
+        if shows_certificate {
+            let mut identity = read("certificates/client.pem")?;
+            identity.extend(read("certificates/client.key")?);
+            browser = browser.identity(reqwest::Identity::from_pem(&identity)?);
+        }
+        Ok(browser.build()?)
     }
 
     async fn workers_join(&self, count: usize) -> anyhow::Result<()> {
@@ -195,6 +217,53 @@ async fn a_job_runs_under_tls_for_those_whose_token_allows_it() -> anyhow::Resul
         rows += std::fs::read_to_string(entry)?.lines().skip(1).count();
     }
     ensure!(rows == 1_000, "{rows}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_are_told_over_tls_to_those_who_may_look_and_health_to_everybody()
+-> anyhow::Result<()> {
+    let cluster = Protected::start().await?;
+    cluster.workers_join(2).await?;
+    let stranger = cluster.browser(false)?;
+    let known = cluster.browser(true)?;
+    let token = path(cluster.folder.path(), "reader.token");
+    let token = std::fs::read_to_string(token)?;
+    let token = token.trim();
+    let [alpha, beta] = &cluster.workers[..] else {
+        bail!("two workers");
+    };
+    for (process, name, browser, token, expected) in [
+        (&cluster.master, "127.0.0.1", &stranger, None, 401),
+        (&cluster.master, "127.0.0.1", &stranger, Some("x"), 401),
+        (&cluster.master, "127.0.0.1", &stranger, Some(token), 200),
+        (alpha, WORKER_NAME, &stranger, None, 401),
+        (alpha, WORKER_NAME, &stranger, Some(token), 200),
+        (beta, WORKER_NAME, &stranger, Some(token), 403),
+        (beta, WORKER_NAME, &known, None, 200),
+    ] {
+        let said = process.said();
+        let address = said.lines().find_map(|line| {
+            let (_, rest) = line.split_once("http listening")?;
+            rest.split_once("address=")?.1.split_whitespace().next()
+        });
+        let address = address.with_context(|| said.clone())?;
+        let port = address.rsplit(':').next().unwrap_or_default();
+        let health = browser.get(format!("https://{name}:{port}/healthz"));
+        ensure!(health.send().await?.status() == 200, "health of {name}");
+        // Without encryption nothing is told at all.
+        ensure!(scrape::get(address, "/healthz").await.is_err(), "{name}");
+        let mut asked = browser.get(format!("https://{name}:{port}/metrics"));
+        if let Some(token) = token {
+            asked = asked.bearer_auth(token);
+        }
+        let answer = asked.send().await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        ensure!(status == expected, "{name} {token:?}: {status} {text}");
+        let is_told = text.contains("millstream_build_info");
+        ensure!(is_told == (expected == 200), "{text}");
+    }
     Ok(())
 }
 

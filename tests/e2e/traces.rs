@@ -117,7 +117,8 @@ fn epoch(collector: &Collector) -> anyhow::Result<()> {
     let root = of_job(trace, "first").context("no epoch of the first job")?;
     let names = whole(trace)?;
     let path = [
-        "consume", "decode", "exchange", "operator", "ship", "snapshot", "commit", "deliver",
+        "consume", "decode", "exchange", "operator", "ship", "snapshot", "collect", "commit",
+        "deliver",
     ];
     holds_all(&names, &path)?;
     let instances: BTreeSet<&str> = trace.iter().map(|span| span.instance.as_str()).collect();
@@ -144,9 +145,14 @@ fn epoch(collector: &Collector) -> anyhow::Result<()> {
     let sinks: BTreeSet<_> = sinks.map(|span| span.attributes.get("sink")).collect();
     ensure!(sinks.len() == 2, "{sinks:?}");
     for span in trace.iter() {
-        for attribute in ["job", "generation", "epoch"] {
+        let of_rows: &[&str] = match span.name.as_str() {
+            "collect" => &[],
+            "epoch" | "consume" => &["rows", "bytes", "splits"],
+            _ => &["rows", "bytes"],
+        };
+        for attribute in ["job", "generation", "epoch"].iter().chain(of_rows) {
             ensure!(
-                span.attributes.contains_key(attribute),
+                span.attributes.contains_key(*attribute),
                 "{attribute}: {span:?}"
             );
         }
@@ -207,6 +213,10 @@ fn recovery(collector: &Collector) -> anyhow::Result<()> {
             &names,
             &["detect", "assign", "deploy", "restore", "first_epoch"],
         )?;
+        for span in trace {
+            let is_told = span.attributes.contains_key("generation");
+            ensure!(is_told, "of which generation is {span:?}");
+        }
         let first = trace.iter().find(|span| span.name == "first_epoch");
         for (linked, _) in first.into_iter().flat_map(|span| &span.links) {
             whole(traces.get(linked).context("the first epoch has no trace")?)?;
@@ -215,12 +225,15 @@ fn recovery(collector: &Collector) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every span of every epoch has its root: also those before and after the kill.
+/// Every span of every epoch has its root, also those before and after the kill, and says whose it is.
 fn all_whole(collector: &Collector) -> anyhow::Result<()> {
     let traces = collector.traces();
     ensure!(traces.len() > 4, "only {} traces", traces.len());
     for trace in traces.values() {
         whole(trace)?;
+        for span in trace {
+            ensure!(span.attributes.contains_key("job"), "whose is {span:?}");
+        }
     }
     Ok(())
 }

@@ -233,7 +233,7 @@ async fn start_worker(
         master: master.to_owned(),
         slots: SLOTS[index],
         flight_listen: "worker:0".to_owned(),
-        http_listen: None,
+        http: None,
         tracer: std::sync::Arc::new(millstream_common::trace::NoTracer),
         advertise: None,
         name: WorkerId::from(format!("worker-{index}").as_str()),

@@ -8,6 +8,7 @@ pub mod activity_oracle;
 pub mod cluster;
 pub mod collector;
 pub mod database;
+pub mod expressions;
 pub mod figures;
 pub mod generator;
 pub mod oracle;

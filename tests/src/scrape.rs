@@ -79,6 +79,13 @@ impl Samples {
         Ok(first.value)
     }
 
+    /// The names of the labels of a metric, if it is there.
+    pub fn labels(&self, name: &str) -> Option<BTreeSet<String>> {
+        let mut named = self.samples.iter().filter(|sample| sample.name == name);
+        let labels = named.next()?.labels.keys();
+        Some(labels.cloned().collect())
+    }
+
     /// All names.
     pub fn names(&self) -> BTreeSet<&str> {
         self.samples

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use millstream_common::blocking::BlockingRef;
+use millstream_common::http::GuardRef;
 use millstream_common::ids::WorkerId;
 use millstream_common::net::NetRef;
 use millstream_common::plan::SourcePlan;
@@ -66,6 +67,15 @@ impl Connectors for RealConnectors {
     }
 }
 
+/// Where a worker serves HTTP.
+#[derive(Clone)]
+pub struct HttpDoor {
+    /// `host:port`; port 0 takes a free one.
+    pub listen: String,
+    /// Who may see what.
+    pub guard: GuardRef,
+}
+
 /// A worker's surroundings.
 #[derive(Clone)]
 pub struct WorkerConfig {
@@ -89,8 +99,8 @@ pub struct WorkerConfig {
     pub slots: u32,
     /// `host:port` of its Flight server; port 0 takes a free one.
     pub flight_listen: String,
-    /// `host:port` of its HTTP server; port 0 takes a free one, `None` serves none.
-    pub http_listen: Option<String>,
+    /// Its HTTP server; `None` serves none.
+    pub http: Option<HttpDoor>,
     /// How other workers reach its Flight server; by default where it listens, or, if that is everywhere, the address from which
     /// it dials the master.
     pub advertise: Option<String>,

@@ -4,7 +4,7 @@
 //! shared. A job that has been here keeps its counters, so that they do not go back while the process lives. Cannot fail.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use millstream_common::ids::JobName;
 use millstream_common::metrics::{Exposition, catalogue};
 use millstream_common::plan::JobPlan;
 use millstream_common::trace::TracerRef;
+use tokio::sync::watch;
 
 use crate::pipeline::report::{Speaker, TaskReport};
 
@@ -21,7 +22,8 @@ use crate::pipeline::report::{Speaker, TaskReport};
 #[derive(Debug)]
 pub struct Figures {
     tracer: TracerRef,
-    is_attached: AtomicBool,
+    /// Whether a master counts on the worker; the gRPC health service tells the same.
+    has_joined: watch::Receiver<bool>,
     jobs: Mutex<BTreeMap<JobName, JobFigures>>,
 }
 
@@ -40,18 +42,13 @@ struct JobFigures {
 }
 
 impl Figures {
-    /// Of a worker whose spans go to `tracer`.
-    pub fn new(tracer: TracerRef) -> Self {
+    /// Of a worker whose spans go to `tracer`, and that has a master while `has_joined` says so.
+    pub fn new(tracer: TracerRef, has_joined: watch::Receiver<bool>) -> Self {
         Self {
             tracer,
-            is_attached: AtomicBool::default(),
+            has_joined,
             jobs: Mutex::default(),
         }
-    }
-
-    /// The worker has a master, or has it no more.
-    pub(crate) fn attached(&self, is_attached: bool) {
-        self.is_attached.store(is_attached, Ordering::Relaxed);
     }
 
     /// A pipeline begins; `rows_read` is what its readers count with.
@@ -97,7 +94,7 @@ impl Figures {
 #[async_trait]
 impl Probes for Figures {
     fn ready(&self) -> Result<String, String> {
-        match self.is_attached.load(Ordering::Relaxed) {
+        match *self.has_joined.borrow() {
             true => Ok("attached to a master".to_owned()),
             false => Err("no master".to_owned()),
         }
@@ -106,8 +103,8 @@ impl Probes for Figures {
     async fn metrics(&self) -> Exposition {
         let mut to = Exposition::of_process("worker");
         to.spans(self.tracer.as_ref());
-        let is_attached = self.is_attached.load(Ordering::Relaxed);
-        to.count(&catalogue::WORKER_ATTACHED, &[], u64::from(is_attached));
+        let has_joined = *self.has_joined.borrow();
+        to.count(&catalogue::WORKER_ATTACHED, &[], u64::from(has_joined));
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let running = jobs.values().filter(|job| job.is_running).count();
         to.count(&catalogue::WORKER_PIPELINES, &[], running as u64);
@@ -135,7 +132,8 @@ mod tests {
 
     #[tokio::test]
     async fn counters_of_a_job_do_not_go_back_with_its_next_generation() {
-        let figures = Figures::new(Arc::new(NoTracer));
+        let (has_joined, joined) = watch::channel(false);
+        let figures = Figures::new(Arc::new(NoTracer), joined);
         let job = JobName::from("clicks");
         figures.begun(&job, Arc::new(AtomicU64::new(7)));
         figures.ended(&job);
@@ -144,7 +142,7 @@ mod tests {
         assert!(text.contains("millstream_worker_read_rows_total{job=\"clicks\"} 9.0"));
         assert!(text.contains("millstream_worker_pipelines 1.0"), "{text}");
         assert!(figures.ready().is_err(), "no master has said Welcome");
-        figures.attached(true);
+        has_joined.send_replace(true);
         assert!(figures.ready().is_ok());
     }
 }

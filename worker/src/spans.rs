@@ -13,6 +13,7 @@ use millstream_common::link::{Deploy, JobGeneration};
 use millstream_common::plan::JobPlan;
 use millstream_common::time::ClockRef;
 use millstream_common::trace::{Span, TraceContext, TraceId, TracerRef, Value};
+use millstream_sinks::delivery::DeliveredEpoch;
 
 use crate::config::WorkerConfig;
 use crate::pipeline::report::TaskReport;
@@ -158,19 +159,20 @@ impl PipelineSpans {
         Some(root.child(DELIVER, &self.who(sink)))
     }
 
-    /// A sink holds these epochs, with so many rows each, as one run that began at monotonic time `begun`.
-    pub(crate) fn delivered(&self, sink: &str, epochs: &[(Epoch, u64)], begun: Duration) {
+    /// A sink holds these epochs, as one run that began at monotonic time `begun`.
+    pub(crate) fn delivered(&self, sink: &str, epochs: &[DeliveredEpoch], begun: Duration) {
         if !self.is_on() {
             return;
         }
         let times = self.since(begun);
-        for (epoch, rows) in epochs {
-            let trace = TraceId::of_epoch(self.incarnation, *epoch);
+        for delivered in epochs {
+            let trace = TraceId::of_epoch(self.incarnation, delivered.epoch);
             if let Some(root) = self.tracer.root(trace) {
                 let span = Span::child(root, DELIVER, &self.who(sink), times)
-                    .with("epoch", epoch.0)
+                    .with("epoch", delivered.epoch.0)
                     .with("sink", sink)
-                    .with("rows", *rows)
+                    .with("rows", delivered.rows)
+                    .with("bytes", delivered.bytes)
                     .with("run_epochs", epochs.len() as u64);
                 self.tracer.record(self.of_job(span));
             }

@@ -232,7 +232,6 @@ impl SupervisorState {
             }
         };
         self.attached = Some((frames, store));
-        self.config.figures.attached(true);
         self.config.has_joined.send_replace(true);
         if self.leaving.is_leaving() {
             // Hello may have been said before.
@@ -279,7 +278,6 @@ impl SupervisorState {
     /// Pipelines that have begun run on for a while; the others have nothing that would be lost.
     fn lose_master(&mut self) {
         self.attached = None;
-        self.config.figures.attached(false);
         self.config.has_joined.send_replace(false);
         let fresh = self.pipelines.values();
         let fresh = fresh.filter(|pipeline| !pipeline.holding.is_started());

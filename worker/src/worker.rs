@@ -54,20 +54,21 @@ impl Worker {
             .clone()
             .unwrap_or_else(|| listener.address.clone());
         let edges = EdgeRegistry::new(REGISTER_WAIT);
-        let figures = Arc::new(Figures::new(config.tracer.clone()));
+        let (has_joined, joined) = watch::channel(false);
+        let figures = Arc::new(Figures::new(config.tracer.clone(), joined.clone()));
         let mut tasks = JoinSet::new();
-        if let Some(listen) = &config.http_listen {
-            let listener = config.exchange_net.listen(listen).await;
+        if let Some(door) = &config.http {
+            // Not as workers know each other: who asks for figures is none.
+            let listener = config.net.listen_for_pages(&door.listen).await;
             let listener = listener.map_err(WorkerError::ListenHttp)?;
             info!(address = %listener.address, "http listening");
-            let router = http::router(figures.clone());
+            let router = http::guarded(http::router(figures.clone()), door.guard.clone());
             tasks.spawn(async move {
                 http::serve(listener, router).await;
                 Err(WorkerError::Run("its http server ended".to_owned()))
             });
         }
         let (reporter, endpoint) = tonic_health::server::health_reporter();
-        let (has_joined, joined) = watch::channel(false);
         tasks.spawn(async move {
             health::tell(reporter, joined).await;
             Ok(())

@@ -139,7 +139,7 @@ impl Here {
             master: master.address().to_owned(),
             slots,
             flight_listen: "worker:0".to_owned(),
-            http_listen: None,
+            http: None,
             tracer: export.tracer(),
             advertise: None,
             name: WorkerId::from("run"),

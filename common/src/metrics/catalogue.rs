@@ -245,13 +245,13 @@ pub static SOURCE_WATERMARK_DELAY: Metric = metric(
     &["job", "source"],
     "How far the watermark is behind the wall clock",
 );
-/// Rows that became dead letters since this master began, by who refused them and why.
+/// Rows that became dead letters, by who refused them and why: a source's since this master began, others' since the life of the job did.
 pub static REJECTED: Metric = metric(
     "millstream_rejected_rows",
     Kind::Counter,
     None,
     &["job", "owner", "code"],
-    "Rows that became dead letters since this master began, by who refused them and why",
+    "Rows that became dead letters, by who refused them and why: a source's since this master began, others' since the life of the job did",
 );
 /// Rows of a stage: received, late, duplicate, folded, failed, dropped.
 pub static STAGE_ROWS: Metric = metric(
@@ -285,21 +285,29 @@ pub static SINK_EPOCH: Metric = metric(
     &["job", "sink"],
     "The epoch that the sink holds",
 );
-/// Rows that the sink took since this master began.
+/// Rows that the sink holds, since the life of the job began.
 pub static SINK_ROWS: Metric = metric(
     "millstream_sink_delivered_rows",
     Kind::Counter,
     None,
     &["job", "sink"],
-    "Rows that the sink took since this master began",
+    "Rows that the sink holds, since the life of the job began",
 );
-/// Rows that the sink refused; they are in its dead letters.
+/// Rows that the sink refused since the life of the job began; they are in its dead letters.
 pub static SINK_REFUSED: Metric = metric(
     "millstream_sink_refused_rows",
     Kind::Counter,
     None,
     &["job", "sink"],
-    "Rows that the sink refused; they are in its dead letters",
+    "Rows that the sink refused since the life of the job began; they are in its dead letters",
+);
+/// Rows that the sink refused since the life of the job began, and that on_violation = 'drop' has dropped.
+pub static SINK_DROPPED: Metric = metric(
+    "millstream_sink_dropped_rows",
+    Kind::Counter,
+    None,
+    &["job", "sink"],
+    "Rows that the sink refused since the life of the job began, and that on_violation = 'drop' has dropped",
 );
 /// Epochs committed and not delivered.
 pub static SINK_LAG_EPOCHS: Metric = metric(
@@ -325,13 +333,21 @@ pub static SINK_LAG_BYTES: Metric = metric(
     &["job", "sink"],
     "Size of their segments",
 );
-/// Age of the oldest epoch that is not delivered; 0 while none waits.
+/// Since the oldest epoch that is not delivered was committed, or since this master began, if that is later; 0 while none waits.
 pub static SINK_AGE: Metric = metric(
     "millstream_sink_delivery_age_seconds",
     Kind::Gauge,
     Some("seconds"),
     &["job", "sink"],
-    "Age of the oldest epoch that is not delivered; 0 while none waits",
+    "Since the oldest epoch that is not delivered was committed, or since this master began, if that is later; 0 while none waits",
+);
+/// How much of the sink's quota is used up; 1 is all of it.
+pub static SINK_QUOTA: Metric = metric(
+    "millstream_sink_quota_used_ratio",
+    Kind::Gauge,
+    Some("ratio"),
+    &["job", "sink"],
+    "How much of the sink's quota is used up; 1 is all of it",
 );
 /// 1 while delivery fails and is tried again, or is suspended.
 pub static SINK_TROUBLED: Metric = metric(
@@ -341,13 +357,13 @@ pub static SINK_TROUBLED: Metric = metric(
     &["job", "sink"],
     "1 while delivery fails and is tried again, or is suspended",
 );
-/// 1 while a person has paused the sink.
+/// 1 while the sink is paused: by a person, or because its quota is used up.
 pub static SINK_PAUSED: Metric = metric(
     "millstream_sink_paused",
     Kind::Gauge,
     None,
     &["job", "sink"],
-    "1 while a person has paused the sink",
+    "1 while the sink is paused: by a person, or because its quota is used up",
 );
 /// 1 while the worker has a master.
 pub static WORKER_ATTACHED: Metric = metric(
@@ -443,10 +459,12 @@ pub static METRICS: &[&Metric] = &[
     &SINK_EPOCH,
     &SINK_ROWS,
     &SINK_REFUSED,
+    &SINK_DROPPED,
     &SINK_LAG_EPOCHS,
     &SINK_LAG_ROWS,
     &SINK_LAG_BYTES,
     &SINK_AGE,
+    &SINK_QUOTA,
     &SINK_TROUBLED,
     &SINK_PAUSED,
     &WORKER_ATTACHED,

@@ -64,6 +64,10 @@ pub trait Net: Send + Sync {
     async fn connect(&self, address: &str) -> io::Result<Connection>;
     /// Listens at `address`; port 0 takes a free one.
     async fn listen(&self, address: &str) -> io::Result<Listener>;
+    /// The same for browsers and scrapers, which speak HTTP/1.1 there.
+    async fn listen_for_pages(&self, address: &str) -> io::Result<Listener> {
+        self.listen(address).await
+    }
     /// The host under which `peer` sees this one; `None` where that cannot be told.
     async fn local_host(&self, peer: &str) -> Option<String> {
         let _ = peer;

@@ -30,8 +30,9 @@ use super::{NoTracer, Span, SpanCounts, TraceContext, TraceId, Tracer, TracerRef
 const QUEUE_MAX: usize = 2_048;
 /// Spans of one request, unless OTEL_BSP_MAX_EXPORT_BATCH_SIZE says otherwise.
 const BATCH_MAX: usize = 512;
-/// How long a span waits for company, unless OTEL_BSP_SCHEDULE_DELAY says otherwise.
-const DELAY: Duration = Duration::from_secs(5);
+/// How long a span waits for company, unless OTEL_BSP_SCHEDULE_DELAY says otherwise: spans of a process that is killed are lost for as
+/// long as they wait.
+const DELAY: Duration = Duration::from_secs(1);
 /// How long the end of a process waits for what is left.
 const END_PATIENCE: Duration = Duration::from_secs(2);
 

@@ -133,6 +133,7 @@ impl JobState {
         if matches!(self.phase, Phase::Assigning) && self.stop != Some(StopMode::Stop) {
             // Nothing runs yet that could be lost: often its peers have told of the loss, and this is no other one.
             info!(job = %self.entry.job, %cause, "assign anew");
+            self.trace_same_loss(&cause);
             self.phase = Phase::Waiting;
             return self.advance();
         }

@@ -22,8 +22,9 @@ pub(super) struct JobTraces {
     incarnation: Incarnation,
     /// Where the epoch that is being read began: at the last barrier, or the start of the generation.
     cut_us: Option<i64>,
-    /// When the epoch of the barrier under way began, and when all workers had passed it.
+    /// When the epoch of the barrier under way began, when that was sent, and when all workers had passed it.
     begun_us: Option<i64>,
+    barrier_us: Option<i64>,
     collected_us: Option<i64>,
     placement: Option<Placement>,
 }
@@ -32,6 +33,8 @@ pub(super) struct JobTraces {
 #[derive(Debug)]
 struct Placement {
     name: &'static str,
+    /// The one before it.
+    before: Generation,
     root: Option<TraceContext>,
     begun_us: i64,
     /// When the step that it is in began.
@@ -61,12 +64,13 @@ impl JobTraces {
             incarnation: entry.incarnation,
             cut_us: None,
             begun_us: None,
+            barrier_us: None,
             collected_us: None,
             placement: None,
         };
         if is_submitted {
             let trace = TraceId::of_submission(entry.incarnation, entry.submitted_at_us);
-            traces.place(SUBMIT, trace, now_us, None);
+            traces.place(SUBMIT, trace, Generation::default(), now_us, None);
         }
         traces
     }
@@ -86,6 +90,7 @@ impl JobTraces {
     pub(super) fn barrier_sent(&mut self, now_us: i64) {
         let begun = self.cut_us.replace(now_us);
         self.begun_us = Some(begun.unwrap_or(now_us));
+        self.barrier_us = Some(now_us);
         self.collected_us = None;
     }
 
@@ -96,40 +101,46 @@ impl JobTraces {
 
     /// The epoch is in the log. One without a barrier has only its commit.
     pub(super) fn committed(&mut self, entry: &EpochEntry, now_us: i64) {
+        let barrier_us = self.barrier_us.take();
         let collected_us = self.collected_us.take().unwrap_or(now_us);
         let begun_us = self.begun_us.take().unwrap_or(collected_us);
         let Some(root) = self.of_epoch(entry.epoch) else {
             return;
         };
+        if let Some(barrier_us) = barrier_us {
+            let collect = Span::child(root, "collect", "", (barrier_us, collected_us));
+            self.tracer.record(self.of_entry(collect, entry));
+        }
+        let segments = entry.segments.iter();
+        let rows = segments.clone().map(|segment| segment.row_count);
+        let bytes = segments.map(|segment| segment.bytes);
+        let commit = Span::child(root, "commit", "", (collected_us, now_us));
+        let commit = self.of_entry(commit, entry);
+        let commit = commit.with("segments", entry.segments.len() as u64);
+        let commit = commit.with("rows", rows.sum::<u64>());
+        self.tracer.record(commit.with("bytes", bytes.sum::<u64>()));
         let counters = entry.counters.values();
         let splits = entry.splits.values().map(|splits| splits.len() as u64);
-        let bytes = entry.segments.iter().map(|segment| segment.bytes);
-        let (bytes, splits): (u64, u64) = (bytes.sum(), splits.sum());
-        let of_epoch = |span: Span| {
-            span.with("job", self.job.as_str())
-                .with("generation", entry.generation.0)
-                .with("epoch", entry.epoch.0)
-        };
-        let commit = Span::child(root, "commit", "", (collected_us, now_us));
-        let commit = of_epoch(commit)
-            .with("segments", entry.segments.len() as u64)
-            .with("bytes", bytes);
-        self.tracer.record(commit);
-        let epoch = of_epoch(Span::root("epoch", root, begun_us, now_us))
-            .with("parent", entry.parent.0)
-            .with(
-                "rows",
-                counters.clone().map(|count| count.read).sum::<u64>(),
-            )
-            .with("bytes", counters.map(|count| count.bytes).sum::<u64>())
-            .with("splits", splits);
-        self.tracer.record(epoch);
+        let rows = counters.clone().map(|count| count.read).sum::<u64>();
+        let bytes = counters.map(|count| count.bytes).sum::<u64>();
+        let epoch = self.of_entry(Span::root("epoch", root, begun_us, now_us), entry);
+        let epoch = epoch.with("parent", entry.parent.0).with("rows", rows);
+        let epoch = epoch.with("bytes", bytes);
+        self.tracer
+            .record(epoch.with("splits", splits.sum::<u64>()));
+    }
+
+    fn of_entry(&self, span: Span, entry: &EpochEntry) -> Span {
+        span.with("job", self.job.as_str())
+            .with("generation", entry.generation.0)
+            .with("epoch", entry.epoch.0)
     }
 
     /// The generation is lost: what was lost spoke last at `heard_us`.
     pub(super) fn lost(&mut self, lost: Generation, cause: &str, heard_us: i64, now_us: i64) {
         self.cut_us = None;
         self.begun_us = None;
+        self.barrier_us = None;
         let placement = self.placement.as_mut();
         match placement.filter(|placement| placement.name == RECOVERY) {
             // Several are told of one loss, and one of them knows since when.
@@ -137,7 +148,7 @@ impl JobTraces {
             None => {
                 let trace = TraceId::of_recovery(self.incarnation, lost);
                 let cause = Some(cause.to_owned());
-                self.place(RECOVERY, trace, heard_us, cause);
+                self.place(RECOVERY, trace, lost, heard_us, cause);
             }
         }
         // A generation may be lost again while the next one is being placed.
@@ -147,11 +158,16 @@ impl JobTraces {
         });
     }
 
+    fn is_recovering(&self) -> bool {
+        let placement = self.placement.as_ref();
+        placement.is_some_and(|placement| placement.name == RECOVERY)
+    }
+
     /// The shares of the generation move, without a loss.
     pub(super) fn moves(&mut self, before: Generation, now_us: i64) {
         self.cut_us = None;
         let trace = TraceId::of_rescale(self.incarnation, before);
-        self.place("rescale", trace, now_us, None);
+        self.place("rescale", trace, before, now_us, None);
     }
 
     /// The Assign entry of a generation is in the log.
@@ -193,13 +209,21 @@ impl JobTraces {
         self.finish(Some("the job ended".to_owned()), now_us);
     }
 
-    fn place(&mut self, name: &'static str, trace: TraceId, begun_us: i64, cause: Option<String>) {
+    fn place(
+        &mut self,
+        name: &'static str,
+        trace: TraceId,
+        before: Generation,
+        begun_us: i64,
+        cause: Option<String>,
+    ) {
         self.finish(
             Some("another placement took its place".to_owned()),
             begun_us,
         );
         self.placement = Some(Placement {
             name,
+            before,
             root: self.tracer.root(trace),
             begun_us,
             step_us: begun_us,
@@ -246,7 +270,8 @@ impl JobTraces {
             info!(job = %self.job, trace = %root.trace, "{} is over", placement.name);
         }
         let mut span = Span::root(placement.name, root, placement.begun_us, now_us)
-            .with("job", self.job.as_str());
+            .with("job", self.job.as_str())
+            .with("generation", placement.before.0);
         if let Some(cause) = placement.cause {
             span = span.with("cause", cause);
         }
@@ -268,6 +293,14 @@ impl JobState {
         };
         let heard_us = now_us - silence.as_micros() as i64;
         self.traces.lost(self.generation, cause, heard_us, now_us);
+    }
+
+    /// Nothing more is lost, but a recovery that is under way may have begun before others told of it.
+    pub(super) fn trace_same_loss(&mut self, cause: &str) {
+        match self.traces.is_recovering() {
+            true => self.trace_loss(cause),
+            false => self.observed.heard_us = None,
+        }
     }
 }
 
@@ -311,7 +344,7 @@ mod tests {
             flows: BTreeMap::new(),
             sink_markers: BTreeMap::new(),
             refused: Vec::new(),
-            dropped: BTreeMap::new(),
+            dropped: Default::default(),
             drained: false,
             without_barrier: false,
         }
@@ -391,11 +424,19 @@ mod tests {
         traces.settled(Some(committed.epoch), Generation(2), 200);
         assert_eq!(
             names(&kept),
-            ["assign", "deploy", "commit", "epoch", "first_epoch"]
+            [
+                "assign",
+                "deploy",
+                "collect",
+                "commit",
+                "epoch",
+                "first_epoch"
+            ]
         );
         let spans = kept.0.lock().expect("no panic");
-        let (commit, epoch) = (&spans[2], &spans[3]);
+        let (collect, commit, epoch) = (&spans[2], &spans[3], &spans[4]);
         assert_eq!((epoch.start_us, epoch.end_us), (80, 200));
+        assert_eq!((collect.start_us, collect.end_us), (180, 190));
         assert_eq!((commit.start_us, commit.parent), (190, epoch.context.span));
     }
 }

@@ -73,6 +73,17 @@ pub enum Next {
     Apply(EpochRun, Vec<RunSegment>),
 }
 
+/// An epoch that a sink has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveredEpoch {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Rows in its segments.
+    pub rows: u64,
+    /// Size of these in storage.
+    pub bytes: u64,
+}
+
 impl Delivery {
     /// For `sink`, which reads `output`.
     pub fn new(
@@ -214,12 +225,13 @@ impl Delivery {
         Ok(Some(marker))
     }
 
-    /// The epochs of the run last handed out, which ends with `last`, and how many rows each has.
-    pub fn run_up_to(&self, last: Epoch) -> Vec<(Epoch, u64)> {
+    /// The epochs of the run last handed out, which ends with `last`.
+    pub fn run_up_to(&self, last: Epoch) -> Vec<DeliveredEpoch> {
         let run = self.waiting.ready().take_while(|next| next.epoch <= last);
-        run.map(|next| {
-            let rows = next.segments.iter().map(|segment| segment.row_count);
-            (next.epoch, rows.sum())
+        run.map(|next| DeliveredEpoch {
+            epoch: next.epoch,
+            rows: next.segments.iter().map(|each| each.row_count).sum(),
+            bytes: next.segments.iter().map(|each| each.bytes).sum(),
         })
         .collect()
     }

@@ -152,7 +152,7 @@ impl Host {
             master: MASTER_ADDRESSES.to_owned(),
             slots,
             flight_listen: format!("{}:7080", self.name),
-            http_listen: None,
+            http: None,
             tracer: std::sync::Arc::new(millstream_common::trace::NoTracer),
             advertise: None,
             name: WorkerId(name),

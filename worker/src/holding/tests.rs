@@ -55,7 +55,7 @@ fn holding() -> Holding {
         master: String::new(),
         slots: 1,
         flight_listen: String::new(),
-        http_listen: None,
+        http: None,
         advertise: None,
         name: "w".into(),
     };

@@ -17,7 +17,7 @@ use millstream_common::report::Refusal;
 use millstream_common::time::ClockRef;
 use millstream_common::trace::TraceContext;
 use millstream_sinks::console::standard_output;
-use millstream_sinks::delivery::Lacking;
+use millstream_sinks::delivery::{DeliveredEpoch, Lacking};
 use millstream_sinks::factory::SinkSetup;
 use millstream_sinks::kafka::RealCluster;
 use millstream_sinks::refused_rows::PlacedRow;
@@ -167,7 +167,7 @@ impl SinkObserver for Observer {
         self.spans.fenced(&self.name, begun);
     }
 
-    fn delivered(&self, epochs: &[(Epoch, u64)], begun: Duration) {
+    fn delivered(&self, epochs: &[DeliveredEpoch], begun: Duration) {
         self.spans.delivered(&self.name, epochs, begun);
     }
 

@@ -145,7 +145,7 @@ fn config(name: &str, net: NetRef, master: String, stores: Arc<dyn OpenStore>) -
         master,
         slots: 1,
         flight_listen: "worker:0".to_owned(),
-        http_listen: None,
+        http: None,
         tracer: std::sync::Arc::new(millstream_common::trace::NoTracer),
         advertise: None,
         name: name.into(),

@@ -24,12 +24,13 @@ impl Supervisor {
     async fn start(worker: &str) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let net: NetRef = Arc::new(MemoryNet::default());
+        let (has_joined, joined) = watch::channel(false);
         let config = SupervisorConfig {
             worker: config(worker, net, "nobody:1".to_owned(), Arc::new(real_stores())),
             flight_address: "worker:1".to_owned(),
             edges: EdgeRegistry::new(REGISTER_WAIT),
-            figures: Arc::new(Figures::new(Arc::new(NoTracer))),
-            has_joined: watch::Sender::new(false),
+            figures: Arc::new(Figures::new(Arc::new(NoTracer), joined)),
+            has_joined,
         };
         let (actor, _) = Actor::spawn(None, SupervisorActor, config)
             .await

@@ -13,8 +13,10 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::Other;
 
-/// What is spoken behind the handshake: gRPC, and pages for browsers.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// What calls are made in: gRPC takes nothing else.
+const CALLS: &[u8] = b"h2";
+/// What pages and figures are asked for in; who could speak both would choose the other one.
+pub(super) const PAGES: &[u8] = b"http/1.1";
 
 /// The files one process shows and trusts.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +120,7 @@ pub(super) fn client_config(
             .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
             .map_err(|error| identity.unusable(&error))?,
     };
-    config.alpn_protocols = vec![PROTOCOLS[0].to_vec()];
+    config.alpn_protocols = vec![CALLS.to_vec()];
     Ok(config)
 }
 
@@ -142,6 +144,6 @@ pub(super) fn server_config(
         .with_client_cert_verifier(verifier)
         .with_single_cert(identity.chain.clone(), identity.key.clone_key())
         .map_err(|error| identity.unusable(&error))?;
-    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+    config.alpn_protocols = vec![CALLS.to_vec()];
     Ok(config)
 }

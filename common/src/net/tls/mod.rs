@@ -21,7 +21,7 @@ use rustls::server::ParsedCertificate;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use self::explain::{Dialled, in_words};
-use self::files::{Identity, authorities, client_config, server_config};
+use self::files::{Identity, PAGES, authorities, client_config, server_config};
 pub use self::files::{TlsError, TlsFiles};
 use super::{Connection, Listener, Net, NetRef, Peer};
 
@@ -48,8 +48,15 @@ pub struct TlsNet {
     other: Other,
     connector: TlsConnector,
     /// Nobody can listen without a certificate.
-    acceptor: Option<TlsAcceptor>,
+    acceptors: Option<Acceptors>,
     bearer: Option<String>,
+}
+
+/// For the two kinds of callers.
+#[derive(Clone)]
+struct Acceptors {
+    calls: TlsAcceptor,
+    pages: TlsAcceptor,
 }
 
 /// A certificate that an authority we trust vouches for.
@@ -107,15 +114,23 @@ impl TlsNet {
             None => None,
         };
         let connector = client_config(&provider, roots.clone(), identity.as_ref())?;
-        let acceptor = match &identity {
-            Some(identity) => Some(server_config(&provider, roots, identity, other)?),
+        let acceptors = match &identity {
+            Some(identity) => {
+                let calls = server_config(&provider, roots, identity, other)?;
+                let mut pages = calls.clone();
+                pages.alpn_protocols = vec![PAGES.to_vec()];
+                Some(Acceptors {
+                    calls: TlsAcceptor::from(Arc::new(calls)),
+                    pages: TlsAcceptor::from(Arc::new(pages)),
+                })
+            }
             None => None,
         };
         Ok(Self {
             inner,
             other,
             connector: TlsConnector::from(Arc::new(connector)),
-            acceptor: acceptor.map(|config| TlsAcceptor::from(Arc::new(config))),
+            acceptors,
             bearer,
         })
     }
@@ -144,7 +159,31 @@ impl Net for TlsNet {
     }
 
     async fn listen(&self, address: &str) -> io::Result<Listener> {
-        let Some(acceptor) = self.acceptor.clone() else {
+        let acceptor = self.acceptors.as_ref().map(|each| each.calls.clone());
+        self.listen_with(acceptor, address).await
+    }
+
+    async fn listen_for_pages(&self, address: &str) -> io::Result<Listener> {
+        let acceptor = self.acceptors.as_ref().map(|each| each.pages.clone());
+        self.listen_with(acceptor, address).await
+    }
+
+    async fn local_host(&self, peer: &str) -> Option<String> {
+        self.inner.local_host(peer).await
+    }
+
+    fn bearer(&self) -> Option<&str> {
+        self.bearer.as_deref()
+    }
+}
+
+impl TlsNet {
+    async fn listen_with(
+        &self,
+        acceptor: Option<TlsAcceptor>,
+        address: &str,
+    ) -> io::Result<Listener> {
+        let Some(acceptor) = acceptor else {
             let text = format!("listen at {address}: TLS needs a certificate and its key");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         };
@@ -158,14 +197,6 @@ impl Net for TlsNet {
             address,
             incoming: incoming.boxed(),
         })
-    }
-
-    async fn local_host(&self, peer: &str) -> Option<String> {
-        self.inner.local_host(peer).await
-    }
-
-    fn bearer(&self) -> Option<&str> {
-        self.bearer.as_deref()
     }
 }
 

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use futures::future::Either;
 use millstream_common::net::Peer;
 use millstream_common::time::{ClockRef, SystemClock};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{Request, Response};
@@ -33,6 +34,13 @@ impl AccessLayer {
             access: Access::Open,
             clock: Arc::new(SystemClock::new()),
         }
+    }
+
+    pub(super) fn decide(&self, need: Need, caller: Caller<'_>) -> Result<Principal, Status> {
+        // A clock beyond the calendar lets no token hold that ends.
+        let now = DateTime::from_timestamp_micros(self.clock.unix_micros());
+        let now = now.unwrap_or(DateTime::<Utc>::MAX_UTC);
+        decide(&self.access, need, caller, now)
     }
 }
 
@@ -69,15 +77,13 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let peer = request.extensions().get::<Peer>();
         let authorization = request.headers().get(AUTHORIZATION);
+        let authorization = authorization.and_then(|value| value.to_str().ok());
         let caller = Caller {
             certificate: peer.and_then(|peer| peer.certificate.as_ref()),
-            authorization: authorization.and_then(|value| value.to_str().ok()),
+            token: authorization.and_then(bearer),
         };
         let path = request.uri().path();
-        // A clock beyond the calendar lets no token hold that ends.
-        let now = DateTime::from_timestamp_micros(self.layer.clock.unix_micros());
-        let now = now.unwrap_or(DateTime::<Utc>::MAX_UTC);
-        match decide(&self.layer.access, path, caller, now) {
+        match self.layer.decide(need(path), caller) {
             Ok(principal) => {
                 log(path, &principal);
                 Either::Left(self.inner.call(request))
@@ -99,4 +105,12 @@ fn log(path: &str, principal: &Principal) {
     if matches!(need(path), Need::Role(Role::Submit | Role::Admin)) {
         tracing::info!(path, token, "call allowed");
     }
+}
+
+/// The token in an `authorization` header; the scheme's case does not matter (RFC 9110).
+pub(super) fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim_start())
 }

@@ -1,9 +1,11 @@
 //! Who may call what: decided for every call before its service sees it, by its path alone.
 //!
-//! `service` puts [`AccessLayer`] around all services; the command line chooses the [`Access`]. Owns nothing but the tokens in force.
+//! `service` puts [`AccessLayer`] around all services, and it guards what masters and workers serve over HTTP (`http.rs`); the command
+//! line chooses the [`Access`]. Owns nothing but the tokens in force.
 //! What is not named here needs the highest role: a new call is closed until somebody decides.
 //! Failure: a refused call is answered `Unauthenticated` or `PermissionDenied` with what to do, and never reaches its service.
 
+mod http;
 mod layer;
 #[cfg(test)]
 mod tests;
@@ -119,18 +121,17 @@ fn need(path: &str) -> Need {
 #[derive(Clone, Copy, Default)]
 struct Caller<'a> {
     certificate: Option<&'a Certificate>,
-    /// The value of the `authorization` header.
-    authorization: Option<&'a str>,
+    token: Option<&'a str>,
 }
 
 /// Lets a call through, as whom, or says why not.
 fn decide(
     access: &Access,
-    path: &str,
+    need: Need,
     caller: Caller<'_>,
     now: DateTime<Utc>,
 ) -> Result<Principal, Status> {
-    match (need(path), access) {
+    match (need, access) {
         (_, Access::Open) | (Need::Nothing, _) => Ok(Principal::Anyone),
         (Need::Worker, _) => worker(caller),
         (Need::Role(_), Access::Certificates) => match caller.certificate {
@@ -172,7 +173,7 @@ fn token_holder(
     caller: Caller<'_>,
     now: DateTime<Utc>,
 ) -> Result<Principal, Status> {
-    let shown = caller.authorization.and_then(bearer).ok_or_else(|| {
+    let shown = caller.token.ok_or_else(|| {
         Status::unauthenticated(
             "no token is shown: name its file with --token-file or MILLSTREAM_TOKEN_FILE; `millstream token` makes one",
         )
@@ -196,12 +197,4 @@ fn token_holder(
         )));
     }
     Ok(Principal::Token(token.name.clone()))
-}
-
-/// The token in an `authorization` header; the scheme's case does not matter (RFC 9110).
-fn bearer(value: &str) -> Option<&str> {
-    let (scheme, token) = value.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| token.trim_start())
 }

@@ -28,9 +28,9 @@ fn tokens(expires: &str) -> Access {
 fn with(access: &Access, path: &str, authorization: Option<&str>) -> Result<Principal, Status> {
     let caller = Caller {
         certificate: None,
-        authorization,
+        token: authorization.and_then(layer::bearer),
     };
-    decide(access, path, caller, noon())
+    decide(access, need(path), caller, noon())
 }
 
 #[test]

@@ -2,25 +2,30 @@
 //!
 //! Started by masters and workers with a listener of the network they were given; the simulation starts none. Owns its connections:
 //! at most [`CONNECTIONS_MAX`], each of which ends with [`serve`]. Everything that is served is a route of one [`Router`], so pages
-//! are routes beside these, who may see them is a layer around it, and encryption is a listener that encrypts.
+//! are routes beside these, who may see them is a layer around it (`guard.rs`), and encryption is a listener that encrypts. Every
+//! request carries the [`Peer`](crate::net::Peer) that it comes from.
 //! Failure: a connection that breaks or dawdles is dropped alone.
+
+mod guard;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::Router;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::{Extension, Router};
 use futures::StreamExt;
 use http::{StatusCode, header};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::task::JoinSet;
+use tonic::transport::server::Connected;
 use tracing::debug;
 
+pub use self::guard::{Asking, Guard, GuardRef, Refused, guarded};
 use crate::metrics::{CONTENT_TYPE, Exposition};
 use crate::net::{Connection, Listener};
 
@@ -87,6 +92,7 @@ pub async fn serve(listener: Listener, router: Router) {
 }
 
 async fn converse(connection: Connection, router: Router) {
+    let router = router.layer(Extension(connection.connect_info()));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -120,8 +126,14 @@ mod tests {
     }
 
     async fn ask(net: &MemoryNet, path: &str) -> String {
+        ask_with(net, path, "").await
+    }
+
+    /// With more headers, each of which ends its line.
+    async fn ask_with(net: &MemoryNet, path: &str, headers: &str) -> String {
         let mut connection = net.connect("m:1").await.expect("connect");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: m\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: m\r\n{headers}connection: close\r\n\r\n");
         connection
             .write_all(request.as_bytes())
             .await
@@ -145,6 +157,43 @@ mod tests {
         assert!(metrics.contains("openmetrics-text"), "{metrics}");
         assert!(metrics.ends_with("# EOF\n"), "{metrics}");
         assert!(ask(&net, "/other").await.starts_with("HTTP/1.1 404"));
+    }
+
+    /// Knows one token, which may see nothing but metrics.
+    struct OneToken;
+
+    impl Guard for OneToken {
+        fn admit(&self, asking: &Asking<'_>) -> Result<(), Refused> {
+            assert!(asking.peer.is_some(), "it is told who asks");
+            match (asking.path, asking.token) {
+                ("/healthz", _) | ("/metrics", Some("t")) => Ok(()),
+                (_, Some("t")) => Err(Refused::Role("only metrics".to_owned())),
+                _ => Err(Refused::Token("no token".to_owned())),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_learns_why_and_nothing_else() {
+        let net = MemoryNet::default();
+        let listener = net.listen("m:1").await.expect("listen");
+        let mut tasks = JoinSet::new();
+        let router = guarded(router(Arc::new(Unready)), Arc::new(OneToken));
+        tasks.spawn(serve(listener, router));
+        assert!(ask(&net, "/healthz").await.starts_with("HTTP/1.1 200"));
+        let shown = "authorization: Bearer t\r\n";
+        for (path, headers, status) in [
+            ("/metrics", "", "401"),
+            ("/nowhere", "", "401"),
+            ("/metrics", shown, "200"),
+            ("/readyz", shown, "403"),
+        ] {
+            let answer = ask_with(&net, path, headers).await;
+            let expected = format!("HTTP/1.1 {status}");
+            assert!(answer.starts_with(&expected), "{path}: {answer}");
+            let is_asked = answer.contains("www-authenticate: Basic realm=");
+            assert_eq!(is_asked, status == "401", "{answer}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
