@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test compose-test failover image model sim matrix mutants chaos lint bench fmt services install-services clean-services toolchain with-python
+.PHONY: help demo test compose-test dashboard-test failover image model sim matrix mutants chaos lint bench fmt services install-services clean-services toolchain with-python
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
@@ -43,6 +43,9 @@ test: with-python ## all tests, against real services that are started and stopp
 
 compose-test: toolchain ## the stack of docker-compose.yml with containers killed; installs an engine where there is none
 	tests/compose/run $(ARGS)
+
+dashboard-test: toolchain ## every page of the dashboard in headless Chromium; installs one where there is none
+	tests/dashboard/run $(ARGS)
 
 failover: ## a failover on the stack of docker-compose.yml, told while it happens
 	deploy/demo/failover.sh

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use clap::Args;
 use millstream_common::client::ControlClient;
 use millstream_common::control::{CheckpointView, SavepointView};
+use millstream_common::text;
 use serde::Serialize;
 
 use crate::reading::Reading;
+use crate::savepoint;
 use crate::table::{self, Align, Column};
-use crate::{savepoint, text};
 
 #[derive(Args)]
 pub(crate) struct Arguments {

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use clap::Args;
 use millstream_common::client::ControlClient;
 use millstream_common::control::{GapView, JobView, SinkView, SourceView};
+use millstream_common::text;
 
 use crate::reading::Reading;
+use crate::sinks;
 use crate::table::{self, Align, Column};
-use crate::{sinks, text};
 
 #[derive(Args)]
 pub(crate) struct Arguments {

@@ -35,7 +35,6 @@ mod sinks;
 mod stop;
 mod submit;
 mod table;
-mod text;
 mod token;
 mod watermarks;
 mod worker;

@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
         value_name = "HOST:PORT"
     )]
     listen: String,
-    /// Where to serve /healthz, /readyz and /metrics; port 0 takes a free one.
+    /// Where to serve the dashboard, /healthz, /readyz and /metrics; port 0 takes a free one.
     #[arg(
         long,
         env = "MILLSTREAM_HTTP_LISTEN",
@@ -99,7 +99,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let storage_url = storage_url(&arguments.storage)?;
     let exposure = &arguments.exposure;
     exposure.allow(&arguments.tls, &arguments.listen, "submit and stop jobs")?;
-    exposure.allow(&arguments.tls, &arguments.http, "read metrics")?;
+    exposure.allow(
+        &arguments.tls,
+        &arguments.http,
+        "read jobs, their SQL and dead letters",
+    )?;
     if arguments.create_bucket {
         store::create_bucket(&storage_url).await?;
     }

@@ -4,9 +4,8 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use millstream_common::control::JobView;
+use millstream_common::text;
 use millstream_common::time::ClockRef;
-
-use crate::text;
 
 /// How often a line is written where lines cannot be rewritten.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -153,6 +152,7 @@ pub(crate) mod tests {
             stages: Vec::new(),
             rows_unaccounted: 0,
             rows_reread: 0,
+            last_failure: None,
         }
     }
 
@@ -170,6 +170,7 @@ pub(crate) mod tests {
             paused: false,
             rows_delivered: 0,
             rows_refused: 0,
+            delivered_age_ms: None,
             rows_dropped: 0,
             suspended: false,
             retained_from: Epoch(0),

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use millstream_common::control::SavepointView;
+use millstream_common::text;
 
 use crate::arguments::{Form, MasterAddress};
+use crate::output;
 use crate::table::{self, Align, Column};
-use crate::{output, text};
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]

@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use millstream_common::control::{QuotaView, SinkView};
+use millstream_common::control::{QUOTA_NEAR, QuotaView, SinkView};
+use millstream_common::text;
 
 use crate::arguments::{Form, MasterAddress};
+use crate::output;
 use crate::table::{self, Align, Column};
-use crate::{output, text};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -53,7 +54,7 @@ fn row(sink: &SinkView) -> Vec<String> {
     vec![
         sink.name.clone(),
         sink.connector.clone(),
-        state(sink).to_owned(),
+        sink.standing().to_owned(),
         sink.marker.to_string(),
         text::count(sink.lag_epochs),
         text::count(sink.lag_rows),
@@ -63,22 +64,6 @@ fn row(sink: &SinkView) -> Vec<String> {
         sink.quota.map(quota).unwrap_or_default(),
         sink.cause.clone().unwrap_or_default(),
     ]
-}
-
-/// From this share of its quota on a sink is warned of.
-const QUOTA_NEAR: f64 = 0.8;
-
-fn state(sink: &SinkView) -> &'static str {
-    let used = sink.quota.map_or(0.0, |quota| quota.used);
-    match (sink.paused, &sink.cause, sink.lag_epochs) {
-        (true, _, _) if sink.suspended => "suspended",
-        (true, _, _) => "paused",
-        (false, Some(_), _) => "troubled",
-        (false, None, _) if used >= 1.0 => "over quota",
-        (false, None, _) if used >= QUOTA_NEAR => "near quota",
-        (false, None, 0) => "current",
-        (false, None, _) => "behind",
-    }
 }
 
 /// `83 % of 10.0 GiB or 1 h, then suspend`.

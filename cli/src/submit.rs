@@ -7,13 +7,14 @@ use clap::Args;
 use millstream_common::client::{self, ControlClient};
 use millstream_common::control::{ControlError, JobState, JobView, SubmitRequest, Submitted};
 use millstream_common::ids::JobName;
+use millstream_common::text;
 use millstream_common::time::SystemClock;
 
 use crate::arguments::{JobFile, JobText, MasterAddress};
 use crate::beginning::Beginning;
 use crate::follow::{End, OnInterrupt, follow};
 use crate::progress::Progress;
-use crate::{interrupts, output, text};
+use crate::{interrupts, output};
 
 #[derive(Args)]
 pub(crate) struct Arguments {

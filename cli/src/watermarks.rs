@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 use millstream_common::client::ControlClient;
 use millstream_common::control::{SourceWatermarkView, SplitWatermarkView, WatermarksView};
+use millstream_common::text;
 
 use crate::reading::Reading;
 use crate::table::{self, Align, Column};
-use crate::text;
 
 #[derive(Args)]
 pub(crate) struct Arguments {

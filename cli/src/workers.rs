@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use millstream_common::client::ControlClient;
 use millstream_common::control::WorkerView;
+use millstream_common::text;
 
 use crate::drain;
 use crate::reading::Reading;
 use crate::table::{self, Align, Column};
-use crate::text;
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]

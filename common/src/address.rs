@@ -34,6 +34,14 @@ pub fn at_host(address: &str, host: &str) -> String {
     }
 }
 
+/// Where `listen` is reached by whoever reaches the same process at `advertised`: what listens everywhere is there too.
+pub fn seen_from_outside(listen: &str, advertised: &str) -> String {
+    match listens_everywhere(listen) {
+        true => at_host(listen, host(advertised)),
+        false => listen.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +60,15 @@ mod tests {
         ] {
             assert!(!is_loopback(public), "{public}");
         }
+    }
+
+    #[test]
+    fn what_listens_everywhere_is_seen_where_its_process_is_seen() {
+        assert_eq!(seen_from_outside("0.0.0.0:7071", "one:7070"), "one:7071");
+        assert_eq!(
+            seen_from_outside("127.0.0.1:7071", "one:7070"),
+            "127.0.0.1:7071"
+        );
     }
 
     #[test]

@@ -37,6 +37,21 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every code, in the order in which a row meets them.
+    pub const ALL: [Self; 11] = [
+        Self::Malformed,
+        Self::NullPayload,
+        Self::TypeMismatch,
+        Self::NullViolation,
+        Self::CheckViolation,
+        Self::Header,
+        Self::Columns,
+        Self::TooLong,
+        Self::Late,
+        Self::Expression,
+        Self::SinkRejected,
+    ];
+
     /// The code as it stands in the `code` column.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -29,5 +29,6 @@ pub mod secret;
 pub mod store;
 pub mod suggest;
 pub mod task;
+pub mod text;
 pub mod time;
 pub mod trace;

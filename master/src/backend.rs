@@ -9,8 +9,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, RewindTerms,
-    SavepointView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted,
+    CheckpointView, ControlError, JobView, LetterQuery, PlanView, ReplayRequest, Replayed,
+    RewindTerms, SavepointView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted,
     WatermarksView, WorkerView,
 };
 use millstream_common::ids::{Epoch, JobName, WorkerId};
@@ -234,6 +234,15 @@ impl ControlBackend for Backend {
     async fn watermarks(&self, name: &JobName) -> Result<WatermarksView, ControlError> {
         let job = self.job(name).await?;
         call!(job, JobMessage::Watermarks).map_err(gone)
+    }
+
+    async fn plan(&self, name: &JobName) -> Result<PlanView, ControlError> {
+        let job = self.job(name).await?;
+        call!(job, JobMessage::Plan).map_err(gone)
+    }
+
+    fn dashboard_of_active(&self) -> Option<String> {
+        self.roles.dashboard_of_active()
     }
 
     async fn create_savepoint(

@@ -30,8 +30,10 @@ impl Probes for MasterProbes {
         match &*self.roles.0.borrow() {
             Role::Active(active) => Ok(format!("active, term {}", active.term)),
             // Told to everybody, and so not where.
-            Role::Standby { active: Some(_) } => Ok("stands by; another reigns".to_owned()),
-            Role::Standby { active: None } => Err("no master reigns yet".to_owned()),
+            Role::Standby {
+                active: Some(_), ..
+            } => Ok("stands by; another reigns".to_owned()),
+            Role::Standby { active: None, .. } => Err("no master reigns yet".to_owned()),
         }
     }
 

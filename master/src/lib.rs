@@ -10,6 +10,7 @@ mod carry;
 pub mod checkpoint;
 pub mod cluster;
 pub mod config;
+mod dashboard;
 pub mod enumerate;
 mod figures;
 pub mod job;

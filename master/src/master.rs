@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use millstream_common::address;
 use millstream_common::error::chain;
 use millstream_common::http;
 use tokio::sync::oneshot;
@@ -16,13 +17,14 @@ use tracing::info;
 use crate::backend::Backend;
 use crate::cluster::link::LinkService;
 use crate::config::MasterConfig;
+use crate::dashboard;
 use crate::figures::MasterProbes;
 use crate::letters::desk::Desk;
 use crate::reign::cluster_name;
 use crate::reign::office::Office;
 use crate::reign::trail::TrailError;
-use crate::service;
 use crate::service::access::AccessLayer;
+use crate::service::{self, ControlBackend};
 
 /// Why a master could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +130,11 @@ impl Master {
             clock: config.clock.clone(),
         };
         let guard = Arc::new(access.clone());
-        let (office, roles) = Office::open(config, advertised, candidacy.entrance).await?;
+        let dashboard = http_address
+            .as_ref()
+            .map(|http| address::seen_from_outside(http, &advertised));
+        let opened = Office::open(config, advertised, dashboard, candidacy.entrance);
+        let (office, roles) = opened.await?;
         let link = LinkService {
             roles: roles.clone(),
             storage_url,
@@ -138,18 +144,20 @@ impl Master {
             clock: clock.clone(),
             tracer: tracer.clone(),
         });
-        let backend = Backend::new(roles, blocking, probe, letters).traced(tracer, clock);
+        let backend = Backend::new(roles, blocking, probe, letters).traced(tracer, clock.clone());
+        let backend: Arc<dyn ControlBackend> = Arc::new(backend);
+        let pages = dashboard::router(backend.clone(), clock);
         let (stop_serving, stopped) = oneshot::channel();
         let (leave_office, told) = oneshot::channel();
         let mut server = JoinSet::new();
         server.spawn(async move {
             let stopped = async { drop(stopped.await) };
-            let served = service::serve(listener, Arc::new(backend), link, access, stopped).await;
+            let served = service::serve(listener, backend, link, access, stopped).await;
             served.map_err(|error| MasterError::Run(chain(&error)))
         });
         if let Some(http) = http {
             info!(address = %http.address, "http listening");
-            let router = http::guarded(http::router(probes), guard);
+            let router = http::guarded(http::router(probes).merge(pages), guard);
             server.spawn(async move {
                 http::serve(http, router).await;
                 Err(MasterError::Run("its http server ended".to_owned()))

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use millstream_common::control::{DeadLetterView, LetterTotals, Replayed};
+use millstream_common::text;
 use millstream_common::time::EventTime;
 
 use crate::table::{self, Align, Column};
-use crate::text;
 
 const LETTERS: [Column; 7] = [
     ("RECEIVED", Align::Left),

@@ -23,6 +23,7 @@ use clap::Args;
 use futures::StreamExt;
 use millstream_common::control::{JobState, JobView, StopMode};
 use millstream_common::ids::{Epoch, Generation, JobName};
+use millstream_common::text;
 use millstream_common::time::{ClockRef, SystemClock};
 
 use self::broker::Broker;
@@ -35,7 +36,6 @@ use crate::arguments::JobText;
 use crate::beginning::Beginning;
 use crate::interrupts::{self, INTERRUPTED};
 use crate::submit::submit;
-use crate::text;
 
 /// The job, as it stands in the repository.
 const DEMO_SQL: &str = include_str!("../../../jobs/demo.sql");

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use millstream_common::control::JobView;
+use millstream_common::text;
 use millstream_common::time::{ClockRef, EventTime};
 
 use super::results::{self, Counts};
 use crate::progress::Progress;
-use crate::text;
 
 /// How often the results are read again.
 const READ_INTERVAL: Duration = Duration::from_millis(500);

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
+use millstream_common::text;
+
 use super::oracle::Oracle;
 use super::results::{Counts, Rejects};
-use crate::text;
 
 /// Differences listed in full; of more, only how many.
 const DIFFERENCES_SHOWN: usize = 10;

@@ -68,6 +68,7 @@ impl Script {
             stages: Vec::new(),
             rows_unaccounted: 0,
             rows_reread: 0,
+            last_failure: None,
         }
     }
 }
@@ -152,6 +153,17 @@ impl ControlBackend for Script {
         name: &JobName,
     ) -> Result<millstream_common::control::WatermarksView, ControlError> {
         Err(ControlError::Internal(format!("{name} keeps no time")))
+    }
+
+    async fn plan(
+        &self,
+        name: &JobName,
+    ) -> Result<millstream_common::control::PlanView, ControlError> {
+        Err(ControlError::Internal(format!("{name} has no plan")))
+    }
+
+    fn dashboard_of_active(&self) -> Option<String> {
+        None
     }
 
     async fn create_savepoint(

@@ -6,6 +6,7 @@
 
 mod connect;
 mod dead_letters;
+mod plan;
 mod savepoints;
 mod watermarks;
 

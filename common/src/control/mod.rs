@@ -5,6 +5,7 @@
 
 mod dead_letters;
 mod error;
+mod plan;
 mod savepoint;
 mod view;
 mod watermarks;
@@ -14,10 +15,11 @@ pub use dead_letters::{
     ReplayRequest, Replayed, SkippedLetters,
 };
 pub use error::ControlError;
+pub use plan::{PlanBranchView, PlanOutputView, PlanSinkView, PlanStageView, PlanView};
 pub use savepoint::{FromCheckpoint, LATEST, SavepointView};
 pub use view::{
-    BranchView, CheckpointView, GapView, JobState, JobView, QuotaView, SinkView, SourceView,
-    StageView, StorageUse, WorkerState, WorkerView,
+    BranchView, CheckpointView, GapView, JobState, JobView, LastFailure, QUOTA_NEAR, QuotaView,
+    SinkView, SourceView, StageView, StorageUse, WorkerState, WorkerView,
 };
 pub use watermarks::{SourceWatermarkView, SplitWatermarkView, WatermarksView};
 

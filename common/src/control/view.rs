@@ -102,6 +102,17 @@ pub struct JobView {
     /// Rows that were read behind the last committed epoch when tasks were ended, and that are read again; those that a killed
     /// worker had read are not known. Since this master began.
     pub rows_reread: u64,
+    /// Why it was interrupted last, since this master began; whatever it does now.
+    pub last_failure: Option<LastFailure>,
+}
+
+/// Why a job was interrupted last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LastFailure {
+    /// In words.
+    pub cause: String,
+    /// Since then.
+    pub age_ms: u64,
 }
 
 impl JobView {
@@ -140,6 +151,12 @@ pub struct StageView {
     pub dropped: u64,
     /// Where they went.
     pub branches: Vec<BranchView>,
+    /// Received, over the last epochs.
+    pub rows_per_second: f64,
+    /// Which share of their time its tasks worked, over the last epochs: 0 to 1.
+    pub busy_share: f64,
+    /// Which share of their time its tasks waited for those behind them, over the last epochs: 0 to 1.
+    pub blocked_share: f64,
 }
 
 /// The rows of one way out of a stage: `given` is the sum of the others.
@@ -246,12 +263,33 @@ pub struct SinkView {
     pub rows_delivered: u64,
     /// Rows it refused since the life began; they are in its dead letters.
     pub rows_refused: u64,
+    /// Since rows last arrived in it, as far as this master has seen it; `None` before.
+    pub delivered_age_ms: Option<u64>,
     /// Rows it refused since the life began and nobody keeps, by `on_violation = 'drop'`.
     pub rows_dropped: u64,
     /// Why it retries or is suspended; `None` while all is well.
     pub cause: Option<String>,
     /// The worker that runs it; `None` while the job does not run.
     pub worker: Option<WorkerId>,
+}
+
+/// From this share of its quota on a sink is warned of.
+pub const QUOTA_NEAR: f64 = 0.8;
+
+impl SinkView {
+    /// How it fares, in a word.
+    pub fn standing(&self) -> &'static str {
+        let used = self.quota.map_or(0.0, |quota| quota.used);
+        match (self.paused, &self.cause, self.lag_epochs) {
+            (true, _, _) if self.suspended => "suspended",
+            (true, _, _) => "paused",
+            (false, Some(_), _) => "troubled",
+            (false, None, _) if used >= 1.0 => "over quota",
+            (false, None, _) if used >= QUOTA_NEAR => "near quota",
+            (false, None, 0) => "current",
+            (false, None, _) => "behind",
+        }
+    }
 }
 
 /// How far behind a sink may be, and how much of that is used up.
@@ -335,6 +373,12 @@ pub struct CheckpointView {
     pub state_bytes: u64,
     /// From the barrier to the commit; `None` if committed before this master began.
     pub duration_ms: Option<u64>,
+    /// Of that, until the last task had passed the barrier and stored its state, where that is known.
+    pub collect_ms: Option<u64>,
+    /// Of that, until the log had it, where that is known.
+    pub commit_ms: Option<u64>,
+    /// From the commit until every sink held it; `None` while one does not, or where it is not known.
+    pub deliver_ms: Option<u64>,
 }
 
 /// Times leave as text: a number would have to be explained.

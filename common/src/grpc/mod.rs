@@ -5,6 +5,7 @@
 //! message that lacks what the contract promises is a [`Malformed`], never a guess.
 
 mod dead_letters;
+mod plan;
 mod savepoint;
 mod status;
 mod view;

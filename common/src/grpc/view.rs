@@ -4,8 +4,8 @@ use millstream_proto::v1;
 
 use super::Malformed;
 use crate::control::{
-    BranchView, CheckpointView, FromCheckpoint, GapView, JobState, JobView, QuotaView, SinkView,
-    SourceView, StageView, StopMode, Stopped, StorageUse, SubmitRequest, Submitted,
+    BranchView, CheckpointView, FromCheckpoint, GapView, JobState, JobView, LastFailure, QuotaView,
+    SinkView, SourceView, StageView, StopMode, Stopped, StorageUse, SubmitRequest, Submitted,
 };
 use crate::ids::{Epoch, Generation, JobName, WorkerId};
 use crate::plan::{OnQuota, SinkQuota};
@@ -172,6 +172,10 @@ impl From<JobView> for v1::Job {
             stages: job.stages.into_iter().map(v1::Stage::from).collect(),
             rows_unaccounted: job.rows_unaccounted,
             rows_reread: job.rows_reread,
+            last_failure: job.last_failure.map(|failure| v1::LastFailure {
+                cause: failure.cause,
+                age_ms: failure.age_ms,
+            }),
         }
     }
 }
@@ -208,6 +212,10 @@ impl TryFrom<v1::Job> for JobView {
             stages: job.stages.into_iter().map(StageView::from).collect(),
             rows_unaccounted: job.rows_unaccounted,
             rows_reread: job.rows_reread,
+            last_failure: job.last_failure.map(|failure| LastFailure {
+                cause: failure.cause,
+                age_ms: failure.age_ms,
+            }),
         })
     }
 }
@@ -281,6 +289,9 @@ impl From<StageView> for v1::Stage {
             failed: stage.failed,
             dropped: stage.dropped,
             branches: stage.branches.into_iter().map(v1::Branch::from).collect(),
+            rows_per_second: stage.rows_per_second,
+            busy_share: stage.busy_share,
+            blocked_share: stage.blocked_share,
         }
     }
 }
@@ -296,6 +307,9 @@ impl From<v1::Stage> for StageView {
             failed: stage.failed,
             dropped: stage.dropped,
             branches: stage.branches.into_iter().map(BranchView::from).collect(),
+            rows_per_second: stage.rows_per_second,
+            busy_share: stage.busy_share,
+            blocked_share: stage.blocked_share,
         }
     }
 }
@@ -343,6 +357,7 @@ impl From<SinkView> for v1::Sink {
             quota: sink.quota.map(v1::SinkQuota::from),
             rows_delivered: sink.rows_delivered,
             rows_refused: sink.rows_refused,
+            delivered_age_ms: sink.delivered_age_ms,
             rows_dropped: sink.rows_dropped,
             cause: sink.cause.unwrap_or_default(),
             worker: sink.worker.map(|worker| worker.0).unwrap_or_default(),
@@ -367,6 +382,7 @@ impl From<v1::Sink> for SinkView {
             quota: sink.quota.map(QuotaView::from),
             rows_delivered: sink.rows_delivered,
             rows_refused: sink.rows_refused,
+            delivered_age_ms: sink.delivered_age_ms,
             rows_dropped: sink.rows_dropped,
             cause: some(sink.cause),
             worker: some(sink.worker).map(WorkerId),
@@ -421,6 +437,9 @@ impl From<CheckpointView> for v1::Checkpoint {
             state_parts: checkpoint.state_parts,
             state_bytes: checkpoint.state_bytes,
             duration_ms: checkpoint.duration_ms.unwrap_or_default(),
+            collect_ms: checkpoint.collect_ms,
+            commit_ms: checkpoint.commit_ms,
+            deliver_ms: checkpoint.deliver_ms,
         }
     }
 }
@@ -438,6 +457,9 @@ impl From<v1::Checkpoint> for CheckpointView {
             state_parts: checkpoint.state_parts,
             state_bytes: checkpoint.state_bytes,
             duration_ms: Some(checkpoint.duration_ms).filter(|duration| *duration != 0),
+            collect_ms: checkpoint.collect_ms,
+            commit_ms: checkpoint.commit_ms,
+            deliver_ms: checkpoint.deliver_ms,
         }
     }
 }

@@ -72,6 +72,8 @@ impl JobState {
         self.observed.barrier_since = collected.since;
         let now = self.clock.monotonic();
         self.observed.tally.collected(collected.since, now);
+        let task_count = self.task_count();
+        self.observed.paces.collected(now, task_count);
         self.traces.collected(self.clock.unix_micros());
         self.passed = Some((collected.barrier.kind, collected.drains));
         let sinks = FromSinks {
@@ -199,7 +201,9 @@ impl JobState {
             // What it holds is of before.
             return Ok(());
         }
+        let lacked = self.sink_lag(sink).row_count;
         self.progress.sink_markers.insert(sink, marker);
+        self.observe_delivery(sink, lacked);
         self.progress.note_delivered(self.entry.plan.sinks.len());
         self.observed.sink_causes.remove(&sink);
         self.judge_quotas()?;

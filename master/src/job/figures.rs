@@ -40,6 +40,13 @@ pub(crate) struct EpochPhases {
     pub(crate) total: Histogram,
 }
 
+/// How long the phases of one epoch took; see [`EpochPhases`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Took {
+    pub(super) collect: Duration,
+    pub(super) commit: Duration,
+}
+
 impl Tally {
     /// A worker has passed a barrier.
     pub(super) fn reported(&mut self, report: &PipelineReport) {
@@ -62,16 +69,19 @@ impl Tally {
         self.collected = Some((since, now));
     }
 
-    /// An epoch is in the log.
-    pub(super) fn committed(&mut self, now: Duration) {
+    /// An epoch is in the log; how long its phases took: one without a barrier has none.
+    pub(super) fn committed(&mut self, now: Duration) -> Option<Took> {
         self.epoch_count += 1;
-        // One without a barrier has no phases.
-        if let Some((since, collected)) = self.collected.take() {
-            let span = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64();
-            self.phases.collect.observe(span(since, collected));
-            self.phases.commit.observe(span(collected, now));
-            self.phases.total.observe(span(since, now));
-        }
+        let (since, collected) = self.collected.take()?;
+        let took = Took {
+            collect: collected.saturating_sub(since),
+            commit: now.saturating_sub(collected),
+        };
+        self.phases.collect.observe(took.collect.as_secs_f64());
+        self.phases.commit.observe(took.commit.as_secs_f64());
+        let total = now.saturating_sub(since);
+        self.phases.total.observe(total.as_secs_f64());
+        Some(took)
     }
 
     /// Other workers read the splits from now on.
@@ -172,8 +182,12 @@ mod tests {
         let at = Duration::from_millis;
         let mut tally = Tally::default();
         tally.collected(at(100), at(150));
-        tally.committed(at(190));
-        tally.committed(at(191));
+        let took = Took {
+            collect: at(50),
+            commit: at(40),
+        };
+        assert_eq!(tally.committed(at(190)), Some(took));
+        assert_eq!(tally.committed(at(191)), None);
         assert_eq!(tally.epoch_count, 2);
         assert_eq!(tally.phases.total.count(), 1);
         assert_eq!(tally.phases.collect.count(), 1);

@@ -5,14 +5,14 @@
 //! modules beside it. Keeps INV-4: frames of another generation than the running one are dropped.
 //! Failure: an error here is a defect; the supervisor starts the job anew from the log.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, RewindTerms, SavepointView, SinkCommand, SinkView,
-    StopMode, Stopped, StorageUse, WatermarksView,
+    CheckpointView, ControlError, JobView, PlanView, RewindTerms, SavepointView, SinkCommand,
+    SinkView, StopMode, Stopped, StorageUse, WatermarksView,
 };
 use millstream_common::error::Failure;
 use millstream_common::ids::{
@@ -33,7 +33,9 @@ use tokio::task::JoinSet;
 
 use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage, spawn_enumerators};
+use super::epochs::ShownEpochs;
 use super::figures::{JobFigures, Tally};
+use super::paces::Paces;
 use super::quotas::Quotas;
 use super::reattach::Lasting;
 use super::recorded::Recorded;
@@ -205,6 +207,8 @@ pub enum JobMessage {
     Savepoints(RpcReplyPort<Vec<SavepointView>>),
     /// The job as people see it.
     View(RpcReplyPort<JobView>),
+    /// Its SQL, and what that was planned to.
+    Plan(RpcReplyPort<PlanView>),
     /// How far time has come in it.
     Watermarks(RpcReplyPort<WatermarksView>),
     /// The job for a scrape.
@@ -322,6 +326,8 @@ pub struct JobState {
 pub(super) struct Observed {
     /// Why the job waits or recovers.
     pub(super) cause: String,
+    /// When it was interrupted last, and why.
+    pub(super) last_failure: Option<(Duration, String)>,
     /// Why the log cannot be written.
     pub(super) log_trouble: Option<String>,
     pub(super) restart_count: u32,
@@ -340,14 +346,17 @@ pub(super) struct Observed {
     /// What hinders the readers of a worker.
     pub(super) reader_troubles: BTreeMap<WorkerId, BTreeMap<SourceIndex, String>>,
     pub(super) sink_causes: BTreeMap<SinkIndex, String>,
+    /// When rows last arrived in a sink.
+    pub(super) sink_moved: BTreeMap<SinkIndex, Duration>,
     /// When this actor began.
     pub(super) begun: Duration,
     /// When the epochs that some sink lacks were committed, as far as this actor saw it.
     pub(super) commit_times: BTreeMap<Epoch, Duration>,
-    pub(super) checkpoints: VecDeque<CheckpointView>,
+    pub(super) epochs: ShownEpochs,
     /// As of the collector's last look.
     pub(super) storage: Option<StorageUse>,
     pub(super) tally: Tally,
+    pub(super) paces: Paces,
     pub(super) sightings: Sightings,
 }
 
@@ -447,6 +456,7 @@ impl Actor for JobActor {
             JobMessage::DropSavepoint { name, reply } => state.drop_savepoint(name, reply),
             JobMessage::Savepoints(reply) => state.answer(reply, JobState::savepoint_views),
             JobMessage::View(reply) => state.answer(reply, JobState::view),
+            JobMessage::Plan(reply) => state.answer(reply, JobState::plan_view),
             JobMessage::Watermarks(reply) => state.answer(reply, JobState::watermarks),
             JobMessage::Figures(reply) => state.answer(reply, JobState::figures),
             JobMessage::Shares(reply) => state.answer(reply, JobState::shares),

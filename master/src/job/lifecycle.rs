@@ -303,6 +303,7 @@ impl JobState {
             Decision::RetryAfter(delay) => self.recover(cause, delay),
             Decision::GiveUp => {
                 warn!(job = %self.entry.job, %cause, "job failed");
+                self.observed.last_failure = Some((self.clock.monotonic(), cause.clone()));
                 self.observed.cause = cause;
                 self.end(JobEnd::Failed {
                     failure: failure.clone(),
@@ -321,6 +322,7 @@ impl JobState {
         warn!(job = %self.entry.job, generation = %self.generation, epoch = %self.progress.epoch, %cause, "recover");
         self.observed.restart_count += 1;
         self.observed.recovery.lost(self.clock.monotonic());
+        self.observed.last_failure = Some((self.clock.monotonic(), cause.clone()));
         self.trace_loss(&cause);
         self.observed.cause = cause;
         self.tear_down()?;

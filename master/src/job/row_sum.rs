@@ -38,6 +38,7 @@ pub(super) fn stage_views(plan: &JobPlan, progress: &JobProgress) -> Vec<StageVi
             failed: flow.failed,
             dropped: flow.dropped,
             branches: branches.collect(),
+            ..StageView::default()
         }
     });
     views.collect()

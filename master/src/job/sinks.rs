@@ -59,6 +59,8 @@ impl JobState {
         let count_of = |counts: &BTreeMap<SinkIndex, u64>| counts.get(&index).copied();
         let rows_dropped =
             count_of(&self.progress.dropped).unwrap_or_default() + self.refusals.dropped_by(index);
+        let now = self.clock.monotonic();
+        let age = |moved: &Duration| now.saturating_sub(*moved).as_millis() as u64;
         SinkView {
             name: sink.name.clone(),
             connector: sink_connector(&sink.spec).to_owned(),
@@ -83,6 +85,7 @@ impl JobState {
             ),
             rows_refused: count_of(&self.progress.refused).unwrap_or_default(),
             rows_dropped,
+            delivered_age_ms: self.observed.sink_moved.get(&index).map(age),
             cause: self.suspension_cause(index, &sink.name).or(trouble),
             worker: placement.map(|placement| placement.worker.clone()),
         }
@@ -94,6 +97,17 @@ impl JobState {
         let since = times.range(..=epoch).next_back().map(|(_, since)| since);
         let since = since.unwrap_or(&self.observed.begun);
         self.clock.monotonic().saturating_sub(*since).as_millis() as u64
+    }
+
+    /// A sink holds more than before, when it lacked so many rows.
+    pub(super) fn observe_delivery(&mut self, sink: SinkIndex, lacked: u64) {
+        let now = self.clock.monotonic();
+        if self.sink_lag(sink).row_count < lacked {
+            self.observed.sink_moved.insert(sink, now);
+        }
+        let markers = (0..self.entry.plan.sinks.len()).map(|sink| self.marker(sink));
+        let held = markers.min().unwrap_or_default();
+        self.observed.epochs.delivered(held, now);
     }
 
     /// Keeps the times of epochs that some sink lacks: of all of them, or evenly of some (INV-9).

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use millstream_common::control::{
-    CheckpointView, GapView, JobState as State, JobView, SourceView, Stopped,
+    CheckpointView, GapView, JobState as State, JobView, LastFailure, PlanView, SourceView,
+    StageView, Stopped,
 };
 use millstream_common::ids::{SourceIndex, SplitId, StageIndex, TaskId, WorkerId};
 use millstream_common::log::entry::{EpochEntry, JobEnd};
@@ -17,9 +18,8 @@ use ractor::RpcReplyPort;
 use super::job_actor::{JobState, Phase, Share};
 use super::lifecycle::Handled;
 use super::row_sum;
+use crate::plan::shown;
 
-/// Epochs kept to be shown.
-const CHECKPOINTS_KEPT: usize = 200;
 /// A barrier that takes longer than this is worth a word.
 const BARRIER_SLOW: Duration = Duration::from_secs(10);
 
@@ -72,10 +72,23 @@ impl JobState {
                 .map(|took| took.as_millis() as u64),
             checkpoint_interval_ms: self.entry.plan.settings.checkpoint_interval_ms,
             storage: self.observed.storage,
-            stages: row_sum::stage_views(&self.entry.plan, &self.progress),
+            stages: self.stage_views(),
             rows_unaccounted: row_sum::unaccounted(&self.entry.plan, &self.progress),
             rows_reread: self.observed.rows_reread,
+            last_failure: self.last_failure(),
         }
+    }
+
+    fn stage_views(&self) -> Vec<StageView> {
+        let mut views = row_sum::stage_views(&self.entry.plan, &self.progress);
+        if !self.is_over() {
+            self.observed.paces.show(&mut views);
+        }
+        views
+    }
+
+    pub(super) fn plan_view(&self) -> PlanView {
+        shown::view(&self.entry.job, &self.entry.sql, &self.entry.plan)
     }
 
     fn shown_state(&self) -> State {
@@ -116,6 +129,15 @@ impl JobState {
                 names.join(", "),
                 waited.as_secs()
             )
+        })
+    }
+
+    fn last_failure(&self) -> Option<LastFailure> {
+        let (at, cause) = self.observed.last_failure.as_ref()?;
+        let age = self.clock.monotonic().saturating_sub(*at);
+        Some(LastFailure {
+            cause: cause.clone(),
+            age_ms: age.as_millis() as u64,
         })
     }
 
@@ -190,18 +212,13 @@ impl JobState {
     }
 
     pub(super) fn newest_checkpoints(&self, limit: usize) -> Vec<CheckpointView> {
-        self.observed
-            .checkpoints
-            .iter()
-            .rev()
-            .take(limit)
-            .cloned()
-            .collect()
+        self.observed.epochs.newest(limit)
     }
 
     /// What readers say beside their progress.
     pub(super) fn observe_report(&mut self, report: &PipelineReport) {
         self.observed.tally.reported(report);
+        self.observed.paces.reported(report);
         let now_us = self.clock.unix_micros();
         self.observed.sightings.reported(report, now_us);
         let worker = &report.worker;
@@ -248,7 +265,7 @@ impl JobState {
     /// Keeps what is worth showing of a committed epoch.
     pub(super) fn observe_commit(&mut self, entry: &EpochEntry) {
         let now = self.clock.monotonic();
-        self.observed.tally.committed(now);
+        let took = self.observed.tally.committed(now);
         let rows_read: u64 = entry.counters.values().map(|count| count.read).sum();
         if let Some(before) = self.observed.last_commit.replace(now) {
             let seconds = now.saturating_sub(before).as_secs_f64().max(1e-3);
@@ -272,11 +289,11 @@ impl JobState {
             state_parts,
             state_bytes,
             duration_ms: Some(now.saturating_sub(self.observed.barrier_since).as_millis() as u64),
+            collect_ms: took.map(|took| took.collect.as_millis() as u64),
+            commit_ms: took.map(|took| took.commit.as_millis() as u64),
+            deliver_ms: None,
         };
-        self.observed.checkpoints.push_back(view);
-        if self.observed.checkpoints.len() > CHECKPOINTS_KEPT {
-            self.observed.checkpoints.pop_front();
-        }
+        self.observed.epochs.committed(view, now);
     }
 }
 

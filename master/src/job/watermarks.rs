@@ -5,15 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use millstream_common::control::{
-    JobView, SourceWatermarkView, SplitWatermarkView, WatermarksView,
-};
+use millstream_common::control::{SourceWatermarkView, SplitWatermarkView, WatermarksView};
 use millstream_common::ids::{SourceIndex, SplitId, StageIndex, TaskId, WorkerId};
 use millstream_common::replay_split::is_replay;
 use millstream_common::report::{PipelineReport, SplitProgress, SplitStatus};
 use millstream_common::time::EventTime;
 
 use super::job_actor::JobState;
+use super::why;
 
 /// When splits were seen to move.
 #[derive(Debug, Default)]
@@ -67,10 +66,8 @@ impl JobState {
         let sources: Vec<SourceWatermarkView> = sources
             .map(|index| self.source_watermark(SourceIndex(index as u32)))
             .collect();
-        let timeouts = self.entry.plan.sources.iter();
-        let timeouts: Vec<Option<u64>> = timeouts.map(|source| source.idle_timeout_ms).collect();
         WatermarksView {
-            why: why(&job, &sources, &timeouts),
+            why: why::why(&self.entry.plan, &job, &sources),
             job: job.name,
             state: job.state,
             sources,
@@ -154,88 +151,6 @@ impl JobState {
     }
 }
 
-/// What keeps rows from coming out, the nearest cause first. `timeouts`: after how many milliseconds a silent split of each source
-/// counts as idle.
-fn why(job: &JobView, sources: &[SourceWatermarkView], timeouts: &[Option<u64>]) -> Vec<String> {
-    let mut why = Vec::new();
-    if let Some(cause) = &job.cause {
-        why.push(format!("the job is {}: {cause}", job.state));
-    }
-    if job.rows_read == 0 {
-        let lag = job.lag_records.unwrap_or_default();
-        why.push(match lag {
-            0 => "no row has been read: the sources hold none yet".to_owned(),
-            lag => format!("no row has been read, although {lag} records wait"),
-        });
-    } else if job.rows_rejected == job.rows_read {
-        let rows = job.rows_rejected;
-        why.push(format!(
-            "all {rows} rows that were read are dead letters: `millstream dead-letters {}` shows why",
-            job.name
-        ));
-    }
-    for (source, timeout_ms) in sources.iter().zip(timeouts) {
-        why.extend(why_of_source(source, *timeout_ms));
-    }
-    for sink in &job.sinks {
-        let name = &sink.name;
-        match (&sink.cause, sink.paused) {
-            (_, true) => why.push(format!(
-                "sink {name} is paused: `millstream sink resume {} {name}`",
-                job.name
-            )),
-            (Some(cause), false) => why.push(format!("sink {name} does not take rows: {cause}")),
-            (None, false) => {}
-        }
-    }
-    why
-}
-
-/// Windows over a source wait for its watermark; this says for whom the watermark waits.
-fn why_of_source(source: &SourceWatermarkView, timeout_ms: Option<u64>) -> Option<String> {
-    if !source.keeps_time {
-        return None;
-    }
-    let name = &source.name;
-    let Some(holder) = source.held_by.as_ref().and_then(|held_by| {
-        let mut splits = source.splits.iter();
-        splits.find(|split| split.split == *held_by)
-    }) else {
-        let are_idle = !source.splits.is_empty() && source.splits.iter().all(|split| split.is_idle);
-        let watermark = shown(source.watermark);
-        return are_idle.then(|| {
-            format!(
-                "every split of source {name} is idle: its watermark stays at {watermark} until a row comes"
-            )
-        });
-    };
-    let until = match timeout_ms {
-        Some(timeout_ms) => format!(
-            "it counts as idle {} s after its last row, once it is read to its end",
-            timeout_ms / 1_000
-        ),
-        None => "it never counts as idle, for idle_timeout is 'never'".to_owned(),
-    };
-    let split = &holder.split;
-    if holder.watermark.is_none() {
-        return Some(format!(
-            "no row of split {split} of source {name} has come yet, and nobody's window closes before: {until}"
-        ));
-    }
-    let silence = match holder.silent_ms {
-        Some(silent_ms) => format!("its last row came {} s ago", silent_ms / 1_000),
-        None => "no row of it has come for as long as this master knows".to_owned(),
-    };
-    Some(format!(
-        "windows over source {name} that end after {} wait for split {split}: {silence}; {until}",
-        shown(source.watermark)
-    ))
-}
-
-fn shown(watermark: Option<EventTime>) -> String {
-    watermark.map_or("nothing".to_owned(), |time| time.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,47 +185,5 @@ mod tests {
         assert_eq!((seen.moved_us, seen.idle_us), (Some(50), None));
         sightings.seen(key(), &progress(6, SplitStatus::Ended), 60);
         assert!(sightings.0.is_empty(), "INV-9");
-    }
-
-    fn split(name: &str, watermark: Option<i64>) -> SplitWatermarkView {
-        SplitWatermarkView {
-            split: name.into(),
-            is_idle: false,
-            watermark: watermark.map(EventTime),
-            position: 0,
-            lag_records: Some(0),
-            worker: None,
-            silent_ms: Some(12_000),
-            idle_ms: None,
-        }
-    }
-
-    fn source(splits: Vec<SplitWatermarkView>) -> SourceWatermarkView {
-        SourceWatermarkView {
-            name: "clicks".to_owned(),
-            keeps_time: true,
-            watermark: Some(EventTime(0)),
-            delay_ms: Some(5),
-            held_by: splits.first().map(|split| split.split.clone()),
-            splits,
-            splits_ended: 0,
-        }
-    }
-
-    #[test]
-    fn the_split_that_holds_time_back_is_named_with_what_will_change_that() {
-        let quiet = why_of_source(&source(vec![split("clicks-3", Some(0))]), Some(30_000));
-        let quiet = quiet.expect("windows wait");
-        for part in ["clicks-3", "12 s ago", "idle 30 s after"] {
-            assert!(quiet.contains(part), "{quiet}");
-        }
-        let empty = why_of_source(&source(vec![split("clicks-3", None)]), None);
-        let empty = empty.expect("windows wait");
-        assert!(empty.contains("'never'"), "{empty}");
-        let untimed = SourceWatermarkView {
-            keeps_time: false,
-            ..source(Vec::new())
-        };
-        assert_eq!(why_of_source(&untimed, None), None);
     }
 }

@@ -1,6 +1,6 @@
 //! A plan as people read it: stages, exchanges with keys, state, outputs, sinks.
 //!
-//! Called by `millstream explain` and the dashboard. Pure: the text is a function of the plan.
+//! Called by `millstream explain`, and by [`super::shown`] for clients of a master. Pure: the text is a function of the plan.
 
 use std::fmt::Write;
 
@@ -16,7 +16,10 @@ use super::value::show_micros;
 
 /// The plan as text.
 pub fn explain(planned: &PlannedJob) -> String {
-    let plan = &planned.plan;
+    explain_plan(&planned.plan)
+}
+
+pub(super) fn explain_plan(plan: &JobPlan) -> String {
     let mut text = String::new();
     let interval = show_millis(plan.settings.checkpoint_interval_ms);
     line(&mut text, 0, format!("an epoch every {interval}"));
@@ -46,18 +49,22 @@ fn line(text: &mut String, depth: usize, content: impl AsRef<str>) {
 }
 
 fn show_stage(text: &mut String, plan: &JobPlan, index: usize, stage: &StagePlan) {
-    match &stage.head {
-        StageHead::Source(source) => {
-            line(text, 0, format!("stage {index}: source {}", stage.name));
-            show_source(text, &plan.sources[source.index()]);
-        }
-        StageHead::Keyed(keyed) => {
-            line(text, 0, format!("stage {index}: {}", stage.name));
-            show_keyed(text, keyed);
-        }
-    }
+    let kind = match &stage.head {
+        StageHead::Source(_) => "source ",
+        StageHead::Keyed(_) => "",
+    };
+    line(text, 0, format!("stage {index}: {kind}{}", stage.name));
+    show_head(text, plan, &stage.head);
     for branch in &stage.branches {
         show_branch(text, plan, branch);
+    }
+}
+
+/// What a stage does, a line each.
+pub(super) fn show_head(text: &mut String, plan: &JobPlan, head: &StageHead) {
+    match head {
+        StageHead::Source(source) => show_source(text, &plan.sources[source.index()]),
+        StageHead::Keyed(keyed) => show_keyed(text, keyed),
     }
 }
 
@@ -184,12 +191,7 @@ fn show_keys(keyed: &KeyedPlan) -> String {
 }
 
 fn show_branch(text: &mut String, plan: &JobPlan, branch: &Branch) {
-    let port = match branch.port {
-        Port::Rows => "rows",
-        Port::DeadLetters => "dead letters",
-        Port::Final => "final groups",
-        Port::Changes => "changed groups",
-    };
+    let port = show_port(branch.port);
     let late = if branch.keeps_time {
         ", late ones left out"
     } else {
@@ -197,24 +199,7 @@ fn show_branch(text: &mut String, plan: &JobPlan, branch: &Branch) {
     };
     line(text, 1, format!("{port}{late}"));
     for transform in &branch.transforms {
-        match transform {
-            Transform::Filter(condition) => line(text, 2, format!("filter {}", condition.text)),
-            Transform::Project(columns) => {
-                let shown: Vec<String> = columns
-                    .iter()
-                    .map(|column| {
-                        let expression = column.expression.text.as_str();
-                        let unquoted = expression.trim_matches('"');
-                        if unquoted == column.name {
-                            column.name.clone()
-                        } else {
-                            format!("{} = {expression}", column.name)
-                        }
-                    })
-                    .collect();
-                line(text, 2, format!("project {}", shown.join(", ")));
-            }
-        }
+        line(text, 2, show_transform(transform));
     }
     match branch.target {
         Target::Exchange(stage) => {
@@ -225,6 +210,36 @@ fn show_branch(text: &mut String, plan: &JobPlan, branch: &Branch) {
             line(text, 2, format!("exchange by {keys} to stage {stage}"));
         }
         Target::Output(output) => line(text, 2, format!("to output {output}")),
+    }
+}
+
+pub(super) fn show_port(port: Port) -> &'static str {
+    match port {
+        Port::Rows => "rows",
+        Port::DeadLetters => "dead letters",
+        Port::Final => "final groups",
+        Port::Changes => "changed groups",
+    }
+}
+
+pub(super) fn show_transform(transform: &Transform) -> String {
+    match transform {
+        Transform::Filter(condition) => format!("filter {}", condition.text),
+        Transform::Project(columns) => {
+            let shown: Vec<String> = columns
+                .iter()
+                .map(|column| {
+                    let expression = column.expression.text.as_str();
+                    let unquoted = expression.trim_matches('"');
+                    if unquoted == column.name {
+                        column.name.clone()
+                    } else {
+                        format!("{} = {expression}", column.name)
+                    }
+                })
+                .collect();
+            format!("project {}", shown.join(", "))
+        }
     }
 }
 
@@ -245,7 +260,7 @@ fn show_schema(schema: &PlanSchema) -> String {
     format!("({})", columns.join(", "))
 }
 
-fn show_emit(emit: Emit) -> String {
+pub(super) fn show_emit(emit: Emit) -> String {
     match emit {
         Emit::Final => "each row once".to_owned(),
         Emit::Changes { interval_ms: 0 } => "changes at each epoch".to_owned(),
@@ -255,7 +270,26 @@ fn show_emit(emit: Emit) -> String {
 
 fn show_sink(text: &mut String, plan: &JobPlan, sink: &SinkPlan) {
     let relation = &plan.outputs[sink.output.index()].relation;
-    let target = match &sink.spec {
+    line(
+        text,
+        0,
+        format!("sink {}: {}", sink.name, show_target(&sink.spec)),
+    );
+    line(
+        text,
+        1,
+        format!("reads output {} ({relation})", sink.output),
+    );
+    for branch in &sink.dead_letters {
+        if let Target::Output(output) = branch.target {
+            line(text, 1, format!("refused rows to output {output}"));
+        }
+    }
+}
+
+/// Where a sink delivers.
+pub(super) fn show_target(spec: &SinkSpec) -> String {
+    match spec {
         SinkSpec::Postgres(postgres) if postgres.primary_key.is_empty() => {
             format!("postgres table {}, appended", postgres.table)
         }
@@ -282,17 +316,6 @@ fn show_sink(text: &mut String, plan: &JobPlan, sink: &SinkPlan) {
         }
         SinkSpec::Console(_) => "console".to_owned(),
         SinkSpec::Blackhole => "nowhere".to_owned(),
-    };
-    line(text, 0, format!("sink {}: {target}", sink.name));
-    line(
-        text,
-        1,
-        format!("reads output {} ({relation})", sink.output),
-    );
-    for branch in &sink.dead_letters {
-        if let Target::Output(output) = branch.target {
-            line(text, 1, format!("refused rows to output {output}"));
-        }
     }
 }
 

@@ -18,6 +18,7 @@ mod parse;
 pub mod problem;
 mod rules;
 mod session;
+pub(crate) mod shown;
 mod sink;
 mod source;
 mod sql_error;

@@ -23,6 +23,8 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 pub struct Place {
     /// Where clients and workers reach it.
     pub address: String,
+    /// Where people reach its dashboard, if it has one.
+    pub dashboard: Option<String>,
     /// The machine; see [`crate::config::MasterConfig::host`].
     pub host: String,
 }
@@ -36,6 +38,9 @@ pub struct Heartbeat {
     pub counter: u64,
     /// Where it serves.
     pub address: String,
+    /// Where people reach its dashboard, if it has one.
+    #[serde(default)]
+    pub dashboard: Option<String>,
     /// The machine of that address.
     #[serde(default)]
     pub host: String,
@@ -52,6 +57,7 @@ impl Heartbeat {
             term,
             counter: 0,
             address: place.address.clone(),
+            dashboard: place.dashboard.clone(),
             host: place.host.clone(),
             master: master.to_owned(),
             resigned: false,

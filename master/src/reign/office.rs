@@ -28,6 +28,12 @@ use crate::master::{Entrance, MasterError};
 /// Storage that hangs must not hold up the end of a process for longer.
 const RESIGN_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What is known of the active master before a heartbeat of it has been seen.
+const NOBODY: Role = Role::Standby {
+    active: None,
+    dashboard: None,
+};
+
 /// A master's place between standing by and reigning.
 pub(crate) struct Office {
     config: MasterConfig,
@@ -44,13 +50,15 @@ impl Office {
     pub(crate) async fn open(
         config: MasterConfig,
         address: String,
+        dashboard: Option<String>,
         entrance: Entrance,
     ) -> Result<(Self, Roles), MasterError> {
-        let (roles, seen) = watch::channel(Role::Standby { active: None });
+        let (roles, seen) = watch::channel(NOBODY);
         let mut office = Self {
             trail: Trail::new(config.store.clone()),
             place: Place {
                 address,
+                dashboard,
                 host: config.host.clone(),
             },
             config,
@@ -164,8 +172,10 @@ impl Office {
     fn tell_where(&self, sign: &Sign) {
         let reigning = sign.heartbeat.as_ref();
         let reigning = reigning.filter(|heartbeat| !heartbeat.resigned);
-        let active = reigning.map(|heartbeat| heartbeat.address.clone());
-        self.roles.send_replace(Role::Standby { active });
+        self.roles.send_replace(Role::Standby {
+            active: reigning.map(|heartbeat| heartbeat.address.clone()),
+            dashboard: reigning.and_then(|heartbeat| heartbeat.dashboard.clone()),
+        });
     }
 
     /// Appends the Fence entry of the next term, and starts the actors behind it. Of two masters that want the same term one gets
@@ -219,7 +229,7 @@ impl Office {
         };
         let term = reign.term;
         let ended = reign.ended().await;
-        self.roles.send_replace(Role::Standby { active: None });
+        self.roles.send_replace(NOBODY);
         self.reign = None;
         self.follow_settled().await?;
         let newest = self.trail.term();

@@ -18,6 +18,8 @@ pub enum Role {
     Standby {
         /// Where, as far as its heartbeat has been seen.
         active: Option<String>,
+        /// Where its HTTP server is, as far as it has one and its heartbeat has been seen.
+        dashboard: Option<String>,
     },
     /// This one reigns.
     Active(Active),
@@ -39,11 +41,19 @@ pub struct Active {
 pub struct Roles(pub watch::Receiver<Role>);
 
 impl Roles {
+    /// Where the dashboard of the active master is, if another one reigns.
+    pub fn dashboard_of_active(&self) -> Option<String> {
+        match &*self.0.borrow() {
+            Role::Active(_) => None,
+            Role::Standby { dashboard, .. } => dashboard.clone(),
+        }
+    }
+
     /// The actors, if this master reigns now.
     pub fn active(&self) -> Result<Active, ControlError> {
         match &*self.0.borrow() {
             Role::Active(active) => Ok(active.clone()),
-            Role::Standby { active } => Err(ControlError::Unavailable {
+            Role::Standby { active, .. } => Err(ControlError::Unavailable {
                 cause: "it stands by".to_owned(),
                 active: active.clone(),
             }),

@@ -67,7 +67,7 @@ struct Running {
 
 async fn open(store: &Arc<MemoryStore>, name: &str) -> (Office, Roles) {
     let address = format!("{name}:7070");
-    let opened = Office::open(config(store, name), address, Entrance::WhenVacant).await;
+    let opened = Office::open(config(store, name), address, None, Entrance::WhenVacant).await;
     opened.expect("open")
 }
 
@@ -192,6 +192,7 @@ async fn one_whose_reign_was_taken_stands_by_with_its_actors_gone() {
     landed.expect("append");
     let place = Place {
         address: "two:7070".to_owned(),
+        dashboard: None,
         host: "two".to_owned(),
     };
     let mut two = JoinSet::new();
@@ -211,7 +212,7 @@ async fn one_that_would_not_stand_by_refuses_to_take_a_living_masters_reign_and_
     reigns(&mut one).await;
     let alone = || {
         let address = "one:7070".to_owned();
-        Office::open(config(&store, "one"), address, Entrance::Alone)
+        Office::open(config(&store, "one"), address, None, Entrance::Alone)
     };
     let refused = alone().await.map(drop).expect_err("one lives").to_string();
     assert!(

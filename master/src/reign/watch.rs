@@ -107,6 +107,7 @@ mod tests {
     fn place(address: &str, host: &str) -> Place {
         Place {
             address: address.to_owned(),
+            dashboard: None,
             host: host.to_owned(),
         }
     }

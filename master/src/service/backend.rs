@@ -5,8 +5,8 @@
 
 use async_trait::async_trait;
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, RewindTerms,
-    SavepointView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted,
+    CheckpointView, ControlError, JobView, LetterQuery, PlanView, ReplayRequest, Replayed,
+    RewindTerms, SavepointView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted,
     WatermarksView, WorkerView,
 };
 use millstream_common::ids::{JobName, WorkerId};
@@ -43,6 +43,10 @@ pub trait ControlBackend: Send + Sync + 'static {
     async fn workers(&self) -> Result<Vec<WorkerView>, ControlError>;
     /// How far time has come in a job, and who holds it back.
     async fn watermarks(&self, name: &JobName) -> Result<WatermarksView, ControlError>;
+    /// The SQL of a job and what it was planned to.
+    async fn plan(&self, name: &JobName) -> Result<PlanView, ControlError>;
+    /// Where the dashboard of the active master is, where that is another one and known.
+    fn dashboard_of_active(&self) -> Option<String>;
     /// Keeps the job's next epoch by name; without one it is named after the epoch.
     async fn create_savepoint(
         &self,

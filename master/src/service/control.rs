@@ -23,8 +23,6 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 const CHECKPOINTS_DEFAULT: usize = 20;
 /// Epochs listed at most; the answer stays below what a client accepts.
 const CHECKPOINTS_MAX: usize = 10_000;
-/// A job's name becomes part of storage keys and metrics.
-const NAME_CHARS_MAX: usize = 64;
 
 /// Answers clients out of a [`ControlBackend`].
 pub struct ControlService {
@@ -179,6 +177,14 @@ impl control_server::Control for ControlService {
         answer(self.backend.watermarks(&name).await)
     }
 
+    async fn get_plan(
+        &self,
+        request: Request<v1::GetPlanRequest>,
+    ) -> Result<Response<v1::GetPlanResponse>, Status> {
+        let name = job_name(request.into_inner().name)?;
+        answer(self.backend.plan(&name).await)
+    }
+
     async fn create_savepoint(
         &self,
         request: Request<v1::CreateSavepointRequest>,
@@ -330,16 +336,5 @@ fn answer<A, M: From<A>>(result: Result<A, ControlError>) -> Result<Response<M>,
 }
 
 fn job_name(name: String) -> Result<JobName, Status> {
-    let of_good_length = (1..=NAME_CHARS_MAX).contains(&name.len());
-    let of_good_characters = name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    if of_good_length && of_good_characters {
-        return Ok(JobName(name));
-    }
-    let text = format!(
-        "a job's name is 1 to {NAME_CHARS_MAX} letters, digits, '-' and '_', not {name:?}; \
-         choose one with --name"
-    );
-    Err(grpc::to_status(&ControlError::Invalid(text)))
+    super::job_name(name).map_err(|error| grpc::to_status(&error))
 }

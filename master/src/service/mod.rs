@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use millstream_common::control::ControlError;
+use millstream_common::ids::JobName;
 use millstream_common::net::{KEEPALIVE_INTERVAL, Listener};
 use millstream_proto::v1;
 use millstream_proto::v1::control_server::ControlServer;
@@ -33,6 +35,24 @@ const REQUEST_BYTES_MAX: usize = 4 << 20;
 const LINK_FRAME_BYTES_MAX: usize = 64 << 20;
 /// After the shutdown signal, calls under way have this long to end.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// A job's name becomes part of storage keys and metrics.
+const NAME_CHARS_MAX: usize = 64;
+
+/// A name that a job can have.
+pub(crate) fn job_name(name: String) -> Result<JobName, ControlError> {
+    let of_good_length = (1..=NAME_CHARS_MAX).contains(&name.len());
+    let of_good_characters = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if of_good_length && of_good_characters {
+        return Ok(JobName(name));
+    }
+    Err(ControlError::Invalid(format!(
+        "a job's name is 1 to {NAME_CHARS_MAX} letters, digits, '-' and '_', not {name:?}; \
+         choose one with --name"
+    )))
+}
 
 /// What can go wrong with the server itself.
 #[derive(Debug, thiserror::Error)]

@@ -10,8 +10,8 @@ use futures::stream::BoxStream;
 use millstream_common::client::{self, ControlClient};
 use millstream_common::control::{
     CheckpointView, ControlError, DeadLetterView, JobState, JobView, LetterPage, LetterQuery,
-    LetterTotals, ReplayRequest, Replayed, RewindTerms, SavepointView, SinkCommand, SinkView,
-    SkippedLetters, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+    LetterTotals, PlanView, ReplayRequest, Replayed, RewindTerms, SavepointView, SinkCommand,
+    SinkView, SkippedLetters, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
 };
 use millstream_common::ids::{Epoch, Generation, JobName, WorkerId};
 use millstream_common::net::{self, MemoryNet, NetRef};
@@ -46,6 +46,7 @@ fn view(state: JobState) -> JobView {
         stages: Vec::new(),
         rows_unaccounted: 0,
         rows_reread: 0,
+        last_failure: None,
     }
 }
 
@@ -107,6 +108,7 @@ impl ControlBackend for Script {
             paused: command == SinkCommand::Pause,
             rows_delivered: 7,
             rows_refused: 1,
+            delivered_age_ms: None,
             rows_dropped: 0,
             suspended: false,
             retained_from: Epoch(2),
@@ -167,6 +169,14 @@ impl ControlBackend for Script {
         Err(ControlError::Internal(format!("{name} keeps no time")))
     }
 
+    async fn plan(&self, name: &JobName) -> Result<PlanView, ControlError> {
+        Err(ControlError::Internal(format!("{name} has no plan")))
+    }
+
+    fn dashboard_of_active(&self) -> Option<String> {
+        None
+    }
+
     async fn create_savepoint(
         &self,
         name: &JobName,
@@ -207,6 +217,9 @@ impl ControlBackend for Script {
             state_parts: 0,
             state_bytes: 0,
             duration_ms: None,
+            collect_ms: None,
+            commit_ms: None,
+            deliver_ms: None,
         }])
     }
 

@@ -1,10 +1,10 @@
-//! Numbers, times and sizes as people read them. Pure.
+//! Numbers, times and sizes as people read them, on the command line and in the dashboard. Pure.
 
-use millstream_common::control::JobView;
-use millstream_common::time::EventTime;
+use crate::control::JobView;
+use crate::time::EventTime;
 
 /// `1234567` as `1,234,567`.
-pub(crate) fn count(number: u64) -> String {
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -17,7 +17,7 @@ pub(crate) fn count(number: u64) -> String {
 }
 
 /// The rows of a job that went no further: `2 in dead letters, 1 dropped`.
-pub(crate) fn left_out(job: &JobView) -> String {
+pub fn left_out(job: &JobView) -> String {
     let letters = format!("{} in dead letters", count(job.dead_letter_count()));
     match job.dropped_count() {
         0 => letters,
@@ -26,18 +26,18 @@ pub(crate) fn left_out(job: &JobView) -> String {
 }
 
 /// The rate of a job, whole; none where nothing more will be read.
-pub(crate) fn job_rate(job: &JobView) -> Option<String> {
+pub fn job_rate(job: &JobView) -> Option<String> {
     (!job.state.is_over()).then(|| rate(job.rows_per_second))
 }
 
 /// Rows a second, whole.
-pub(crate) fn rate(rows_per_second: f64) -> String {
+pub fn rate(rows_per_second: f64) -> String {
     // A cast saturates: neither a negative nor an endless rate can do harm.
     count(rows_per_second.round() as u64)
 }
 
 /// Event time to the second; `-` before the first watermark.
-pub(crate) fn watermark(time: Option<EventTime>) -> String {
+pub fn watermark(time: Option<EventTime>) -> String {
     match time {
         None => "-".to_owned(),
         Some(time) => match chrono::DateTime::from_timestamp_micros(time.0) {
@@ -48,7 +48,7 @@ pub(crate) fn watermark(time: Option<EventTime>) -> String {
 }
 
 /// A moment of the wall's time.
-pub(crate) fn moment(unix_us: i64) -> String {
+pub fn moment(unix_us: i64) -> String {
     match chrono::DateTime::from_timestamp_micros(unix_us) {
         Some(moment) => moment.format("%Y-%m-%d %H:%M:%S UTC").to_string(),
         None => format!("{unix_us} us"),
@@ -56,7 +56,7 @@ pub(crate) fn moment(unix_us: i64) -> String {
 }
 
 /// `850 ms`, `4.2 s`, `3 min 12 s`, `5 h 2 min`, `3 d 4 h`.
-pub(crate) fn duration(milliseconds: u64) -> String {
+pub fn duration(milliseconds: u64) -> String {
     let seconds = milliseconds / 1000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match seconds {
@@ -69,7 +69,7 @@ pub(crate) fn duration(milliseconds: u64) -> String {
 }
 
 /// `0 B`, `1.5 KiB`, `3.2 MiB`, `1.1 GiB`.
-pub(crate) fn bytes(number: u64) -> String {
+pub fn bytes(number: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;
     let mut size = number as f64;
@@ -85,10 +85,59 @@ pub(crate) fn bytes(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use millstream_common::control::{JobState, StageView};
-
     use super::*;
-    use crate::progress::tests::{job, sink};
+    use crate::control::{JobState, SinkView, StageView};
+    use crate::ids::{Epoch, Generation};
+
+    fn job() -> JobView {
+        JobView {
+            name: "clicks".into(),
+            state: JobState::Running,
+            incarnation: "life".to_owned(),
+            generation: Generation(3),
+            epoch: Epoch(41),
+            watermark: None,
+            rows_read: 5_000,
+            rows_rejected: 12,
+            rows_per_second: 2_012.7,
+            lag_records: None,
+            sources: Vec::new(),
+            sinks: Vec::new(),
+            cause: None,
+            restarts: 0,
+            submitted_at_us: 0,
+            last_recovery_ms: None,
+            checkpoint_interval_ms: 1_000,
+            storage: None,
+            stages: Vec::new(),
+            rows_unaccounted: 0,
+            rows_reread: 0,
+            last_failure: None,
+        }
+    }
+
+    fn sink(rows_refused: u64) -> SinkView {
+        SinkView {
+            name: "warehouse".to_owned(),
+            connector: "postgres".to_owned(),
+            relation: "page_views".to_owned(),
+            marker: Epoch(3),
+            lag_epochs: 0,
+            lag_rows: 0,
+            lag_bytes: 0,
+            lag_age_ms: None,
+            paused: false,
+            rows_delivered: 0,
+            rows_refused,
+            rows_dropped: 0,
+            suspended: false,
+            retained_from: Epoch(0),
+            quota: None,
+            delivered_age_ms: None,
+            cause: None,
+            worker: None,
+        }
+    }
 
     #[test]
     fn dead_letters_are_those_of_sources_expressions_and_sinks() {
@@ -101,8 +150,7 @@ mod tests {
             ..StageView::default()
         };
         job.stages = vec![stage(30, 0), stage(0, 5)];
-        job.sinks.push(sink());
-        job.sinks[0].rows_refused = 4;
+        job.sinks.push(sink(4));
         assert_eq!(left_out(&job), "1,234 in dead letters, 5 dropped");
     }
 
