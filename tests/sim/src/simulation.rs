@@ -361,8 +361,9 @@ impl Simulation {
             let mut sinks = workload.tables().chain(workload.others.iter().copied());
             let differs = sinks.find_map(|sink| workload.difference(sink, &rows(world, sink)));
             let late = self.blocked.as_ref().and_then(Blocked::verdict);
-            if differs.is_some() || late.is_some() {
-                return differs.or(late);
+            let stayed = world.ledger.chains().find_map(Chain::stayed);
+            if let Some(wrong) = differs.or(late).or(stayed) {
+                return Some(wrong);
             }
             let mut sum = RowCounters::default();
             for chain in world.ledger.chains() {
