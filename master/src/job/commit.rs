@@ -190,9 +190,12 @@ impl JobState {
         marker: Epoch,
         dropped_count: u64,
     ) -> Handled {
-        self.refusals.add_dropped(sink, dropped_count);
+        if !self.progress.has_counted_drops(sink, marker) {
+            self.refusals.add_dropped(sink, dropped_count);
+        }
         if self.progress.is_going_back(sink, self.generation) {
             // What it holds is of before.
+            self.progress.note_counted_drops(sink, marker);
             return Ok(());
         }
         self.progress.sink_markers.insert(sink, marker);
