@@ -7,6 +7,7 @@
 mod blocked;
 mod entropy;
 mod expected;
+mod faults;
 mod frames;
 mod hosts;
 mod links;

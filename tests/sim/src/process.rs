@@ -2,8 +2,7 @@
 //!
 //! Called by `pool.rs` from the one thread of the parent. A child runs its seed on a fresh thread (thread-locals hold hash keys
 //! too), writes its answer into a pipe and ends. Failure: a panic anywhere in a child, also in a task that nobody joins, ends
-//! it with the panic's text as the answer; a child that takes too much time of a core, or far too much real time, is ended by the
-//! kernel.
+//! it with the panic's text as the answer; a child that takes too much of a core, or stands still, is ended by the kernel.
 
 #![allow(
     unsafe_code,
@@ -16,6 +15,9 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 
 use crate::outside::disk;
+
+/// A machine may be that much slower because others use it.
+const STILL_FACTOR: u32 = 20;
 
 /// A running child.
 pub(crate) struct Child {
@@ -42,9 +44,6 @@ pub(crate) fn fix_addresses() -> std::io::Result<()> {
     let arguments = std::env::args_os().skip(1);
     Err(std::process::Command::new(program).args(arguments).exec())
 }
-
-/// A machine that is busy with other things may be this many times as slow.
-const WAITING_FACTOR: u32 = 20;
 
 /// Runs `work` in a child for at most so many seconds of a core; its answer, or the text of its panic, comes out of the pipe.
 pub(crate) fn fork(
@@ -83,14 +82,13 @@ fn be_child(
     work: impl FnOnce() -> Vec<u8> + Send + 'static,
 ) -> ! {
     let limit = libc::rlimit {
-        rlim_cur: libc::rlim_t::from(seconds_max),
-        rlim_max: libc::RLIM_INFINITY,
+        rlim_cur: seconds_max.into(),
+        rlim_max: libc::rlim_t::from(seconds_max) + 1,
     };
-    // SAFETY: without handlers both signals end this process, which is what they are for: SIGXCPU one that spins, the alarm one that
-    // waits for what never comes.
+    // SAFETY: without a handler both signals end this process, which is what they are for. The limit is a plain value.
     unsafe {
         libc::setrlimit(libc::RLIMIT_CPU, &limit);
-        libc::alarm(seconds_max * WAITING_FACTOR);
+        libc::alarm(seconds_max * STILL_FACTOR);
     }
     if let Ok(copy) = pipe.try_clone() {
         let copy = std::sync::Mutex::new(copy);
@@ -162,24 +160,18 @@ pub(crate) fn wait(children: &mut Vec<Child>) -> std::io::Result<(usize, Result<
         let mut child = children.swap_remove(place);
         child.pipe.read_to_end(&mut answer)?;
         let result = match () {
-            () if libc::WIFSIGNALED(status) => Err(ended_by(&child, libc::WTERMSIG(status))),
+            () if libc::WIFSIGNALED(status) => Err(match libc::WTERMSIG(status) {
+                libc::SIGXCPU => {
+                    format!("took more than {} seconds of a core", child.seconds_max)
+                }
+                libc::SIGALRM => "stood still".to_owned(),
+                signal => format!("ended by signal {signal}"),
+            }),
             () if libc::WEXITSTATUS(status) != 0 => {
                 Err(String::from_utf8_lossy(&answer).into_owned())
             }
             () => Ok(answer),
         };
         return Ok((place, result));
-    }
-}
-
-fn ended_by(child: &Child, signal: libc::c_int) -> String {
-    let seconds_max = child.seconds_max;
-    match signal {
-        libc::SIGXCPU => format!("took more than {seconds_max} seconds of a core"),
-        libc::SIGALRM => format!(
-            "took more than {} real seconds",
-            seconds_max * WAITING_FACTOR
-        ),
-        signal => format!("ended by signal {signal}"),
     }
 }
