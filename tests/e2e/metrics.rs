@@ -28,8 +28,8 @@ SET checkpoint_interval = '200 ms';
 CREATE SOURCE events (id BIGINT NOT NULL, at TIMESTAMP NOT NULL, WATERMARK FOR at AS at - INTERVAL '5 seconds')
   WITH (connector = 'kafka', brokers = '${KAFKA_BROKERS}', topic = '${CLICKS_TOPIC}', format = 'json');
 CREATE VIEW firsts AS SELECT DISTINCT ON (id) * FROM events;
-CREATE SINK kept FROM firsts WITH (connector = 'postgres', url = '${POSTGRES_URL}', table = 'kept');
-CREATE SINK nowhere FROM firsts WITH (connector = 'blackhole', quota_bytes = '1 GiB');
+CREATE SINK kept FROM firsts WITH (connector = 'postgres', url = '${POSTGRES_URL}', table = 'kept', quota_bytes = '1 GiB');
+CREATE SINK nowhere FROM firsts WITH (connector = 'blackhole');
 ";
 
 const TABLE: &str = "CREATE TABLE kept (id BIGINT NOT NULL CHECK (id <> 7), at TIMESTAMP NOT NULL)";
