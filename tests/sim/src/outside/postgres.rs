@@ -36,6 +36,8 @@ pub(crate) enum Cell {
 /// A row by the names of its columns.
 pub(crate) type Row = BTreeMap<String, Cell>;
 
+type Keyed = BTreeMap<Vec<Cell>, Row>;
+
 /// All tables by name.
 pub(crate) type Tables = BTreeMap<String, Table>;
 
@@ -47,11 +49,11 @@ pub(crate) struct Table {
     /// By incarnation.
     markers: BTreeMap<String, Epoch>,
     /// By primary key.
-    keyed: BTreeMap<Vec<Cell>, Row>,
+    keyed: Keyed,
     /// Where there is none.
     appended: Vec<Row>,
     /// Copies, by the epoch that it held.
-    copies: BTreeMap<Epoch, (BTreeMap<Vec<Cell>, Row>, Vec<Row>)>,
+    copies: BTreeMap<Epoch, (Keyed, Vec<Row>)>,
     /// The last rewind that its sink has followed.
     rewound: Seq,
 }
