@@ -197,6 +197,8 @@ mod tests {
             blocking,
             clock,
             listen: listen.to_owned(),
+            http_listen: None,
+            tracer: std::sync::Arc::new(millstream_common::trace::NoTracer),
             name: listen.to_owned(),
             host: "here".to_owned(),
             retention: Retention::default(),
@@ -218,6 +220,8 @@ mod tests {
             master: master.to_owned(),
             slots: 1,
             flight_listen: listen.to_owned(),
+            tracer: Arc::new(millstream_common::trace::NoTracer),
+            http_listen: None,
             advertise: None,
             name: "alpha".into(),
         }

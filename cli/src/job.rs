@@ -8,7 +8,7 @@ use millstream_common::control::{GapView, JobView, SinkView, SourceView};
 
 use crate::reading::Reading;
 use crate::table::{self, Align, Column};
-use crate::text;
+use crate::{sinks, text};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -143,6 +143,6 @@ fn sink_row(sink: &SinkView) -> Vec<String> {
             .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default(),
-        sink.cause.clone().unwrap_or_default(),
+        sinks::cause(sink),
     ]
 }

@@ -37,6 +37,7 @@ mod submit;
 mod table;
 mod text;
 mod token;
+mod watermarks;
 mod worker;
 mod workers;
 
@@ -57,6 +58,15 @@ struct Arguments {
     /// What to log, as RUST_LOG says it: `info`, `millstream=debug,warn`.
     #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER")]
     log: Option<String>,
+    /// How to log: lines for people, or a JSON object a line.
+    #[arg(
+        long,
+        global = true,
+        env = "MILLSTREAM_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    log_format: logs::Format,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -85,6 +95,8 @@ enum Verb {
     Stop(stop::Arguments),
     /// List the workers that have joined, or drain one.
     Workers(workers::Arguments),
+    /// Show how far time has come in a job, who holds it back, and why nothing comes out.
+    Watermarks(watermarks::Arguments),
     /// Show how far behind each sink of a job is.
     Sinks(sinks::Arguments),
     /// Pause or resume a sink of a job.
@@ -124,7 +136,7 @@ async fn perform_logged(arguments: Arguments) -> ExitCode {
         (None, true) => logs::SERVICE_FILTER.to_owned(),
         (None, false) => logs::QUIET_FILTER.to_owned(),
     };
-    let done = match logs::start(&filter) {
+    let done = match logs::start(&filter, arguments.log_format) {
         Ok(()) => Box::pin(perform(arguments.verb)).await,
         Err(error) => Err(error),
     };
@@ -144,6 +156,7 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Job(arguments) => job::run(arguments).await,
         Verb::Stop(arguments) => stop::run(arguments).await,
         Verb::Workers(arguments) => workers::run(arguments).await,
+        Verb::Watermarks(arguments) => watermarks::run(arguments).await,
         Verb::Sinks(arguments) => sinks::run(arguments).await,
         Verb::Sink(arguments) => sink::run(arguments).await,
         Verb::Savepoint(arguments) => savepoint::run(arguments).await,

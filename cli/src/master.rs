@@ -13,6 +13,7 @@ use millstream_common::address;
 use millstream_common::blocking::{BlockingRef, ThreadPool};
 use millstream_common::store;
 use millstream_common::time::{ClockRef, SystemClock};
+use millstream_common::trace::otlp::Export;
 use millstream_master::config::MasterConfig;
 use millstream_master::{Candidacy, Entrance};
 use tokio::task::JoinSet;
@@ -36,6 +37,14 @@ pub(crate) struct Arguments {
         value_name = "HOST:PORT"
     )]
     listen: String,
+    /// Where to serve /healthz, /readyz and /metrics; port 0 takes a free one.
+    #[arg(
+        long,
+        env = "MILLSTREAM_HTTP_LISTEN",
+        default_value = "127.0.0.1:7071",
+        value_name = "HOST:PORT"
+    )]
+    http: String,
     /// The log, state and segments: a folder, file:// or s3://; nothing else is durable. A second master on it stands by.
     #[arg(long, env = "MILLSTREAM_STORAGE", value_name = "URL")]
     storage: String,
@@ -90,13 +99,16 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let storage_url = storage_url(&arguments.storage)?;
     let exposure = &arguments.exposure;
     exposure.allow(&arguments.tls, &arguments.listen, "submit and stop jobs")?;
+    exposure.allow(&arguments.tls, &arguments.http, "read metrics")?;
     if arguments.create_bucket {
         store::create_bucket(&storage_url).await?;
     }
     // Ended with this function.
     let mut tasks = JoinSet::new();
     let clock: ClockRef = Arc::new(SystemClock::new());
+    let export = Export::from_environment("millstream-master", &arguments.name);
     let config = MasterConfig {
+        tracer: export.tracer(),
         net: arguments.tls.net_of_masters(None)?,
         access: arguments
             .access
@@ -107,6 +119,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         blocking,
         clock,
         listen: arguments.listen,
+        http_listen: Some(arguments.http),
         name: arguments.name,
         host: process::host(),
         retention: arguments.retention.into(),
@@ -127,7 +140,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         _ = interrupts.next() => tracing::info!("told to end"),
         () = arguments.parent.gone() => tracing::info!("stdin is closed"),
     }
-    interrupts::unless_again(&mut interrupts, master.shutdown()).await;
+    let ending = async {
+        master.shutdown().await;
+        export.end().await;
+    };
+    interrupts::unless_again(&mut interrupts, ending).await;
     Ok(ExitCode::SUCCESS)
 }
 

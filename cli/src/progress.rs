@@ -170,6 +170,10 @@ pub(crate) mod tests {
             paused: false,
             rows_delivered: 0,
             rows_refused: 0,
+            rows_dropped: 0,
+            suspended: false,
+            retained_from: Epoch(0),
+            quota: None,
             cause: Some("connection refused".to_owned()),
             worker: None,
         }

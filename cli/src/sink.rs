@@ -1,9 +1,10 @@
-//! `millstream sink pause | resume`: one sink waits, or goes on; the rest of the job does not notice.
+//! `millstream sink pause | resume | rewind`: one sink waits, goes on or goes back; the rest of the job does not notice.
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use millstream_common::control::SinkCommand;
+use millstream_common::control::{RewindTerms, SinkCommand, SinkView};
+use millstream_common::ids::Epoch;
 
 use crate::arguments::MasterAddress;
 use crate::{output, sinks};
@@ -20,6 +21,20 @@ enum Command {
     Pause(Target),
     /// Deliver again; a sink that waits for its next try is tried now.
     Resume(Target),
+    /// Go back to an earlier epoch and deliver again what lies behind it.
+    Rewind(Rewind),
+}
+
+#[derive(Args)]
+struct Rewind {
+    #[command(flatten)]
+    target: Target,
+    /// The epoch that the sink is to hold; by default the oldest whose segments are still kept (`millstream sinks` shows it).
+    #[arg(long, value_name = "EPOCH")]
+    to: Option<u64>,
+    /// The sink appends: its rows may be there twice.
+    #[arg(long)]
+    allow_duplicates: bool,
 }
 
 #[derive(Args)]
@@ -33,13 +48,28 @@ struct Target {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let (target, command) = match arguments.command {
-        Command::Pause(target) => (target, SinkCommand::Pause),
-        Command::Resume(target) => (target, SinkCommand::Resume),
+    let sink = match arguments.command {
+        Command::Pause(target) => tell(&target, SinkCommand::Pause).await?,
+        Command::Resume(target) => tell(&target, SinkCommand::Resume).await?,
+        Command::Rewind(rewind) => send_back(&rewind).await?,
     };
-    let client = target.master.connect().await?;
-    let name = target.name.as_str().into();
-    let sink = client.command_sink(&name, &target.sink, command).await?;
     output::print(&sinks::render(&[sink]))?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn tell(target: &Target, command: SinkCommand) -> anyhow::Result<SinkView> {
+    let client = target.master.connect().await?;
+    let name = target.name.as_str().into();
+    Ok(client.command_sink(&name, &target.sink, command).await?)
+}
+
+async fn send_back(rewind: &Rewind) -> anyhow::Result<SinkView> {
+    let target = &rewind.target;
+    let client = target.master.connect().await?;
+    let name = target.name.as_str().into();
+    let terms = RewindTerms {
+        to: rewind.to.map(Epoch),
+        may_duplicate: rewind.allow_duplicates,
+    };
+    Ok(client.rewind_sink(&name, &target.sink, terms).await?)
 }

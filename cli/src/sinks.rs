@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use millstream_common::control::SinkView;
+use millstream_common::control::{QuotaView, SinkView};
 
 use crate::arguments::{Form, MasterAddress};
 use crate::table::{self, Align, Column};
@@ -29,7 +29,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 11] = [
     ("SINK", Align::Left),
     ("CONNECTOR", Align::Left),
     ("STATE", Align::Left),
@@ -38,6 +38,8 @@ const COLUMNS: [Column; 9] = [
     ("ROWS", Align::Right),
     ("BYTES", Align::Right),
     ("AGE", Align::Right),
+    ("KEPT FROM", Align::Right),
+    ("QUOTA", Align::Left),
     ("CAUSE", Align::Left),
 ];
 
@@ -57,21 +59,53 @@ fn row(sink: &SinkView) -> Vec<String> {
         text::count(sink.lag_rows),
         text::bytes(sink.lag_bytes),
         sink.lag_age_ms.map(text::duration).unwrap_or_default(),
+        sink.retained_from.to_string(),
+        sink.quota.map(quota).unwrap_or_default(),
         sink.cause.clone().unwrap_or_default(),
     ]
 }
 
+/// From this share of its quota on a sink is warned of.
+const QUOTA_NEAR: f64 = 0.8;
+
 fn state(sink: &SinkView) -> &'static str {
+    let used = sink.quota.map_or(0.0, |quota| quota.used);
     match (sink.paused, &sink.cause, sink.lag_epochs) {
+        (true, _, _) if sink.suspended => "suspended",
         (true, _, _) => "paused",
         (false, Some(_), _) => "troubled",
+        (false, None, _) if used >= 1.0 => "over quota",
+        (false, None, _) if used >= QUOTA_NEAR => "near quota",
         (false, None, 0) => "current",
         (false, None, _) => "behind",
     }
 }
 
+/// `83 % of 10.0 GiB or 1 h, then suspend`.
+fn quota(view: QuotaView) -> String {
+    let bytes = view.quota.bytes.map(text::bytes);
+    let age = view.quota.age_ms.map(text::duration);
+    let bounds: Vec<String> = bytes.into_iter().chain(age).collect();
+    format!(
+        "{} % of {}, then {}",
+        (view.used * 100.0).floor(),
+        bounds.join(" or "),
+        view.quota.policy
+    )
+}
+
+/// Why a sink is in trouble, and how much of its quota is used up if that is worth a warning.
+pub(crate) fn cause(sink: &SinkView) -> String {
+    let near = sink.quota.filter(|view| view.used >= QUOTA_NEAR);
+    let near = near.map(|view| format!("quota: {}", quota(view)));
+    let parts: Vec<String> = sink.cause.clone().into_iter().chain(near).collect();
+    parts.join("; ")
+}
+
 #[cfg(test)]
 mod tests {
+    use millstream_common::plan::{OnQuota, SinkQuota};
+
     use super::*;
     use crate::progress::tests::sink;
 
@@ -86,6 +120,32 @@ mod tests {
             paused: true,
             ..sink
         };
-        assert!(render(&[paused]).contains("paused"));
+        assert!(render(std::slice::from_ref(&paused)).contains("paused"));
+        let suspended = SinkView {
+            suspended: true,
+            ..paused
+        };
+        assert!(render(&[suspended]).contains("suspended"));
+    }
+
+    #[test]
+    fn a_sink_that_is_near_its_quota_is_warned_of_beside_its_trouble() {
+        let mut sink = sink();
+        sink.quota = Some(QuotaView {
+            quota: SinkQuota {
+                bytes: Some(10 << 30),
+                age_ms: Some(3_600_000),
+                policy: OnQuota::Backpressure,
+            },
+            used: 0.837,
+        });
+        assert!(cause(&sink).starts_with("connection refused; quota: 83 % of 10"));
+        sink.cause = None;
+        let shown = render(std::slice::from_ref(&sink));
+        for part in ["near quota", "83 % of 10", "then backpressure"] {
+            assert!(shown.contains(part), "{shown}");
+        }
+        sink.quota.as_mut().unwrap().used = 0.5;
+        assert_eq!(cause(&sink), "");
     }
 }

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use millstream_common::blocking::{BlockingRef, ThreadPool};
 use millstream_common::ids::WorkerId;
 use millstream_common::time::SystemClock;
+use millstream_common::trace::otlp::Export;
 use millstream_worker::config::{RealConnectors, RealStores, WorkerConfig};
 use millstream_worker::leaving::Left;
 
@@ -36,6 +37,14 @@ pub(crate) struct Arguments {
         value_name = "HOST:PORT"
     )]
     flight_listen: String,
+    /// Where to serve /healthz, /readyz and /metrics; port 0 takes a free one.
+    #[arg(
+        long,
+        env = "MILLSTREAM_HTTP_LISTEN",
+        default_value = "127.0.0.1:0",
+        value_name = "HOST:PORT"
+    )]
+    http: String,
     /// How other workers reach it; by default where it listens, or, if that is everywhere, where it dials the master from.
     #[arg(long, env = "MILLSTREAM_ADVERTISE", value_name = "HOST:PORT")]
     advertise: Option<String>,
@@ -56,11 +65,17 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         &arguments.flight_listen,
         "send rows into jobs",
     )?;
+    arguments
+        .exposure
+        .allow(&arguments.master.tls, &arguments.http, "read metrics")?;
     let blocking: BlockingRef = Arc::new(ThreadPool);
     let stores = RealStores {
         blocking: blocking.clone(),
     };
+    let name = arguments.name.unwrap_or_else(made_up_name);
+    let export = Export::from_environment("millstream-worker", &name);
     let config = WorkerConfig {
+        tracer: export.tracer(),
         net: arguments.master.net()?,
         exchange_net: arguments.master.tls.net_of_workers()?,
         stores: Arc::new(stores),
@@ -70,8 +85,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         master: arguments.master.master,
         slots: arguments.slots.unwrap_or_else(core_count),
         flight_listen: arguments.flight_listen,
+        http_listen: Some(arguments.http),
         advertise: arguments.advertise,
-        name: WorkerId(arguments.name.unwrap_or_else(made_up_name)),
+        name: WorkerId(name),
     };
     let mut worker = process::start_worker(config).await?;
     output::print(&format!("worker {} started\n", worker.id()))?;
@@ -85,7 +101,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         () = arguments.parent.gone() => tracing::info!("stdin is closed"),
     }
-    interrupts::unless_again(&mut interrupts, worker.shutdown()).await;
+    let ending = async {
+        worker.shutdown().await;
+        export.end().await;
+    };
+    interrupts::unless_again(&mut interrupts, ending).await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -260,6 +260,40 @@ pub struct PipelineReport {
     pub lag: BTreeMap<SourceIndex, u64>,
     /// By source, what hinders its clients at present and is being retried.
     pub troubles: BTreeMap<SourceIndex, String>,
+    /// Only to be shown.
+    #[serde(default)]
+    pub figures: ReportFigures,
+}
+
+/// What a worker tells of an epoch that is in no log: for metrics and for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportFigures {
+    /// By stage, how long its tasks worked and waited.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub times: BTreeMap<StageIndex, StageTimes>,
+    /// Records between the position and the end of each split, where that is known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub split_lags: BTreeMap<SourceIndex, BTreeMap<SplitId, u64>>,
+    /// By source, the rows that its decoder rejected, by code.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rejects: BTreeMap<SourceIndex, BTreeMap<String, u64>>,
+}
+
+/// How long the tasks of a stage worked and waited, all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageTimes {
+    /// Worked, in microseconds.
+    pub busy_us: u64,
+    /// Waited for credit, in microseconds.
+    pub blocked_us: u64,
+}
+
+impl StageTimes {
+    /// Adds other times to these.
+    pub fn add(&mut self, other: &Self) {
+        self.busy_us += other.busy_us;
+        self.blocked_us += other.blocked_us;
+    }
 }
 
 /// What the tasks of a generation begin with.
@@ -283,9 +317,18 @@ pub struct RestorePoint {
     /// The epochs behind which sinks begin that were not there from the life's first epoch on.
     #[serde(default)]
     pub sink_starts: BTreeMap<SinkIndex, Epoch>,
+    /// How far sinks are known to be: where those go on that keep no marker.
+    #[serde(default)]
+    pub sink_markers: BTreeMap<SinkIndex, Epoch>,
+    /// Sinks that are to move their markers back before they go on.
+    #[serde(default)]
+    pub sink_rewinds: BTreeMap<SinkIndex, crate::log::rewind::SinkRewind>,
     /// Sinks that deliver nothing until a person says so.
     #[serde(default)]
     pub paused_sinks: BTreeSet<SinkIndex>,
+    /// Operators that emit all their live groups in the next epoch.
+    #[serde(default)]
+    pub snapshots: BTreeSet<OperatorId>,
 }
 
 /// A split and its reader.

@@ -9,12 +9,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, SavepointView,
-    SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, RewindTerms,
+    SavepointView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted,
+    WatermarksView, WorkerView,
 };
 use millstream_common::ids::{Epoch, JobName, WorkerId};
 use millstream_common::problem::{Place, Problem};
 use millstream_common::secret;
+use millstream_common::time::ClockRef;
+use millstream_common::trace::TracerRef;
 use ractor::{ActorRef, call};
 
 use crate::job::job_actor::JobMessage;
@@ -23,6 +26,7 @@ use crate::letters::listing::Listed;
 use crate::plan::{self, check::ExternalProbe};
 use crate::reign::role::Roles;
 use crate::service::ControlBackend;
+use crate::submission_traces::{SubmissionTimes, SubmissionTraces};
 use crate::supervisor::submission::Submission;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
@@ -32,6 +36,7 @@ pub struct Backend {
     blocking: BlockingRef,
     probe: Arc<dyn ExternalProbe>,
     letters: Desk,
+    traces: SubmissionTraces,
 }
 
 impl Backend {
@@ -48,7 +53,15 @@ impl Backend {
             blocking,
             probe,
             letters,
+            traces: SubmissionTraces::default(),
         }
+    }
+
+    /// With spans of submissions.
+    #[must_use]
+    pub fn traced(mut self, tracer: TracerRef, clock: ClockRef) -> Self {
+        self.traces = SubmissionTraces::new(tracer, clock);
+        self
     }
 
     /// Plans the SQL and looks at what it names outside; the text is given back.
@@ -65,6 +78,38 @@ impl Backend {
         };
         let checked = plan::check_job(drafted, self.probe.as_ref()).await;
         Ok((sql, checked.map_err(ControlError::Problems)?))
+    }
+
+    /// Plans a submission and has it recorded.
+    async fn take(
+        &self,
+        request: SubmitRequest,
+        times: &mut SubmissionTimes,
+    ) -> Result<Submitted, ControlError> {
+        let (sql, planned) = self.plan(request.sql).await?;
+        self.traces.planned(times);
+        let submission = Submission {
+            job: request.name,
+            sql,
+            plan: planned.plan,
+            fresh: request.fresh,
+            from: request.from,
+        };
+        let submission = Box::new(submission);
+        let started = call!(self.supervisor()?, |reply| SupervisorMessage::Submit {
+            submission,
+            reply
+        });
+        let started = started.map_err(gone)??;
+        let job = call!(started.actor, JobMessage::View).map_err(gone)?;
+        let resumed_from = (started.resumed_from > Epoch(0)).then_some(started.resumed_from);
+        let notes = started.notes.into_iter();
+        let notes = notes.map(|note| Problem::at(Place::default(), note));
+        Ok(Submitted {
+            job,
+            resumed_from,
+            warnings: planned.warnings.into_iter().chain(notes).collect(),
+        })
     }
 
     fn supervisor(&self) -> Result<ActorRef<SupervisorMessage>, ControlError> {
@@ -93,29 +138,10 @@ impl ControlBackend for Backend {
     async fn submit(&self, request: SubmitRequest) -> Result<Submitted, ControlError> {
         // Nothing is planned for somebody else.
         self.roles.active()?;
-        let (sql, planned) = self.plan(request.sql).await?;
-        let submission = Submission {
-            job: request.name,
-            sql,
-            plan: planned.plan,
-            fresh: request.fresh,
-            from: request.from,
-        };
-        let submission = Box::new(submission);
-        let started = call!(self.supervisor()?, |reply| SupervisorMessage::Submit {
-            submission,
-            reply
-        });
-        let started = started.map_err(gone)??;
-        let job = call!(started.actor, JobMessage::View).map_err(gone)?;
-        let resumed_from = (started.resumed_from > Epoch(0)).then_some(started.resumed_from);
-        let notes = started.notes.into_iter();
-        let notes = notes.map(|note| Problem::at(Place::default(), note));
-        Ok(Submitted {
-            job,
-            resumed_from,
-            warnings: planned.warnings.into_iter().chain(notes).collect(),
-        })
+        let mut times = self.traces.begin(&request.name);
+        let submitted = self.take(request, &mut times).await;
+        self.traces.end(times, &submitted);
+        submitted
     }
 
     async fn stop(&self, name: &JobName, mode: StopMode) -> Result<Stopped, ControlError> {
@@ -144,6 +170,18 @@ impl ControlBackend for Backend {
             reply
         });
         commanded.map_err(gone)?
+    }
+
+    async fn rewind_sink(
+        &self,
+        name: &JobName,
+        sink: &str,
+        terms: RewindTerms,
+    ) -> Result<SinkView, ControlError> {
+        let job = self.job(name).await?;
+        let sink = sink.to_owned();
+        let rewound = call!(job, |reply| JobMessage::RewindSink { sink, terms, reply });
+        rewound.map_err(gone)?
     }
 
     async fn get(&self, name: &JobName) -> Result<JobView, ControlError> {
@@ -191,6 +229,11 @@ impl ControlBackend for Backend {
             }
         });
         Ok(views.collect())
+    }
+
+    async fn watermarks(&self, name: &JobName) -> Result<WatermarksView, ControlError> {
+        let job = self.job(name).await?;
+        call!(job, JobMessage::Watermarks).map_err(gone)
     }
 
     async fn create_savepoint(

@@ -9,6 +9,7 @@ use millstream_common::net::NetRef;
 use millstream_common::plan::SourcePlan;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
+use millstream_common::trace::TracerRef;
 
 use crate::enumerate::{EnumerateError, Enumerator, enumerator_for};
 use crate::plan::check::ExternalProbe;
@@ -58,12 +59,16 @@ pub struct MasterConfig {
     pub storage_url: String,
     /// Time.
     pub clock: ClockRef,
+    /// Where spans go.
+    pub tracer: TracerRef,
     /// For planning.
     pub blocking: BlockingRef,
     /// Sources and sinks, as a job names them.
     pub connectors: ConnectorsRef,
     /// `host:port` of its gRPC services; port 0 takes a free one.
     pub listen: String,
+    /// `host:port` of its HTTP server; port 0 takes a free one, `None` serves none.
+    pub http_listen: Option<String>,
     /// Its name in the log, for people.
     pub name: String,
     /// Tells its machine from all others: equal addresses on two machines are two places.

@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod cluster;
 pub mod config;
 pub mod enumerate;
+mod figures;
 pub mod job;
 pub mod letters;
 pub mod log_actor;
@@ -21,6 +22,7 @@ pub mod reign;
 pub mod replay;
 pub mod retention;
 pub mod service;
+mod submission_traces;
 pub mod supervisor;
 #[cfg(test)]
 mod testing;

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_common::error::chain;
+use millstream_common::http;
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
+use tracing::info;
 
 use crate::backend::Backend;
 use crate::cluster::link::LinkService;
 use crate::config::MasterConfig;
+use crate::figures::MasterProbes;
 use crate::letters::desk::Desk;
 use crate::reign::cluster_name;
 use crate::reign::office::Office;
@@ -47,6 +50,9 @@ pub enum MasterError {
     /// Its address is taken or wrong.
     #[error("{0}; choose another with --listen")]
     Listen(#[from] std::io::Error),
+    /// Its address for HTTP is taken or wrong.
+    #[error("{0}; choose another with --http")]
+    ListenHttp(#[source] std::io::Error),
     /// Its actors or server ended.
     #[error("run the master: {0}")]
     Run(String),
@@ -81,6 +87,7 @@ const RESIGN_PATIENCE: Duration = Duration::from_secs(2);
 /// A running master.
 pub struct Master {
     address: String,
+    http_address: Option<String>,
     stop_serving: Option<oneshot::Sender<()>>,
     leave_office: Option<oneshot::Sender<()>>,
     server: JoinSet<Result<(), MasterError>>,
@@ -103,6 +110,15 @@ impl Master {
         cluster_name::check(&config.store, &candidacy.cluster).await?;
         let listener = config.net.listen(&config.listen).await?;
         let address = listener.address.clone();
+        let http = match &config.http_listen {
+            Some(listen) => {
+                let listener = config.net.listen(listen).await;
+                Some(listener.map_err(MasterError::ListenHttp)?)
+            }
+            None => None,
+        };
+        let http_address = http.as_ref().map(|http| http.address.clone());
+        let (clock, tracer) = (config.clock.clone(), config.tracer.clone());
         let advertised = candidacy.advertise.unwrap_or_else(|| address.clone());
         let (blocking, probe) = (config.blocking.clone(), config.connectors.probe());
         let letters = Desk::new(config.store.clone(), config.clock.clone());
@@ -116,7 +132,12 @@ impl Master {
             roles: roles.clone(),
             storage_url,
         };
-        let backend = Backend::new(roles, blocking, probe, letters);
+        let probes = Arc::new(MasterProbes {
+            roles: roles.clone(),
+            clock: clock.clone(),
+            tracer: tracer.clone(),
+        });
+        let backend = Backend::new(roles, blocking, probe, letters).traced(tracer, clock);
         let (stop_serving, stopped) = oneshot::channel();
         let (leave_office, told) = oneshot::channel();
         let mut server = JoinSet::new();
@@ -125,10 +146,18 @@ impl Master {
             let served = service::serve(listener, Arc::new(backend), link, access, stopped).await;
             served.map_err(|error| MasterError::Run(chain(&error)))
         });
+        if let Some(http) = http {
+            info!(address = %http.address, "http listening");
+            server.spawn(async move {
+                http::serve(http, http::router(probes)).await;
+                Err(MasterError::Run("its http server ended".to_owned()))
+            });
+        }
         let mut running = JoinSet::new();
         running.spawn(office.run(told));
         Ok(Self {
             address,
+            http_address,
             stop_serving: Some(stop_serving),
             leave_office: Some(leave_office),
             server,
@@ -139,6 +168,11 @@ impl Master {
     /// `host:port` of its gRPC services.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// `host:port` of its HTTP server, if it has one.
+    pub fn http_address(&self) -> Option<&str> {
+        self.http_address.as_deref()
     }
 
     /// Pends until the master ends by itself: its log cannot be understood, or its server failed.

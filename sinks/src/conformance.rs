@@ -160,6 +160,7 @@ pub fn deliverer(token: u64) -> Deliverer {
         incarnation: Incarnation(Uuid::from_u128(0x1234_5678)),
         sink: "out".to_owned(),
         token: Token(token),
+        rewind: None,
     }
 }
 

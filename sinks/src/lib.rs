@@ -3,7 +3,7 @@
 //! In the order of the path: [`sink_actor`] is told of committed epochs, [`delivery`] decides what run is due,
 //! [`segment_rows`] reads its rows, a [`sink::Sink`] applies it together with its marker. What it refuses goes through
 //! [`refused_rows`] into the log, and is [`left_out`] from then on. [`factory`] makes sinks from
-//! their specs; [`conformance`] is what each of them must pass.
+//! their specs; [`conformance`] is what each of them must pass, and [`sent_back`] those with a durable marker.
 
 pub mod sink;
 
@@ -24,3 +24,4 @@ mod volatile;
 
 pub mod conformance;
 pub mod factory;
+pub mod sent_back;

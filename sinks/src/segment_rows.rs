@@ -14,6 +14,7 @@ use futures::{StreamExt, TryStreamExt};
 use millstream_common::log::backlog::BacklogPart;
 use millstream_common::log::entry::CommittedEpoch;
 use millstream_common::report::Segment;
+use millstream_common::trace::TraceContext;
 
 use crate::left_out::RunSegment;
 use crate::sink::{RunRows, SinkError};
@@ -32,6 +33,7 @@ pub struct SegmentRows {
     schema: SchemaRef,
     segments: Vec<RunSegment>,
     source: Arc<dyn SegmentSource>,
+    trace: Option<TraceContext>,
 }
 
 impl SegmentRows {
@@ -46,7 +48,15 @@ impl SegmentRows {
             schema,
             segments,
             source,
+            trace: None,
         }
+    }
+
+    /// Delivered under this context.
+    #[must_use]
+    pub fn traced(mut self, trace: Option<TraceContext>) -> Self {
+        self.trace = trace;
+        self
     }
 }
 
@@ -61,6 +71,10 @@ impl SegmentRows {
 impl RunRows for SegmentRows {
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
+    }
+
+    fn trace(&self) -> Option<TraceContext> {
+        self.trace
     }
 
     fn batches(&self) -> BoxStream<'_, Result<RecordBatch, SinkError>> {

@@ -13,6 +13,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use millstream_common::error::Kind;
 use millstream_common::ids::{Epoch, Incarnation, JobName, Token};
+use millstream_common::log::rewind::SinkRewind;
+use millstream_common::trace::TraceContext;
 
 /// What a sink can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +91,8 @@ pub struct Deliverer {
     pub sink: String,
     /// Fences every smaller one.
     pub token: Token,
+    /// The log says that the sink is to go back, under this token or an older one.
+    pub rewind: Option<SinkRewind>,
 }
 
 /// Consecutive epochs, applied as one.
@@ -106,6 +110,10 @@ pub struct EpochRun {
 pub trait RunRows: Send + Sync {
     /// Columns of the output, then `_op` (Int8: 0 upsert, 1 delete).
     fn schema(&self) -> SchemaRef;
+    /// The context under which the run is delivered, if its trace is kept: for places that can carry it on.
+    fn trace(&self) -> Option<TraceContext> {
+        None
+    }
     /// The rows from the first: epochs in order, within an epoch segments in order.
     fn batches(&self) -> BoxStream<'_, Result<RecordBatch, SinkError>>;
 }
@@ -177,7 +185,8 @@ pub trait Sink: Send {
     /// When runs are due; the same value at every call.
     fn cadence(&self) -> Cadence;
     /// Connects if need be, fences every deliverer with a smaller token, and only then reads the
-    /// marker. May be called again after any error.
+    /// marker. May be called again after any error. A rewind that the sink has not noted yet moves the marker back and is noted, in one
+    /// unit and behind the fence; one that it has noted changes nothing (INV-3).
     async fn fence(&mut self) -> Result<Held, SinkError>;
     /// Applies the run whole or not at all, with its marker, guarded by `run.guard` and the token. A run that
     /// the sink holds already is a success. May be dropped at any await: the next fence finds out.

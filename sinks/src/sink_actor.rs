@@ -20,6 +20,7 @@ use millstream_common::log::entry::CommittedEpoch;
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::Refusal;
 use millstream_common::time::ClockRef;
+use millstream_common::trace::TraceContext;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -45,6 +46,14 @@ pub trait SinkObserver: Send + Sync {
     /// The sink durably holds `marker`; `applied` is what the last run did (nothing, right after
     /// fencing). Ends a trouble.
     fn advanced(&self, marker: Epoch, applied: &Applied);
+    /// It was fenced for the first time, by a task that began at monotonic time `begun`.
+    fn fenced(&self, _begun: Duration) {}
+    /// It has taken these epochs, with so many rows each, as one run that began at monotonic time `begun`.
+    fn delivered(&self, _epochs: &[(Epoch, u64)], _begun: Duration) {}
+    /// The context under which the run that ends with `last` is delivered, if its trace is kept.
+    fn trace(&self, _last: Epoch) -> Option<TraceContext> {
+        None
+    }
     /// Delivery does not go on for now.
     fn troubled(&self, trouble: &Trouble);
     /// Stores refused rows of the run that ends with `last` as dead letters.
@@ -151,6 +160,8 @@ pub struct SinkState {
     tasks: JoinSet<()>,
     timer: Option<AbortHandle>,
     activity: Activity,
+    /// When the last task began, monotonic.
+    begun: Duration,
     is_paused: bool,
     /// Failed tries since the last success.
     attempt: u32,
@@ -210,6 +221,7 @@ impl Actor for SinkActor {
             tasks: JoinSet::new(),
             timer: None,
             activity: Activity::Free,
+            begun: now,
             is_paused: arguments.is_paused,
             attempt: 0,
             reported: None,
@@ -314,7 +326,8 @@ impl SinkState {
             self.arguments.schema.clone(),
             segments.clone(),
             self.arguments.segments.clone(),
-        );
+        )
+        .traced(self.arguments.observer.trace(run.last));
         let rejects = RefusedRun {
             segments,
             observer: self.arguments.observer.clone(),
@@ -344,6 +357,7 @@ impl SinkState {
         work: impl Future<Output = (Option<Box<dyn Sink>>, Outcome)> + Send + 'static,
     ) {
         self.activity = Activity::Busy;
+        self.begun = self.arguments.clock.monotonic();
         self.cancel_timer();
         let myself = myself.clone();
         self.tasks.spawn(async move {
@@ -364,6 +378,9 @@ impl SinkState {
         self.sink = end.sink;
         let result = match end.outcome {
             Outcome::Fenced(held) => {
+                if self.reported.is_none() {
+                    self.arguments.observer.fenced(self.begun);
+                }
                 let fenced = self.delivery.fenced(held);
                 fenced.map(|marker| self.fenced(marker))
             }
@@ -374,6 +391,8 @@ impl SinkState {
             }
             Outcome::Applied(run, applied) => {
                 self.attempt = 0;
+                let epochs = self.delivery.run_up_to(run.last);
+                self.arguments.observer.delivered(&epochs, self.begun);
                 self.delivery.applied(run.last);
                 self.report(run.last, &applied);
                 Ok(())

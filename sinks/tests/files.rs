@@ -20,6 +20,7 @@ use millstream_common::plan::OnViolation;
 use millstream_common::plan::connector::{FileFormat, FilesSinkSpec};
 use millstream_sinks::conformance::{self, Change, Row, Subject, deliverer};
 use millstream_sinks::files::FilesSink;
+use millstream_sinks::sent_back;
 use millstream_sinks::sink::{Deliverer, Sink, SinkError};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -141,6 +142,11 @@ impl Subject for Folder {
 #[tokio::test]
 async fn parquet_files_keep_the_rules_of_every_sink() {
     conformance::check(async || Folder::new(FileFormat::Parquet, &[])).await;
+}
+
+#[tokio::test]
+async fn a_sink_that_is_sent_back_goes_back_once() {
+    sent_back::check(async || Folder::new(FileFormat::Parquet, &[])).await;
 }
 
 #[tokio::test]

@@ -213,6 +213,11 @@ async fn appending_keeps_the_rules_of_every_sink() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_sent_back_goes_back_once() {
+    millstream_sinks::sent_back::check(async || Topic::new(3, &[]).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn upserting_keeps_the_rules_of_every_sink() {
     conformance::check(async || Topic::new(3, &["id"]).await).await;
 }

@@ -1,11 +1,14 @@
-//! `millstream-bench`: how fast the main job is, as a ratio to a raw consumer, and how soon it is seen and back.
+//! `millstream-bench`: how fast the main job is, as a ratio to a raw consumer, how soon it is seen and back, and what a sink that is cut off
+//! costs.
 //!
 //! Run by `make bench` on a release build, beside the `millstream` binary of the same build, against the
 //! services in KAFKA_BROKERS and POSTGRES_URL. Prints tables and asserts nothing: a figure belongs to the
 //! machine it was taken on. Each part has its sizes as options, so that it runs in a development build too.
 //! Failure: a service or a job that does not get on within its time ends the bench with what it waited for.
 
+mod blocked_sink;
 mod clicks;
+mod cluster;
 mod latency;
 mod process;
 mod raw_consumer;
@@ -33,6 +36,8 @@ enum Part {
     Latency(latency::Arguments),
     /// From SIGKILL of a worker to the next committed epoch.
     Recovery(recovery::Arguments),
+    /// What other sinks and memory see of a Postgres that is cut off, and how fast it catches up.
+    BlockedSink(blocked_sink::Arguments),
     /// All of them, with the sizes they have by default.
     All,
 }
@@ -66,10 +71,12 @@ async fn main() -> anyhow::Result<()> {
         Part::Throughput(arguments) => throughput::run(&services, &arguments).await,
         Part::Latency(arguments) => latency::run(&services, &arguments).await,
         Part::Recovery(arguments) => recovery::run(&services, &arguments).await,
+        Part::BlockedSink(arguments) => blocked_sink::run(&services, &arguments).await,
         Part::All => {
             throughput::run(&services, &throughput::Arguments::default()).await?;
             latency::run(&services, &latency::Arguments::default()).await?;
-            recovery::run(&services, &recovery::Arguments::default()).await
+            recovery::run(&services, &recovery::Arguments::default()).await?;
+            blocked_sink::run(&services, &blocked_sink::Arguments::default()).await
         }
     }
 }

@@ -89,6 +89,12 @@ impl Process {
         self.usage
     }
 
+    /// Bytes of memory that it has now.
+    pub(crate) fn rss_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id));
+        kib_of(&status.unwrap_or_default(), "VmRSS:").unwrap_or_default() * 1024
+    }
+
     /// How it ended, if it has.
     pub(crate) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         self.child.try_wait().context("look at a child")
@@ -129,7 +135,10 @@ fn cpu_of(stat: &str) -> Option<Duration> {
 }
 
 fn peak_rss_of(status: &str) -> Option<u64> {
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
+    Some(kib_of(status, "VmHWM:")? * 1024)
+}
+
+fn kib_of(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }

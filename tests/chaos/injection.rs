@@ -35,6 +35,28 @@ struct Before {
     epoch: Epoch,
 }
 
+/// What was done.
+struct Injected {
+    /// Recovery counts from here: from a kill itself, or from the end of an outage.
+    at: Instant,
+    /// The other master, where the active one was killed.
+    takeover: Option<Takeover>,
+}
+
+impl Injected {
+    fn at(at: Instant) -> Self {
+        Self { at, takeover: None }
+    }
+}
+
+/// The standby has taken over.
+struct Takeover {
+    /// When the standby was first seen to reign.
+    reigned: Instant,
+    /// The one that was killed.
+    killed: usize,
+}
+
 /// Makes everything go wrong in turn.
 pub(crate) struct Injector<'a> {
     scene: &'a mut Scene,
@@ -65,21 +87,31 @@ impl<'a> Injector<'a> {
             let quiet = self.random.random_range(QUIET_MS);
             tokio::time::sleep(Duration::from_millis(quiet)).await;
             let fault = self.choose();
-            let before = self.views().await?;
-            let before = before.each_ref().map(|job| Before {
-                generation: job.generation,
-                epoch: job.epoch,
-            });
+            let before = self.stand().await?;
             println!("{fault}");
             let injected = self.inject(fault).await;
-            let begun = injected.with_context(|| format!("inject {fault}"))?;
-            let recovered = self.wait_for_recovery(fault, before).await;
+            let injected = injected.with_context(|| format!("inject {fault}"))?;
+            // Of what a killed master may still have committed, the next one tells.
+            let (before, epochs) = match (&injected.takeover, fault) {
+                (Some(_), _) => (self.stand().await?, 1),
+                (None, Fault::KillWorker(_)) => (before, 1),
+                // The one under way at the fault may still have been committed by those that live.
+                (None, _) => (before, 2),
+            };
+            let recovered = self.wait_for_recovery(before, epochs).await;
             let recovered = recovered.with_context(|| format!("recover from {fault}"))?;
-            let took = recovered.map(|at| at.saturating_duration_since(begun));
+            let took = recovered.map(|at| at.saturating_duration_since(injected.at));
             let jobs = jobs::NAMES.iter().zip(&took);
             let each = jobs.map(|(job, took)| format!("{job} {} ms", took.as_millis()));
             println!("  next epoch: {}", each.collect::<Vec<_>>().join(", "));
             recoveries.add(fault.kind(), fault.is_kill(), &took);
+            if let Some(takeover) = injected.takeover {
+                let took = takeover.reigned.saturating_duration_since(injected.at);
+                println!("  the standby reigned after {} ms", took.as_millis());
+                recoveries.add_takeover(took);
+                let killed = takeover.killed;
+                self.scene.cluster.start_master_again(killed).await?;
+            }
         }
         Ok(())
     }
@@ -94,20 +126,19 @@ impl<'a> Injector<'a> {
         }
     }
 
-    /// Does it, and takes it back where it ends by itself. Returns the moment from which recovery counts: of a kill itself, or
-    /// of the end of an outage.
-    async fn inject(&mut self, fault: Fault) -> anyhow::Result<Instant> {
+    /// Does it, and takes it back where it ends by itself. A killed master is still down.
+    async fn inject(&mut self, fault: Fault) -> anyhow::Result<Injected> {
         let begun = Instant::now();
         match fault {
             Fault::KillWorker(index) => {
                 self.scene.cluster.kill_worker(index).await?;
-                return Ok(begun);
+                return Ok(Injected::at(begun));
             }
             Fault::KillTwoWorkers(one, other) => {
                 self.scene.cluster.end_worker(one).await?;
                 self.scene.cluster.kill_worker(other).await?;
                 self.scene.cluster.start_worker_again(one)?;
-                return Ok(begun);
+                return Ok(Injected::at(begun));
             }
             Fault::KillMaster => return self.replace_master(None).await,
             Fault::KillMasterAndWorker(index) => return self.replace_master(Some(index)).await,
@@ -115,7 +146,7 @@ impl<'a> Injector<'a> {
                 let standby = 1 - self.scene.cluster.active_master().await?;
                 self.scene.cluster.end_master(standby).await?;
                 self.scene.cluster.start_master_again(standby).await?;
-                return Ok(begun);
+                return Ok(Injected::at(begun));
             }
             Fault::PauseWorker(index, pause) => {
                 self.scene.cluster.pause_worker(index).await?;
@@ -141,11 +172,11 @@ impl<'a> Injector<'a> {
                 self.scene.disk.free()?;
             }
         }
-        Ok(Instant::now())
+        Ok(Injected::at(Instant::now()))
     }
 
-    /// SIGKILL of the active master, and of a worker where one is named; both are started again once the standby reigns.
-    async fn replace_master(&mut self, worker: Option<usize>) -> anyhow::Result<Instant> {
+    /// SIGKILL of the active master, and of a worker where one is named, which is started again once the standby reigns.
+    async fn replace_master(&mut self, worker: Option<usize>) -> anyhow::Result<Injected> {
         let active = self.scene.cluster.active_master().await?;
         let begun = Instant::now();
         self.scene.cluster.end_master(active).await?;
@@ -160,11 +191,17 @@ impl<'a> Injector<'a> {
             }
         })
         .await?;
+        let reigned = Instant::now();
         if let Some(worker) = worker {
             self.scene.cluster.start_worker_again(worker)?;
         }
-        self.scene.cluster.start_master_again(active).await?;
-        Ok(begun)
+        Ok(Injected {
+            at: begun,
+            takeover: Some(Takeover {
+                reigned,
+                killed: active,
+            }),
+        })
     }
 
     /// SIGKILL of a service, and its start on the same data.
@@ -212,6 +249,15 @@ impl<'a> Injector<'a> {
         .await
     }
 
+    /// Where all jobs stand.
+    async fn stand(&self) -> anyhow::Result<[Before; 3]> {
+        let views = self.views().await?;
+        Ok(views.each_ref().map(|job| Before {
+            generation: job.generation,
+            epoch: job.epoch,
+        }))
+    }
+
     async fn look(&self) -> anyhow::Result<[JobView; 3]> {
         let client = self.scene.cluster.client().await?;
         let [clicks, actions, numbers] = jobs::NAMES.map(Into::into);
@@ -236,20 +282,14 @@ impl<'a> Injector<'a> {
         .await
     }
 
-    /// Waits until every job has committed an epoch that was begun after the fault, and runs; the moment of each job's epoch.
+    /// Waits until every job has committed so many epochs, or one of a new generation, and runs; the moment of each job's epoch.
     async fn wait_for_recovery(
         &self,
-        fault: Fault,
         before: [Before; 3],
+        epochs: u64,
     ) -> anyhow::Result<[Instant; 3]> {
         let mut recovered = [None; 3];
         let end = Instant::now() + PATIENCE;
-        // The one under way at the fault may still have been committed by those that live.
-        let epochs = if matches!(fault, Fault::KillWorker(_)) {
-            1
-        } else {
-            2
-        };
         let mut last;
         loop {
             match tokio::time::timeout_at(end, self.look()).await {

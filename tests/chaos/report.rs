@@ -13,6 +13,7 @@ pub(crate) struct Recoveries {
     by_kind: BTreeMap<String, Faults>,
     kills: Faults,
     all: Faults,
+    takeovers: Faults,
 }
 
 /// Some faults, and what followed.
@@ -40,6 +41,11 @@ impl Recoveries {
         }
     }
 
+    /// How long after the active master's end the standby was seen to reign.
+    pub(crate) fn add_takeover(&mut self, time: Duration) {
+        self.takeovers.add(&[time]);
+    }
+
     /// Prints the table.
     pub(crate) fn print(&self) {
         println!(
@@ -51,6 +57,7 @@ impl Recoveries {
         }
         print_row("all that get a SIGKILL", &self.kills);
         print_row("all", &self.all);
+        print_row("until the standby reigns", &self.takeovers);
     }
 }
 

@@ -10,6 +10,9 @@ import pathlib
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PORTS = ("MASTER_PORT", "MASTER_HTTP_PORT", "STANDBY_PORT", "STANDBY_HTTP_PORT", "KAFKA_PORT", "POSTGRES_PORT",
@@ -51,6 +54,16 @@ def run(*command, env=None, text=None, check=True):
     if check and done.returncode:
         raise AssertionError(f"`{' '.join(map(str, command))}`: {done.stderr.strip()[-2000:]}")
     return done.stdout
+
+
+class Span:
+    """A span as the collector tells it."""
+
+    def __init__(self, span, process):
+        self.id, self.name = span["spanID"], span["operationName"]
+        self.attributes = {tag["key"]: tag["value"] for tag in span["tags"]}
+        self.parents = [reference["spanID"] for reference in span["references"] if reference["refType"] == "CHILD_OF"]
+        self.instance = next((tag["value"] for tag in process["tags"] if tag["key"] == "service.instance.id"), "")
 
 
 class Stack:
@@ -124,6 +137,24 @@ class Stack:
         """Sends texts to a topic, one record each."""
         self.compose("exec", "-T", "kafka", "/opt/kafka/bin/kafka-console-producer.sh", "--bootstrap-server=kafka:29092",
                      f"--topic={topic}", text="".join(f"{record}\n" for record in records))
+
+    def page(self, port, path, **query):
+        """What is served at one of the published ports; nothing where nobody serves it yet."""
+        url = f"http://127.0.0.1:{self.ports[port]}{path}?{urllib.parse.urlencode(query)}"
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return answer.read().decode()
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return ""
+
+    def traces(self, root):
+        """What the collector holds of traces whose first span has this name: of each, its spans."""
+        found = []
+        for service in json.loads(self.page("JAEGER_PORT", "/api/services") or "{}").get("data") or []:
+            page = self.page("JAEGER_PORT", "/api/traces", service=service, operation=root, limit=500, lookback="1h")
+            for trace in json.loads(page or "{}").get("data") or []:
+                found.append([Span(span, trace["processes"][span["processID"]]) for span in trace["spans"]])
+        return found
 
     def memory(self):
         """Resident memory of each container in MiB, as the engine tells it."""

@@ -188,6 +188,8 @@ async fn a_second_master_for_another_cluster_is_refused() -> anyhow::Result<()> 
         &storage,
         "--cluster",
         "bank",
+        "--http",
+        "127.0.0.1:0",
         "--listen",
         "127.0.0.1:0",
     ];

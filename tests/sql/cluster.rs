@@ -87,6 +87,8 @@ impl Cluster {
                 clock: clock.clone(),
             }),
             listen: "master:0".to_owned(),
+            http_listen: None,
+            tracer: std::sync::Arc::new(millstream_common::trace::NoTracer),
             name: "test".to_owned(),
             host: "test".to_owned(),
             retention: Retention::default(),
@@ -231,6 +233,8 @@ async fn start_worker(
         master: master.to_owned(),
         slots: SLOTS[index],
         flight_listen: "worker:0".to_owned(),
+        http_listen: None,
+        tracer: std::sync::Arc::new(millstream_common::trace::NoTracer),
         advertise: None,
         name: WorkerId::from(format!("worker-{index}").as_str()),
     };

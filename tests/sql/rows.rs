@@ -84,6 +84,8 @@ pub(crate) async fn read(store: &StoreRef, name: &str) -> anyhow::Result<Rows> {
             Entry::Fence { .. }
             | Entry::Assign(_)
             | Entry::SinkCommanded { .. }
+            | Entry::SinkRewound { .. }
+            | Entry::Forgotten { .. }
             | Entry::Backlog { .. }
             | Entry::Ended { .. }
             | Entry::Replay(_)

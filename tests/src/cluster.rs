@@ -255,6 +255,23 @@ impl Cluster {
         self.masters[index].process.resume().await
     }
 
+    /// Where each process serves HTTP: masters, then workers.
+    pub fn http_addresses(&self) -> anyhow::Result<Vec<String>> {
+        let masters = self.masters.iter().map(|master| &master.process);
+        let mut addresses = Vec::new();
+        for process in masters.chain(&self.workers) {
+            let said = process.said();
+            let mut told = said.lines().filter(|line| line.contains("http listening"));
+            // The newest: a process that was started again adds to its log.
+            let address = told
+                .next_back()
+                .and_then(|line| line.split("address=").nth(1));
+            let address = address.and_then(|rest| rest.split_whitespace().next());
+            addresses.push(address.context("find an HTTP address in a log")?.to_owned());
+        }
+        Ok(addresses)
+    }
+
     /// `host:port` of a master.
     pub fn master_address(&self, index: usize) -> &str {
         &self.masters[index].address
@@ -375,6 +392,8 @@ async fn start_master(
         "master",
         "--listen",
         listen,
+        "--http",
+        FREE_PORT,
         "--storage",
         &outfit.storage,
         "--name",

@@ -6,6 +6,7 @@
 pub mod activity;
 pub mod activity_oracle;
 pub mod cluster;
+pub mod collector;
 pub mod database;
 pub mod figures;
 pub mod generator;
@@ -13,6 +14,7 @@ pub mod oracle;
 pub mod process;
 pub mod proxy;
 pub mod quiet;
+pub mod scrape;
 pub mod services;
 pub mod small_disk;
 pub mod topic;

@@ -4,6 +4,8 @@
 //! order. Failure: an error of an edge or a plan ends the pipeline; a row on which an expression fails is handed back to the
 //! caller as [`FailedRow`], for its dead letters: once, even if it fails in several branches.
 
+use std::time::Duration;
+
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use millstream_common::dead_letter;
@@ -11,9 +13,11 @@ use millstream_common::error::{Failure, Kind};
 use millstream_common::link::BarrierCommand;
 use millstream_common::plan::{Branch, JobPlan, KeyedKind, Port, StageHead, StagePlan};
 use millstream_common::report::BranchFlow;
+use millstream_common::time::ClockRef;
 
 use crate::exchange::sender::{EdgeSender, ExchangeSender, SendError};
 use crate::transform::{BranchProgram, FailedRow};
+use crate::work::{Step, Stretch, TaskWork};
 
 /// Where a branch ends.
 pub enum BranchTarget {
@@ -39,12 +43,20 @@ pub struct Branches {
     /// Rows since the last barrier, by runner.
     flows: Vec<BranchFlow>,
     name: String,
+    clock: ClockRef,
+    /// Rows to other tasks since the last barrier.
+    exchanged: Stretch,
+    /// Waits for credit since the last barrier.
+    blocked: Duration,
 }
 
 impl Branches {
     /// The branches of the task called `name`.
-    pub fn new(name: String, runners: Vec<BranchRunner>) -> Self {
+    pub fn new(name: String, runners: Vec<BranchRunner>, clock: ClockRef) -> Self {
         Self {
+            clock,
+            exchanged: Stretch::default(),
+            blocked: Duration::ZERO,
             flows: vec![BranchFlow::default(); runners.len()],
             runners,
             name,
@@ -75,10 +87,23 @@ impl Branches {
             let Some(rows) = transformed.batch else {
                 continue;
             };
-            flow.sent += rows.num_rows() as u64;
+            let row_count = rows.num_rows() as u64;
+            flow.sent += row_count;
             let sent = match &mut runner.target {
-                BranchTarget::Exchange(exchange) => exchange.send_batch(rows).await,
-                BranchTarget::Ship(edge) => edge.send_batch(rows).await,
+                BranchTarget::Exchange(exchange) => {
+                    let begun = self.clock.monotonic();
+                    let result = exchange.send_batch(rows).await;
+                    let sent = exchange.take_sent();
+                    self.blocked += sent.blocked;
+                    let ended = self.clock.monotonic();
+                    self.exchanged.add_rows(begun, ended, row_count, sent.bytes);
+                    result
+                }
+                BranchTarget::Ship(edge) => {
+                    let result = edge.send_batch(rows).await;
+                    self.blocked += edge.take_sent().blocked;
+                    result
+                }
             };
             sent.map_err(|error| failure_of(&self.name, &error))?;
         }
@@ -91,6 +116,14 @@ impl Branches {
     pub fn take_flows(&mut self) -> Vec<BranchFlow> {
         let idle = vec![BranchFlow::default(); self.runners.len()];
         std::mem::replace(&mut self.flows, idle)
+    }
+
+    /// Adds what was done since this was asked last, and takes waits out of the time worked.
+    pub fn take_work(&mut self, work: &mut TaskWork) {
+        work.step(Step::Exchange, std::mem::take(&mut self.exchanged));
+        let blocked = std::mem::take(&mut self.blocked);
+        work.blocked += blocked;
+        work.busy = work.busy.saturating_sub(blocked);
     }
 
     /// Passes a barrier on, behind all rows before it.

@@ -11,6 +11,7 @@ use millstream_common::net::NetRef;
 use millstream_common::plan::SourcePlan;
 use millstream_common::store::{self, StoreRef};
 use millstream_common::time::ClockRef;
+use millstream_common::trace::TracerRef;
 use millstream_sinks::factory::{self, SinkSetup};
 use millstream_sinks::sink::{Sink, SinkError};
 
@@ -78,6 +79,8 @@ pub struct WorkerConfig {
     pub connectors: Arc<dyn Connectors>,
     /// Time.
     pub clock: ClockRef,
+    /// Where spans go.
+    pub tracer: TracerRef,
     /// For clients that block.
     pub blocking: BlockingRef,
     /// `host:port` of the masters, separated by commas.
@@ -86,6 +89,8 @@ pub struct WorkerConfig {
     pub slots: u32,
     /// `host:port` of its Flight server; port 0 takes a free one.
     pub flight_listen: String,
+    /// `host:port` of its HTTP server; port 0 takes a free one, `None` serves none.
+    pub http_listen: Option<String>,
     /// How other workers reach its Flight server; by default where it listens, or, if that is everywhere, the address from which
     /// it dials the master.
     pub advertise: Option<String>,

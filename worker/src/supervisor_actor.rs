@@ -9,12 +9,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{JobName, Term, nonce};
-use millstream_common::link::{Deploy, JobGeneration, ToMaster, ToWorker, WorkerHello};
+use millstream_common::link::{JobGeneration, ToMaster, ToWorker, WorkerHello};
 use millstream_common::plan::expression::Functions;
 use millstream_common::store::StoreRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
@@ -24,10 +23,11 @@ use tracing::{info, warn};
 
 use crate::config::WorkerConfig;
 use crate::exchange::registry::EdgeRegistry;
+use crate::figures::Figures;
 use crate::holding::Holding;
 use crate::leaving::{Leaving, Left};
 use crate::link::{LinkConfig, keep_link};
-use crate::pipeline::pipeline_actor::{PipelineActor, PipelineConfig, PipelineMessage};
+use crate::pipeline::pipeline_actor::PipelineMessage;
 use millstream_common::task;
 
 /// How long pipelines run on while no master has confirmed them. They read on and fold, but nothing of it can be
@@ -75,16 +75,18 @@ pub struct SupervisorConfig {
     pub flight_address: String,
     /// The incoming edges, shared with the Flight server.
     pub edges: Arc<EdgeRegistry>,
+    /// Told what is counted.
+    pub figures: Arc<Figures>,
     /// Whether a master counts on the worker, for whoever asks.
     pub has_joined: watch::Sender<bool>,
 }
 
 /// The state of a worker's supervisor.
 pub struct SupervisorState {
-    config: SupervisorConfig,
+    pub(crate) config: SupervisorConfig,
     /// Unique to this worker process.
     process: String,
-    functions: Functions,
+    pub(crate) functions: Functions,
     /// The master and its storage, while attached.
     pub(crate) attached: Option<(mpsc::Sender<ToMaster>, StoreRef)>,
     /// The newest reign heard of.
@@ -101,10 +103,10 @@ pub struct SupervisorState {
 }
 
 pub(crate) struct Pipeline {
-    holding: Holding,
-    actor: ActorRef<PipelineMessage>,
+    pub(crate) holding: Holding,
+    pub(crate) actor: ActorRef<PipelineMessage>,
     /// Its master was lost, and no other has taken it over.
-    is_orphan: bool,
+    pub(crate) is_orphan: bool,
 }
 
 /// The actor.
@@ -230,6 +232,7 @@ impl SupervisorState {
             }
         };
         self.attached = Some((frames, store));
+        self.config.figures.attached(true);
         self.config.has_joined.send_replace(true);
         if self.leaving.is_leaving() {
             // Hello may have been said before.
@@ -276,6 +279,7 @@ impl SupervisorState {
     /// Pipelines that have begun run on for a while; the others have nothing that would be lost.
     fn lose_master(&mut self) {
         self.attached = None;
+        self.config.figures.attached(false);
         self.config.has_joined.send_replace(false);
         let fresh = self.pipelines.values();
         let fresh = fresh.filter(|pipeline| !pipeline.holding.is_started());
@@ -351,6 +355,7 @@ impl SupervisorState {
                 at,
                 epoch,
                 positions,
+                ..
             } => {
                 self.forward(&at, PipelineMessage::EpochCommitted { epoch, positions });
             }
@@ -367,45 +372,6 @@ impl SupervisorState {
             ToWorker::Released { is_last } => self.released(is_last),
             ToWorker::Welcome { .. } | ToWorker::Ping => {}
         }
-        Ok(())
-    }
-
-    async fn deploy(&mut self, deploy: Deploy) -> Result<(), ActorProcessingErr> {
-        let Some((_, store)) = &self.attached else {
-            return Ok(());
-        };
-        let job = deploy.at.job.clone();
-        let at = deploy.at.clone();
-        let store = store.clone();
-        if self
-            .pipelines
-            .get(&job)
-            .is_some_and(|old| old.holding.at().generation >= at.generation)
-        {
-            return Ok(());
-        }
-        self.end_pipeline(&job);
-        let rows_read = Arc::new(AtomicU64::new(0));
-        let holding = Holding::new(&deploy, rows_read.clone());
-        info!(%job, generation = %at.generation, epoch = %deploy.restore.epoch, "deploy");
-        let config = PipelineConfig {
-            deploy: Box::new(deploy),
-            worker: self.config.worker.clone(),
-            functions: self.functions.clone(),
-            store,
-            edges: self.config.edges.clone(),
-            supervisor: self.myself.clone(),
-            rows_read,
-        };
-        let name = config.actor_name("pipeline");
-        let supervisor = self.myself.get_cell();
-        let (actor, _) = Actor::spawn_linked(Some(name), PipelineActor, config, supervisor).await?;
-        let pipeline = Pipeline {
-            holding,
-            actor,
-            is_orphan: false,
-        };
-        self.pipelines.insert(job, pipeline);
         Ok(())
     }
 
@@ -432,8 +398,9 @@ impl SupervisorState {
     }
 
     /// Kill, not stop: a handler that waits for credit cannot answer a stop.
-    fn end_pipeline(&mut self, job: &JobName) {
+    pub(crate) fn end_pipeline(&mut self, job: &JobName) {
         if let Some(pipeline) = self.pipelines.remove(job) {
+            self.config.figures.ended(job);
             pipeline.actor.get_cell().unlink(self.myself.get_cell());
             pipeline.actor.kill();
         }
@@ -448,6 +415,7 @@ impl SupervisorState {
             return;
         };
         if let Some(pipeline) = self.pipelines.remove(&job) {
+            self.config.figures.ended(&job);
             let failure = Failure {
                 kind: Kind::Internal,
                 origin: "pipeline".to_owned(),

@@ -3,18 +3,22 @@
 //! Called by the CLI and by tests. Owns the root actor and the server; both end with [`Worker::shutdown`]. Failure: a start
 //! that cannot listen is an error; a master that cannot be reached is not, it is dialled until it answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_common::error::chain;
+use millstream_common::http;
 use millstream_common::ids::WorkerId;
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::info;
 
 use crate::config::WorkerConfig;
 use crate::exchange::flight_server;
 use crate::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
+use crate::figures::Figures;
 use crate::health;
 use crate::leaving::Left;
 use crate::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
@@ -25,6 +29,9 @@ pub enum WorkerError {
     /// Its Flight address is taken or wrong.
     #[error("{0}; choose another with --flight-listen")]
     Listen(#[from] std::io::Error),
+    /// Its address for HTTP is taken or wrong.
+    #[error("{0}; choose another with --http")]
+    ListenHttp(#[source] std::io::Error),
     /// Its actors or server ended.
     #[error("run the worker: {0}")]
     Run(String),
@@ -47,7 +54,18 @@ impl Worker {
             .clone()
             .unwrap_or_else(|| listener.address.clone());
         let edges = EdgeRegistry::new(REGISTER_WAIT);
+        let figures = Arc::new(Figures::new(config.tracer.clone()));
         let mut tasks = JoinSet::new();
+        if let Some(listen) = &config.http_listen {
+            let listener = config.exchange_net.listen(listen).await;
+            let listener = listener.map_err(WorkerError::ListenHttp)?;
+            info!(address = %listener.address, "http listening");
+            let router = http::router(figures.clone());
+            tasks.spawn(async move {
+                http::serve(listener, router).await;
+                Err(WorkerError::Run("its http server ended".to_owned()))
+            });
+        }
         let (reporter, endpoint) = tonic_health::server::health_reporter();
         let (has_joined, joined) = watch::channel(false);
         tasks.spawn(async move {
@@ -65,6 +83,7 @@ impl Worker {
             worker: config,
             flight_address,
             edges,
+            figures,
             has_joined,
         };
         let spawned = Actor::spawn(None, SupervisorActor, supervisor).await;

@@ -135,6 +135,8 @@ impl KeyedOperator for OneKey {
         Ok(())
     }
 
+    fn mark_all_changed(&mut self) {}
+
     fn state_bytes(&self) -> usize {
         0
     }
@@ -168,8 +170,13 @@ async fn a_panic_while_a_state_part_is_stored_is_a_failure_of_the_task() {
         },
         edges: vec![edge],
         sources: vec![SourceIndex(0)],
-        branches: Branches::new("views.0".to_owned(), Vec::new()),
+        branches: Branches::new(
+            "views.0".to_owned(),
+            Vec::new(),
+            Arc::new(SystemClock::default()),
+        ),
         changes_interval: Duration::ZERO,
+        emits_all: false,
         keeps_first_rows: false,
         store: Arc::new(Panicking),
         clock: Arc::new(SystemClock::default()),
@@ -216,7 +223,11 @@ async fn a_panic_in_a_readers_loop_is_a_failure_of_the_task() {
         source: SourceIndex(0),
         on_violation: OnViolation::Fail,
         reader: Box::new(Broken),
-        branches: Branches::new("clicks.0".to_owned(), Vec::new()),
+        branches: Branches::new(
+            "clicks.0".to_owned(),
+            Vec::new(),
+            Arc::new(SystemClock::default()),
+        ),
         clock: Arc::new(SystemClock::default()),
         rows_read: Arc::default(),
         pipeline,

@@ -53,7 +53,15 @@ impl Cluster {
     /// Starts a master and `worker_count` workers and waits until all have joined.
     pub(super) async fn start(config: &ClusterConfig, worker_count: usize) -> anyhow::Result<Self> {
         let storage = config.storage.display().to_string();
-        let arguments = ["master", "--listen", "127.0.0.1:0", "--storage", &storage];
+        let arguments = [
+            "master",
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+            "--storage",
+            &storage,
+        ];
         let mut master = Process::start(config, "master", &arguments)?;
         let address = master.first_line().await?;
         let address = address

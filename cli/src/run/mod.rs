@@ -23,6 +23,7 @@ use millstream_common::ids::{JobName, WorkerId};
 use millstream_common::net::{MemoryNet, NetRef};
 use millstream_common::store;
 use millstream_common::time::{ClockRef, SystemClock};
+use millstream_common::trace::otlp::Export;
 use millstream_master::config::MasterConfig;
 use millstream_master::retention::Retention;
 use millstream_master::service::access::Access;
@@ -98,6 +99,7 @@ struct Here {
     master: Master,
     worker: Worker,
     client: ControlClient,
+    export: Export,
     _lock: Option<lock::Lock>,
 }
 
@@ -107,6 +109,7 @@ impl Here {
         let blocking: BlockingRef = Arc::new(ThreadPool);
         let storage_url = storage_url(storage)?;
         let lock = lock::take(&storage_url)?;
+        let export = Export::from_environment("millstream", "run");
         let master = process::start_master(MasterConfig {
             net: net.clone(),
             access: Access::Open,
@@ -116,6 +119,8 @@ impl Here {
             connectors: process::master_connectors(&blocking, &clock),
             blocking: blocking.clone(),
             listen: "master:0".to_owned(),
+            http_listen: None,
+            tracer: export.tracer(),
             name: "run".to_owned(),
             host: process::host(),
             retention: Retention::default(),
@@ -134,6 +139,8 @@ impl Here {
             master: master.address().to_owned(),
             slots,
             flight_listen: "worker:0".to_owned(),
+            http_listen: None,
+            tracer: export.tracer(),
             advertise: None,
             name: WorkerId::from("run"),
         })
@@ -143,6 +150,7 @@ impl Here {
             master,
             worker,
             client,
+            export,
             _lock: lock,
         })
     }
@@ -162,6 +170,7 @@ impl Here {
     async fn shutdown(self) {
         self.worker.shutdown().await;
         self.master.shutdown().await;
+        self.export.end().await;
     }
 }
 

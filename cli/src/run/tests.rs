@@ -5,8 +5,8 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use millstream_common::control::{
-    CheckpointView, JobState, JobView, LetterQuery, ReplayRequest, Replayed, SavepointView,
-    SinkCommand, SinkView, Stopped, SubmitRequest, WorkerView,
+    CheckpointView, JobState, JobView, LetterQuery, ReplayRequest, Replayed, RewindTerms,
+    SavepointView, SinkCommand, SinkView, Stopped, SubmitRequest, WorkerView,
 };
 use millstream_common::ids::{Epoch, Generation, WorkerId};
 use millstream_common::problem::Problem;
@@ -125,6 +125,15 @@ impl ControlBackend for Script {
         Err(ControlError::Invalid(format!("no sink {sink}")))
     }
 
+    async fn rewind_sink(
+        &self,
+        _: &JobName,
+        sink: &str,
+        _: RewindTerms,
+    ) -> Result<SinkView, ControlError> {
+        Err(ControlError::Invalid(format!("no sink {sink}")))
+    }
+
     async fn get(&self, _: &JobName) -> Result<JobView, ControlError> {
         self.watched.notify_one();
         Ok(self.view())
@@ -136,6 +145,13 @@ impl ControlBackend for Script {
 
     async fn workers(&self) -> Result<Vec<WorkerView>, ControlError> {
         Ok(Vec::new())
+    }
+
+    async fn watermarks(
+        &self,
+        name: &JobName,
+    ) -> Result<millstream_common::control::WatermarksView, ControlError> {
+        Err(ControlError::Internal(format!("{name} keeps no time")))
     }
 
     async fn create_savepoint(

@@ -7,6 +7,7 @@
 mod connect;
 mod dead_letters;
 mod savepoints;
+mod watermarks;
 
 use std::fmt;
 use std::time::Duration;
@@ -18,8 +19,8 @@ use tonic::{Code, Request, Response, Status};
 pub use connect::Role;
 
 use crate::control::{
-    CheckpointView, ControlError, JobView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest,
-    Submitted, WorkerView,
+    CheckpointView, ControlError, JobView, RewindTerms, SinkCommand, SinkView, StopMode, Stopped,
+    SubmitRequest, Submitted, WorkerView,
 };
 use crate::error::Kind;
 use crate::grpc::{self, Malformed};
@@ -259,6 +260,25 @@ impl ControlClient {
             }
         };
         Ok(SinkView::from(answered.unwrap_or_default()))
+    }
+
+    /// Sends a sink back to an earlier epoch; the sink as it is then.
+    pub async fn rewind_sink(
+        &self,
+        name: &JobName,
+        sink: &str,
+        terms: RewindTerms,
+    ) -> Result<SinkView, Error> {
+        let request = v1::RewindSinkRequest {
+            name: name.0.clone(),
+            sink: sink.to_owned(),
+            to: terms.to.map(|to| to.0),
+            may_duplicate: terms.may_duplicate,
+        };
+        let mut client = self.client.clone();
+        let answer = client.rewind_sink(timed(request, READ_DEADLINE));
+        let answer = self.within("rewind sink", READ_DEADLINE, answer).await?;
+        Ok(SinkView::from(answer.sink.unwrap_or_default()))
     }
 
     async fn within<T>(

@@ -7,6 +7,7 @@ mod dead_letters;
 mod error;
 mod savepoint;
 mod view;
+mod watermarks;
 
 pub use dead_letters::{
     DeadLetterView, LetterCount, LetterFilter, LetterPage, LetterQuery, LetterTotals,
@@ -15,9 +16,10 @@ pub use dead_letters::{
 pub use error::ControlError;
 pub use savepoint::{FromCheckpoint, LATEST, SavepointView};
 pub use view::{
-    BranchView, CheckpointView, GapView, JobState, JobView, SinkView, SourceView, StageView,
-    StorageUse, WorkerState, WorkerView,
+    BranchView, CheckpointView, GapView, JobState, JobView, QuotaView, SinkView, SourceView,
+    StageView, StorageUse, WorkerState, WorkerView,
 };
+pub use watermarks::{SourceWatermarkView, SplitWatermarkView, WatermarksView};
 
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +69,15 @@ pub enum SinkCommand {
     Pause,
     /// Deliver again; a try that is due later is due now.
     Resume,
+}
+
+/// How a sink is sent back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RewindTerms {
+    /// The epoch that it is to hold; `None` is the oldest that is kept.
+    pub to: Option<Epoch>,
+    /// Rows may be there twice.
+    pub may_duplicate: bool,
 }
 
 /// A job that has ended, or whose last epoch is not yet everywhere.

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::ids::{Epoch, Generation, JobName, WorkerId};
+use crate::plan::SinkQuota;
 use crate::time::EventTime;
 
 /// Where a job stands.
@@ -111,11 +112,12 @@ impl JobView {
         self.rows_rejected + failed + refused
     }
 
-    /// Rows that `on_violation = 'drop'` of a source took out since the life began.
+    /// Rows that `on_violation = 'drop'` of a source or sink took out since the life began.
     pub fn dropped_count(&self) -> u64 {
         let decoded: u64 = self.sources.iter().map(|source| source.rows_dropped).sum();
         let failed: u64 = self.stages.iter().map(|stage| stage.dropped).sum();
-        decoded + failed
+        let refused: u64 = self.sinks.iter().map(|sink| sink.rows_dropped).sum();
+        decoded + failed + refused
     }
 }
 
@@ -232,16 +234,34 @@ pub struct SinkView {
     pub lag_bytes: u64,
     /// Since the oldest of them was committed, or since this master began, if that is later.
     pub lag_age_ms: Option<u64>,
-    /// A person has paused it.
+    /// The oldest epoch that it can be sent back to.
+    pub retained_from: Epoch,
+    /// It is delivered nothing until a person resumes it.
     pub paused: bool,
-    /// Rows it was given since the life began.
+    /// It is paused because it has used up its quota.
+    pub suspended: bool,
+    /// `None`: it may be behind as far as storage reaches.
+    pub quota: Option<QuotaView>,
+    /// Rows it holds, since the life began.
     pub rows_delivered: u64,
     /// Rows it refused since the life began; they are in its dead letters.
     pub rows_refused: u64,
+    /// Rows it refused since the life began and nobody keeps, by `on_violation = 'drop'`.
+    pub rows_dropped: u64,
     /// Why it retries or is suspended; `None` while all is well.
     pub cause: Option<String>,
     /// The worker that runs it; `None` while the job does not run.
     pub worker: Option<WorkerId>,
+}
+
+/// How far behind a sink may be, and how much of that is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct QuotaView {
+    /// What it may be.
+    #[serde(flatten)]
+    pub quota: SinkQuota,
+    /// The larger share of its bounds that is used up; 1 is all of it.
+    pub used: f64,
 }
 
 /// Whether a worker is given tasks.
@@ -318,6 +338,9 @@ pub struct CheckpointView {
 }
 
 /// Times leave as text: a number would have to be explained.
-fn event_time<S: Serializer>(time: &Option<EventTime>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn event_time<S: Serializer>(
+    time: &Option<EventTime>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     time.map(|time| time.to_string()).serialize(serializer)
 }

@@ -8,6 +8,7 @@ mod dead_letters;
 mod savepoint;
 mod status;
 mod view;
+mod watermarks;
 mod worker;
 
 pub use dead_letters::{page_bytes, replay_request, replay_requests};

@@ -4,10 +4,11 @@ use millstream_proto::v1;
 
 use super::Malformed;
 use crate::control::{
-    BranchView, CheckpointView, FromCheckpoint, GapView, JobState, JobView, SinkView, SourceView,
-    StageView, StopMode, Stopped, StorageUse, SubmitRequest, Submitted,
+    BranchView, CheckpointView, FromCheckpoint, GapView, JobState, JobView, QuotaView, SinkView,
+    SourceView, StageView, StopMode, Stopped, StorageUse, SubmitRequest, Submitted,
 };
 use crate::ids::{Epoch, Generation, JobName, WorkerId};
+use crate::plan::{OnQuota, SinkQuota};
 use crate::time::EventTime;
 
 fn some(text: String) -> Option<String> {
@@ -337,8 +338,12 @@ impl From<SinkView> for v1::Sink {
             lag_bytes: sink.lag_bytes,
             lag_age_ms: sink.lag_age_ms,
             paused: sink.paused,
+            retained_from: sink.retained_from.0,
+            suspended: sink.suspended,
+            quota: sink.quota.map(v1::SinkQuota::from),
             rows_delivered: sink.rows_delivered,
             rows_refused: sink.rows_refused,
+            rows_dropped: sink.rows_dropped,
             cause: sink.cause.unwrap_or_default(),
             worker: sink.worker.map(|worker| worker.0).unwrap_or_default(),
         }
@@ -357,10 +362,48 @@ impl From<v1::Sink> for SinkView {
             lag_bytes: sink.lag_bytes,
             lag_age_ms: sink.lag_age_ms,
             paused: sink.paused,
+            retained_from: Epoch(sink.retained_from),
+            suspended: sink.suspended,
+            quota: sink.quota.map(QuotaView::from),
             rows_delivered: sink.rows_delivered,
             rows_refused: sink.rows_refused,
+            rows_dropped: sink.rows_dropped,
             cause: some(sink.cause),
             worker: some(sink.worker).map(WorkerId),
+        }
+    }
+}
+
+impl From<QuotaView> for v1::SinkQuota {
+    fn from(view: QuotaView) -> Self {
+        let policy = match view.quota.policy {
+            OnQuota::Warn => v1::OnQuota::Warn,
+            OnQuota::Backpressure => v1::OnQuota::Backpressure,
+            OnQuota::Suspend => v1::OnQuota::Suspend,
+        };
+        Self {
+            bytes: view.quota.bytes,
+            age_ms: view.quota.age_ms,
+            policy: policy.into(),
+            used: view.used,
+        }
+    }
+}
+
+impl From<v1::SinkQuota> for QuotaView {
+    fn from(quota: v1::SinkQuota) -> Self {
+        let policy = match quota.policy() {
+            v1::OnQuota::Unspecified | v1::OnQuota::Warn => OnQuota::Warn,
+            v1::OnQuota::Backpressure => OnQuota::Backpressure,
+            v1::OnQuota::Suspend => OnQuota::Suspend,
+        };
+        Self {
+            quota: SinkQuota {
+                bytes: quota.bytes,
+                age_ms: quota.age_ms,
+                policy,
+            },
+            used: quota.used,
         }
     }
 }

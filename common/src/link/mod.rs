@@ -4,6 +4,8 @@
 //! travel as JSON in the form of the log. Failure: a frame that does not decode is a broken peer; the
 //! link is closed with [`FrameError`].
 
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -20,6 +22,7 @@ use crate::log::entry::{Assignment, CommittedEpoch, SplitPlacement};
 use crate::plan::JobPlan;
 use crate::report::{AssignedSplit, PipelineReport, Refusal, RestorePoint, SplitProgress};
 use crate::time::EventTime;
+use crate::trace::TraceContext;
 
 /// A frame that is not what the contract says.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +59,8 @@ pub enum ToMaster {
         sink: SinkIndex,
         /// What it holds.
         marker: Epoch,
-        /// Rows it took since the last report.
-        row_count: u64,
+        /// Rows it refused since the last report and nobody keeps.
+        dropped_count: u64,
     },
     /// A sink retries or is suspended; an empty cause means that it is well again.
     SinkTroubled {
@@ -162,6 +165,8 @@ pub enum ToWorker {
         epoch: CommittedEpoch,
         /// For outside tools: positions of the splits that moved.
         positions: SplitPositions,
+        /// The root of the epoch's trace, if it is kept.
+        trace: Option<TraceContext>,
     },
     /// Epochs that sinks lack are in storage by now: they need not be kept in memory.
     Backlog(JobGeneration, Vec<BacklogPart>),
@@ -220,6 +225,8 @@ pub struct Deploy {
     pub restore: RestorePoint,
     /// Flight addresses of all workers of the assignment.
     pub flight_addresses: BTreeMap<WorkerId, String>,
+    /// What begins the generation, if its trace is kept.
+    pub trace: Option<TraceContext>,
 }
 
 /// A barrier, as readers insert it and every edge carries it.
@@ -249,84 +256,5 @@ impl BarrierKind {
     /// Whether readers hand on rows after it.
     pub fn reads_on(self) -> bool {
         matches!(self, Self::Checkpoint)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use millstream_proto::v1;
-
-    use super::*;
-
-    #[test]
-    fn frames_about_a_job_survive_the_wire() {
-        let at = JobGeneration {
-            job: "clicks".into(),
-            generation: Generation(7),
-        };
-        let barrier = BarrierCommand {
-            epoch: Epoch(3),
-            kind: BarrierKind::Stop,
-            watermarks: BTreeMap::from([(SourceIndex(0), EventTime(-5))]),
-        };
-        let pause = ToWorker::CommandSink(at.clone(), SinkIndex(2), SinkCommand::Pause);
-        let part = BacklogPart {
-            path: "backlog/a".to_owned(),
-            checksum: 7,
-            parent: Epoch(1),
-            last: Epoch(3),
-            epoch_count: 2,
-            outputs: BTreeMap::from([(crate::ids::OutputIndex(1), Default::default())]),
-        };
-        let backlog = ToWorker::Backlog(at.clone(), vec![part]);
-        let released = ToWorker::Released { is_last: true };
-        let frames = [
-            ToWorker::Barrier(at.clone(), barrier.clone()),
-            pause,
-            ToWorker::Drain,
-            released,
-            backlog,
-        ];
-        for frame in frames {
-            let wire = v1::MasterFrame::try_from(frame.clone()).expect("encode");
-            assert_eq!(ToWorker::try_from(wire).expect("decode"), frame);
-        }
-
-        let hello = ToMaster::Hello(WorkerHello {
-            worker: "w1".into(),
-            process: "p1".to_owned(),
-            flight_address: "w1:7080".to_owned(),
-            slots: 2,
-            version: "1".to_owned(),
-            held: vec![Held {
-                at: at.clone(),
-                incarnation: Incarnation::fresh(),
-                restored: Epoch(1),
-                barrier: Some(barrier),
-                committed: Epoch(2),
-                given: Vec::new(),
-            }],
-            is_leaving: true,
-        });
-        let wire = v1::WorkerFrame::try_from(hello.clone()).expect("encode");
-        assert_eq!(ToMaster::try_from(wire).expect("decode"), hello);
-
-        let report = PipelineReport {
-            epoch: Epoch(3),
-            worker: "w1".into(),
-            splits: BTreeMap::new(),
-            parts: BTreeMap::new(),
-            segments: Vec::new(),
-            counters: BTreeMap::new(),
-            flows: BTreeMap::new(),
-            lag: BTreeMap::new(),
-            troubles: BTreeMap::new(),
-        };
-        let torn_down = ToMaster::TornDown(at.clone(), 8);
-        let snapshotted = ToMaster::Snapshotted(at, Box::new(report));
-        for frame in [snapshotted, torn_down, ToMaster::Leaving] {
-            let wire = v1::WorkerFrame::try_from(frame.clone()).expect("encode");
-            assert_eq!(ToMaster::try_from(wire).expect("decode"), frame);
-        }
     }
 }

@@ -58,13 +58,13 @@ impl TryFrom<ToMaster> for v1::WorkerFrame {
                 at,
                 sink,
                 marker,
-                row_count,
+                dropped_count,
             } => Frame::SinkAdvanced(v1::SinkAdvanced {
                 job: at.job.0,
                 generation: at.generation.0,
                 sink: sink.0,
                 marker: marker.0,
-                rows: row_count,
+                rows_dropped: dropped_count,
             }),
             ToMaster::SinkTroubled {
                 at,
@@ -124,7 +124,7 @@ impl TryFrom<v1::WorkerFrame> for ToMaster {
                 at: at(frame.job, frame.generation),
                 sink: SinkIndex(frame.sink),
                 marker: Epoch(frame.marker),
-                row_count: frame.rows,
+                dropped_count: frame.rows_dropped,
             },
             Frame::SinkTroubled(frame) => Self::SinkTroubled {
                 at: at(frame.job, frame.generation),
@@ -163,11 +163,13 @@ impl TryFrom<ToWorker> for v1::MasterFrame {
                 at,
                 epoch,
                 positions,
+                trace,
             } => Frame::EpochCommitted(v1::EpochCommitted {
                 job: at.job.0,
                 generation: at.generation.0,
                 epoch: json(&epoch)?,
                 positions: json(&positions)?,
+                traceparent: header(trace),
             }),
             ToWorker::Backlog(at, parts) => Frame::Backlog(v1::Backlog {
                 job: at.job.0,
@@ -221,7 +223,12 @@ fn deploy_frame(deploy: Deploy) -> Result<v1::Deploy, FrameError> {
         flight_addresses: addresses
             .map(|(worker, address)| (worker.0, address))
             .collect(),
+        traceparent: header(deploy.trace),
     })
+}
+
+fn header(trace: Option<TraceContext>) -> String {
+    trace.map_or(String::new(), |trace| trace.to_string())
 }
 
 fn barrier_frame(at: JobGeneration, barrier: BarrierCommand) -> v1::Barrier {
@@ -280,6 +287,7 @@ impl TryFrom<v1::MasterFrame> for ToWorker {
                 at: at(frame.job, frame.generation),
                 epoch: parse(&frame.epoch)?,
                 positions: parse(&frame.positions)?,
+                trace: frame.traceparent.parse().ok(),
             },
             Frame::Backlog(frame) => {
                 Self::Backlog(at(frame.job, frame.generation), parse(&frame.parts)?)
@@ -323,5 +331,6 @@ fn deploy_of_frame(frame: v1::Deploy) -> Result<Deploy, FrameError> {
         flight_addresses: addresses
             .map(|(worker, address)| (WorkerId(worker), address))
             .collect(),
+        trace: frame.traceparent.parse().ok(),
     })
 }

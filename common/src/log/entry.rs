@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::backlog::BacklogPart;
+use super::rewind::SinkRewind;
 use super::savepoint::{CarriedEntry, SavepointEntry};
 use crate::control::SinkCommand;
 use crate::error::Failure;
@@ -15,7 +16,6 @@ use crate::ids::{
     Epoch, Generation, Incarnation, JobName, OperatorId, OutputIndex, Seq, SinkIndex, SourceIndex,
     SplitId, StageIndex, TaskId, Term, Token, WorkerId,
 };
-use crate::mutant::{self, Mutant};
 use crate::plan::JobPlan;
 use crate::replay_split::ReplayObject;
 use crate::report::{RefusedRows, RowCounters, Segment, SplitProgress, StageFlow, StatePart};
@@ -90,6 +90,29 @@ pub enum Entry {
         sink: SinkIndex,
         /// What was said.
         command: SinkCommand,
+        /// No person said it: the sink has used up its quota.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_quota: bool,
+    },
+    /// A person has sent a sink back: what lies behind `to` is delivered to it again, under the next assignment's token.
+    SinkRewound {
+        /// The job.
+        job: JobName,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Which sink.
+        sink: SinkIndex,
+        /// The epoch that it is to hold.
+        to: Epoch,
+    },
+    /// Epochs that every sink has held for long are kept no longer: their segments go, and no sink goes back to before them.
+    Forgotten {
+        /// The job.
+        job: JobName,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// The last of them.
+        through: Epoch,
     },
     /// A job that was stopped is to go on.
     Resumed {
@@ -98,6 +121,38 @@ pub enum Entry {
         /// Which life of it.
         incarnation: Incarnation,
     },
+}
+
+impl Entry {
+    /// The job and the life that it counts in alone; `None` for what begins a life, or is of all of them.
+    pub fn life(&self) -> Option<(&JobName, Incarnation)> {
+        match self {
+            Self::Fence { .. }
+            | Self::Job(_)
+            | Self::Carried(_)
+            | Self::SavepointDropped { .. } => None,
+            Self::Assign(assign) => Some((&assign.job, assign.incarnation)),
+            Self::Epoch(epoch) => Some((&epoch.job, epoch.incarnation)),
+            Self::Replay(replay) => Some((&replay.job, replay.incarnation)),
+            Self::Savepoint(kept) => Some((&kept.job, kept.incarnation)),
+            Self::Backlog {
+                job, incarnation, ..
+            }
+            | Self::Ended {
+                job, incarnation, ..
+            }
+            | Self::SinkCommanded {
+                job, incarnation, ..
+            }
+            | Self::SinkRewound {
+                job, incarnation, ..
+            }
+            | Self::Forgotten {
+                job, incarnation, ..
+            }
+            | Self::Resumed { job, incarnation } => Some((job, *incarnation)),
+        }
+    }
 }
 
 /// A submitted job.
@@ -244,6 +299,9 @@ pub struct EpochEntry {
     /// Rows of earlier epochs that sinks refused; as dead letters they are among [`Self::segments`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedRows>,
+    /// Rows that sinks refused and nobody keeps, as heard since the parent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dropped: BTreeMap<SinkIndex, u64>,
     /// All sources had ended and this epoch fired what was left.
     pub drained: bool,
     /// No barrier went with it: no task has acted on the watermarks recorded before it.
@@ -300,27 +358,54 @@ pub struct JobProgress {
     pub shipped: BTreeMap<OutputIndex, u64>,
     /// Rows that each sink refused since the life began.
     pub refused: BTreeMap<SinkIndex, u64>,
+    /// Rows that each sink refused and nobody keeps, since the life began.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dropped: BTreeMap<SinkIndex, u64>,
+    /// Rows that each sink lacked when the counting began, where that was not at the life's first epoch.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub owed: BTreeMap<SinkIndex, u64>,
     /// The last known markers.
     pub sink_markers: BTreeMap<SinkIndex, Epoch>,
+    /// Every sink is known to hold this epoch and all before it.
+    #[serde(default)]
+    pub delivered: Epoch,
+    /// Epochs up to this one are forgotten; those behind it are kept, whoever holds them.
+    #[serde(default)]
+    pub retained_from: Epoch,
+    /// The epochs behind which rows of outputs are of their present columns, where they were of others before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub output_starts: BTreeMap<OutputIndex, Epoch>,
+    /// The last time that each sink was sent back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sink_rewinds: BTreeMap<SinkIndex, SinkRewind>,
+    /// Operators that emit all their live groups in the next epoch, for sinks that begin with them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub snapshots: BTreeSet<OperatorId>,
     /// The epochs behind which sinks begin that were not there from the life's first epoch on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sink_starts: BTreeMap<SinkIndex, Epoch>,
-    /// Epochs that some sink may still need and that are older than [`Self::undelivered`], in order.
+    /// Epochs that are kept and older than [`Self::recent`], in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backlog: Vec<BacklogPart>,
-    /// The newest epochs that some sink may still need, in order.
-    pub undelivered: Vec<CommittedEpoch>,
+    /// The newest epochs that are kept, in order: some sink lacks them, or may be sent back to before them.
+    pub recent: Vec<CommittedEpoch>,
     /// Rows sent through the job again; how far each is read stands among [`Self::splits`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub replays: BTreeMap<SourceIndex, BTreeMap<SplitId, ReplayObject>>,
-    /// Rows that epochs of the backlog name as refused, while their sinks may not hold them.
+    /// Rows that epochs of the backlog name as refused, while the epochs that they are of are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<RefusedRows>,
     /// The sources have ended and everything has fired.
     pub drained: bool,
-    /// Sinks that a person has paused.
+    /// Sinks that are delivered nothing until a person resumes them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub paused_sinks: BTreeSet<SinkIndex>,
+    /// Of them, those that nobody paused: they have used up their quota.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub suspended_sinks: BTreeSet<SinkIndex>,
+    /// Sinks that a person resumed after that: they may catch up, and are not suspended again before they have.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub excused_sinks: BTreeSet<SinkIndex>,
 }
 
 /// An Epoch entry that does not follow the chain: another master's, or a defect.
@@ -376,8 +461,14 @@ impl JobProgress {
         for refused in &entry.refused {
             *self.refused.entry(refused.sink).or_default() += refused.count();
         }
-        self.sink_markers.extend(&entry.sink_markers);
-        self.undelivered.push(entry.into());
+        for (sink, count) in &entry.dropped {
+            *self.dropped.entry(*sink).or_default() += count;
+        }
+        self.hear_markers(entry);
+        if !entry.without_barrier {
+            self.snapshots.clear();
+        }
+        self.recent.push(entry.into());
         self.drained = entry.drained;
         Ok(())
     }
@@ -394,70 +485,6 @@ impl JobProgress {
         let is_new = !known.contains_key(&split);
         known.entry(split).or_insert(object);
         is_new
-    }
-
-    /// Folds what a person has told a sink.
-    pub fn command_sink(&mut self, sink: SinkIndex, command: SinkCommand) {
-        match command {
-            SinkCommand::Pause => self.paused_sinks.insert(sink),
-            SinkCommand::Resume => self.paused_sinks.remove(&sink),
-        };
-    }
-
-    /// Forgets the epochs that every one of `sink_count` sinks holds.
-    pub fn forget_delivered(&mut self, sink_count: usize) {
-        let marker = |index: usize| {
-            self.sink_markers
-                .get(&SinkIndex(index as u32))
-                .copied()
-                .unwrap_or_default()
-        };
-        let markers = (0..sink_count).map(marker);
-        let delivered = match mutant::is(Mutant::ForgetByFastestSink) {
-            true => markers.max(),
-            false => markers.min(),
-        };
-        let delivered = delivered.unwrap_or(self.epoch);
-        self.backlog.retain(|part| part.last > delivered);
-        self.left_out
-            .retain(|refused| refused.is_needed_behind(marker(refused.sink.index())));
-        self.undelivered
-            .retain(|committed| committed.epoch > delivered);
-    }
-
-    /// The epochs of `part` are in storage: they are forgotten here, but for the rows that they name as refused.
-    pub fn fold(&mut self, part: &BacklogPart) {
-        let count = self
-            .undelivered
-            .partition_point(|committed| committed.epoch <= part.last);
-        if count == 0 {
-            // Every sink holds them by now.
-            return;
-        }
-        if self
-            .backlog
-            .last()
-            .is_some_and(|last| last.last < part.parent)
-        {
-            // Who wrote the part had heard of markers that are not in the log: what lay before it is delivered.
-            self.backlog.clear();
-        }
-        for committed in self.undelivered.drain(..count) {
-            let markers = &self.sink_markers;
-            let needed = committed.refused.into_iter().filter(|refused| {
-                let marker = markers.get(&refused.sink).copied();
-                refused.is_needed_behind(marker.unwrap_or_default())
-            });
-            self.left_out.extend(needed);
-        }
-        self.backlog.push(part.clone());
-    }
-
-    /// Every sink holds this epoch and all before it.
-    pub fn delivered(&self) -> Epoch {
-        let oldest = self.backlog.first().map(|part| part.parent);
-        let oldest = oldest.or(self.undelivered.first().map(|missing| missing.parent));
-        oldest.unwrap_or(self.epoch)
     }
 }
 

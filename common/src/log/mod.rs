@@ -7,7 +7,10 @@
 
 pub mod backlog;
 pub mod boundary;
+mod commanded;
 pub mod entry;
+mod retained;
+pub mod rewind;
 pub mod savepoint;
 mod seal;
 

@@ -56,7 +56,7 @@ impl Savepoint {
             made_at_us,
             entry: entry.clone(),
             progress: JobProgress {
-                undelivered: Vec::new(),
+                recent: Vec::new(),
                 backlog: Vec::new(),
                 left_out: Vec::new(),
                 ..progress.clone()

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use super::entry::{EpochEntry, JobProgress};
 use super::*;
 use crate::blocking::ThreadPool;
-use crate::ids::{Epoch, Generation, Incarnation, SinkIndex, SourceIndex};
+use crate::ids::{Epoch, Generation, Incarnation, Seq, SinkIndex, SourceIndex};
 use crate::report::RefusedRows;
 use crate::store::{FileStore, Store};
 use crate::time::EventTime;
@@ -136,6 +136,7 @@ fn epoch(epoch: u64, parent: u64) -> EpochEntry {
         flows: BTreeMap::new(),
         sink_markers: BTreeMap::new(),
         refused: Vec::new(),
+        dropped: BTreeMap::new(),
         drained: false,
         without_barrier: false,
     }
@@ -183,22 +184,26 @@ fn operators_have_acted_on_the_watermarks_of_the_epoch_before() {
 }
 
 #[test]
-fn epochs_are_kept_until_the_slowest_sink_holds_them() {
+fn epochs_are_kept_until_they_are_forgotten_and_the_slowest_sink_holds_them() {
     let mut progress = JobProgress::default();
     for number in 1..=3 {
         progress.apply(&epoch(number, number - 1)).expect("chain");
     }
     progress.sink_markers.insert(SinkIndex(0), Epoch(3));
-    progress.forget_delivered(2);
+    progress.note_delivered(2);
+    progress.forget(Epoch(2));
     assert_eq!(
-        progress.undelivered.len(),
+        progress.recent.len(),
         3,
         "the second sink holds nothing yet"
     );
     progress.sink_markers.insert(SinkIndex(1), Epoch(2));
-    progress.forget_delivered(2);
+    progress.note_delivered(2);
+    assert_eq!(progress.recent.len(), 3, "one may be sent back");
+    assert_eq!(progress.lacked().1, 2);
+    progress.forget(Epoch(3));
     let left: Vec<Epoch> = progress
-        .undelivered
+        .recent
         .iter()
         .map(|committed| committed.epoch)
         .collect();
@@ -224,25 +229,25 @@ async fn epochs_that_are_put_away_leave_what_their_sinks_still_need() {
     }
     progress.sink_markers.insert(SinkIndex(0), Epoch(2));
     progress.sink_markers.insert(SinkIndex(1), Epoch(5));
-    progress.forget_delivered(2);
+    progress.note_delivered(2);
+    progress.forget(Epoch(2));
     let incarnation = Incarnation(uuid::Uuid::nil());
-    let old = progress.undelivered[..3].to_vec();
+    let old = progress.recent[..3].to_vec();
     let part = backlog::store(&store, incarnation, &old).await;
     let part = part.expect("store").expect("some");
     progress.fold(&part);
     assert_eq!(backlog::load(&store, &part).await.expect("load"), old);
-    assert_eq!(
-        (progress.delivered(), progress.undelivered.len()),
-        (Epoch(2), 1)
-    );
+    assert_eq!((progress.delivered, progress.recent.len()), (Epoch(2), 1));
     let attempts = progress.left_out.iter().map(|refused| &*refused.attempt);
     assert_eq!(attempts.collect::<Vec<_>>(), ["4", "5"]);
     progress.sink_markers.insert(SinkIndex(0), Epoch(5));
-    progress.forget_delivered(2);
+    progress.note_delivered(2);
+    progress.forget(Epoch(5));
     assert_eq!((progress.backlog.len(), progress.left_out.len()), (0, 0));
     let mut late = JobProgress::default();
     late.apply(&epoch(9, 0)).expect("chain");
-    late.forget_delivered(0);
+    late.note_delivered(0);
+    late.forget(Epoch(9));
     late.fold(&part);
     assert!(late.backlog.is_empty(), "every sink holds it by now");
     let mut damaged = part.clone();
@@ -298,4 +303,45 @@ async fn a_boundary_that_was_cut_is_refused_by_name() {
     store.put(&boundary.key(), cut).await.expect("put");
     let refused = boundary.read(&store).await.expect_err("cut").to_string();
     assert!(refused.contains("boundary/000000000005-17"), "{refused}");
+}
+
+#[test]
+fn a_sink_goes_back_once_and_what_older_generations_say_of_it_is_of_the_past() {
+    let mut progress = JobProgress::default();
+    let sink = SinkIndex(0);
+    let say = |number: u64, generation: u64, marker: u64, progress: &mut JobProgress| {
+        let mut entry = epoch(number, number - 1);
+        entry.generation = Generation(generation);
+        entry.sink_markers.insert(sink, Epoch(marker));
+        progress.apply(&entry).expect("chain");
+        progress.note_delivered(1);
+    };
+    for number in 1..=9 {
+        say(number, 5, number - 1, &mut progress);
+    }
+    progress.forget(Epoch(3));
+    assert!(!progress.rewind_sink(sink, Epoch(2), Seq(20)), "it is gone");
+    assert!(progress.rewind_sink(sink, Epoch(4), Seq(20)));
+    say(10, 5, 9, &mut progress);
+    assert_eq!(
+        (progress.marker(sink), progress.delivered),
+        (Epoch(4), Epoch(4))
+    );
+    assert!(progress.is_going_back(sink, Generation(5)));
+    assert!(
+        progress.is_going_back(sink, Generation(20)),
+        "in one object"
+    );
+    assert!(!progress.is_going_back(sink, Generation(21)));
+    let open = progress.open_rewind(sink).map(|rewind| rewind.to);
+    assert_eq!(open, Some(Epoch(4)));
+    progress.forget(Epoch(9));
+    assert_eq!(progress.recent[0].epoch, Epoch(5), "it needs them");
+    say(11, 21, 6, &mut progress);
+    assert_eq!(progress.marker(sink), Epoch(6));
+    assert_eq!(
+        progress.open_rewind(sink),
+        None,
+        "the marker says what is held"
+    );
 }

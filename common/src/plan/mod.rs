@@ -8,12 +8,14 @@
 
 pub mod connector;
 pub mod expression;
+pub mod quota;
 pub mod schema;
 
 use serde::{Deserialize, Serialize};
 
 pub use connector::{FormatSpec, SinkSpec, SourceSpec};
 pub use expression::PlanExpression;
+pub use quota::{OnQuota, SinkQuota};
 pub use schema::PlanSchema;
 
 use crate::ids::{OperatorId, OutputIndex, SourceIndex, StageIndex};
@@ -48,6 +50,9 @@ pub struct JobSettings {
     /// `dead_letter_retention`.
     #[serde(default)]
     pub dead_letters: LetterRetention,
+    /// `segment_retention`: how long segments are kept once every sink holds them; `None` is as the master says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment_retention_ms: Option<u64>,
 }
 
 /// How long dead letters are kept, whoever has read them: whichever bound is reached first.
@@ -80,6 +85,7 @@ impl Default for JobSettings {
             restart_budget: 10,
             restart_window_ms: 600_000,
             dead_letters: LetterRetention::DEFAULT,
+            segment_retention_ms: None,
         }
     }
 }
@@ -360,4 +366,32 @@ pub struct SinkPlan {
     /// From its refused rows (port `DeadLetters`) to the outputs that hold them; empty where it keeps none.
     #[serde(default)]
     pub dead_letters: Vec<Branch>,
+    /// How far behind it may be.
+    #[serde(default, skip_serializing_if = "SinkQuota::is_unbounded")]
+    pub quota: SinkQuota,
+    /// Where it begins if its job did not have it before.
+    #[serde(default, skip_serializing_if = "SinkStart::is_default")]
+    pub start: SinkStart,
+}
+
+/// `start`: where a sink begins that is added to a job with a past.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SinkStart {
+    /// Not said: `snapshot` where rows change, `now` otherwise.
+    #[default]
+    Default,
+    /// With what comes from then on.
+    Now,
+    /// With what was shipped for other sinks and is still kept.
+    Retained,
+    /// With the groups that the operator holds, then with their changes.
+    Snapshot,
+}
+
+impl SinkStart {
+    /// Whether nothing was said.
+    pub fn is_default(&self) -> bool {
+        *self == Self::Default
+    }
 }

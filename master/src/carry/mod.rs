@@ -8,15 +8,19 @@
 pub(crate) mod outputs;
 mod places;
 mod refuse;
+mod starts;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_common::ids::{OutputIndex, SinkIndex, SourceIndex};
 use millstream_common::log::entry::{CommittedEpoch, JobProgress};
 use millstream_common::plan::JobPlan;
 use millstream_common::report::RefusedRows;
+
+use self::starts::Starts;
+use crate::job::lag::lag;
 
 /// How to carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +53,8 @@ pub(crate) fn carry(
     if terms.goes_on {
         refusals.extend(refuse::sinks(old, new, progress));
     }
+    let starts = starts::starts(old, new, progress, terms);
+    refusals.extend(starts.refusals.iter().cloned());
     let dropped = refuse::dropped(old, new, progress);
     if !terms.may_drop {
         refusals.extend(dropped.iter().map(|what| {
@@ -71,8 +77,9 @@ pub(crate) fn carry(
     if terms.goes_on {
         notes.extend(outputs::led_notes(old, new, progress.epoch));
     }
+    notes.extend(starts.notes.iter().cloned());
     Ok(Carried {
-        progress: carried(old, new, progress, terms),
+        progress: carried(old, new, progress, (terms, starts)),
         notes,
     })
 }
@@ -111,6 +118,30 @@ fn sink_numbers(old: &JobPlan, new: &JobPlan) -> BTreeMap<SinkIndex, SinkIndex> 
     numbered.collect()
 }
 
+/// The new number of each sink that the job keeps.
+fn staying_sinks(old: &JobPlan, new: &JobPlan, terms: Terms) -> BTreeMap<SinkIndex, SinkIndex> {
+    match terms.goes_on {
+        true => sink_numbers(old, new),
+        false => BTreeMap::new(),
+    }
+}
+
+/// Of [`staying_sinks`], the new numbers of those that go on from their markers. A sink that is led to another output has all of its old
+/// one, and begins with the new one where a new sink would: what lies before the checkpoint is not for it, wherever its marker was known
+/// to be.
+fn sinks_that_go_on(
+    old: &JobPlan,
+    new: &JobPlan,
+    staying: &BTreeMap<SinkIndex, SinkIndex>,
+) -> BTreeSet<SinkIndex> {
+    let outputs = outputs::numbers(old, new);
+    let goes_on = staying.iter().filter(|(was, is)| {
+        let was = old.sinks[was.index()].output;
+        outputs.get(&was) == Some(&new.sinks[is.index()].output)
+    });
+    goes_on.map(|(_, is)| *is).collect()
+}
+
 fn renamed<K: Ord + Copy, V: Clone>(
     map: &BTreeMap<K, V>,
     numbers: &BTreeMap<K, K>,
@@ -121,38 +152,37 @@ fn renamed<K: Ord + Copy, V: Clone>(
     kept.collect()
 }
 
-fn carried(old: &JobPlan, new: &JobPlan, progress: &JobProgress, terms: Terms) -> JobProgress {
+fn carried(
+    old: &JobPlan,
+    new: &JobPlan,
+    progress: &JobProgress,
+    (terms, starts): (Terms, Starts),
+) -> JobProgress {
     let sources = source_numbers(old, new);
-    let sinks = match terms.goes_on {
-        true => sink_numbers(old, new),
-        false => BTreeMap::new(),
-    };
+    let sinks = staying_sinks(old, new, terms);
     let mut sink_markers = renamed(&progress.sink_markers, &sinks);
     let mut sink_starts = renamed(&progress.sink_starts, &sinks);
+    sink_markers.extend(&starts.epochs);
+    sink_starts.extend(&starts.epochs);
     let outputs = outputs::numbers(old, new);
-    // A sink that is led to another output has all of its old one, and begins with the new one where a new sink would: what lies
-    // before the checkpoint is not for it, wherever its marker was known to be.
-    let goes_on = sinks.iter().filter(|(was, is)| {
-        let was = old.sinks[was.index()].output;
-        outputs.get(&was) == Some(&new.sinks[is.index()].output)
-    });
-    let going_on: Vec<SinkIndex> = goes_on.map(|(_, is)| *is).collect();
-    for index in (0..new.sinks.len()).map(|index| SinkIndex(index as u32)) {
-        if !going_on.contains(&index) {
-            sink_markers.insert(index, progress.epoch);
-            sink_starts.insert(index, progress.epoch);
-        }
-    }
     let operators: Vec<_> = refuse::keyed(new).map(|keyed| &keyed.operator).collect();
     let parts = progress.parts.iter();
     let parts = parts.filter(|(operator, _)| operators.contains(operator));
-    let undelivered = match terms.goes_on {
-        true => progress.undelivered.iter(),
+    let recent = match terms.goes_on {
+        true => progress.recent.iter(),
         false => [].iter(),
     };
-    let undelivered = undelivered.map(|epoch| renumbered(epoch, &outputs, &sinks));
-    let paused = progress.paused_sinks.iter();
-    let paused = paused.filter_map(|sink| sinks.get(sink).copied());
+    let recent = recent.map(|epoch| renumbered(epoch, &outputs, &sinks));
+    let mut output_starts = renamed(&progress.output_starts, &outputs);
+    let has_changed = |(was, is): &(&OutputIndex, &OutputIndex)| {
+        old.outputs[was.index()].schema != new.outputs[is.index()].schema
+    };
+    let changed = outputs.iter().filter(has_changed);
+    output_starts.extend(changed.map(|(_, is)| (*is, progress.epoch)));
+    let still = |known: &BTreeSet<SinkIndex>| -> BTreeSet<SinkIndex> {
+        let staying = known.iter().filter_map(|sink| sinks.get(sink).copied());
+        staying.collect()
+    };
     let (backlog, mut left_out) = match terms.goes_on {
         true => (progress.backlog.clone(), progress.left_out.clone()),
         false => (Vec::new(), Vec::new()),
@@ -168,16 +198,36 @@ fn carried(old: &JobPlan, new: &JobPlan, progress: &JobProgress, terms: Terms) -
             .collect(),
         sink_markers,
         sink_starts,
-        undelivered: undelivered.collect(),
+        sink_rewinds: renamed(&progress.sink_rewinds, &sinks),
+        retained_from: match terms.goes_on {
+            true => progress.retained_from,
+            false => progress.epoch,
+        },
+        output_starts,
+        snapshots: starts.snapshots,
+        recent: recent.collect(),
         backlog,
         left_out,
-        paused_sinks: paused.collect(),
+        paused_sinks: still(&progress.paused_sinks),
+        suspended_sinks: still(&progress.suspended_sinks),
+        excused_sinks: still(&progress.excused_sinks),
         replays: renamed(&progress.replays, &sources),
         // Rows are counted anew: the sum of what passes another plan does not close with that of the old one (INV-10).
         ..JobProgress::default()
     };
-    carried.forget_delivered(new.sinks.len());
+    carried.note_delivered(new.sinks.len());
+    carried.owed = owed(new, &carried);
     carried
+}
+
+/// What sinks lack they get under the new plan, whose counting begins here.
+fn owed(new: &JobPlan, carried: &JobProgress) -> BTreeMap<SinkIndex, u64> {
+    let sinks = new.sinks.iter().enumerate().map(|(index, sink)| {
+        let index = SinkIndex(index as u32);
+        let lacked = lag(carried, sink.output, carried.marker(index));
+        (index, lacked.row_count)
+    });
+    sinks.filter(|(_, row_count)| *row_count > 0).collect()
 }
 
 /// An epoch of the old plan as sinks of the new one are told of it.

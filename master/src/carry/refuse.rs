@@ -165,7 +165,7 @@ pub(super) fn sinks(old: &JobPlan, new: &JobPlan, progress: &JobProgress) -> Vec
 fn lagging(index: SinkIndex, sink: &SinkPlan, progress: &JobProgress) -> Option<String> {
     let marker = progress.sink_markers.get(&index).copied();
     let marker = marker.unwrap_or_default();
-    let lacks = progress.undelivered.iter().any(|epoch| {
+    let lacks = progress.recent.iter().any(|epoch| {
         let mut segments = epoch.segments.iter();
         epoch.epoch > marker && segments.any(|segment| segment.output == sink.output)
     });

@@ -78,7 +78,9 @@ fn progress() -> JobProgress {
         parts: parts.collect(),
         counters: BTreeMap::from([(SourceIndex(0), RowCounters::default())]),
         sink_markers: BTreeMap::from([(SinkIndex(0), Epoch(8)), (SinkIndex(1), Epoch(9))]),
-        undelivered: vec![CommittedEpoch {
+        delivered: Epoch(8),
+        retained_from: Epoch(8),
+        recent: vec![CommittedEpoch {
             epoch: Epoch(9),
             parent: Epoch(8),
             segments: (0..old().outputs.len())
@@ -127,6 +129,8 @@ fn the_same_sql_is_the_same_plan_and_everything_goes_on_but_the_counts() {
     assert_eq!(new, old());
     let expected = JobProgress {
         counters: BTreeMap::new(),
+        // Of what it lacks one row, which it gets under the new plan.
+        owed: BTreeMap::from([(SinkIndex(0), 1)]),
         ..progress()
     };
     assert_eq!(carried.progress, expected);
@@ -156,7 +160,7 @@ fn a_new_view_and_sink_in_front_begin_behind_the_checkpoint_and_the_others_go_on
     assert_eq!(markers, [9, 9, 8, 9]);
     let starts = BTreeMap::from([(SinkIndex(0), Epoch(9)), (SinkIndex(1), Epoch(9))]);
     assert_eq!(carried.progress.sink_starts, starts);
-    assert_eq!(carried.progress.undelivered, progress().undelivered);
+    assert_eq!(carried.progress.recent, progress().recent);
     assert_eq!(carried.progress.parts, progress().parts);
     let [note] = carried.notes.as_slice() else {
         panic!("{:?}", carried.notes);
@@ -244,7 +248,7 @@ fn positions_and_markers_of_another_place_are_refused() {
         may_drop: false,
     };
     let (_, carried) = carried_to(sql(VIEWS, &sinks), anew).expect("sinks of a new life begin");
-    assert_eq!(carried.progress.undelivered, []);
+    assert_eq!(carried.progress.recent, []);
     assert!(
         carried
             .progress
@@ -281,7 +285,7 @@ fn a_sink_that_is_led_to_another_relation_begins_with_it_behind_the_checkpoint()
     progress.sink_markers = [(0, 8), (1, 8), (2, 8)]
         .map(|(sink, marker)| (SinkIndex(sink), Epoch(marker)))
         .into();
-    progress.undelivered[0]
+    progress.recent[0]
         .segments
         .retain(|segment| segment.output == firsts);
     let carried = carry(&before, &after, &progress, GOES_ON).expect("it fits");
@@ -298,6 +302,17 @@ fn a_sink_that_is_led_to_another_relation_begins_with_it_behind_the_checkpoint()
     assert_eq!(
         note,
         "sink late reads firsts behind epoch 9; what it holds of clicks.dead_letters stays"
+    );
+    // Its marker may be ahead of what is kept.
+    let early = led.replace(
+        "late FROM firsts WITH (",
+        "late FROM firsts WITH (start = 'retained', ",
+    );
+    let early = numbered_as(&before, sql(VIEWS, &early));
+    let refused = carry(&before, &early, &progress, GOES_ON).expect_err("it cannot go back");
+    assert!(
+        refused[0].contains("sink late: start = 'retained': it holds rows of another relation"),
+        "{refused:?}"
     );
 }
 
@@ -318,4 +333,59 @@ fn what_goes_leaves_its_number_to_nobody_and_what_stays_keeps_its_own() {
     assert!(after[before.len()..].contains(&"firsts".to_owned()));
     assert_eq!(after[new.sinks[1].output.index()], "firsts");
     assert_eq!(numbered_as(&new, sql("", other)), new, "the same SQL again");
+}
+
+/// Behind [`VIEWS`] and [`SINKS`], with one more sink.
+fn with_sink(relation: &str, options: &str) -> JobPlan {
+    let more = format!("CREATE SINK more FROM {relation} WITH (connector = 'console'{options});");
+    sql(VIEWS, &format!("{SINKS}{more}"))
+}
+
+#[test]
+fn a_new_sink_begins_now_with_what_is_kept_or_with_what_is_held() {
+    const MORE: SinkIndex = SinkIndex(2);
+    let mut progress = progress();
+    progress.retained_from = Epoch(4);
+    let begun = |relation, options| {
+        let new = numbered_as(&old(), with_sink(relation, options));
+        let carried = carry(&old(), &new, &progress, GOES_ON).expect("it fits");
+        let starts = &carried.progress.sink_starts;
+        assert_eq!(starts.keys().collect::<Vec<_>>(), [&MORE]);
+        let held: Vec<String> = carried
+            .progress
+            .snapshots
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        (
+            starts[&MORE].0,
+            carried.progress.marker(MORE).0,
+            held.join(","),
+        )
+    };
+    let nothing = String::new;
+    assert_eq!(begun("views", ""), (9, 9, nothing()));
+    assert_eq!(begun("views", ", start = 'now'"), (9, 9, nothing()));
+    assert_eq!(begun("views", ", start = 'retained'"), (4, 4, nothing()));
+    let held = "views/aggregate/1".to_owned();
+    assert_eq!(begun("views", ", emit = 'changes'"), (9, 9, held.clone()));
+    let said = ", emit = 'changes', start = 'snapshot'";
+    assert_eq!(begun("views", said), (9, 9, held));
+    let said = ", emit = 'changes', start = 'now'";
+    assert_eq!(begun("views", said), (9, 9, nothing()));
+}
+
+#[test]
+fn rows_that_nobody_was_shipped_cannot_be_where_a_sink_begins() {
+    let text = refusal(with_sink("firsts", ", start = 'retained'"), GOES_ON);
+    assert!(
+        text.contains("sink more: start = 'retained': no sink has read firsts"),
+        "{text}"
+    );
+    let anew = Terms {
+        goes_on: false,
+        may_drop: false,
+    };
+    let text = refusal(with_sink("views", ", start = 'retained'"), anew);
+    assert!(text.contains("a new life has shipped nothing"), "{text}");
 }

@@ -182,6 +182,17 @@ impl Coordinator {
     }
 }
 
+/// What an Epoch says of sinks, which take no part in it.
+#[derive(Debug, Default)]
+pub struct FromSinks {
+    /// How far each is.
+    pub markers: BTreeMap<SinkIndex, Epoch>,
+    /// What they refused of earlier epochs, as dead letters.
+    pub refusals: Vec<Refusal>,
+    /// How many rows they dropped.
+    pub dropped: BTreeMap<SinkIndex, u64>,
+}
+
 impl Collected {
     /// With splits that no reader has and that the log is to know.
     pub fn expecting(mut self, expected: Splits) -> Self {
@@ -195,8 +206,7 @@ impl Collected {
         job: &JobEntry,
         generation: Generation,
         progress: &JobProgress,
-        sink_markers: &BTreeMap<SinkIndex, Epoch>,
-        refusals: Vec<Refusal>,
+        sinks: FromSinks,
     ) -> Option<EpochEntry> {
         let mut splits = changed_splits(&self.reports, &self.expected, progress);
         if mutant::is(Mutant::EmptyOffsetsAtStop) && self.barrier.kind == BarrierKind::Stop {
@@ -222,7 +232,7 @@ impl Collected {
             .flat_map(|report| report.segments)
             .collect();
         let mut refused = Vec::new();
-        for refusal in refusals {
+        for refusal in sinks.refusals {
             segments.extend(refusal.segments);
             refused.push(refusal.refused);
         }
@@ -239,8 +249,9 @@ impl Collected {
             segments,
             counters,
             flows,
-            sink_markers: sink_markers.clone(),
+            sink_markers: sinks.markers,
             refused,
+            dropped: sinks.dropped,
             drained: self.drains,
             without_barrier: false,
         };
@@ -249,6 +260,7 @@ impl Collected {
             || !entry.parts.is_empty()
             || !entry.segments.is_empty()
             || !entry.refused.is_empty()
+            || !entry.dropped.is_empty()
             || !entry.counters.is_empty();
         (changed || self.drains).then_some(entry)
     }
@@ -359,6 +371,7 @@ mod tests {
             flows: BTreeMap::new(),
             lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            figures: Default::default(),
         }
     }
 

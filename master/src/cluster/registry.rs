@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use millstream_common::ids::{JobName, WorkerId};
@@ -89,6 +90,7 @@ impl Registry {
                 worker: hello.worker,
             });
         }
+        self.patience.joined(&hello.process);
         self.sessions_opened += 1;
         let (sender, over) = oneshot::channel();
         let member = Member {
@@ -98,6 +100,7 @@ impl Registry {
                 flight_address: hello.flight_address,
                 held: hello.held.into(),
                 is_leaving: hello.is_leaving,
+                heard_us: Arc::new(AtomicU64::new(now.as_micros() as u64)),
                 frames,
             },
             process: hello.process,
@@ -121,6 +124,8 @@ impl Registry {
         match self.members.get_mut(worker) {
             Some(member) if member.handle.session == session => {
                 member.heard_at = now;
+                let heard_us = now.as_micros() as u64;
+                member.handle.heard_us.store(heard_us, Ordering::Relaxed);
                 true
             }
             _ => false,
@@ -287,20 +292,25 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_was_lost_for_its_silence_is_given_longer_and_its_successor_is_not() {
+    fn a_process_that_was_lost_for_its_silence_is_given_longer_and_others_once_it_is_back() {
         let mut registry = Registry::default();
         join_from(&mut registry, "w", "starved", Duration::ZERO).expect("free");
         registry.expire(SILENCE_MAX);
         let mut now = SILENCE_MAX + SHORT;
         assert_eq!(registry.expire(now), ["w".into()]);
-        join_from(&mut registry, "w", "starved", now).expect("free");
-        join_from(&mut registry, "v", "new", now).expect("free");
+        join_from(&mut registry, "w", "new", now).expect("free");
         now += SILENCE_MAX;
         assert!(registry.expire(now).is_empty());
         now += SHORT;
-        assert_eq!(registry.expire(now), ["v".into()]);
-        now += SILENCE_MAX;
         assert_eq!(registry.expire(now), ["w".into()]);
+        join_from(&mut registry, "w", "starved", now).expect("free");
+        join_from(&mut registry, "v", "newer", now).expect("free");
+        for _ in 0..2 {
+            now += SILENCE_MAX;
+            assert!(registry.expire(now).is_empty());
+        }
+        now += SHORT;
+        assert_eq!(registry.expire(now), ["v".into(), "w".into()]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Epochs that a sink has lacked for long, put away into storage so that the master's memory, its boundaries and a Deploy stay
-//! bounded however long a sink is down (INV-9).
+//! Epochs that are kept for long, put away into storage so that the master's memory, its boundaries and a Deploy stay bounded however
+//! long a sink is down, and however far back one may be sent (INV-9).
 //!
 //! Called by `commit.rs` behind each epoch; `common::log::backlog` decides what goes and writes it. First the object, in a
 //! task of the job's actor, then the entry that names it (INV-8), then everybody forgets the epochs: the fold is the same for
@@ -24,7 +24,7 @@ impl JobState {
         if self.is_putting_away {
             return;
         }
-        let Some(epochs) = backlog::foldable(&self.progress.undelivered) else {
+        let Some(epochs) = backlog::foldable(&self.progress.recent) else {
             return;
         };
         self.is_putting_away = true;
@@ -64,7 +64,7 @@ impl JobState {
                 Ok(())
             }
             Err(cause) => {
-                warn!(job = %self.entry.job, %cause, "put away epochs that sinks lack; trying on");
+                warn!(job = %self.entry.job, %cause, "put away epochs that are kept; trying on");
                 self.is_putting_away = false;
                 Ok(())
             }
@@ -72,7 +72,7 @@ impl JobState {
     }
 
     pub(super) fn put_away_recorded(&mut self, part: BacklogPart) -> Handled {
-        info!(job = %self.entry.job, from = %part.parent, to = %part.last, "epochs that sinks lack are put away");
+        info!(job = %self.entry.job, from = %part.parent, to = %part.last, "epochs that are kept are put away");
         self.is_putting_away = false;
         self.progress.fold(&part);
         self.send_all(&ToWorker::Backlog(self.at(), vec![part]))

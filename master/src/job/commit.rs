@@ -15,6 +15,7 @@ use tracing::{debug, info};
 use super::claims;
 use super::job_actor::{Due, JobState, Phase};
 use super::lifecycle::Handled;
+use crate::checkpoint::coordinator::FromSinks;
 
 /// The first epochs of a generation follow each other faster, so that a small job and a recovery are soon
 /// done: this long after the start, doubling up to the job's interval.
@@ -35,12 +36,18 @@ impl JobState {
         if !is_free {
             return Ok(());
         }
-        let kind = match (self.stop, self.rescale.is_due) {
+        let kind = match (self.stop, self.generation_ends()) {
             (Some(StopMode::Drain), _) => BarrierKind::Drain,
             (Some(StopMode::Stop), _) | (None, true) => BarrierKind::Stop,
             (None, false) => BarrierKind::Checkpoint,
         };
         self.trigger(kind, false)
+    }
+
+    /// Tasks move, readers are to wait for a sink, or one was sent back: the next barrier is the last of the generation.
+    fn generation_ends(&self) -> bool {
+        let is_sent_back = self.progress.has_going_back(self.generation);
+        self.rescale.is_due || is_sent_back || self.is_to_be_held()
     }
 
     fn trigger(&mut self, kind: BarrierKind, drains: bool) -> Handled {
@@ -53,6 +60,7 @@ impl JobState {
             return Ok(());
         };
         self.barrier_count += 1;
+        self.traces.barrier_sent(self.clock.unix_micros());
         self.send_all(&ToWorker::Barrier(self.at(), barrier))
     }
 
@@ -62,15 +70,17 @@ impl JobState {
             return Ok(());
         };
         self.observed.barrier_since = collected.since;
+        let now = self.clock.monotonic();
+        self.observed.tally.collected(collected.since, now);
+        self.traces.collected(self.clock.unix_micros());
         self.passed = Some((collected.barrier.kind, collected.drains));
-        let refusals = self.refusals.take(&self.progress);
-        let entry = collected.expecting(self.claims.expected()).entry(
-            &self.entry,
-            self.generation,
-            &self.progress,
-            &self.sink_markers,
-            refusals,
-        );
+        let sinks = FromSinks {
+            markers: self.progress.sink_markers.clone(),
+            refusals: self.refusals.take(&self.progress),
+            dropped: self.refusals.take_dropped(),
+        };
+        let collected = collected.expecting(self.claims.expected());
+        let entry = collected.entry(&self.entry, self.generation, &self.progress, sinks);
         match entry {
             Some(entry) => self.commit(entry),
             None => {
@@ -85,20 +95,28 @@ impl JobState {
         self.committing = false;
         self.progress.apply(&entry)?;
         self.refusals.drop_named(&self.progress);
-        self.progress.forget_delivered(self.entry.plan.sinks.len());
+        self.progress.note_delivered(self.entry.plan.sinks.len());
         self.put_away();
         self.claims.recorded(&self.progress);
         claims::forget_ended(&mut self.assignment, &entry.splits);
         self.observe_commit(&entry);
+        self.traces.committed(&entry, self.clock.unix_micros());
         let is_live = matches!(self.phase, Phase::Running | Phase::Delivering(_));
         if entry.generation != self.generation || !is_live {
             // The generation ended while its last epoch was on its way: the next one begins behind it.
             self.keep_savepoints()?;
             return self.advance();
         }
-        debug!(job = %self.entry.job, epoch = %entry.epoch, "epoch committed");
+        debug!(
+            job = %self.entry.job, generation = %entry.generation, epoch = %entry.epoch,
+            read = entry.counters.values().map(|counted| counted.read).sum::<u64>(),
+            shipped = entry.segments.iter().map(|segment| segment.row_count).sum::<u64>(), "epoch committed"
+        );
         self.restarts.committed();
         self.observed.recovery.over(self.clock.monotonic());
+        let now_us = self.clock.unix_micros();
+        self.traces
+            .settled(Some(entry.epoch), self.generation, now_us);
         self.tell_committed(&entry)?;
         self.epoch_passed()?;
         self.record_refusals()
@@ -109,6 +127,7 @@ impl JobState {
             at: self.at(),
             epoch: CommittedEpoch::from(entry),
             positions: entry.splits.clone(),
+            trace: self.traces.of_epoch(entry.epoch),
         })
     }
 
@@ -137,7 +156,8 @@ impl JobState {
         ) {
             return self.trigger(BarrierKind::Stop, true);
         }
-        if self.rescale.is_due {
+        self.judge_quotas()?;
+        if self.generation_ends() {
             return self.barrier_due();
         }
         self.give_new_splits()?;
@@ -145,10 +165,12 @@ impl JobState {
         Ok(())
     }
 
-    /// Workers have joined or are leaving: shares move at an epoch's end, so nothing is read twice.
+    /// The generation is over: shares move at an epoch's end, so nothing is read twice.
     pub(super) fn place_anew(&mut self) -> Handled {
         info!(job = %self.entry.job, epoch = %self.progress.epoch, workers = self.workers.len(), "place anew");
         self.tear_down()?;
+        let now_us = self.clock.unix_micros();
+        self.traces.moves(self.generation, now_us);
         self.phase = Phase::Waiting;
         self.advance()
     }
@@ -157,7 +179,7 @@ impl JobState {
     pub(super) fn give_new_splits(&mut self) -> Handled {
         let is_free =
             matches!(self.phase, Phase::Running) && !self.coordinator.is_busy() && !self.committing;
-        if !is_free || !self.claims.has_ungiven() {
+        if !is_free || self.quotas.is_held || !self.claims.has_ungiven() {
             return Ok(());
         }
         let starts = self.claims.give_new(&self.progress);
@@ -170,13 +192,18 @@ impl JobState {
         &mut self,
         sink: SinkIndex,
         marker: Epoch,
-        row_count: u64,
+        dropped_count: u64,
     ) -> Handled {
-        self.sink_markers.insert(sink, marker);
+        self.refusals.add_dropped(sink, dropped_count);
+        if self.progress.is_going_back(sink, self.generation) {
+            // What it holds is of before.
+            return Ok(());
+        }
         self.progress.sink_markers.insert(sink, marker);
-        self.progress.forget_delivered(self.entry.plan.sinks.len());
-        *self.observed.sink_rows.entry(sink).or_default() += row_count;
+        self.progress.note_delivered(self.entry.plan.sinks.len());
         self.observed.sink_causes.remove(&sink);
+        self.judge_quotas()?;
+        self.record_refusals()?;
         self.check_delivered()
     }
 }

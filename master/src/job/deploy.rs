@@ -6,7 +6,7 @@
 use millstream_common::ids::{StageIndex, WorkerId};
 use millstream_common::link::{Deploy, JobGeneration, ToWorker};
 use millstream_common::mutant::{self, Mutant};
-use millstream_common::report::{RestorePoint, SplitStart};
+use millstream_common::report::{RefusedRows, RestorePoint, SplitStart};
 use ractor::ActorProcessingErr;
 
 use super::claims;
@@ -32,11 +32,14 @@ impl JobState {
     }
 
     pub(super) fn deploy(&self, starts: Vec<SplitStart>) -> Deploy {
+        // What every sink holds is kept here only.
+        let (backlog, held) = self.progress.lacked();
         let addresses = self
             .workers
             .iter()
             .filter(|(worker, _)| self.sessions.contains_key(*worker));
         Deploy {
+            trace: self.traces.of_placement(),
             at: self.at(),
             incarnation: self.entry.incarnation,
             plan: self.entry.plan.clone(),
@@ -49,16 +52,27 @@ impl JobState {
                     false => self.progress.acted_watermarks.clone(),
                 },
                 parts: self.progress.parts.clone(),
-                backlog: self.progress.backlog.clone(),
-                left_out: self.progress.left_out.clone(),
-                undelivered: self.progress.undelivered.clone(),
+                backlog,
+                left_out: self.left_out_of_sinks(),
+                undelivered: self.progress.recent[held..].to_vec(),
                 sink_starts: self.progress.sink_starts.clone(),
+                sink_markers: self.progress.sink_markers.clone(),
+                sink_rewinds: self.open_rewinds(),
                 paused_sinks: self.progress.paused_sinks.clone(),
+                snapshots: self.progress.snapshots.clone(),
             },
             flight_addresses: addresses
                 .map(|(worker, handle)| (worker.clone(), handle.flight_address.clone()))
                 .collect(),
         }
+    }
+
+    /// Rows that sinks refused and that are of epochs which they lack.
+    fn left_out_of_sinks(&self) -> Vec<RefusedRows> {
+        let named = self.progress.left_out.iter();
+        let needed =
+            named.filter(|refused| refused.is_needed_behind(self.progress.marker(refused.sink)));
+        needed.cloned().collect()
     }
 
     /// Sends `frame` to every worker of the assignment.

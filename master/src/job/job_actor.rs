@@ -7,11 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, SavepointView, SinkCommand, SinkView, StopMode, Stopped,
-    StorageUse,
+    CheckpointView, ControlError, JobView, RewindTerms, SavepointView, SinkCommand, SinkView,
+    StopMode, Stopped, StorageUse, WatermarksView,
 };
 use millstream_common::error::Failure;
 use millstream_common::ids::{
@@ -24,6 +25,7 @@ use millstream_common::log::savepoint::Savepoints;
 use millstream_common::report::SplitStart;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
+use millstream_common::trace::TracerRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -31,16 +33,23 @@ use tokio::task::JoinSet;
 
 use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage, spawn_enumerators};
+use super::figures::{JobFigures, Tally};
+use super::quotas::Quotas;
 use super::reattach::Lasting;
 use super::recorded::Recorded;
 use super::recovery_time::RecoveryTime;
 use super::refused::Refusals;
 use super::rescale::Rescale;
 use super::restart::RestartPolicy;
+use super::rewind::{FoundRewind, Rewinds};
 use super::savepoint::Kept;
+use super::takeover::first_phase;
+use super::traces::JobTraces;
+use super::watermarks::Sightings;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::config::ConnectorsRef;
 use crate::log_actor::LogMessage;
+use crate::retention::Looked;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
 /// A worker as a job sees it.
@@ -56,6 +65,8 @@ pub struct WorkerHandle {
     pub held: Arc<[Held]>,
     /// It is to be given no tasks, and goes once nothing counts on it.
     pub is_leaving: bool,
+    /// Monotonic microseconds of its last sign of life.
+    pub heard_us: Arc<AtomicU64>,
     /// What it is sent; bounded (INV-9), see [`Sent::Overrun`].
     pub frames: mpsc::Sender<ToWorker>,
 }
@@ -134,7 +145,7 @@ pub enum JobMessage {
     /// The log cannot be written, or can again.
     LogTroubled(Option<String>),
     /// The collector has looked at what storage holds for the job.
-    StorageUsed(StorageUse),
+    Looked(Looked),
     /// End the job.
     Stop {
         /// How.
@@ -151,6 +162,17 @@ pub enum JobMessage {
         /// The sink as it is then, or why not.
         reply: RpcReplyPort<Result<SinkView, ControlError>>,
     },
+    /// Send a sink back to an earlier epoch.
+    RewindSink {
+        /// Its name.
+        sink: String,
+        /// How.
+        terms: RewindTerms,
+        /// The sink as it is then, or why not.
+        reply: RpcReplyPort<Result<SinkView, ControlError>>,
+    },
+    /// The epoch to send a sink back to was found, or why not.
+    RewindFound(Box<FoundRewind>),
     /// Whether rows can be sent through the job again; asked before any are stored.
     TakesReplays {
         /// Which life of it.
@@ -183,6 +205,10 @@ pub enum JobMessage {
     Savepoints(RpcReplyPort<Vec<SavepointView>>),
     /// The job as people see it.
     View(RpcReplyPort<JobView>),
+    /// How far time has come in it.
+    Watermarks(RpcReplyPort<WatermarksView>),
+    /// The job for a scrape.
+    Figures(RpcReplyPort<JobFigures>),
     /// What each worker has of it.
     Shares(RpcReplyPort<Vec<Share>>),
     /// Its newest epochs, newest first.
@@ -239,6 +265,8 @@ pub struct JobConfig {
     pub workers: Workers,
     /// Time.
     pub clock: ClockRef,
+    /// Where spans go.
+    pub tracer: TracerRef,
     /// For enumerators.
     pub connectors: ConnectorsRef,
 }
@@ -274,12 +302,14 @@ pub struct JobState {
     pub(super) savepoints: Kept,
     /// Barriers sent in this generation; the first follow each other faster.
     pub(super) barrier_count: u32,
-    pub(super) sink_markers: BTreeMap<SinkIndex, Epoch>,
     pub(super) refusals: Refusals,
+    pub(super) quotas: Quotas,
+    pub(super) rewinds: Rewinds,
     /// Epochs on their way into storage, and whether any are, or are not in the log yet.
     pub(super) puts_away: JoinSet<()>,
     pub(super) is_putting_away: bool,
     pub(super) observed: Observed,
+    pub(super) traces: JobTraces,
     pub(super) store: StoreRef,
     pub(super) log: ActorRef<LogMessage>,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
@@ -298,6 +328,8 @@ pub(super) struct Observed {
     /// Read behind the last committed epoch of some generation.
     pub(super) rows_reread: u64,
     pub(super) recovery: RecoveryTime,
+    /// Monotonic microseconds of the last sign of life of a worker that is lost.
+    pub(super) heard_us: Option<u64>,
     /// When the barrier that is being committed was triggered.
     pub(super) barrier_since: Duration,
     pub(super) rows_per_second: f64,
@@ -308,7 +340,6 @@ pub(super) struct Observed {
     /// What hinders the readers of a worker.
     pub(super) reader_troubles: BTreeMap<WorkerId, BTreeMap<SourceIndex, String>>,
     pub(super) sink_causes: BTreeMap<SinkIndex, String>,
-    pub(super) sink_rows: BTreeMap<SinkIndex, u64>,
     /// When this actor began.
     pub(super) begun: Duration,
     /// When the epochs that some sink lacks were committed, as far as this actor saw it.
@@ -316,6 +347,8 @@ pub(super) struct Observed {
     pub(super) checkpoints: VecDeque<CheckpointView>,
     /// As of the collector's last look.
     pub(super) storage: Option<StorageUse>,
+    pub(super) tally: Tally,
+    pub(super) sightings: Sightings,
 }
 
 /// The actor.
@@ -336,9 +369,10 @@ impl Actor for JobActor {
             None => spawn_enumerators(&config, &myself).await?,
             Some(_) => Vec::new(),
         };
+        let traces = JobTraces::begin(&config);
         let mut state = JobState {
+            traces,
             restarts: RestartPolicy::new(&config.entry.plan.settings),
-            sink_markers: config.progress.sink_markers.clone(),
             coordinator: Coordinator::new(BTreeSet::new(), config.progress.epoch),
             phase: first_phase(config.end, config.lasting, &config.progress),
             entry: config.entry,
@@ -361,6 +395,8 @@ impl Actor for JobActor {
             savepoints: Kept::of(config.savepoints),
             barrier_count: 0,
             refusals: Refusals::default(),
+            quotas: Quotas::default(),
+            rewinds: Rewinds::default(),
             observed: Observed {
                 begun: config.clock.monotonic(),
                 ..Observed::default()
@@ -394,16 +430,15 @@ impl Actor for JobActor {
             JobMessage::PutAway(stored) => state.stored(stored),
             JobMessage::Due(due) => state.due(due),
             JobMessage::LogTroubled(trouble) => state.log_troubled(trouble),
-            JobMessage::StorageUsed(used) => {
-                state.observed.storage = Some(used);
-                Ok(())
-            }
+            JobMessage::Looked(looked) => state.looked(looked),
             JobMessage::Stop { mode, reply } => state.stop(mode, reply),
             JobMessage::CommandSink {
                 sink,
                 command,
                 reply,
             } => state.command_sink(&sink, command, reply),
+            JobMessage::RewindSink { sink, terms, reply } => state.rewind_sink(&sink, terms, reply),
+            JobMessage::RewindFound(found) => state.rewind_found(*found),
             JobMessage::TakesReplays { incarnation, reply } => {
                 state.answer(reply, |state| state.takes_replays(incarnation))
             }
@@ -412,6 +447,8 @@ impl Actor for JobActor {
             JobMessage::DropSavepoint { name, reply } => state.drop_savepoint(name, reply),
             JobMessage::Savepoints(reply) => state.answer(reply, JobState::savepoint_views),
             JobMessage::View(reply) => state.answer(reply, JobState::view),
+            JobMessage::Watermarks(reply) => state.answer(reply, JobState::watermarks),
+            JobMessage::Figures(reply) => state.answer(reply, JobState::figures),
             JobMessage::Shares(reply) => state.answer(reply, JobState::shares),
             JobMessage::Checkpoints(limit, reply) => {
                 state.answer(reply, |state| state.newest_checkpoints(limit))
@@ -437,17 +474,5 @@ impl Actor for JobActor {
                 Err(format!("enumerator {} failed: {cause}", child.get_id()).into())
             }
         }
-    }
-}
-
-/// A job that has read everything has nothing to go on with.
-fn first_phase(end: Option<JobEnd>, lasting: Option<Lasting>, progress: &JobProgress) -> Phase {
-    match (end, lasting) {
-        (Some(end), _) => Phase::Ended(end),
-        (None, Some(lasting)) if !progress.drained => Phase::Reattaching {
-            lasting,
-            is_timed: false,
-        },
-        (None, _) => Phase::Waiting,
     }
 }

@@ -5,6 +5,8 @@
 //! job to the last epoch (all tasks, for survivors have folded rows that will be read again).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use millstream_common::control::{StopMode, Stopped};
@@ -25,7 +27,6 @@ use super::rescale::{self, candidates};
 use super::restart::Decision;
 use crate::assign::{Candidate, assign, workers_with_tasks};
 use crate::checkpoint::coordinator::Coordinator;
-use crate::log_actor::LogMessage;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
 /// How long a stop waits for sinks to hold the last epoch.
@@ -107,7 +108,8 @@ impl JobState {
             Phase::Recovering | Phase::Ending | Phase::Ended(_) => Ok(()),
             Phase::Assigning | Phase::Deploying(_) | Phase::Running | Phase::Delivering(_) => {
                 if let Some(lost) = self.lost_worker() {
-                    return self.lost(lost);
+                    let heard = known.get(&lost).map(|handle| handle.heard_us.clone());
+                    return self.lost(lost, heard);
                 }
                 self.gather();
                 Ok(())
@@ -125,8 +127,15 @@ impl JobState {
             .map(|(worker, _)| worker.clone())
     }
 
-    fn lost(&mut self, worker: WorkerId) -> Handled {
+    fn lost(&mut self, worker: WorkerId, heard_us: Option<Arc<AtomicU64>>) -> Handled {
         let cause = format!("worker {worker} is lost");
+        self.observed.heard_us = heard_us.map(|heard| heard.load(Ordering::Relaxed));
+        if matches!(self.phase, Phase::Assigning) && self.stop != Some(StopMode::Stop) {
+            // Nothing runs yet that could be lost: often its peers have told of the loss, and this is no other one.
+            info!(job = %self.entry.job, %cause, "assign anew");
+            self.phase = Phase::Waiting;
+            return self.advance();
+        }
         self.recover(cause, Duration::ZERO)
     }
 
@@ -166,6 +175,7 @@ impl JobState {
             &claims::by_source(&self.starts),
         );
         self.observed.lag.clear();
+        self.observed.tally.forget_lags();
         self.observed.reader_troubles.clear();
         self.sessions = rescale::candidates(&self.workers)
             .map(|(worker, handle)| (worker.clone(), handle.session))
@@ -186,30 +196,7 @@ impl JobState {
         self.append(Entry::Assign(Box::new(entry)), recorded)
     }
 
-    pub(super) fn recorded(&mut self, recorded: Recorded, seq: Seq) -> Handled {
-        match recorded {
-            Recorded::Assign {
-                attempt,
-                assignment,
-            } => self.assigned(attempt, *assignment, seq),
-            Recorded::Epoch(entry) => self.epoch_recorded(*entry),
-            Recorded::Backlog(part) => self.put_away_recorded(*part),
-            Recorded::Ended(end) => self.ended(end),
-            Recorded::Savepoint {
-                name,
-                savepoint,
-                reply,
-            } => self.savepoint_recorded(name, *savepoint, reply),
-            Recorded::SavepointDropped { view, reply } => self.savepoint_dropped(*view, reply),
-            Recorded::SinkCommanded {
-                sink,
-                command,
-                reply,
-            } => self.sink_commanded(sink, command, reply),
-        }
-    }
-
-    fn assigned(&mut self, attempt: u64, assignment: Assignment, seq: Seq) -> Handled {
+    pub(super) fn assigned(&mut self, attempt: u64, assignment: Assignment, seq: Seq) -> Handled {
         if attempt != self.attempt || !matches!(self.phase, Phase::Assigning) {
             return Ok(());
         }
@@ -217,6 +204,8 @@ impl JobState {
             self.generation = generation_of(seq);
         }
         self.assignment = assignment;
+        self.traces
+            .assigned(self.generation, self.clock.unix_micros());
         // Frames of the last generation may have come until now.
         self.refusals.forget();
         self.barrier_count = 0;
@@ -246,8 +235,10 @@ impl JobState {
                 at,
                 sink,
                 marker,
-                row_count,
-            } if at.generation == self.generation => self.sink_advanced(sink, marker, row_count),
+                dropped_count,
+            } if at.generation == self.generation => {
+                self.sink_advanced(sink, marker, dropped_count)
+            }
             ToMaster::SinkTroubled {
                 at, sink, cause, ..
             } if at.generation == self.generation => {
@@ -288,8 +279,9 @@ impl JobState {
         }
         debug!(job = %self.entry.job, generation = %self.generation, "run");
         self.phase = Phase::Running;
-        self.send_all(&ToWorker::Start(self.at()))?;
-        self.give_new_splits()?;
+        let now_us = self.clock.unix_micros();
+        self.traces.deployed(self.generation, now_us);
+        self.start_readers()?;
         self.remind_of_barrier();
         Ok(())
     }
@@ -328,6 +320,7 @@ impl JobState {
         warn!(job = %self.entry.job, generation = %self.generation, epoch = %self.progress.epoch, %cause, "recover");
         self.observed.restart_count += 1;
         self.observed.recovery.lost(self.clock.monotonic());
+        self.trace_loss(&cause);
         self.observed.cause = cause;
         self.tear_down()?;
         self.phase = Phase::Recovering;
@@ -346,6 +339,7 @@ impl JobState {
         }
         self.coordinator.abandon();
         self.refusals.forget();
+        self.quotas.is_held = false;
         self.passed = None;
         let frame = ToWorker::Teardown(self.at());
         self.sessions.retain(|worker, session| {
@@ -386,6 +380,10 @@ impl JobState {
         if end == JobEnd::Stopped {
             self.remind(DELIVERY_WAIT, Due::Delivery(self.generation));
         }
+        if end == JobEnd::Finished && self.progress.has_going_back(self.generation) {
+            // No barrier comes any more behind which a sink could be sent back.
+            return self.place_anew();
+        }
         self.phase = Phase::Delivering(end);
         self.record_refusals()?;
         self.check_delivered()?;
@@ -396,7 +394,10 @@ impl JobState {
 
     pub(super) fn check_delivered(&mut self) -> Handled {
         match &self.phase {
-            Phase::Delivering(end) if self.lagging_sinks().is_empty() => self.end(end.clone()),
+            // An Epoch that is on its way counts what sinks dropped, and they are to hold it too.
+            Phase::Delivering(end) if !self.committing && self.lagging_sinks().is_empty() => {
+                self.end(end.clone())
+            }
             _ => Ok(()),
         }
     }
@@ -410,6 +411,7 @@ impl JobState {
 
     fn end(&mut self, end: JobEnd) -> Handled {
         self.tear_down()?;
+        self.traces.ended(self.clock.unix_micros());
         self.phase = Phase::Ending;
         let entry = Entry::Ended {
             job: self.entry.job.clone(),
@@ -419,7 +421,7 @@ impl JobState {
         self.append(entry, Recorded::Ended(end))
     }
 
-    fn ended(&mut self, end: JobEnd) -> Handled {
+    pub(super) fn ended(&mut self, end: JobEnd) -> Handled {
         info!(job = %self.entry.job, epoch = %self.progress.epoch, ?end, "job ended");
         for enumerator in &self.enumerators {
             enumerator.get_cell().unlink(self.myself.get_cell());
@@ -445,19 +447,6 @@ impl JobState {
 
     pub(super) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Ending | Phase::Ended(_))
-    }
-
-    pub(super) fn append(&self, entry: Entry, recorded: Recorded) -> Handled {
-        let myself = self.myself.clone();
-        let on_written = Box::new(move |seq| {
-            // A job whose actor is gone is started anew from the log, which holds the entry.
-            let _ = myself.cast(JobMessage::Recorded(recorded, seq));
-        });
-        self.log.cast(LogMessage::Append {
-            entry: Box::new(entry),
-            on_written,
-        })?;
-        Ok(())
     }
 
     pub(super) fn commit(&mut self, mut entry: EpochEntry) -> Handled {

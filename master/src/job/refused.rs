@@ -1,4 +1,4 @@
-//! Rows that sinks refused, on their way into the log.
+//! Rows that sinks refused, on their way into the log: those that are dead letters by place, those that are dropped by number.
 //!
 //! Called by `lifecycle.rs` when a deliverer says what its sink refused, and by `commit.rs` for each Epoch. The next Epoch
 //! names them; when the input has ended and no barrier comes any more, they are an Epoch of their own. Keeps INV-10: a row is
@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use millstream_common::ids::SinkIndex;
 use millstream_common::log::entry::{EpochEntry, JobProgress};
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::{Refusal, RefusedRows};
@@ -18,6 +19,8 @@ use super::lifecycle::Handled;
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     waiting: Vec<Refusal>,
+    /// Rows that sinks dropped and no Epoch counts yet. They outlast the generation: what is left out of a sink stays out.
+    dropped: BTreeMap<SinkIndex, u64>,
 }
 
 impl Refusals {
@@ -26,6 +29,23 @@ impl Refusals {
         self.waiting
             .retain(|known| known.refused.sink != refusal.refused.sink);
         self.waiting.push(refusal);
+    }
+
+    /// Takes the count of rows that a sink has dropped.
+    pub(super) fn add_dropped(&mut self, sink: SinkIndex, count: u64) {
+        if count > 0 {
+            *self.dropped.entry(sink).or_default() += count;
+        }
+    }
+
+    /// Rows that a sink dropped and no Epoch counts yet.
+    pub(super) fn dropped_by(&self, sink: SinkIndex) -> u64 {
+        self.dropped.get(&sink).copied().unwrap_or_default()
+    }
+
+    /// What the next Epoch is to count.
+    pub(super) fn take_dropped(&mut self) -> BTreeMap<SinkIndex, u64> {
+        std::mem::take(&mut self.dropped)
     }
 
     /// What the next Epoch is to name: without rows that an earlier one names, of which their sink will hear.
@@ -47,9 +67,9 @@ impl Refusals {
     }
 }
 
-/// Whether one of the rows is in the log already. An epoch that names rows is kept until their sink holds it.
+/// Whether one of the rows is in the log already. An epoch that names rows is kept at least until their sink holds it.
 fn is_named(refused: &RefusedRows, progress: &JobProgress) -> bool {
-    let named = progress.undelivered.iter().flat_map(|epoch| &epoch.refused);
+    let named = progress.recent.iter().flat_map(|epoch| &epoch.refused);
     let named = named.chain(&progress.left_out);
     let mut of_sink = named.filter(|named| named.sink == refused.sink);
     of_sink.any(|named| {
@@ -74,7 +94,8 @@ impl JobState {
             return Ok(());
         }
         let refusals = self.refusals.take(&self.progress);
-        if refusals.is_empty() {
+        let dropped = self.refusals.take_dropped();
+        if refusals.is_empty() && dropped.is_empty() {
             return Ok(());
         }
         let (refused, segments): (Vec<_>, Vec<_>) = refusals
@@ -94,8 +115,9 @@ impl JobState {
             segments: segments.concat(),
             counters: BTreeMap::new(),
             flows: BTreeMap::new(),
-            sink_markers: self.sink_markers.clone(),
+            sink_markers: self.progress.sink_markers.clone(),
             refused,
+            dropped,
             drained: self.progress.drained,
             without_barrier: true,
         };
@@ -105,7 +127,7 @@ impl JobState {
 
 #[cfg(test)]
 mod tests {
-    use millstream_common::ids::{Epoch, SinkIndex};
+    use millstream_common::ids::Epoch;
     use millstream_common::log::entry::CommittedEpoch;
 
     use super::*;
@@ -151,7 +173,7 @@ mod tests {
         refusals.add(refusal(0, "a", &[1]));
         let named = refusals.take(&progress);
         refusals.add(refusal(0, "a", &[1]));
-        progress.undelivered.push(CommittedEpoch {
+        progress.recent.push(CommittedEpoch {
             epoch: Epoch(4),
             parent: Epoch(3),
             segments: Vec::new(),
@@ -159,14 +181,14 @@ mod tests {
             last: false,
         });
         refusals.drop_named(&progress);
-        progress.undelivered.clear();
+        progress.recent.clear();
         assert!(refusals.take(&progress).is_empty());
     }
 
     #[test]
     fn rows_that_an_earlier_epoch_names_are_not_named_again() {
         let mut progress = JobProgress::default();
-        progress.undelivered.push(CommittedEpoch {
+        progress.recent.push(CommittedEpoch {
             epoch: Epoch(4),
             parent: Epoch(3),
             segments: Vec::new(),

@@ -155,6 +155,7 @@ mod tests {
                 flight_address: String::new(),
                 held: Arc::new([]),
                 is_leaving: *is_leaving,
+                heard_us: Default::default(),
                 frames: mpsc::channel(1).0,
             };
             (WorkerId::from(*worker), handle)

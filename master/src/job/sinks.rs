@@ -3,18 +3,19 @@
 //! Called by `job_actor.rs` and `view.rs`. A pause is an entry of the log and told to every generation, so it outlives workers, this
 //! actor and its master. Failure: a name that no sink has is refused with the nearest, and so is a job that has ended.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use millstream_common::control::{ControlError, SinkCommand, SinkView};
-use millstream_common::ids::{Epoch, OutputIndex, SinkIndex};
+use millstream_common::ids::{Epoch, SinkIndex};
 use millstream_common::link::ToWorker;
 use millstream_common::log::Entry;
-use millstream_common::log::entry::CommittedEpoch;
 use millstream_common::plan::{SinkPlan, SinkSpec};
 use ractor::RpcReplyPort;
 use tracing::info;
 
 use super::job_actor::JobState;
+use super::lag::{self, Lag};
 use super::lifecycle::Handled;
 use super::recorded::Recorded;
 
@@ -30,10 +31,7 @@ impl JobState {
     }
 
     pub(super) fn marker(&self, sink: usize) -> Epoch {
-        self.sink_markers
-            .get(&SinkIndex(sink as u32))
-            .copied()
-            .unwrap_or_default()
+        self.progress.marker(SinkIndex(sink as u32))
     }
 
     pub(super) fn sink_views(&self) -> Vec<SinkView> {
@@ -43,28 +41,24 @@ impl JobState {
             .collect()
     }
 
-    fn sink_view(&self, index: SinkIndex, sink: &SinkPlan) -> SinkView {
+    pub(super) fn sink_lag(&self, sink: SinkIndex) -> Lag {
+        let output = self.entry.plan.sinks[sink.index()].output;
+        lag::lag(&self.progress, output, self.marker(sink.index()))
+    }
+
+    pub(super) fn sink_view(&self, index: SinkIndex, sink: &SinkPlan) -> SinkView {
         let marker = self.marker(index.index());
-        let waiting: Vec<&CommittedEpoch> = self
-            .progress
-            .undelivered
-            .iter()
-            .filter(|epoch| epoch.epoch > marker)
-            .collect();
-        let segments = waiting.iter().flat_map(|epoch| &epoch.segments);
-        let own = segments.filter(|segment| segment.output == sink.output);
-        let put_away = self.put_away_lag(sink.output, marker);
-        let (lag_rows, lag_bytes) = own.fold(
-            (put_away.row_count, put_away.bytes),
-            |(rows, bytes), segment| (rows + segment.row_count, bytes + segment.bytes),
-        );
+        let lag = self.sink_lag(index);
         let placement = self
             .assignment
             .sinks
             .iter()
             .find(|placement| placement.sink == index);
-        let cause = self.observed.sink_causes.get(&index);
-        let delivered = self.observed.sink_rows.get(&index).copied();
+        let trouble = self.observed.sink_causes.get(&index);
+        let trouble = trouble.filter(|cause| !cause.is_empty()).cloned();
+        let count_of = |counts: &BTreeMap<SinkIndex, u64>| counts.get(&index).copied();
+        let rows_dropped =
+            count_of(&self.progress.dropped).unwrap_or_default() + self.refusals.dropped_by(index);
         SinkView {
             name: sink.name.clone(),
             connector: sink_connector(&sink.spec).to_owned(),
@@ -72,44 +66,29 @@ impl JobState {
                 .relation
                 .clone(),
             marker,
-            lag_epochs: put_away.epoch_count + waiting.len() as u64,
-            lag_rows,
-            lag_bytes,
-            lag_age_ms: put_away
-                .first
-                .or(waiting.first().map(|first| first.epoch))
-                .map(|first| self.age_ms(first)),
+            retained_from: self.progress.oldest_of(sink.output),
+            lag_epochs: lag.epoch_count,
+            lag_rows: lag.row_count,
+            lag_bytes: lag.bytes,
+            lag_age_ms: lag.first.map(|first| self.age_ms(first)),
             paused: self.progress.paused_sinks.contains(&index),
-            rows_delivered: delivered.unwrap_or_default(),
-            rows_refused: self
-                .progress
-                .refused
-                .get(&index)
-                .copied()
-                .unwrap_or_default(),
-            cause: cause.filter(|cause| !cause.is_empty()).cloned(),
+            suspended: self.progress.suspended_sinks.contains(&index),
+            quota: self.quota_view(index, &sink.quota),
+            rows_delivered: lag::delivered(
+                &self.progress,
+                index,
+                sink.output,
+                lag.row_count,
+                rows_dropped,
+            ),
+            rows_refused: count_of(&self.progress.refused).unwrap_or_default(),
+            rows_dropped,
+            cause: self.suspension_cause(index, &sink.name).or(trouble),
             worker: placement.map(|placement| placement.worker.clone()),
         }
     }
 
-    /// What a sink lacks of the epochs that are put away. Of a part that its marker lies in, a share by numbers of epochs.
-    fn put_away_lag(&self, output: OutputIndex, marker: Epoch) -> PutAwayLag {
-        let mut lag = PutAwayLag::default();
-        let parts = self.progress.backlog.iter();
-        for part in parts.filter(|part| part.last > marker) {
-            let lacked = part.last.0 - marker.max(part.parent).0;
-            let share = lacked as f64 / (part.last.0 - part.parent.0) as f64;
-            let of = |count: u64| (count as f64 * share).ceil() as u64;
-            let sum = part.outputs.get(&output).copied().unwrap_or_default();
-            lag.first.get_or_insert(marker.max(part.parent).next());
-            lag.epoch_count += of(part.epoch_count);
-            lag.row_count += of(sum.row_count);
-            lag.bytes += of(sum.bytes);
-        }
-        lag
-    }
-
-    fn age_ms(&self, epoch: Epoch) -> u64 {
+    pub(super) fn age_ms(&self, epoch: Epoch) -> u64 {
         let times = &self.observed.commit_times;
         // The epoch's own time, or of one before it that was kept.
         let since = times.range(..=epoch).next_back().map(|(_, since)| since);
@@ -139,32 +118,39 @@ impl JobState {
         command: SinkCommand,
         reply: RpcReplyPort<Result<SinkView, ControlError>>,
     ) -> Handled {
-        let sinks = &self.entry.plan.sinks;
-        let Some(index) = sinks.iter().position(|sink| sink.name == name) else {
-            let names: Vec<String> = sinks.iter().map(|sink| sink.name.clone()).collect();
-            return self.answer(reply, |state| Err(unknown(state, name, &names)));
+        let sink = match self.running_sink(name) {
+            Ok(sink) => sink,
+            Err(refused) => return self.answer(reply, |_| Err(refused)),
         };
-        if self.is_over() {
-            return self.answer(reply, |state| {
-                Err(ControlError::NotRunning {
-                    name: state.entry.job.to_string(),
-                    state: state.view().state.to_string(),
-                })
-            });
-        }
-        let sink = SinkIndex(index as u32);
         let entry = Entry::SinkCommanded {
             job: self.entry.job.clone(),
             incarnation: self.entry.incarnation,
             sink,
             command,
+            by_quota: false,
         };
         let recorded = Recorded::SinkCommanded {
             sink,
             command,
-            reply,
+            reply: Some(reply),
         };
         self.append(entry, recorded)
+    }
+
+    /// The sink of that name, of a job that has not ended.
+    pub(super) fn running_sink(&self, name: &str) -> Result<SinkIndex, ControlError> {
+        let sinks = &self.entry.plan.sinks;
+        let Some(index) = sinks.iter().position(|sink| sink.name == name) else {
+            let names: Vec<String> = sinks.iter().map(|sink| sink.name.clone()).collect();
+            return Err(unknown(self, name, &names));
+        };
+        match self.is_over() {
+            true => Err(ControlError::NotRunning {
+                name: self.entry.job.to_string(),
+                state: self.view().state.to_string(),
+            }),
+            false => Ok(SinkIndex(index as u32)),
+        }
     }
 
     /// It is in the log: from here on it holds, and the person may know.
@@ -174,7 +160,7 @@ impl JobState {
         command: SinkCommand,
         reply: RpcReplyPort<Result<SinkView, ControlError>>,
     ) -> Handled {
-        self.progress.command_sink(sink, command);
+        self.progress.command_sink(sink, command, false);
         let plan = self.entry.plan.sinks[sink.index()].clone();
         info!(job = %self.entry.job, sink = plan.name, ?command, "command sink");
         self.send_all(&ToWorker::CommandSink(self.at(), sink, command))?;
@@ -193,15 +179,6 @@ impl JobState {
         }
         Ok(())
     }
-}
-
-/// What a sink lacks of the epochs that are put away.
-#[derive(Debug, Default)]
-struct PutAwayLag {
-    first: Option<Epoch>,
-    epoch_count: u64,
-    row_count: u64,
-    bytes: u64,
 }
 
 fn unknown(state: &JobState, name: &str, names: &[String]) -> ControlError {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use millstream_common::ids::WorkerId;
 use millstream_common::link::{Held, ToWorker};
+use millstream_common::log::entry::{JobEnd, JobProgress};
 use tracing::info;
 
 use super::job_actor::{Due, JobState, Phase, Sent, WorkerHandle, Workers};
@@ -68,6 +69,13 @@ impl JobState {
     /// Places the job anew from the log's head.
     pub(super) fn rewind(&mut self, cause: &str) -> Handled {
         info!(job = %self.entry.job, epoch = %self.progress.epoch, %cause, "rewind");
+        if let Phase::Reattaching { lasting, .. } = &self.phase {
+            let waited = self.clock.monotonic().saturating_sub(self.observed.begun);
+            let now_us = self.clock.unix_micros();
+            let since_us = now_us - waited.as_micros() as i64;
+            let generation = lasting.generation;
+            self.traces.lost(generation, cause, since_us, now_us);
+        }
         self.dismiss()?;
         self.observed.cause.clear();
         self.phase = Phase::Waiting;
@@ -104,10 +112,11 @@ impl JobState {
         self.send_all(&ToWorker::Resume(self.at()))?;
         self.repeat_commands()?;
         self.repeat_commits()?;
-        let backlog = self.progress.backlog.clone();
+        let (backlog, _) = self.progress.lacked();
         if !backlog.is_empty() {
             self.send_all(&ToWorker::Backlog(self.at(), backlog))?;
         }
+        self.start_held_readers()?;
         match open {
             Some(barrier) => self.send_all(&ToWorker::Barrier(self.at(), barrier)),
             None => {
@@ -125,13 +134,14 @@ impl JobState {
             let Some(held) = self.held_by(handle) else {
                 continue;
             };
-            let untold = self.progress.undelivered.iter();
+            let untold = self.progress.recent.iter();
             let untold = untold.filter(|epoch| epoch.epoch > held.committed);
             for epoch in untold.filter(|_| self.sessions.contains_key(worker)) {
                 let frame = ToWorker::EpochCommitted {
                     at: self.at(),
                     epoch: epoch.clone(),
                     positions: BTreeMap::new(),
+                    trace: self.traces.of_epoch(epoch.epoch),
                 };
                 if self.send(worker, handle, frame)? == Sent::Overrun {
                     break;
@@ -173,5 +183,21 @@ impl JobState {
     fn held_by<'a>(&self, handle: &'a WorkerHandle) -> Option<&'a Held> {
         let mut held = handle.held.iter();
         held.find(|held| held.at.job == self.entry.job)
+    }
+}
+
+/// A job that has read everything has nothing to go on with.
+pub(super) fn first_phase(
+    end: Option<JobEnd>,
+    lasting: Option<Lasting>,
+    progress: &JobProgress,
+) -> Phase {
+    match (end, lasting) {
+        (Some(end), _) => Phase::Ended(end),
+        (None, Some(lasting)) if !progress.drained => Phase::Reattaching {
+            lasting,
+            is_timed: false,
+        },
+        (None, _) => Phase::Waiting,
     }
 }

@@ -102,6 +102,9 @@ impl JobState {
         if !self.observed.cause.is_empty() {
             return Some(self.observed.cause.clone());
         }
+        if let Some(waits) = self.quota_cause().filter(|_| !self.is_over()) {
+            return Some(waits);
+        }
         if let Some(trouble) = self.source_trouble() {
             return Some(trouble);
         }
@@ -198,6 +201,9 @@ impl JobState {
 
     /// What readers say beside their progress.
     pub(super) fn observe_report(&mut self, report: &PipelineReport) {
+        self.observed.tally.reported(report);
+        let now_us = self.clock.unix_micros();
+        self.observed.sightings.reported(report, now_us);
         let worker = &report.worker;
         let lag = report.lag.iter();
         let lag = lag.map(|(source, lag)| ((worker.clone(), *source), *lag));
@@ -234,12 +240,15 @@ impl JobState {
             });
         if lags_are_known && self.lag().unwrap_or_default() == 0 {
             self.observed.recovery.over(self.clock.monotonic());
+            let now_us = self.clock.unix_micros();
+            self.traces.settled(None, self.generation, now_us);
         }
     }
 
     /// Keeps what is worth showing of a committed epoch.
     pub(super) fn observe_commit(&mut self, entry: &EpochEntry) {
         let now = self.clock.monotonic();
+        self.observed.tally.committed(now);
         let rows_read: u64 = entry.counters.values().map(|count| count.read).sum();
         if let Some(before) = self.observed.last_commit.replace(now) {
             let seconds = now.saturating_sub(before).as_secs_f64().max(1e-3);

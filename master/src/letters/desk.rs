@@ -36,7 +36,7 @@ impl Desk {
 
     /// What the retention does not keep is not shown, whether the collector has come to it or not.
     fn leave_out_old(&self, job: &mut ReplayedJob) {
-        let delivered = job.progress.delivered();
+        let delivered = job.progress.delivered;
         let limits = Limits {
             count_max: usize::MAX,
             ..Limits::of(job, delivered, self.clock.unix_micros())

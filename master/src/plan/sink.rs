@@ -5,7 +5,7 @@
 
 use arrow::datatypes::Schema;
 use millstream_common::ids::OutputIndex;
-use millstream_common::plan::{Emit, Port, SinkPlan, SinkSpec};
+use millstream_common::plan::{Emit, Port, SinkPlan, SinkSpec, SinkStart};
 
 use super::catalog::{Catalog, Entry, Relation};
 use super::graph::{DraftBranch, DraftHead, DraftKind, DraftOutput, DraftTarget, Graph, Lineage};
@@ -49,6 +49,7 @@ pub(super) fn read(
     };
     let emit = checker.emit(warnings);
     checker.check_emit(emit);
+    checker.check_start(emit);
     checker.check_key(emit);
     checker.check_partition_by();
     checker.check_record();
@@ -65,6 +66,8 @@ pub(super) fn read(
         on_violation: options.on_violation,
         reads_dead_letters,
         dead_letters: Vec::new(),
+        quota: options.quota,
+        start: options.start,
     })
 }
 
@@ -187,6 +190,24 @@ impl Checker<'_> {
                 message,
                 "leave it out, or write emit = 'final'",
             );
+        }
+    }
+
+    /// Only groups are held by an operator, and only rows that never change mean the same when they are shipped again.
+    fn check_start(&mut self, emit: Emit) {
+        match (self.options.start, emit) {
+            (SinkStart::Snapshot, Emit::Final) => {
+                let message = "start = 'snapshot' needs rows that change: these are shipped once, and nothing holds them";
+                self.refuse("start", message, "write start = 'retained' or 'now'");
+            }
+            (SinkStart::Retained, Emit::Changes { .. }) => {
+                let message = "start = 'retained' needs rows that never change: of these only the newest counts";
+                self.refuse("start", message, "write start = 'snapshot' or 'now'");
+            }
+            (
+                SinkStart::Default | SinkStart::Now | SinkStart::Retained | SinkStart::Snapshot,
+                _,
+            ) => {}
         }
     }
 

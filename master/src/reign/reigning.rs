@@ -75,6 +75,7 @@ impl Reign {
             log,
             jobs,
             clock: config.clock.clone(),
+            tracer: config.tracer.clone(),
             connectors: config.connectors.clone(),
         };
         let (supervisor, root) = Actor::spawn(None, SupervisorActor, supervisor_config).await?;

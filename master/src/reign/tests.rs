@@ -50,6 +50,8 @@ fn config(store: &Arc<MemoryStore>, name: &str) -> MasterConfig {
             clock,
         }),
         listen: format!("{name}:0"),
+        http_listen: None,
+        tracer: std::sync::Arc::new(millstream_common::trace::NoTracer),
         name: name.to_owned(),
         host: name.to_owned(),
         retention: Default::default(),

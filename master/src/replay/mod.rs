@@ -38,6 +38,55 @@ pub struct ReplayedJob {
 }
 
 impl ReplayedJob {
+    /// Folds the next entry of its life in.
+    fn take(&mut self, seq: Seq, entry: &Entry) -> Result<(), BrokenChain> {
+        match entry {
+            Entry::Assign(assign) => {
+                self.generation = generation_of(seq);
+                self.assignment = Some(assign.assignment.clone());
+            }
+            Entry::Epoch(epoch) if epoch.generation == self.generation => {
+                self.progress.apply(epoch)?;
+                self.letters.note(&self.entry.plan, epoch);
+                self.progress.note_delivered(self.entry.plan.sinks.len());
+            }
+            Entry::Ended { end, .. } => {
+                self.end = Some(end.clone());
+                self.assignment = None;
+            }
+            Entry::Resumed { .. } => self.end = None,
+            Entry::Savepoint(kept) if kept.epoch == self.progress.epoch => {
+                let savepoint = Savepoint::of(&self.entry, &self.progress, kept.made_at_us);
+                self.savepoints
+                    .entry(kept.name.clone())
+                    .or_insert(savepoint);
+            }
+            Entry::Replay(replay) => {
+                let (split, object) = (replay.split.clone(), replay.object.clone());
+                self.progress.add_replay(replay.source, split, object);
+            }
+            Entry::Backlog { part, .. } => self.progress.fold(part),
+            Entry::Forgotten { through, .. } => self.progress.forget(*through),
+            Entry::SinkCommanded {
+                sink,
+                command,
+                by_quota,
+                ..
+            } => self.progress.command_sink(*sink, *command, *by_quota),
+            Entry::SinkRewound { sink, to, .. } => {
+                self.progress.rewind_sink(*sink, *to, seq);
+            }
+            // Of an assignment of before, or not of one life.
+            Entry::Epoch(_)
+            | Entry::Savepoint(_)
+            | Entry::Fence { .. }
+            | Entry::Job(_)
+            | Entry::Carried(_)
+            | Entry::SavepointDropped { .. } => {}
+        }
+        Ok(())
+    }
+
     /// What workers may have kept of it.
     pub(crate) fn lasting(&self) -> Option<Lasting> {
         let assignment = self.assignment.clone()?;
@@ -91,80 +140,31 @@ pub fn replay<'a>(
 pub fn apply(jobs: &mut ReplayedJobs, seq: Seq, entry: &Entry) -> Result<(), BrokenChain> {
     match entry {
         Entry::Fence { .. } => {}
-        Entry::Assign(assign) => {
-            if let Some(job) = living(jobs, &assign.job, assign.incarnation) {
-                job.generation = generation_of(seq);
-                job.assignment = Some(assign.assignment.clone());
-            }
-        }
-        Entry::Job(job) => {
-            begin(jobs, job.as_ref().clone(), JobProgress::default());
-        }
+        Entry::Job(job) => begin(jobs, job.as_ref().clone(), JobProgress::default()),
         Entry::Carried(carried) => begin(jobs, carried.job.clone(), carried.progress.clone()),
-        Entry::Savepoint(kept) => {
-            let job = living(jobs, &kept.job, kept.incarnation);
-            if let Some(job) = job.filter(|job| job.progress.epoch == kept.epoch) {
-                let savepoint = Savepoint::of(&job.entry, &job.progress, kept.made_at_us);
-                job.savepoints.entry(kept.name.clone()).or_insert(savepoint);
-            }
-        }
         Entry::SavepointDropped { job, name } => {
             if let Some(job) = jobs.get_mut(job) {
                 job.savepoints.remove(name);
             }
         }
-        Entry::Epoch(epoch) => {
-            let job = living(jobs, &epoch.job, epoch.incarnation);
-            if let Some(job) = job.filter(|job| job.generation == epoch.generation) {
-                job.progress.apply(epoch)?;
-                job.letters.note(&job.entry.plan, epoch);
-                job.progress.forget_delivered(job.entry.plan.sinks.len());
-            }
-        }
-        Entry::Ended {
-            job,
-            incarnation,
-            end,
-        } => {
-            if let Some(job) = living(jobs, job, *incarnation) {
-                job.end = Some(end.clone());
-                job.assignment = None;
-            }
-        }
-        Entry::Replay(replay) => {
-            if let Some(job) = living(jobs, &replay.job, replay.incarnation) {
-                let (split, object) = (replay.split.clone(), replay.object.clone());
-                job.progress.add_replay(replay.source, split, object);
-            }
-        }
-        Entry::Backlog {
-            job,
-            incarnation,
-            part,
-        } => {
-            if let Some(job) = living(jobs, job, *incarnation) {
-                job.progress.fold(part);
-            }
-        }
-        Entry::SinkCommanded {
-            job,
-            incarnation,
-            sink,
-            command,
-        } => {
-            if let Some(job) = living(jobs, job, *incarnation) {
-                job.progress.command_sink(*sink, *command);
-            }
-        }
-        Entry::Resumed { job, incarnation } => {
-            if let Some(job) = living(jobs, job, *incarnation) {
-                job.end = None;
+        Entry::Assign(_)
+        | Entry::Epoch(_)
+        | Entry::Ended { .. }
+        | Entry::Resumed { .. }
+        | Entry::Savepoint(_)
+        | Entry::Replay(_)
+        | Entry::Backlog { .. }
+        | Entry::Forgotten { .. }
+        | Entry::SinkCommanded { .. }
+        | Entry::SinkRewound { .. } => {
+            let job = entry.life().and_then(|(job, life)| living(jobs, job, life));
+            if let Some(job) = job {
+                job.take(seq, entry)?;
             }
         }
     }
     Ok(())
 }
-
 /// A job begins, or goes on under another plan. Its savepoints stay. Epochs of assignments of before do not count.
 fn begin(jobs: &mut ReplayedJobs, entry: JobEntry, progress: JobProgress) {
     let old = jobs.remove(&entry.job);

@@ -14,6 +14,7 @@ const SINKLESS: JobPlan = JobPlan {
         restart_budget: 1,
         restart_window_ms: 1,
         dead_letters: LetterRetention::DEFAULT,
+        segment_retention_ms: None,
     },
     sources: Vec::new(),
     stages: Vec::new(),
@@ -56,6 +57,7 @@ fn epoch(incarnation: Incarnation, number: u64, generation: u64) -> Entry {
         flows: BTreeMap::new(),
         sink_markers: BTreeMap::new(),
         refused: Vec::new(),
+        dropped: BTreeMap::new(),
         drained: false,
         without_barrier: false,
     }))
@@ -129,6 +131,7 @@ fn a_pause_of_a_sink_holds_over_a_stop_and_in_a_boundary_until_it_is_resumed_or_
         incarnation: life,
         sink,
         command,
+        by_quota: false,
     };
     let ended = Entry::Ended {
         job: "clicks".into(),

@@ -21,10 +21,10 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use super::Retention;
 use super::decision::{Life, Needed, keep_boundaries};
 use super::history::{HistoryError, read_boundary, write_boundary};
 use super::letters;
+use super::{Looked, Retention};
 use crate::letters::index::owner_of;
 use crate::replay::{Replay, ReplayedJob};
 use crate::supervisor::supervisor_actor::SupervisorMessage;
@@ -115,9 +115,9 @@ impl CollectorState {
         self.tasks.spawn(async move {
             let looked = caught(async {
                 match collector.look().await {
-                    Ok(used) => {
+                    Ok(looked) => {
                         // A supervisor that is gone takes the collector with it.
-                        let _ = supervisor.cast(SupervisorMessage::StorageUsed(used));
+                        let _ = supervisor.cast(SupervisorMessage::Looked(looked));
                     }
                     Err(error) => {
                         warn!(error = %chain(&error), "look for what can be collected");
@@ -178,8 +178,8 @@ impl Collector {
         }
     }
 
-    /// Looks once; returns what each job uses afterwards.
-    pub(super) async fn look(&mut self) -> Result<BTreeMap<JobName, StorageUse>, HistoryError> {
+    /// Looks once; returns what each job uses afterwards, and what it may forget.
+    pub(super) async fn look(&mut self) -> Result<BTreeMap<JobName, Looked>, HistoryError> {
         let mut keys = Vec::new();
         for folder in FOLDERS {
             keys.extend(self.store.list_sized(folder).await?);
@@ -327,9 +327,7 @@ impl Collector {
                 true => BTreeSet::new(),
                 false => checkpoints.chain(savepoints).collect(),
             },
-            delivered: seen.map_or(Epoch(0), |seen| {
-                seen.delivered_before(self.clock.monotonic(), self.retention.segments)
-            }),
+            forgotten: job.progress.retained_from,
             kept_outputs: kept_outputs.collect(),
             letters: letters::kept(job, seen.map(|seen| &seen.unnamed_rejects)),
             read_replays: letters::read_replays(job, self.clock.unix_micros()),
@@ -338,7 +336,17 @@ impl Collector {
         }
     }
 
-    fn used(&self, keys: &[(String, u64)]) -> BTreeMap<JobName, StorageUse> {
+    /// What every sink has held for long enough.
+    fn forgettable(&self, job: &ReplayedJob) -> Epoch {
+        let own = job.entry.plan.settings.segment_retention_ms;
+        let retention = own.map_or(self.retention.segments, Duration::from_millis);
+        let seen = self.lives.get(&job.entry.incarnation);
+        seen.map_or(Epoch(0), |seen| {
+            seen.delivered_before(self.clock.monotonic(), retention)
+        })
+    }
+
+    fn used(&self, keys: &[(String, u64)]) -> BTreeMap<JobName, Looked> {
         let sum = |prefix: String| -> u64 {
             let of_prefix = keys.iter().filter(|(key, _)| key.starts_with(&prefix));
             of_prefix.map(|(_, bytes)| bytes).sum()
@@ -356,7 +364,12 @@ impl Collector {
                 dead_letter_bytes: job.letters.bytes(),
                 dead_letters_dropped: job.letters.dropped_rows,
             };
-            (name.clone(), used)
+            let looked = Looked {
+                used,
+                life,
+                forgettable: self.forgettable(job),
+            };
+            (name.clone(), looked)
         });
         jobs.collect()
     }
@@ -378,7 +391,15 @@ impl Seen {
                 self.checkpoints.pop_front();
             }
         }
-        let delivered = job.progress.delivered();
+        let delivered = job.progress.delivered;
+        // A sink that was sent back holds less than before.
+        while self
+            .delivered
+            .back()
+            .is_some_and(|(_, last)| *last > delivered)
+        {
+            self.delivered.pop_back();
+        }
         if self
             .delivered
             .back()
@@ -386,9 +407,9 @@ impl Seen {
         {
             self.delivered.push_back((now, delivered));
         }
-        while self.delivered.len() > 1
-            && now.saturating_sub(self.delivered[1].0) >= retention.segments
-        {
+        let own = job.entry.plan.settings.segment_retention_ms;
+        let kept = own.map_or(retention.segments, Duration::from_millis);
+        while self.delivered.len() > 1 && now.saturating_sub(self.delivered[1].0) >= kept {
             self.delivered.pop_front();
         }
     }

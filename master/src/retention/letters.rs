@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millstream_common::ids::{Epoch, Generation};
+use millstream_common::ids::Generation;
 use millstream_common::log;
 use millstream_common::log::entry::JobProgress;
 use millstream_common::replay_split::ReplayObject;
@@ -23,14 +23,10 @@ use crate::replay::{Replay, ReplayedJob};
 impl Collector {
     /// Drops what is over the retention of each job; the keys of what goes.
     pub(super) async fn drop_old_letters(&mut self) -> Result<Vec<String>, log::Error> {
-        let (now, now_us) = (self.clock.monotonic(), self.clock.unix_micros());
+        let now_us = self.clock.unix_micros();
         let mut keys = Vec::new();
         for (name, job) in &mut self.latest.jobs {
-            let seen = self.lives.get(&job.entry.incarnation);
-            let delivered = seen.map_or(Epoch(0), |seen| {
-                seen.delivered_before(now, self.retention.segments)
-            });
-            let limits = Limits::of(job, delivered, now_us);
+            let limits = Limits::of(job, job.progress.retained_from, now_us);
             let dropped = job.letters.drop_old(&limits);
             for page in &dropped.pages {
                 let paged = pages::read(&self.store, page).await?.into_iter();

@@ -12,6 +12,9 @@ mod tests;
 
 use std::time::Duration;
 
+use millstream_common::control::StorageUse;
+use millstream_common::ids::{Epoch, Incarnation};
+
 /// How long what is not needed any more is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
@@ -19,7 +22,7 @@ pub struct Retention {
     pub interval: Duration,
     /// Log objects stay this long behind their boundary: longer than a master may sleep and still be heard.
     pub log: Duration,
-    /// Segments stay this long after every sink holds them: how far back a restored sink may be.
+    /// Segments stay this long after every sink holds them, where the job does not say otherwise: how far back a sink may be sent.
     pub segments: Duration,
     /// The newest epochs whose state is kept.
     pub checkpoints: usize,
@@ -27,6 +30,17 @@ pub struct Retention {
     pub objects_per_boundary: usize,
     /// Objects deleted in one look.
     pub deletes_max: usize,
+}
+
+/// What a look found of one job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// What storage holds for it.
+    pub used: StorageUse,
+    /// In this life.
+    pub life: Incarnation,
+    /// Every sink has held the epochs up to this one for long enough: once the log says that they are forgotten, their segments go.
+    pub forgettable: Epoch,
 }
 
 impl Default for Retention {

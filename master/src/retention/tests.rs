@@ -16,9 +16,9 @@ use millstream_common::report::{Segment, StatePart};
 use millstream_common::store::{Store, StoreRef};
 use millstream_common::time::Clock;
 
-use super::Retention;
 use super::collector_actor::Collector;
-use super::history::read_history;
+use super::history::{HistoryError, read_history};
+use super::{Looked, Retention};
 use crate::replay::Replay;
 use crate::testing::{ENDLESS, MemoryStore, ToldLog, memory, plan};
 
@@ -59,6 +59,8 @@ struct Endless {
     log: ToldLog,
     /// What the sink reads.
     output: OutputIndex,
+    /// What the last look found that every sink has held for long.
+    forgettable: Epoch,
     /// The output with dead letters, of which each epoch has a segment of ten bytes, if any.
     letters: Option<OutputIndex>,
 }
@@ -91,6 +93,7 @@ impl Endless {
             store,
             clock,
             output: plan(ENDLESS).sinks[0].output,
+            forgettable: Epoch(0),
             letters: None,
         }
     }
@@ -98,6 +101,13 @@ impl Endless {
     async fn create(&self, key: &str) {
         let created = self.memory.create(key, Bytes::from_static(b"ten bytes!"));
         created.await.expect("create");
+    }
+
+    /// Looks, as the collector does; what may be forgotten is said with the next epoch.
+    async fn look(&mut self) -> Result<BTreeMap<JobName, Looked>, HistoryError> {
+        let looked = self.collector.look().await?;
+        self.forgettable = looked[&JobName::from("numbers")].forgettable;
+        Ok(looked)
     }
 
     /// A second and an epoch with one state part and one segment; the sink is one epoch behind.
@@ -131,7 +141,12 @@ impl Endless {
         entry.committed_at_us = self.clock.unix_micros();
         entry.parts = BTreeMap::from([("numbers/x/0".into(), vec![part])]);
         entry.sink_markers = BTreeMap::from([(SinkIndex(0), entry.parent)]);
-        self.log.commit(entry).await;
+        let forgotten = Entry::Forgotten {
+            job: self.log.job.clone(),
+            incarnation: life,
+            through: self.forgettable,
+        };
+        self.log.commit_behind(vec![forgotten], entry).await;
     }
 
     async fn count(&self, folder: &str) -> usize {
@@ -157,7 +172,7 @@ async fn an_endless_job_holds_a_bounded_number_of_objects_and_says_how_many_byte
     let mut used = BTreeMap::new();
     for _ in 0..300 {
         endless.epoch().await;
-        used = endless.collector.look().await.expect("look");
+        used = endless.look().await.expect("look");
         assert!(endless.count("log/").await < 60, "log");
         assert!(endless.count("boundary/").await < 30, "boundaries");
         assert_eq!(
@@ -166,7 +181,7 @@ async fn an_endless_job_holds_a_bounded_number_of_objects_and_says_how_many_byte
         );
         assert!(endless.count("segments/").await < 15, "segments");
     }
-    let used = used[&JobName::from("numbers")];
+    let used = used[&JobName::from("numbers")].used;
     assert_eq!(used.state_bytes, 30);
     assert!(
         used.segment_bytes >= 80 && used.log_bytes > 1_000,
@@ -179,7 +194,7 @@ async fn a_start_from_the_folded_log_knows_what_one_from_the_whole_log_would() {
     let mut collected = Endless::start().await;
     for _ in 0..100 {
         collected.epoch().await;
-        collected.collector.look().await.expect("look");
+        collected.look().await.expect("look");
     }
     let first = log::read(&collected.store, Seq(1)).await.expect("read");
     assert_eq!(first, None, "the beginning is collected");
@@ -189,8 +204,9 @@ async fn a_start_from_the_folded_log_knows_what_one_from_the_whole_log_would() {
     assert_eq!(job.progress.epoch, Epoch(100));
     assert_eq!(job.generation, Generation(2));
     assert_eq!(job.entry.sql, ENDLESS);
-    let undelivered = job.progress.undelivered.iter().map(|epoch| epoch.epoch);
-    assert_eq!(undelivered.collect::<Vec<_>>(), [Epoch(100)]);
+    assert_eq!(job.progress.delivered, Epoch(99));
+    let kept = job.progress.recent.iter().map(|epoch| epoch.epoch.0);
+    assert_eq!(kept.collect::<Vec<_>>(), (91..=100).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -198,12 +214,12 @@ async fn a_second_collector_begins_where_the_first_has_folded() {
     let mut endless = Endless::start().await;
     for _ in 0..50 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
     }
     endless.collector = collector(&endless.store, &endless.clock);
     for _ in 0..50 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
     }
     assert!(endless.count("log/").await < 60);
     assert_eq!(endless.count("state/").await, 3);
@@ -221,12 +237,7 @@ async fn nothing_is_collected_while_the_log_is_not_understood() {
         .await
         .expect("delete");
     let before = endless.count("state/").await;
-    let refused = endless
-        .collector
-        .look()
-        .await
-        .expect_err("a gap")
-        .to_string();
+    let refused = endless.look().await.expect_err("a gap").to_string();
     assert!(refused.contains("log/000000000007"), "{refused}");
     assert_eq!(endless.count("state/").await, before);
     let start = read_history(&endless.store).await.expect_err("a gap");
@@ -238,7 +249,7 @@ async fn a_master_that_slept_past_the_collection_finds_that_it_has_not_written()
     let mut endless = Endless::start().await;
     for _ in 0..100 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
     }
     let object = LogObject {
         term: Term(1),
@@ -250,7 +261,7 @@ async fn a_master_that_slept_past_the_collection_finds_that_it_has_not_written()
     let history = read_history(&endless.store).await.expect("read");
     assert_eq!(history.through, Seq(102));
     endless.epoch().await;
-    endless.collector.look().await.expect("look");
+    endless.look().await.expect("look");
     let left = log::read(&endless.store, Seq(3)).await.expect("read");
     assert_eq!(left, None, "what it left there is collected too");
 }
@@ -266,11 +277,11 @@ async fn dead_letters_are_kept_for_their_time_and_no_longer_and_what_goes_is_cou
     let mut used = BTreeMap::new();
     for epoch in 1..=100 {
         endless.epoch().await;
-        used = endless.collector.look().await.expect("look");
+        used = endless.look().await.expect("look");
         let kept = endless.count(&folder).await;
         assert!(kept >= epoch.min(20) && kept <= 21, "{kept} after {epoch}");
     }
-    let used = used[&JobName::from("numbers")];
+    let used = used[&JobName::from("numbers")].used;
     let kept = endless.count(&folder).await as u64;
     assert_eq!(used.dead_letter_bytes, kept * 10);
     assert_eq!(used.dead_letters_dropped, (100 - kept) * 2);
@@ -278,9 +289,9 @@ async fn dead_letters_are_kept_for_their_time_and_no_longer_and_what_goes_is_cou
     endless.collector = collector(&endless.store, &endless.clock);
     for _ in 0..10 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
     }
-    let used = endless.collector.look().await.expect("look")[&JobName::from("numbers")];
+    let used = endless.look().await.expect("look")[&JobName::from("numbers")].used;
     let kept = endless.count(&folder).await as u64;
     assert_eq!(used.dead_letters_dropped, (110 - kept) * 2);
 }
@@ -295,7 +306,7 @@ async fn dead_letters_take_no_more_room_than_they_may_however_young_they_are() {
     );
     for _ in 0..60 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
     }
     let keys = endless.store.list(&folder).await.expect("list");
     assert_eq!(keys.len(), 12);
@@ -320,7 +331,7 @@ async fn letters_that_a_lost_generation_left_behind_go_and_those_of_the_running_
     }
     for _ in 0..5 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
     }
     let is_there = async |key: &str| endless.store.get(key).await.expect("get").is_some();
     assert!(
@@ -329,7 +340,7 @@ async fn letters_that_a_lost_generation_left_behind_go_and_those_of_the_running_
     );
     endless.log.assign().await;
     endless.epoch().await;
-    endless.collector.look().await.expect("look");
+    endless.look().await.expect("look");
     let is_there = async |key: &str| endless.store.get(key).await.expect("get").is_some();
     assert!(!is_there(&orphan).await && !is_there(&rejects).await);
     let folder = format!("segments/{life}/{output}/");
@@ -343,7 +354,7 @@ async fn a_long_list_of_dead_letters_goes_to_pages_and_the_log_stays_small() {
     for epoch in 1..=4_600 {
         endless.epoch().await;
         if epoch % 100 == 0 {
-            endless.collector.look().await.expect("look");
+            endless.look().await.expect("look");
         }
     }
     let history = read_history(&endless.store).await.expect("read");
@@ -372,7 +383,7 @@ async fn a_long_list_of_dead_letters_goes_to_pages_and_the_log_stays_small() {
     endless.collector = collector(&endless.store, &endless.clock);
     endless.log.assign().await;
     endless.epoch().await;
-    endless.collector.look().await.expect("look");
+    endless.look().await.expect("look");
     let left = endless.count(&format!("segments/{life}/{output}/")).await as u64;
     assert!(
         left >= 3_000,
@@ -387,7 +398,7 @@ async fn a_boundary_holds_the_letters_that_looks_have_kept_however_seldom_one_is
     for epoch in 1..=2_400 {
         endless.epoch().await;
         if epoch % 50 == 0 {
-            endless.collector.look().await.expect("look");
+            endless.look().await.expect("look");
         }
     }
     assert_eq!(endless.count("boundary/").await, 1);
@@ -419,14 +430,14 @@ async fn rows_to_be_sent_and_pages_that_nothing_came_to_name_go_and_not_before_n
     }
     for _ in 0..30 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
     }
     assert_eq!(endless.count("replays/").await, 1, "its master reigns");
     assert_eq!(endless.count("letters/").await, 1, "its maker may sleep");
     endless.log.term = Term(2);
     for _ in 0..30 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
     }
     assert_eq!(endless.count("replays/").await, 0);
     assert_eq!(endless.count("letters/").await, 0);
@@ -447,7 +458,7 @@ async fn the_state_of_a_savepoint_is_kept_until_it_is_dropped_also_over_a_new_li
     let state = format!("state/{}/", endless.log.life);
     for _ in 0..50 {
         endless.epoch().await;
-        endless.collector.look().await.expect("look");
+        endless.look().await.expect("look");
         assert!(endless.count(&state).await <= 4);
     }
     let left = endless.store.list(&state).await.expect("list");
@@ -462,13 +473,52 @@ async fn the_state_of_a_savepoint_is_kept_until_it_is_dropped_also_over_a_new_li
     let mut entry = job.entry.clone();
     entry.incarnation = Incarnation::fresh();
     endless.log.append(Entry::Job(Box::new(entry))).await;
-    endless.collector.look().await.expect("look");
+    endless.look().await.expect("look");
     assert_eq!(endless.count(&state).await, 1, "only the savepoint's");
     let dropped = Entry::SavepointDropped {
         job: "numbers".into(),
         name: "first".to_owned(),
     };
     endless.log.append(dropped).await;
-    endless.collector.look().await.expect("look");
+    endless.look().await.expect("look");
     assert_eq!(endless.count(&state).await, 0);
+}
+
+#[tokio::test]
+async fn what_a_sink_is_sent_back_to_before_is_kept_although_it_was_held_for_long() {
+    let mut endless = Endless::start().await;
+    for _ in 0..30 {
+        endless.epoch().await;
+        endless.look().await.expect("look");
+    }
+    let oldest = endless.store.list("segments/").await.expect("list")[0].clone();
+    let history = read_history(&endless.store).await.expect("read");
+    let kept = history.jobs[&JobName::from("numbers")]
+        .progress
+        .retained_from;
+    let rewind = |to| Entry::SinkRewound {
+        job: "numbers".into(),
+        incarnation: endless.log.life,
+        sink: SinkIndex(0),
+        to,
+    };
+    let (too_far, to) = (rewind(Epoch(kept.0 - 1)), rewind(kept));
+    endless.log.append(too_far).await;
+    let history = read_history(&endless.store).await.expect("read");
+    let progress = &history.jobs[&JobName::from("numbers")].progress;
+    assert!(progress.sink_rewinds.is_empty(), "its segments may be gone");
+    endless.log.append(to).await;
+    for _ in 0..30 {
+        // Nobody places the job anew: the epochs are of a generation that does not know of it.
+        endless.epoch().await;
+        endless.look().await.expect("look");
+    }
+    let left = endless.store.list("segments/").await.expect("list");
+    assert_eq!((&left[0], left.len()), (&oldest, 60 - kept.0 as usize));
+    let history = read_history(&endless.store).await.expect("read");
+    let progress = &history.jobs[&JobName::from("numbers")].progress;
+    assert_eq!(
+        (progress.delivered, progress.marker(SinkIndex(0))),
+        (kept, kept)
+    );
 }

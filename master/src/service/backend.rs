@@ -5,8 +5,9 @@
 
 use async_trait::async_trait;
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, SavepointView,
-    SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+    CheckpointView, ControlError, JobView, LetterQuery, ReplayRequest, Replayed, RewindTerms,
+    SavepointView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted,
+    WatermarksView, WorkerView,
 };
 use millstream_common::ids::{JobName, WorkerId};
 
@@ -29,10 +30,19 @@ pub trait ControlBackend: Send + Sync + 'static {
         sink: &str,
         command: SinkCommand,
     ) -> Result<SinkView, ControlError>;
+    /// Sends a sink of a job back to an earlier epoch; the sink as it is then.
+    async fn rewind_sink(
+        &self,
+        name: &JobName,
+        sink: &str,
+        terms: RewindTerms,
+    ) -> Result<SinkView, ControlError>;
     /// All jobs, by name.
     async fn list(&self) -> Result<Vec<JobView>, ControlError>;
     /// The workers that have joined, by name.
     async fn workers(&self) -> Result<Vec<WorkerView>, ControlError>;
+    /// How far time has come in a job, and who holds it back.
+    async fn watermarks(&self, name: &JobName) -> Result<WatermarksView, ControlError>;
     /// Keeps the job's next epoch by name; without one it is named after the epoch.
     async fn create_savepoint(
         &self,

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use millstream_common::control::{ControlError, ReplayRequest, SinkCommand};
+use millstream_common::control::{ControlError, ReplayRequest, RewindTerms, SinkCommand};
 use millstream_common::grpc;
-use millstream_common::ids::{JobName, WorkerId};
+use millstream_common::ids::{Epoch, JobName, WorkerId};
 use millstream_proto::v1::{self, control_server};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -94,6 +94,22 @@ impl control_server::Control for ControlService {
         }))
     }
 
+    async fn rewind_sink(
+        &self,
+        request: Request<v1::RewindSinkRequest>,
+    ) -> Result<Response<v1::RewindSinkResponse>, Status> {
+        let request = request.into_inner();
+        let name = job_name(request.name)?;
+        let terms = RewindTerms {
+            to: request.to.map(Epoch),
+            may_duplicate: request.may_duplicate,
+        };
+        let sink = self.backend.rewind_sink(&name, &request.sink, terms);
+        answer(sink.await.map(|sink| v1::RewindSinkResponse {
+            sink: Some(sink.into()),
+        }))
+    }
+
     async fn get_job(
         &self,
         request: Request<v1::GetJobRequest>,
@@ -153,6 +169,14 @@ impl control_server::Control for ControlService {
         answer(drained.map(|worker| v1::DrainWorkerResponse {
             worker: Some(worker.into()),
         }))
+    }
+
+    async fn get_watermarks(
+        &self,
+        request: Request<v1::GetWatermarksRequest>,
+    ) -> Result<Response<v1::GetWatermarksResponse>, Status> {
+        let name = job_name(request.into_inner().name)?;
+        answer(self.backend.watermarks(&name).await)
     }
 
     async fn create_savepoint(

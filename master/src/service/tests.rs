@@ -10,8 +10,8 @@ use futures::stream::BoxStream;
 use millstream_common::client::{self, ControlClient};
 use millstream_common::control::{
     CheckpointView, ControlError, DeadLetterView, JobState, JobView, LetterPage, LetterQuery,
-    LetterTotals, ReplayRequest, Replayed, SavepointView, SinkCommand, SinkView, SkippedLetters,
-    StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+    LetterTotals, ReplayRequest, Replayed, RewindTerms, SavepointView, SinkCommand, SinkView,
+    SkippedLetters, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
 };
 use millstream_common::ids::{Epoch, Generation, JobName, WorkerId};
 use millstream_common::net::{self, MemoryNet, NetRef};
@@ -107,9 +107,27 @@ impl ControlBackend for Script {
             paused: command == SinkCommand::Pause,
             rows_delivered: 7,
             rows_refused: 1,
+            rows_dropped: 0,
+            suspended: false,
+            retained_from: Epoch(2),
+            quota: None,
             cause: None,
             worker: None,
         })
+    }
+
+    async fn rewind_sink(
+        &self,
+        name: &JobName,
+        sink: &str,
+        terms: RewindTerms,
+    ) -> Result<SinkView, ControlError> {
+        let command = SinkCommand::Resume;
+        let sink = self.command_sink(name, sink, command).await?;
+        match terms.to {
+            Some(to) if terms.may_duplicate => Ok(SinkView { marker: to, ..sink }),
+            _ => Err(ControlError::Invalid("it appends rows".to_owned())),
+        }
     }
 
     async fn get(&self, name: &JobName) -> Result<JobView, ControlError> {
@@ -140,6 +158,13 @@ impl ControlBackend for Script {
             });
         }
         Ok(Vec::new())
+    }
+
+    async fn watermarks(
+        &self,
+        name: &JobName,
+    ) -> Result<millstream_common::control::WatermarksView, ControlError> {
+        Err(ControlError::Internal(format!("{name} keeps no time")))
     }
 
     async fn create_savepoint(

@@ -30,7 +30,7 @@ fn begun_with_a_backlog(count: u64) -> ReplayedJob {
         refused: Vec::new(),
         last: false,
     });
-    job.progress.undelivered = undelivered.collect();
+    job.progress.recent = undelivered.collect();
     job
 }
 
@@ -112,7 +112,7 @@ async fn epochs_that_a_sink_lacks_for_long_are_put_away_and_a_deploy_stays_small
     assert_eq!(restore.undelivered.len(), 9_001 - 4_096);
     let store: StoreRef = store;
     let put_away = backlog::load(&store, &parts[0]).await.expect("load");
-    assert_eq!(put_away, job.progress.undelivered[..4_096]);
+    assert_eq!(put_away, job.progress.recent[..4_096]);
     let clicks = find(&supervisor, "clicks").await;
     let view = call!(clicks, JobMessage::View).expect("view");
     assert_eq!(view.sinks[0].lag_epochs, 9_001);

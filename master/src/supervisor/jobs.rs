@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millstream_common::control::{ControlError, StorageUse};
+use millstream_common::control::ControlError;
 use millstream_common::error::{Failure, Kind, chain};
 use millstream_common::ids::JobName;
 use millstream_common::link::{JobGeneration, ToWorker};
@@ -29,6 +29,7 @@ use crate::job::recorded::Recorded;
 use crate::job::restart::{Decision, RestartPolicy};
 use crate::log_actor::LogMessage;
 use crate::replay::ReplayedJob;
+use crate::retention::Looked;
 use crate::retention::history::read_history;
 
 /// Between two attempts to read the log.
@@ -108,6 +109,7 @@ impl SupervisorState {
             supervisor: self.myself.clone(),
             workers: self.registry.workers(),
             clock: self.clock.clone(),
+            tracer: self.tracer.clone(),
             connectors: self.connectors.clone(),
         };
         let (actor, _) =
@@ -245,13 +247,18 @@ impl SupervisorState {
         Ok(())
     }
 
-    pub(super) fn storage_used(&self, used: BTreeMap<JobName, StorageUse>) {
-        for (name, used) in used {
-            if let Some(job) = self.jobs.get(&name) {
+    pub(super) fn looked(
+        &mut self,
+        looked: BTreeMap<JobName, Looked>,
+    ) -> Result<(), ActorProcessingErr> {
+        for (name, looked) in looked {
+            if let Some(job) = self.jobs.get_mut(&name) {
                 // A job whose actor is gone learns it at the next look.
-                let _ = job.actor.cast(JobMessage::StorageUsed(used));
+                let _ = job.actor.cast(JobMessage::Looked(looked));
+                forget_of_ended(job, &looked, &self.log)?;
             }
         }
+        Ok(())
     }
 
     pub(super) fn find(&self, job: &JobName) -> Result<ActorRef<JobMessage>, ControlError> {
@@ -300,6 +307,33 @@ fn newest_generation(job: &ReplayedJob) -> JobGeneration {
         job: job.entry.job.clone(),
         generation: job.generation,
     }
+}
+
+/// The actor of a job that has ended records nothing any more. Not while a submission that goes on with it is on its way: that may begin
+/// with what is kept.
+fn forget_of_ended(
+    job: &mut RunningJob,
+    looked: &Looked,
+    log: &ActorRef<LogMessage>,
+) -> Result<(), ActorProcessingErr> {
+    let Some((_, progress)) = job.ended.as_mut().filter(|_| !job.is_starting) else {
+        return Ok(());
+    };
+    let through = looked.forgettable.min(progress.delivered);
+    if looked.life != job.entry.incarnation || through <= progress.retained_from {
+        return Ok(());
+    }
+    progress.forget(through);
+    let entry = Entry::Forgotten {
+        job: job.entry.job.clone(),
+        incarnation: job.entry.incarnation,
+        through,
+    };
+    log.cast(LogMessage::Append {
+        entry: Box::new(entry),
+        on_written: Box::new(drop),
+    })?;
+    Ok(())
 }
 
 /// Options that do not resolve are the user's; anything else is a defect.

@@ -8,7 +8,11 @@ mod going_on_tests;
 pub mod jobs;
 mod origin;
 #[cfg(test)]
+mod quota_tests;
+#[cfg(test)]
 mod rescale_tests;
+#[cfg(test)]
+mod rewind_tests;
 #[cfg(test)]
 mod savepoint_tests;
 pub mod submission;

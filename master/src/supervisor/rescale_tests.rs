@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_common::control::{ControlError, JobState, JobView, StopMode, WorkerState};
+use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, WorkerId};
 use millstream_common::link::{
     BarrierCommand, BarrierKind, Deploy, Held, JobGeneration, ToMaster, ToWorker, WorkerHello,
@@ -18,7 +19,7 @@ use super::supervisor_actor::*;
 use crate::job::job_actor::JobMessage;
 use crate::replay::ReplayedJob;
 use crate::testing::{
-    ENDLESS, FakeWorker, MemoryStore, memory, plan, soon, supervise, supervise_begun,
+    Answers, ENDLESS, FakeWorker, MemoryStore, memory, plan, soon, supervise, supervise_begun,
 };
 
 fn job(sql: &str) -> JobEntry {
@@ -161,6 +162,29 @@ async fn two_that_leave_and_one_that_joins_are_one_move() {
     assert_eq!(assignment_count(&store).await, before + 1);
     assert!(!released(&mut alpha).await && !released(&mut beta).await);
     assert_eq!(view(&supervisor).await.restarts, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_that_a_peer_tells_of_before_the_master_sees_it_is_one_restart() {
+    let store = memory();
+    let supervisor = supervise(&store, vec![job(ENDLESS)]).await;
+    let (mut alpha, mut beta) = two_workers(&supervisor).await;
+    let (at, _) = beta.barrier().await;
+    alpha.barrier().await;
+    store.answer(Answers::AllBut("log/"));
+    let failure = Failure {
+        kind: Kind::External,
+        origin: "exchange".to_owned(),
+        cause: "lost worker beta".to_owned(),
+    };
+    alpha.say(ToMaster::PipelineFailed(at, failure));
+    torn_down(&mut alpha).await;
+    beta.leave();
+    assert_eq!(view(&supervisor).await.restarts, 1);
+    store.answer(Answers::All);
+    let deploy = alpha.deployed().await;
+    assert_eq!(workers_of(&deploy), ["alpha".into()]);
+    assert_eq!(view(&supervisor).await.restarts, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millstream_common::control::{ControlError, StorageUse};
+use millstream_common::control::ControlError;
 use millstream_common::ids::{JobName, WorkerId};
 use millstream_common::link::{ToMaster, ToWorker, WorkerHello};
 use millstream_common::log::Entry;
@@ -16,6 +16,7 @@ use millstream_common::log::entry::{JobEnd, JobProgress};
 use millstream_common::log::savepoint::Savepoints;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
+use millstream_common::trace::TracerRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -30,6 +31,7 @@ use crate::job::job_actor::JobMessage;
 use crate::job::recorded::Recorded;
 use crate::log_actor::LogMessage;
 use crate::replay::ReplayedJob;
+use crate::retention::Looked;
 
 /// What the supervisor takes.
 pub enum SupervisorMessage {
@@ -126,7 +128,7 @@ pub enum SupervisorMessage {
     /// The log cannot be written, or can again.
     LogTroubled(Option<String>),
     /// The collector has looked at what storage holds for each job.
-    StorageUsed(BTreeMap<JobName, StorageUse>),
+    Looked(BTreeMap<JobName, Looked>),
     /// The actor of a job, or why there is none to be asked.
     FindJob(
         JobName,
@@ -148,6 +150,8 @@ pub struct SupervisorConfig {
     pub jobs: BTreeMap<JobName, ReplayedJob>,
     /// Time.
     pub clock: ClockRef,
+    /// Where spans go.
+    pub tracer: TracerRef,
     /// For enumerators.
     pub connectors: ConnectorsRef,
 }
@@ -157,6 +161,7 @@ pub struct SupervisorState {
     pub(super) store: StoreRef,
     pub(super) log: ActorRef<LogMessage>,
     pub(super) clock: ClockRef,
+    pub(super) tracer: TracerRef,
     pub(super) connectors: ConnectorsRef,
     pub(super) registry: Registry,
     pub(super) jobs: BTreeMap<JobName, RunningJob>,
@@ -186,6 +191,7 @@ impl Actor for SupervisorActor {
             store: config.store,
             log: config.log,
             clock: config.clock,
+            tracer: config.tracer,
             connectors: config.connectors,
             registry: Registry::default(),
             jobs: BTreeMap::new(),
@@ -245,7 +251,7 @@ impl Actor for SupervisorActor {
             Message::LogTroubled(trouble) => {
                 state.tell_jobs(|| JobMessage::LogTroubled(trouble.clone()))
             }
-            Message::StorageUsed(used) => state.storage_used(used),
+            Message::Looked(looked) => state.looked(looked)?,
             Message::FindJob(job, reply) => answer(reply, state.find(&job)),
             Message::AllJobs(reply) => answer(
                 reply,

@@ -282,11 +282,17 @@ async fn an_epoch_does_not_wait_for_workers_that_have_no_task() {
 
 /// A job that alpha and beta ran as generation 7 up to epoch 5, under a master that is lost.
 pub(super) fn begun() -> ReplayedJob {
-    let entry = job("clicks", plan(ENDLESS));
-    let workers = ["alpha", "beta"].map(|worker| crate::assign::Candidate {
-        worker: worker.into(),
+    begun_as(plan(ENDLESS), &["alpha", "beta"])
+}
+
+/// A job of that plan that those workers ran as generation 7 up to epoch 5, under a master that is lost.
+pub(super) fn begun_as(plan: JobPlan, workers: &[&str]) -> ReplayedJob {
+    let entry = job("clicks", plan);
+    let candidate = |worker: &&str| crate::assign::Candidate {
+        worker: (*worker).into(),
         slots: 1,
-    });
+    };
+    let workers: Vec<_> = workers.iter().map(candidate).collect();
     let assignment = crate::assign::assign(&entry.plan, &workers, &BTreeMap::new());
     ReplayedJob {
         entry,

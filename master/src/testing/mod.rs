@@ -22,6 +22,7 @@ use millstream_common::report::{PipelineReport, RowCounters};
 use millstream_common::secret;
 use millstream_common::store::{Error, Store, StoreRef};
 use millstream_common::time::{ClockRef, SystemClock};
+use millstream_common::trace::NoTracer;
 use ractor::{Actor, ActorRef, call};
 use tokio::sync::{mpsc, watch};
 
@@ -122,6 +123,7 @@ async fn supervise_from(
         log,
         jobs,
         clock,
+        tracer: Arc::new(NoTracer),
         connectors: Arc::new(connectors),
     };
     let (supervisor, _) = Actor::spawn(None, SupervisorActor, config)
@@ -388,6 +390,7 @@ impl FakeWorker {
             flows: BTreeMap::new(),
             lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            figures: Default::default(),
         };
         self.say(ToMaster::Snapshotted(at.clone(), Box::new(report)));
     }

@@ -47,13 +47,18 @@ impl ToldLog {
         told
     }
 
-    /// Each entry is an object of its own.
+    /// The entry is an object of its own.
     pub(crate) async fn append(&mut self, entry: Entry) {
+        self.append_all(vec![entry]).await;
+    }
+
+    /// The entries are one object.
+    async fn append_all(&mut self, entries: Vec<Entry>) {
         self.seq = self.seq.next();
         let object = LogObject {
             term: self.term,
             nonce: self.seq.to_string(),
-            entries: vec![entry],
+            entries,
         };
         let appended = log::append(&self.store, self.seq, &object).await;
         assert_eq!(appended.expect("append"), Appended::Written);
@@ -88,13 +93,20 @@ impl ToldLog {
             flows: BTreeMap::new(),
             sink_markers: BTreeMap::new(),
             refused: Vec::new(),
+            dropped: BTreeMap::new(),
             drained: false,
             without_barrier: false,
         }
     }
 
     pub(crate) async fn commit(&mut self, entry: EpochEntry) {
+        self.commit_behind(Vec::new(), entry).await;
+    }
+
+    /// With other entries before it, in one object.
+    pub(crate) async fn commit_behind(&mut self, mut before: Vec<Entry>, entry: EpochEntry) {
         self.epoch = entry.epoch;
-        self.append(Entry::Epoch(Box::new(entry))).await;
+        before.push(Entry::Epoch(Box::new(entry)));
+        self.append_all(before).await;
     }
 }

@@ -30,6 +30,8 @@ pub struct Lacking {
     pub head: Epoch,
     /// The sink begins behind this epoch: its marker is of before, if it has one. 0 is from the life's first epoch on.
     pub start: Epoch,
+    /// How far the master knows the sink to be: one that keeps no marker goes on from here.
+    pub known: Epoch,
 }
 
 /// The epochs that one sink has yet to take.
@@ -38,6 +40,7 @@ pub struct Delivery {
     sink: SinkIndex,
     output: OutputIndex,
     start: Epoch,
+    known: Epoch,
     /// What its marker says while it has taken nothing since.
     before: Epoch,
     /// The epoch before the first that waits, or the end of the chain.
@@ -84,6 +87,7 @@ impl Delivery {
             sink,
             output,
             start: lacking.start,
+            known: lacking.known,
             before: Epoch(0),
             base: oldest.unwrap_or(lacking.head),
             waiting: Waiting::new(lacking.backlog),
@@ -188,7 +192,7 @@ impl Delivery {
                 self.start
             }
             Some(marker) => marker,
-            None => self.base.max(self.start),
+            None => self.base.max(self.start).max(self.known),
         };
         match self.waiting.find(marker) {
             Place::InPart if marker != self.base => {
@@ -208,6 +212,16 @@ impl Delivery {
         });
         self.forget_up_to(marker);
         Ok(Some(marker))
+    }
+
+    /// The epochs of the run last handed out, which ends with `last`, and how many rows each has.
+    pub fn run_up_to(&self, last: Epoch) -> Vec<(Epoch, u64)> {
+        let run = self.waiting.ready().take_while(|next| next.epoch <= last);
+        run.map(|next| {
+            let rows = next.segments.iter().map(|segment| segment.row_count);
+            (next.epoch, rows.sum())
+        })
+        .collect()
     }
 
     /// The sink holds everything up to `marker`, the end of the run last handed out.
@@ -324,7 +338,8 @@ impl Delivery {
         } else if found == Epoch(0) {
             "the sink's marker is gone while its rows may be there: put the marker back, or empty the sink and submit the job with --fresh"
         } else {
-            "the sink is behind what the log still holds: was it restored from an older copy? empty it and submit the job with --fresh"
+            "the sink is behind what is delivered to it: was it restored from an older copy? send it back there with `millstream sink rewind` and \
+             --to that epoch, or empty it and submit the job with --fresh"
         };
         SinkError::MarkerMismatch {
             found,

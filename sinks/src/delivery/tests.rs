@@ -253,6 +253,23 @@ fn a_run_that_was_begun_is_finished_exactly() {
 }
 
 #[test]
+fn a_sink_without_a_marker_goes_on_where_it_is_known_to_be() {
+    let lacking = Lacking {
+        undelivered: chain(0, 4),
+        head: Epoch(4),
+        known: Epoch(2),
+        ..Lacking::default()
+    };
+    let mut delivery = Delivery::new(OUT, MINE, lacking, NOW).expect("a chain");
+    let none = Held {
+        marker: None,
+        begun: None,
+    };
+    assert_eq!(delivery.fenced(none).expect("known"), Some(Epoch(2)));
+    assert_eq!(range(delivery.next(AT_ONCE, NOW)), Some((2, 4, 2)));
+}
+
+#[test]
 fn an_epoch_out_of_the_chain_is_refused_and_a_known_one_ignored() {
     let mut delivery = delivery(vec![committed(0, 1, 1)], 1);
     let gap = delivery.committed(committed(2, 3, 1), Duration::ZERO);
@@ -319,6 +336,7 @@ fn behind() -> Delivery {
         undelivered: chain(10, 12),
         head: Epoch(12),
         start: Epoch(0),
+        known: Epoch(0),
     };
     Delivery::new(OUT, MINE, lacking, Duration::ZERO).expect("a chain")
 }

@@ -3,8 +3,9 @@
 //! Used by `mod.rs`. All in `_millstream/{incarnation}/{sink}/` under the sink's folder:
 //! `fences/{token}`: the largest one wins (INV-4). `plans/{guard}`: how the run after `guard` ends and what its files are;
 //! made before any of them is visible, so whoever goes on after a crash finishes that run and no other (INV-2).
-//! `commits/{last}`: the run is whole; the newest is the marker (INV-3). What no deliverer needs any more is pruned after each
-//! commit (INV-9): older fences, plans of older runs, and all but the newest [`COMMITS_KEPT`] commits; a data file bears the
+//! `commits/{last}`: the run is whole; the newest is the marker (INV-3). `rewinds/{at}`: the sink was sent back by the entry at that
+//! position of the log; plans and commits since are in `rewound-{at}/`, and their files have names of their own. What no deliverer needs
+//! any more is pruned after each commit (INV-9): older fences, plans of older runs, and all but the newest [`COMMITS_KEPT`] commits; a data file bears the
 //! last epoch of its run in its name, so one that is not above the marker is whole, whether its commit is kept or not.
 //! Failure: of the storage, known or unknown.
 
@@ -12,7 +13,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millstream_common::blocking::BlockingRef;
-use millstream_common::ids::{Epoch, Token};
+use millstream_common::ids::{Epoch, Seq, Token};
+use millstream_common::log::rewind::SinkRewind;
 use millstream_common::store::{Error, FileStore, Store};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,8 @@ pub(super) struct Journal {
     store: Arc<dyn Store>,
     prefix: String,
     token: Token,
+    /// The last rewind that the sink has followed: its runs begin anew, with names of their own.
+    rewind: Option<SinkRewind>,
     job: String,
     /// For errors.
     what: String,
@@ -92,13 +96,15 @@ impl Journal {
             store: Arc::new(store),
             prefix: folder(deliverer),
             token: deliverer.token,
+            rewind: None,
             job: deliverer.job.to_string(),
             what,
         })
     }
 
-    /// Fences smaller tokens, then reads the marker and the run that follows it, if one was begun.
-    pub(super) async fn fence(&self) -> Result<Held, SinkError> {
+    /// Fences smaller tokens, follows `asked` if it is newer than all rewinds before, then reads the marker and the run that follows
+    /// it, if one was begun.
+    pub(super) async fn fence(&mut self, asked: Option<SinkRewind>) -> Result<Held, SinkError> {
         let fence = Fence {
             job: &self.job,
             token: self.token,
@@ -109,6 +115,7 @@ impl Journal {
             Err(error) => return Err(self.failed(error)),
         }
         self.check_fence().await?;
+        self.rewind = self.follow(asked).await?;
         let marker = self.marker().await?;
         let plan: Option<RunPlan> = self.read("plans", marker).await?;
         Ok(Held {
@@ -127,9 +134,32 @@ impl Journal {
         }
     }
 
-    /// The last epoch of the newest commit; 0 if there is none.
+    /// The newest rewind, which is noted before any run behind it: once, by a create-only object (INV-3).
+    async fn follow(&self, asked: Option<SinkRewind>) -> Result<Option<SinkRewind>, SinkError> {
+        let known = self.newest("rewinds").await?;
+        if let Some(asked) = asked.filter(|asked| Some(asked.at.0) > known) {
+            let key = self.key("rewinds", asked.at.0);
+            return match self.store.create(&key, self.encode(&asked)?).await {
+                Ok(()) | Err(Error::Exists { .. }) => Ok(Some(asked)),
+                Err(error) => Err(self.failed(error)),
+            };
+        }
+        match known {
+            Some(at) => self.read("rewinds", Epoch(at)).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The position of the last rewind that the sink has followed.
+    pub(super) fn rewound(&self) -> Option<Seq> {
+        self.rewind.map(|rewind| rewind.at)
+    }
+
+    /// The last epoch of the newest commit; where there is none, that which the sink went back to, or 0.
     pub(super) async fn marker(&self) -> Result<Epoch, SinkError> {
-        Ok(Epoch(self.newest("commits").await?.unwrap_or(0)))
+        let to = self.rewind.map(|rewind| rewind.to);
+        let newest = self.newest("commits").await?.map(Epoch);
+        Ok(newest.or(to).unwrap_or_default())
     }
 
     /// Fixes what the run after `plan.guard` is. If another plan is there, it holds.
@@ -214,7 +244,16 @@ impl Journal {
     }
 
     fn key(&self, kind: &str, number: u64) -> String {
-        format!("{}/{kind}/{number:020}.json", self.prefix)
+        format!("{}/{number:020}.json", self.folder(kind))
+    }
+
+    /// Fences and rewinds are of the sink; plans and commits of what it was sent since it last went back.
+    fn folder(&self, kind: &str) -> String {
+        let of_runs = matches!(kind, "plans" | "commits");
+        match self.rewind.filter(|_| of_runs) {
+            Some(rewind) => format!("{}/rewound-{:020}/{kind}", self.prefix, rewind.at.0),
+            None => format!("{}/{kind}", self.prefix),
+        }
     }
 
     async fn newest(&self, kind: &str) -> Result<Option<u64>, SinkError> {
@@ -223,7 +262,7 @@ impl Journal {
 
     /// The numbers of all objects of a kind, in order.
     async fn numbers(&self, kind: &str) -> Result<Vec<u64>, SinkError> {
-        let folder = format!("{}/{kind}/", self.prefix);
+        let folder = format!("{}/", self.folder(kind));
         let listed = self.store.list(&folder).await;
         let keys = listed.map_err(|error| self.failed(error))?;
         let numbers = keys.iter().filter_map(|key| {

@@ -89,14 +89,14 @@ impl FilesSink {
         let prepared = temporary.clone();
         self.blocking("open the folder", move || Ok(disk::prepare(&prepared)?))
             .await?;
-        let journal = Journal::open(&folder, &self.deliverer, self.blocking.clone()).await?;
-        let held = journal.fence().await?;
+        let mut journal = Journal::open(&folder, &self.deliverer, self.blocking.clone()).await?;
+        let held = journal.fence(self.deliverer.rewind).await?;
         let layout = Layout {
             schema: self.schema.clone(),
             partition_by: self.partition_by.clone(),
             format: self.spec.format,
             temporary,
-            tag: names::tag(&self.deliverer),
+            tag: names::tag(&self.deliverer, journal.rewound()),
             token: self.deliverer.token,
         };
         Ok((

@@ -6,7 +6,7 @@
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use millstream_common::ids::Epoch;
+use millstream_common::ids::{Epoch, Seq};
 use millstream_common::plan::connector::FileFormat;
 
 use crate::sink::Deliverer;
@@ -16,9 +16,12 @@ pub(super) const NULL_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
 /// File systems refuse longer names, in bytes.
 pub(super) const NAME_BYTES_MAX: usize = 255;
 
-/// Tells the files of one life of one sink from those of others in the same folder.
-pub(super) fn tag(deliverer: &Deliverer) -> u32 {
-    let owner = format!("{}/{}", deliverer.incarnation, deliverer.sink);
+/// Tells the files of one life of one sink from those of others in the same folder, and from its own of before it was sent back.
+pub(super) fn tag(deliverer: &Deliverer, rewound: Option<Seq>) -> u32 {
+    let mut owner = format!("{}/{}", deliverer.incarnation, deliverer.sink);
+    if let Some(at) = rewound {
+        owner.push_str(&format!("/{at}"));
+    }
     crc32c::crc32c(owner.as_bytes())
 }
 

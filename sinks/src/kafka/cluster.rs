@@ -147,6 +147,16 @@ impl Records {
         records
     }
 
+    /// Gives every record a header, unless the columns already give one of that name.
+    pub fn add_header(&mut self, name: &str, value: &[u8]) {
+        if self.headers.iter().any(|(known, _)| known == name) {
+            return;
+        }
+        let mut values = Slices::default();
+        (0..self.count()).for_each(|_| values.push(Some(value)));
+        self.headers.push((name.to_owned(), values));
+    }
+
     /// All but those at `indexes`.
     pub fn without(&self, indexes: &[usize]) -> Self {
         let kept = |slices: &Slices| {

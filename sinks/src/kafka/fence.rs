@@ -1,12 +1,14 @@
 //! How a deliverer takes a Kafka sink over: newer ones are left alone, older ones fenced, then the marker is read.
 //!
 //! Used by `mod.rs`. The order: both topics fit; no newer deliverer was here; a producer, whose start fences every older one and
-//! ends their transactions; a fence record; the progress topic read up to it, so that the marker then is decided. Failure:
+//! ends their transactions; a fence record; the progress topic read up to it, so that the marker then is decided; a rewind, if the sink
+//! has not followed it yet. Failure:
 //! a topic that does not fit is refused with what to do; a fence record that does not come is tried again.
 
 use std::time::Duration;
 
 use millstream_common::ids::{Epoch, nonce};
+use millstream_common::log::rewind::SinkRewind;
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::secret;
 
@@ -67,12 +69,31 @@ impl Target {
             true => early,
             false => seen.epoch,
         };
-        Ok(Open {
+        let mut open = Open {
             producer,
             names,
             marker: marker.unwrap_or(Epoch(0)),
+            rewound: seen.rewound,
             message_bytes_max,
-        })
+        };
+        if let Some(rewind) = self.deliverer.rewind
+            && rewind.at > open.rewound
+        {
+            self.go_back(&mut open, rewind).await.map_err(failed)?;
+        }
+        Ok(open)
+    }
+
+    /// Moves the marker back and notes that, in one record; the producer has fenced every older one (INV-3, INV-4).
+    async fn go_back(&self, open: &mut Open, rewind: SinkRewind) -> Result<(), ClusterError> {
+        let slot = &open.names.slot;
+        let (key, value) = slot.marker(&self.deliverer, rewind.to, rewind.at);
+        let record = Records::one(&open.names.progress_topic, slot.partition, key, &value);
+        open.producer.begin().await?;
+        open.producer.send(record).await?;
+        open.producer.commit().await?;
+        (open.marker, open.rewound) = (rewind.to, rewind.at);
+        Ok(())
     }
 
     fn names(&self) -> Result<Names, SinkError> {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use millstream_common::ids::Epoch;
+use millstream_common::ids::{Epoch, Seq};
 use millstream_common::plan::OnViolation;
 use millstream_common::plan::connector::KafkaSinkSpec;
 
@@ -58,6 +58,8 @@ struct Open {
     producer: Box<dyn TransactionalProducer>,
     names: Names,
     marker: Epoch,
+    /// The last rewind that the sink has followed.
+    rewound: Seq,
     message_bytes_max: usize,
 }
 

@@ -5,7 +5,7 @@
 //! its own fence record, committed, has read everything that was decided before it. Pure. Failure: a record that cannot be
 //! read is not ours to overwrite, and is refused.
 
-use millstream_common::ids::{Epoch, Token};
+use millstream_common::ids::{Epoch, Seq, Token};
 use millstream_common::mutant::{self, Mutant};
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,9 @@ struct Marker {
     job: String,
     epoch: Epoch,
     token: Token,
+    /// The last rewind that the sink has followed.
+    #[serde(default)]
+    rewound: Seq,
 }
 
 /// The value at the fence's key.
@@ -79,12 +82,18 @@ impl Slot {
         format!("millstream.{incarnation}.{sink}.{SINK_PARTITION}")
     }
 
-    /// Key and value that say: the sink holds `epoch`.
-    pub(super) fn marker(&self, deliverer: &Deliverer, epoch: Epoch) -> (&[u8], Vec<u8>) {
+    /// Key and value that say: the sink holds `epoch`, and has followed the rewind at `rewound`.
+    pub(super) fn marker(
+        &self,
+        deliverer: &Deliverer,
+        epoch: Epoch,
+        rewound: Seq,
+    ) -> (&[u8], Vec<u8>) {
         let marker = Marker {
             job: deliverer.job.to_string(),
             epoch,
             token: deliverer.token,
+            rewound,
         };
         (&self.marker_key, json(&marker))
     }
@@ -109,6 +118,8 @@ fn json<T: Serialize>(value: &T) -> Vec<u8> {
 pub(super) struct Seen {
     /// The last committed marker.
     pub epoch: Option<Epoch>,
+    /// The last rewind that the sink has followed.
+    pub rewound: Seq,
     /// The greatest token of any deliverer.
     token: Option<Token>,
     /// The nonce of the fence that is waited for.
@@ -133,6 +144,7 @@ impl Seen {
         let token = if record.key == slot.marker_key {
             let marker: Marker = read(value)?;
             self.epoch = Some(marker.epoch);
+            self.rewound = marker.rewound;
             marker.token
         } else if record.key == slot.fence_key {
             let fence: Fence = read(value)?;
@@ -180,7 +192,7 @@ mod tests {
         let slot = Slot::of(&deliverer(3));
         let mut seen = Seen::awaiting("mine");
         for (token, epoch) in [(3, 5), (4, 9)] {
-            let written = record(slot.marker(&deliverer(token), Epoch(epoch)));
+            let written = record(slot.marker(&deliverer(token), Epoch(epoch), Seq(0)));
             seen.take(&slot, &written).expect("ours");
         }
         for (nonce, has_awaited) in [("other", false), ("mine", true), ("late", true)] {
@@ -201,7 +213,7 @@ mod tests {
             ..deliverer(9)
         };
         let mut seen = Seen::default();
-        let of_other = record(Slot::of(&other).marker(&other, Epoch(7)));
+        let of_other = record(Slot::of(&other).marker(&other, Epoch(7), Seq(0)));
         seen.take(&slot, &of_other).expect("skipped");
         let gone = ReadRecord {
             key: slot.marker_key.clone(),

@@ -106,6 +106,11 @@ async fn appending_keeps_the_rules_of_every_sink() {
 }
 
 #[tokio::test]
+async fn a_sink_that_is_sent_back_goes_back_once() {
+    crate::sent_back::check(async || Topic::new(false)).await;
+}
+
+#[tokio::test]
 async fn upserting_keeps_the_rules_of_every_sink() {
     conformance::check(async || Topic::new(true)).await;
 }

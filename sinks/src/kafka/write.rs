@@ -8,6 +8,7 @@ use arrow::array::RecordBatch;
 use futures::StreamExt;
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::OnViolation;
+use millstream_common::trace::{TRACEPARENT, TraceContext};
 
 use super::cluster::{ClusterError, Records};
 use super::encode::has_deletes;
@@ -67,12 +68,16 @@ impl Target {
         open.producer.begin().await?;
         let mut batches = rows.batches();
         while let Some(batch) = batches.next().await {
-            self.write_batch(open, &batch?, &mut written).await?;
+            self.write_batch(open, &batch?, rows.trace(), &mut written)
+                .await?;
         }
         if !written.rejected.is_empty() {
             rejects.keep(run, &written.rejected).await?;
         }
-        let (key, value) = open.names.slot.marker(&self.deliverer, run.last);
+        let (key, value) = open
+            .names
+            .slot
+            .marker(&self.deliverer, run.last, open.rewound);
         let (topic, partition) = (&open.names.progress_topic, open.names.slot.partition);
         let marker = Records::one(topic, partition, key, &value);
         if mutant::is(Mutant::MarkerInOwnTransaction) {
@@ -88,6 +93,7 @@ impl Target {
         &self,
         open: &mut Open,
         batch: &RecordBatch,
+        trace: Option<TraceContext>,
         written: &mut Written,
     ) -> Result<(), Failed> {
         if has_deletes(batch) && !self.layout.is_keyed() {
@@ -95,7 +101,12 @@ impl Target {
             return Err(SinkError::refused(self.what("write to"), cause).into());
         }
         let records = self.layout.encode(&open.names.topic, batch);
-        let records = records.map_err(|error| SinkError::refused(self.what("write to"), error))?;
+        let mut records =
+            records.map_err(|error| SinkError::refused(self.what("write to"), error))?;
+        if let Some(trace) = trace {
+            let name = TRACEPARENT.to_string_lossy();
+            records.add_header(&name, trace.to_string().as_bytes());
+        }
         let first = written.row_count;
         written.row_count += records.count() as u64;
         for row in open.producer.send(records).await? {

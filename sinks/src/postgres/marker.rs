@@ -2,11 +2,13 @@
 //!
 //! Used by `mod.rs` (fence) and `apply.rs` (guard, move). The row is written in the transaction that writes the
 //! sink's rows, so both are there or neither (INV-3). Its token fences: a deliverer with a smaller one finds
-//! the row changed and stops (INV-4). The table is found by the search path of the connecting role, so that must not
+//! the row changed and stops (INV-4). A rewind moves the epoch back and notes its own number in the
+//! same row, so it happens once. The table is found by the search path of the connecting role, so that must not
 //! change while a job lives. A vanished deliverer that still holds the row's lock is waited for, then its
 //! session is ended.
 
 use millstream_common::ids::{Epoch, Token};
+use millstream_common::log::rewind::SinkRewind;
 use tokio_postgres::{Client, Error};
 
 use super::error::classify;
@@ -17,6 +19,7 @@ use crate::sink::{Deliverer, EpochRun, SinkError};
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS millstream_markers (\
      job text NOT NULL, incarnation uuid NOT NULL, sink text NOT NULL, \
      partition int NOT NULL, token bigint NOT NULL, epoch bigint NOT NULL, \
+     rewound bigint NOT NULL DEFAULT 0, \
      PRIMARY KEY (incarnation, sink, partition))";
 const EXISTS: &str = "SELECT to_regclass('millstream_markers') IS NOT NULL";
 const INSERT: &str = "INSERT INTO millstream_markers (job, incarnation, sink, partition, token, epoch) \
@@ -27,6 +30,12 @@ const READ: &str = "SELECT token, epoch FROM millstream_markers \
      WHERE incarnation = $1 AND sink = $2 AND partition = 0";
 const MOVE: &str = "UPDATE millstream_markers SET epoch = $3 \
      WHERE incarnation = $1 AND sink = $2 AND partition = 0";
+const NOTES_REWINDS: &str = "SELECT count(*) FROM pg_catalog.pg_attribute \
+     WHERE attrelid = to_regclass('millstream_markers') AND attname = 'rewound' AND NOT attisdropped";
+const NOTE_REWINDS: &str =
+    "ALTER TABLE millstream_markers ADD COLUMN IF NOT EXISTS rewound bigint NOT NULL DEFAULT 0";
+const REWIND: &str = "UPDATE millstream_markers SET epoch = $4, rewound = $5 \
+     WHERE incarnation = $1 AND sink = $2 AND partition = 0 AND token = $3 AND rewound < $5";
 /// Ends the session whose transaction holds the row, if it is an older deliverer of this sink.
 const TERMINATE: &str = "SELECT pg_terminate_backend(a.pid) FROM millstream_markers m \
      JOIN pg_catalog.pg_locks l ON l.locktype = 'transactionid' AND l.granted \
@@ -67,6 +76,13 @@ pub(super) async fn fence(session: &Session, deliverer: &Deliverer) -> Result<Ep
             result => break result.map_err(failed)?,
         }
     };
+    let fenced = match (fenced, deliverer.rewind) {
+        (Some(epoch), Some(rewind)) => {
+            let done = go_back(client, deliverer, rewind).await.map_err(failed)?;
+            Some(if done { rewind.to } else { epoch })
+        }
+        (fenced, _) => fenced,
+    };
     client.batch_execute(LONG_WAIT).await.map_err(failed)?;
     match fenced {
         Some(epoch) => Ok(epoch),
@@ -89,6 +105,25 @@ async fn try_fence(client: &Client, deliverer: &Deliverer) -> Result<Option<Epoc
         .query_opt(FENCE, &[&incarnation, &deliverer.sink, &token])
         .await?;
     Ok(row.map(|row| Epoch(row.get::<_, i64>(0) as u64)))
+}
+
+/// Moves the marker back, unless this or a later rewind is noted already: whoever comes after a loss goes on from the marker (INV-3). The
+/// condition on the token is the fence: a newer deliverer decides for itself (INV-4).
+async fn go_back(
+    client: &Client,
+    deliverer: &Deliverer,
+    rewind: SinkRewind,
+) -> Result<bool, Error> {
+    let count: i64 = client.query_one(NOTES_REWINDS, &[]).await?.get(0);
+    if count == 0 {
+        client.batch_execute(NOTE_REWINDS).await?;
+    }
+    let incarnation = deliverer.incarnation.0;
+    let [token, to, at] = [deliverer.token.0, rewind.to.0, rewind.at.0].map(|number| number as i64);
+    let updated = client
+        .execute(REWIND, &[&incarnation, &deliverer.sink, &token, &to, &at])
+        .await?;
+    Ok(updated > 0)
 }
 
 /// Looks first: whoever may not create tables can still use one that is there.

@@ -171,6 +171,7 @@ mod tests {
             incarnation: Incarnation(uuid::Uuid::nil()),
             sink: sink.to_owned(),
             token: Token(token),
+            rewind: None,
         }
     }
 

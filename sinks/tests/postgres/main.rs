@@ -22,6 +22,7 @@ use millstream_common::plan::OnViolation;
 use millstream_common::plan::connector::PostgresSinkSpec;
 use millstream_sinks::conformance::{self, MemoryRejects, MemoryRows, Row, Subject, deliverer};
 use millstream_sinks::postgres::PostgresSink;
+use millstream_sinks::sent_back;
 use millstream_sinks::sink::{Applied, Deliverer, EpochRun, RejectedRow, Sink, SinkError};
 
 use server::Database;
@@ -101,6 +102,29 @@ impl Subject for Table {
 #[tokio::test]
 async fn appending_keeps_the_rules_of_every_sink() {
     conformance::check(async || Table::new(false).await).await;
+}
+
+#[tokio::test]
+async fn a_sink_that_is_sent_back_goes_back_once() {
+    sent_back::check(async || Table::new(false).await).await;
+    sent_back::check(async || Table::new(true).await).await;
+}
+
+#[tokio::test]
+async fn a_marker_table_of_before_notes_rewinds_too() {
+    let table = Table::new(true).await;
+    let old = "CREATE TABLE millstream_markers (job text NOT NULL, incarnation uuid NOT NULL, sink text NOT NULL, \
+        partition int NOT NULL, token bigint NOT NULL, epoch bigint NOT NULL, PRIMARY KEY (incarnation, sink, partition))";
+    table.database.run(old).await;
+    let table = &std::sync::Mutex::new(Some(table));
+    let taken = async || {
+        table
+            .lock()
+            .expect("no holder panics")
+            .take()
+            .expect("once")
+    };
+    sent_back::check(taken).await;
 }
 
 #[tokio::test]

@@ -233,6 +233,7 @@ pub(crate) async fn start_behind(
             undelivered,
             head: Epoch(head),
             start: Epoch(0),
+            known: Epoch(0),
         },
         is_paused: lock(&script).begins_paused,
         clock: Arc::new(SystemClock::new()),

@@ -110,6 +110,8 @@ impl Host {
             connectors: Arc::new(self.clone()),
             retention: self.retention,
             listen: format!("{}:7070", self.name),
+            http_listen: None,
+            tracer: std::sync::Arc::new(millstream_common::trace::NoTracer),
             name: format!("{}-{count}", self.name),
             host: self.name.to_owned(),
         };
@@ -150,6 +152,8 @@ impl Host {
             master: MASTER_ADDRESSES.to_owned(),
             slots,
             flight_listen: format!("{}:7080", self.name),
+            http_listen: None,
+            tracer: std::sync::Arc::new(millstream_common::trace::NoTracer),
             advertise: None,
             name: WorkerId(name),
         };

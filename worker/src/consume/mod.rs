@@ -15,16 +15,19 @@ pub mod replay;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use async_trait::async_trait;
 use millstream_common::blocking::BlockingRef;
+use millstream_common::dead_letter::Code;
 use millstream_common::error::Kind;
 use millstream_common::ids::{Epoch, SplitId};
 use millstream_common::plan::expression::Functions;
 use millstream_common::plan::{SourcePlan, SourceSpec};
 use millstream_common::report::{RowCounters, SplitProgress, SplitStart};
 use millstream_common::time::{ClockRef, EventTime};
+use millstream_common::trace::TraceContext;
 
 use crate::decode::RowPlaces;
 
@@ -42,6 +45,10 @@ pub struct ConsumeError {
 
 /// What a reader hands on, in order.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "two of them wait at most, and nearly all are rows"
+)]
 pub enum SourceEvent {
     /// Rows of one or more splits, each split's in order of position.
     Rows(DecodedRows),
@@ -62,6 +69,21 @@ pub struct DecodedRows {
     pub rejects: Option<RecordBatch>,
     /// What became of the records.
     pub counters: RowCounters,
+    /// The rejected ones by code; empty where there are none.
+    pub codes: Vec<(Code, u64)>,
+    /// When it was decoded, monotonic.
+    pub decoded: DecodeTime,
+    /// A sample of the spans that its records say they come from.
+    pub links: Vec<TraceContext>,
+}
+
+/// When a batch was decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DecodeTime {
+    /// The client had handed its records over.
+    pub begun: Duration,
+    /// Its rows were there.
+    pub ended: Duration,
 }
 
 /// Where a reader stands at a barrier.
@@ -101,6 +123,8 @@ pub struct ReaderContext {
     pub blocking: BlockingRef,
     /// Some path of the job takes late rows: they stay in the batches, flagged.
     pub late_rows_needed: bool,
+    /// Spans that records name are wanted, a sample of them.
+    pub links_wanted: bool,
 }
 
 /// One client of one source task.
@@ -124,9 +148,9 @@ pub trait SourceReader: Send {
     fn trouble(&self) -> Option<String> {
         None
     }
-    /// Records that the source holds and this reader has not read, as far as the client has seen.
-    fn lag_records(&self) -> Option<u64> {
-        None
+    /// By split, records that the source holds and this reader has not read, as far as the client has seen.
+    fn lags(&self) -> BTreeMap<SplitId, u64> {
+        BTreeMap::new()
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{SourceIndex, SplitId, TaskId};
@@ -15,6 +16,7 @@ use millstream_common::plan::{OnViolation, Port};
 use millstream_common::replay_split::is_replay_origin;
 use millstream_common::report::{RowCounters, SplitProgress, SplitStart, StageFlow};
 use millstream_common::time::ClockRef;
+use millstream_common::trace::TraceContext;
 use ractor::ActorRef;
 use tokio::sync::mpsc;
 
@@ -23,6 +25,7 @@ use crate::branch::Branches;
 use crate::failed_rows;
 use crate::pipeline::pipeline_actor::PipelineMessage;
 use crate::pipeline::report::TaskReport;
+use crate::work::{LINKS_MAX, Step, Stretch, TaskWork};
 
 /// What a reader's loop is told.
 #[derive(Debug)]
@@ -61,8 +64,7 @@ impl ReaderTask {
     /// Runs until the commands end or something fails.
     pub async fn run(mut self, mut commands: mpsc::Receiver<ReaderCommand>) -> Result<(), Failure> {
         let mut barriers = VecDeque::new();
-        let mut counters = RowCounters::default();
-        let mut flow = StageFlow::default();
+        let mut read = ReadSoFar::default();
         loop {
             tokio::select! {
                 biased;
@@ -72,14 +74,15 @@ impl ReaderTask {
                 },
                 event = self.reader.next() => match event.map_err(failure_of)? {
                     SourceEvent::Rows(rows) => {
-                        counters.add(&rows.counters);
+                        let begun = self.clock.monotonic();
                         self.rows_read.fetch_add(rows.counters.read, Ordering::Relaxed);
-                        self.rows(rows, &mut flow).await?;
+                        read.add(&rows, begun);
+                        self.rows(rows, &mut read.flow).await?;
+                        read.handled += self.clock.monotonic().saturating_sub(begun);
                     }
                     SourceEvent::Cut(cut) => {
                         let barrier = barriers.pop_front();
-                        let counted = (std::mem::take(&mut counters), std::mem::take(&mut flow));
-                        self.cut(cut, barrier, counted).await?;
+                        self.cut(cut, barrier, std::mem::take(&mut read)).await?;
                     }
                 },
             }
@@ -155,7 +158,7 @@ impl ReaderTask {
         &mut self,
         cut: SourceCut,
         barrier: Option<BarrierCommand>,
-        (counters, mut flow): (RowCounters, StageFlow),
+        mut read: ReadSoFar,
     ) -> Result<(), Failure> {
         let Some(barrier) = barrier.filter(|barrier| barrier.epoch == cut.epoch) else {
             return Err(Failure {
@@ -168,20 +171,66 @@ impl ReaderTask {
             });
         };
         self.branches.send_barrier(&barrier).await?;
-        flow.branches = self.branches.take_flows();
+        read.flow.branches = self.branches.take_flows();
+        let mut work = read.work();
+        self.branches.take_work(&mut work);
         let report = TaskReport::Read {
             task: self.task,
             source: self.source,
             epoch: cut.epoch,
             splits: cut.splits,
-            counters,
-            flow,
-            lag: self.reader.lag_records(),
+            counters: read.counters,
+            flow: read.flow,
+            lags: self.reader.lags(),
+            rejects: read.rejects,
             trouble: self.reader.trouble(),
+            work,
         };
         // A pipeline that has ended needs no report.
         let _ = self.pipeline.cast(PipelineMessage::Reported(report));
         Ok(())
+    }
+}
+
+/// What was read since the last barrier.
+#[derive(Default)]
+struct ReadSoFar {
+    counters: RowCounters,
+    flow: StageFlow,
+    rejects: BTreeMap<String, u64>,
+    consumed: Stretch,
+    decoded: Stretch,
+    links: Vec<TraceContext>,
+    /// Spent on decoded rows.
+    handled: Duration,
+}
+
+impl ReadSoFar {
+    /// Takes note of a batch that came at monotonic time `now`.
+    fn add(&mut self, rows: &DecodedRows, now: Duration) {
+        let (counters, decoded) = (&rows.counters, rows.decoded);
+        let room = LINKS_MAX - self.links.len();
+        self.links.extend(rows.links.iter().take(room));
+        self.counters.add(counters);
+        for (code, count) in &rows.codes {
+            *self.rejects.entry(code.as_str().to_owned()).or_default() += count;
+        }
+        self.consumed
+            .add_rows(decoded.begun, now, counters.read, counters.bytes);
+        let (begun, ended) = (decoded.begun, decoded.ended);
+        self.decoded
+            .add_rows(begun, ended, counters.read, counters.bytes);
+    }
+
+    fn work(&self) -> TaskWork {
+        let mut work = TaskWork {
+            busy: self.decoded.busy + self.handled,
+            links: self.links.clone(),
+            ..TaskWork::default()
+        };
+        work.step(Step::Consume, self.consumed);
+        work.step(Step::Decode, self.decoded);
+        work
     }
 }
 

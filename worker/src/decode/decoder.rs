@@ -5,6 +5,8 @@
 //! is left; a record keeps the first refusal.
 //! Failure: `on_violation = 'fail'`, and our own defects.
 
+use std::time::Duration;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, TimeUnit};
 use millstream_common::dead_letter::Code;
@@ -70,6 +72,7 @@ impl SourceDecoder {
                 on_violation: plan.on_violation,
                 late_rows_needed,
                 clock,
+                begun: Duration::ZERO,
             },
         })
     }
@@ -99,6 +102,7 @@ impl SourceDecoder {
         &mut self,
         records: &[RecordRef<'_>],
     ) -> Result<DecodedRows, DecodeError> {
+        self.judge.begin();
         let bytes_max = match self.format {
             FormatSpec::Json {
                 record_bytes_max, ..
@@ -142,6 +146,7 @@ impl SourceDecoder {
         found: &csv::Found<'_>,
     ) -> Result<DecodedRows, DecodeError> {
         let Self { base, judge, .. } = self;
+        judge.begin();
         let mut refusals = Refusals::new(found.count());
         let columns = base.read_texts(
             found,
@@ -182,6 +187,7 @@ impl SourceDecoder {
         first_position: i64,
         batch: &RecordBatch,
     ) -> Result<DecodedRows, DecodeError> {
+        self.judge.begin();
         let rows = Typed {
             slot,
             first_position,
@@ -204,6 +210,7 @@ impl SourceDecoder {
         code: Code,
         reason: String,
     ) -> Result<DecodedRows, DecodeError> {
+        self.judge.begin();
         let record = Single {
             slot,
             position,

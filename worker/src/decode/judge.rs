@@ -4,6 +4,8 @@
 //! Keeps INV-10: every record is accepted, rejected or dropped, and counted so; a late row counts as rejected, also
 //! where it stays in the batch for paths that keep no time.
 
+use std::time::Duration;
+
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter;
 use arrow::error::ArrowError;
@@ -20,7 +22,7 @@ use super::refusals::{Refusal, Refusals};
 use super::rows::Rows;
 use super::rules::Rules;
 use super::splits::{Splits, TimeRule};
-use crate::consume::DecodedRows;
+use crate::consume::{DecodeTime, DecodedRows};
 
 /// Applies a source's rules.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(super) struct Judge {
     pub(super) on_violation: OnViolation,
     pub(super) late_rows_needed: bool,
     pub(super) clock: ClockRef,
+    /// When the batch began to be decoded, monotonic.
+    pub(super) begun: Duration,
 }
 
 /// The late rows of a batch.
@@ -43,6 +47,11 @@ struct Late {
 }
 
 impl Judge {
+    /// A batch begins to be decoded.
+    pub(super) fn begin(&mut self) {
+        self.begun = self.clock.monotonic();
+    }
+
     /// Judges the rows whose first columns are `columns`.
     pub(super) fn finish(
         &mut self,
@@ -85,6 +94,12 @@ impl Judge {
             late: flags,
             rejects,
             counters,
+            codes: codes_of(&rejected),
+            links: Vec::new(),
+            decoded: DecodeTime {
+                begun: self.begun,
+                ended: self.clock.monotonic(),
+            },
         })
     }
 
@@ -198,4 +213,16 @@ impl Judge {
             cause: cause.to_string(),
         }
     }
+}
+
+/// How many were refused for which reason.
+fn codes_of(rejected: &[Refusal]) -> Vec<(Code, u64)> {
+    let mut codes: Vec<(Code, u64)> = Vec::new();
+    for refusal in rejected {
+        match codes.iter_mut().find(|(code, _)| *code == refusal.code) {
+            Some((_, count)) => *count += 1,
+            None => codes.push((refusal.code, 1)),
+        }
+    }
+    codes
 }

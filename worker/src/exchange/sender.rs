@@ -6,11 +6,15 @@
 //! Failure: an edge whose other end is gone is [`SendError::Closed`]; the cause comes by another way, from the
 //! actor's supervisor or as [`super::message::PeerLost`].
 
+use std::time::Duration;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
+use futures::FutureExt;
 use futures::future::try_join_all;
 use millstream_common::error::Kind;
+use tokio::time::Instant;
 
 use super::credit::{CreditPermit, EdgeCredits};
 use super::flight_client::RemoteOutlet;
@@ -77,6 +81,16 @@ pub struct EdgeSender {
     edge: EdgeId,
     credits: EdgeCredits,
     outlet: Outlet,
+    sent: Sent,
+}
+
+/// What went over edges, and how long it waited, since this was asked last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Of rows, as the credit counts them.
+    pub bytes: u64,
+    /// For credit.
+    pub blocked: Duration,
 }
 
 enum Outlet {
@@ -91,6 +105,7 @@ impl EdgeSender {
             edge,
             credits: EdgeCredits::new(budget_bytes),
             outlet: Outlet::Local(deliver),
+            sent: Sent::default(),
         }
     }
 
@@ -100,6 +115,7 @@ impl EdgeSender {
             edge,
             credits,
             outlet: Outlet::Remote(Box::new(outlet)),
+            sent: Sent::default(),
         }
     }
 
@@ -119,11 +135,31 @@ impl EdgeSender {
     /// See [`SendError`]; the pipeline cannot go on.
     pub async fn send_batch(&mut self, batch: RecordBatch) -> Result<(), SendError> {
         for part in split(batch, BATCH_BYTES_MAX) {
-            let acquired = self.credits.acquire(part.bytes).await;
-            let permit = acquired.map_err(|_| SendError::Closed { edge: self.edge })?;
+            let permit = self.credit(part.bytes).await?;
+            self.sent.bytes += part.bytes as u64;
             self.send_part(part.batch, permit).await?;
         }
         Ok(())
+    }
+
+    /// The clock is looked at only where there is something to wait for.
+    async fn credit(&mut self, bytes: usize) -> Result<CreditPermit, SendError> {
+        let mut acquiring = std::pin::pin!(self.credits.acquire(bytes));
+        let acquired = match acquiring.as_mut().now_or_never() {
+            Some(acquired) => acquired,
+            None => {
+                let since = Instant::now();
+                let acquired = acquiring.await;
+                self.sent.blocked += since.elapsed();
+                acquired
+            }
+        };
+        acquired.map_err(|_| SendError::Closed { edge: self.edge })
+    }
+
+    /// What it sent, and how long it waited, since this was asked last.
+    pub fn take_sent(&mut self) -> Sent {
+        std::mem::take(&mut self.sent)
     }
 
     async fn send_part(
@@ -193,6 +229,15 @@ impl ExchangeSender {
         try_join_all(sends).await.map(drop)
     }
 
+    /// What was sent, and how long the edges waited, since this was asked last. They wait side by side, so the longest counts.
+    pub fn take_sent(&mut self) -> Sent {
+        let edges = self.edges.iter_mut().map(EdgeSender::take_sent);
+        edges.fold(Sent::default(), |sum, sent| Sent {
+            bytes: sum.bytes + sent.bytes,
+            blocked: sum.blocked.max(sent.blocked),
+        })
+    }
+
     /// Sends the barrier to every task.
     ///
     /// # Errors
@@ -210,7 +255,6 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex};
 
-    use futures::FutureExt;
     use millstream_common::ids::Epoch;
 
     use super::*;
@@ -266,6 +310,24 @@ mod tests {
         }
         received += row_count(&mailbox.take());
         assert_eq!(received, row_total as usize);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_time_without_credit_counts_as_blocked() {
+        let mailbox = Mailbox::default();
+        let mut sender = EdgeSender::local(edge(0, 0), 8, mailbox.deliver());
+        sender.send_batch(numbers([1])).await.expect("first row");
+        assert_eq!(sender.take_sent().blocked, Duration::ZERO);
+        let folding = async {
+            tokio::time::sleep(Duration::from_millis(7)).await;
+            drop(mailbox.take());
+        };
+        let (sent, ()) = tokio::join!(sender.send_batch(numbers([2])), folding);
+        sent.expect("credit came back");
+        let sent = sender.take_sent();
+        assert!(sent.blocked >= Duration::from_millis(7), "{sent:?}");
+        assert!(sent.bytes > 0);
+        assert_eq!(sender.take_sent(), Sent::default());
     }
 
     #[tokio::test]

@@ -17,6 +17,8 @@ use millstream_common::log::entry::SplitPlacement;
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::{PipelineReport, SplitStatus};
 
+use crate::spans::PipelineSpans;
+
 /// What is remembered of one pipeline.
 #[derive(Debug)]
 pub(crate) struct Holding {
@@ -37,11 +39,16 @@ pub(crate) struct Holding {
     /// What each sink said last.
     markers: BTreeMap<SinkIndex, Epoch>,
     troubles: BTreeMap<SinkIndex, (String, bool)>,
+    spans: Arc<PipelineSpans>,
 }
 
 impl Holding {
     /// Of a pipeline that is being built.
-    pub(crate) fn new(deploy: &Deploy, rows_read: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(
+        deploy: &Deploy,
+        rows_read: Arc<AtomicU64>,
+        spans: Arc<PipelineSpans>,
+    ) -> Self {
         Self {
             at: deploy.at.clone(),
             incarnation: deploy.incarnation,
@@ -55,6 +62,7 @@ impl Holding {
             rows_recorded: 0,
             markers: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            spans,
         }
     }
 
@@ -64,12 +72,16 @@ impl Holding {
             ToWorker::Start(_) => !std::mem::replace(&mut self.is_started, true),
             ToWorker::Barrier(_, barrier) => self.barrier(barrier),
             ToWorker::EpochCommitted {
-                epoch, positions, ..
+                epoch,
+                positions,
+                trace,
+                ..
             } => {
                 if epoch.epoch <= self.committed {
                     return false;
                 }
                 self.committed = epoch.epoch;
+                self.spans.committed(epoch.epoch, *trace);
                 self.given.retain(|given| !has_ended(given, positions));
                 let recorded = self.report.take_if(|report| report.epoch <= epoch.epoch);
                 self.rows_recorded += recorded.map_or(0, |report| rows_of(&report));
@@ -176,7 +188,8 @@ impl Holding {
                 at: self.at.clone(),
                 sink: *sink,
                 marker: *marker,
-                row_count: 0,
+                // Said once: counted twice would be worse than lost.
+                dropped_count: 0,
             });
         let troubles =
             self.troubles

@@ -1,14 +1,19 @@
 //! What a worker remembers of a pipeline: each frame counts once, whichever master sends it.
 
+use millstream_common::blocking::ThreadPool;
 use millstream_common::ids::{Generation, SourceIndex};
 use millstream_common::link::BarrierKind;
 use millstream_common::log::entry::{Assignment, CommittedEpoch};
+use millstream_common::net::TcpNet;
 use millstream_common::plan::{JobPlan, JobSettings};
 use millstream_common::report::{
     AssignedSplit, RestorePoint, RowCounters, SplitProgress, SplitStart,
 };
+use millstream_common::time::SystemClock;
+use millstream_common::trace::NoTracer;
 
 use super::*;
+use crate::config::{RealConnectors, RealStores, WorkerConfig};
 
 fn at() -> JobGeneration {
     JobGeneration {
@@ -19,26 +24,43 @@ fn at() -> JobGeneration {
 
 /// Of a pipeline that has begun behind epoch 3.
 fn holding() -> Holding {
-    let mut holding = Holding::new(
-        &Deploy {
-            at: at(),
-            incarnation: Incarnation::fresh(),
-            plan: JobPlan {
-                settings: JobSettings::default(),
-                sources: Vec::new(),
-                stages: Vec::new(),
-                outputs: Vec::new(),
-                sinks: Vec::new(),
-            },
-            assignment: Assignment::default(),
-            restore: RestorePoint {
-                epoch: Epoch(3),
-                ..RestorePoint::default()
-            },
-            flight_addresses: BTreeMap::new(),
+    let deploy = Deploy {
+        at: at(),
+        incarnation: Incarnation::fresh(),
+        plan: JobPlan {
+            settings: JobSettings::default(),
+            sources: Vec::new(),
+            stages: Vec::new(),
+            outputs: Vec::new(),
+            sinks: Vec::new(),
         },
-        Arc::default(),
-    );
+        assignment: Assignment::default(),
+        restore: RestorePoint {
+            epoch: Epoch(3),
+            ..RestorePoint::default()
+        },
+        flight_addresses: BTreeMap::new(),
+        trace: None,
+    };
+    let worker = WorkerConfig {
+        net: Arc::new(TcpNet),
+        exchange_net: Arc::new(TcpNet),
+        stores: Arc::new(RealStores {
+            blocking: Arc::new(ThreadPool),
+        }),
+        connectors: Arc::new(RealConnectors),
+        clock: Arc::new(SystemClock::new()),
+        tracer: Arc::new(NoTracer),
+        blocking: Arc::new(ThreadPool),
+        master: String::new(),
+        slots: 1,
+        flight_listen: String::new(),
+        http_listen: None,
+        advertise: None,
+        name: "w".into(),
+    };
+    let spans = Arc::new(PipelineSpans::new(&deploy, &worker));
+    let mut holding = Holding::new(&deploy, Arc::default(), spans);
     assert_eq!(holding.held(), None, "its readers do not read yet");
     assert!(holding.heard(&ToWorker::Start(at())));
     holding
@@ -66,6 +88,7 @@ fn committed(epoch: u64, positions: SplitPositions) -> ToWorker {
             last: false,
         },
         positions,
+        trace: None,
     }
 }
 
@@ -80,6 +103,7 @@ fn snapshotted(epoch: u64) -> ToMaster {
         flows: BTreeMap::new(),
         lag: BTreeMap::new(),
         troubles: BTreeMap::new(),
+        figures: Default::default(),
     };
     ToMaster::Snapshotted(at(), Box::new(report))
 }
@@ -117,12 +141,12 @@ fn a_report_is_said_again_until_its_epoch_is_dealt_with() {
 #[test]
 fn where_a_sink_is_and_what_ails_it_are_said_again() {
     let mut holding = holding();
-    let (sink, row_count) = (SinkIndex(0), 0);
+    let (sink, dropped_count) = (SinkIndex(0), 0);
     let advanced = |marker| ToMaster::SinkAdvanced {
         at: at(),
         sink,
         marker,
-        row_count,
+        dropped_count,
     };
     let troubled = ToMaster::SinkTroubled {
         at: at(),

@@ -28,6 +28,7 @@ use crate::pipeline::pipeline_actor::PipelineMessage;
 use crate::pipeline::report::TaskReport;
 use crate::snapshot::{LiveParts, PartScope, PendingPart};
 use crate::transform::FailedRow;
+use crate::work::{Step, Stretch, TaskWork};
 use millstream_common::task;
 
 /// What a keyed task takes.
@@ -63,6 +64,8 @@ pub struct KeyedConfig {
     pub branches: Branches,
     /// Least time between two emissions of changes.
     pub changes_interval: Duration,
+    /// All groups leave with the first barrier, whatever the interval.
+    pub emits_all: bool,
     /// Storage for parts.
     pub store: StoreRef,
     /// Time.
@@ -78,6 +81,8 @@ pub struct KeyedState {
     live: LiveParts,
     /// Rows since the last barrier.
     flow: StageFlow,
+    /// Work since the last barrier.
+    worked: Stretch,
     changes_emitted_at: Duration,
     /// Parts on their way to storage.
     tasks: JoinSet<()>,
@@ -100,6 +105,7 @@ impl Actor for KeyedActor {
             alignment: Alignment::new(config.edges.iter().copied()),
             live: LiveParts::new(std::mem::take(&mut config.parts)),
             flow: StageFlow::default(),
+            worked: Stretch::default(),
             changes_emitted_at: config.clock.monotonic(),
             tasks: JoinSet::new(),
             config,
@@ -157,6 +163,7 @@ impl KeyedState {
 
     /// The batch, and with it its credit, is dropped once its rows are in the state and what they brought about is sent.
     async fn fold(&mut self, batch: EdgeBatch) -> Result<(), Failure> {
+        let begun = self.config.clock.monotonic();
         let emitted = self.config.operator.fold(&batch.batch);
         let emitted = emitted.map_err(|error| self.broken(&error))?;
         let row_count = batch.batch.num_rows() as u64;
@@ -170,7 +177,11 @@ impl KeyedState {
             }
             false => self.flow.folded += row_count,
         }
-        self.send(emitted).await
+        self.send(emitted).await?;
+        let ended = self.config.clock.monotonic();
+        let bytes = u64::from(batch.permit.bytes());
+        self.worked.add_rows(begun, ended, row_count, bytes);
+        Ok(())
     }
 
     async fn send(&mut self, emitted: Vec<Emitted>) -> Result<(), Failure> {
@@ -204,6 +215,7 @@ impl KeyedState {
     }
 
     async fn finish_epoch(&mut self, barrier: EdgeBarrier) -> Result<(), Failure> {
+        let begun = self.config.clock.monotonic();
         let request = BarrierRequest {
             epoch: barrier.epoch,
             watermark: least_watermark(&self.config.sources, &barrier.watermarks),
@@ -224,29 +236,44 @@ impl KeyedState {
         self.config.branches.send_barrier(&barrier).await?;
         let mut flow = std::mem::take(&mut self.flow);
         flow.branches = self.config.branches.take_flows();
-        self.store(pending, &barrier, flow);
+        self.worked.add(begun, self.config.clock.monotonic());
+        let mut work = TaskWork {
+            busy: self.worked.busy,
+            ..TaskWork::default()
+        };
+        work.step(Step::Operator, std::mem::take(&mut self.worked));
+        self.config.branches.take_work(&mut work);
+        self.store(pending, &barrier, (flow, work));
         Ok(())
     }
 
     fn are_changes_due(&mut self, kind: BarrierKind) -> bool {
         let now = self.config.clock.monotonic();
         let is_due = now.saturating_sub(self.changes_emitted_at) >= self.config.changes_interval;
-        let is_last = !kind.reads_on();
-        if is_due || is_last {
+        let is_forced = !kind.reads_on() || std::mem::take(&mut self.config.emits_all);
+        if is_due || is_forced {
             self.changes_emitted_at = now;
         }
-        is_due || is_last
+        is_due || is_forced
     }
 
     /// Stores the part beside the path of rows, then reports.
-    fn store(&mut self, pending: Option<PendingPart>, barrier: &EdgeBarrier, flow: StageFlow) {
+    fn store(
+        &mut self,
+        pending: Option<PendingPart>,
+        barrier: &EdgeBarrier,
+        (flow, work): (StageFlow, TaskWork),
+    ) {
         while self.tasks.try_join_next().is_some() {}
-        let report = TaskReport::Snapshotted {
+        let clock = self.config.clock.clone();
+        let begun = clock.monotonic();
+        let mut report = TaskReport::Snapshotted {
             task: self.config.task,
             operator: self.config.scope.operator.clone(),
             epoch: barrier.epoch,
             parts: self.live.list().to_vec(),
             flow,
+            work,
         };
         let store = self.config.store.clone();
         let pipeline = self.config.pipeline.clone();
@@ -259,7 +286,17 @@ impl KeyedState {
                 }
             });
             let message = match stored.await {
-                Ok(Ok(())) => PipelineMessage::Reported(report),
+                Ok(Ok(())) => {
+                    if let (Some(pending), TaskReport::Snapshotted { work, .. }) =
+                        (&pending, &mut report)
+                    {
+                        let mut stored = Stretch::default();
+                        let part = &pending.part;
+                        stored.add_rows(begun, clock.monotonic(), part.row_count, part.bytes);
+                        work.step(Step::Snapshot, stored);
+                    }
+                    PipelineMessage::Reported(report)
+                }
                 Ok(Err(error)) => PipelineMessage::Failed(Failure::new(error.kind(), name, &error)),
                 Err(panicked) => {
                     PipelineMessage::Failed(Failure::new(Kind::Internal, name, &panicked))

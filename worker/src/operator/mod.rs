@@ -126,6 +126,8 @@ pub trait KeyedOperator: Send {
         owns: &dyn Fn(Vnode) -> bool,
         watermark: Option<EventTime>,
     ) -> Result<(), OperatorError>;
+    /// Every group that was restored counts as changed: a sink begins with it.
+    fn mark_all_changed(&mut self);
     /// Bytes of memory held, about.
     fn state_bytes(&self) -> usize;
     /// Live keys.

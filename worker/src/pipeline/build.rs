@@ -236,6 +236,7 @@ impl Builder<'_> {
                 edges,
                 store: config.store.clone(),
                 cache: self.cache.clone(),
+                clock: config.worker.clock.clone(),
                 pipeline: self.state.myself.clone(),
             };
             let supervisor = self.state.myself.get_cell();
@@ -267,13 +268,17 @@ impl Builder<'_> {
         restored: &mut Restored,
     ) -> Result<(), Failure> {
         let name = wiring.name_of(task);
-        let (operator, parts) = restored.remove(&task).ok_or_else(|| Failure {
+        let (mut operator, parts) = restored.remove(&task).ok_or_else(|| Failure {
             kind: Kind::Internal,
             origin: name.clone(),
             cause: "its state was not restored".to_owned(),
         })?;
         let branches = self.branches(wiring, task, &name)?;
         let config = &self.state.config;
+        let emits_all = config.deploy.restore.snapshots.contains(&keyed.operator);
+        if emits_all {
+            operator.mark_all_changed();
+        }
         let arguments = KeyedConfig {
             task,
             operator,
@@ -289,6 +294,7 @@ impl Builder<'_> {
             sources: self.plan.stages[task.stage.index()].sources.clone(),
             branches,
             changes_interval: changes_interval(&self.plan, task.stage),
+            emits_all,
             store: config.store.clone(),
             clock: config.worker.clock.clone(),
             pipeline: self.state.myself.clone(),
@@ -330,6 +336,7 @@ impl Builder<'_> {
             clock: config.worker.clock.clone(),
             blocking: config.worker.blocking.clone(),
             late_rows_needed: wiring.late_rows_needed(task.stage),
+            links_wanted: config.spans.is_on(),
         };
         let connectors = &config.worker.connectors;
         let replays = Replays::new(source_plan, &context, config.store.clone());
@@ -384,7 +391,8 @@ impl Builder<'_> {
                 target,
             });
         }
-        Ok(Branches::new(name.to_owned(), runners))
+        let clock = self.state.config.worker.clock.clone();
+        Ok(Branches::new(name.to_owned(), runners, clock))
     }
 
     fn exchange(

@@ -29,6 +29,8 @@ use crate::config::WorkerConfig;
 use crate::consume::reader_actor::ReaderMessage;
 use crate::consume::reader_task::ReaderCommand;
 use crate::exchange::registry::EdgeRegistry;
+use crate::figures::Figures;
+use crate::spans::PipelineSpans;
 use crate::supervisor_actor::SupervisorMessage;
 
 /// What a pipeline takes.
@@ -76,6 +78,10 @@ pub struct PipelineConfig {
     pub supervisor: ActorRef<SupervisorMessage>,
     /// Counts the rows that its readers hand on.
     pub rows_read: Arc<AtomicU64>,
+    /// Told what is counted.
+    pub figures: Arc<Figures>,
+    /// Told what was done when.
+    pub spans: Arc<PipelineSpans>,
 }
 
 impl PipelineConfig {
@@ -199,7 +205,12 @@ impl PipelineState {
     }
 
     async fn build(&mut self) -> Handled {
-        match build::build(self).await {
+        let begun = self.config.worker.clock.monotonic();
+        let built = build::build(self).await;
+        let error = built.as_ref().err().map(ToString::to_string);
+        let PipelineConfig { spans, deploy, .. } = &self.config;
+        spans.restored(deploy, begun, error);
+        match built {
             Ok(built) => {
                 let at = self.at();
                 debug!(job = %at.job, generation = %at.generation, "pipeline built");
@@ -324,6 +335,9 @@ impl PipelineState {
     }
 
     fn reported(&mut self, report: TaskReport) -> Handled {
+        let Deploy { at, plan, .. } = self.config.deploy.as_ref();
+        self.config.figures.reported(&at.job, plan, &report);
+        self.config.spans.reported(plan, &report);
         match self.gathering.take(report) {
             Some(report) => self.say(ToMaster::Snapshotted(self.at().clone(), Box::new(report))),
             None => Ok(()),

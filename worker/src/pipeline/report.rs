@@ -9,8 +9,10 @@ use millstream_common::ids::{
     Epoch, OperatorId, OutputIndex, SourceIndex, SplitId, TaskId, WorkerId,
 };
 use millstream_common::report::{
-    PipelineReport, RowCounters, Segment, SplitProgress, StageFlow, StatePart,
+    PipelineReport, RowCounters, Segment, SplitProgress, StageFlow, StageTimes, StatePart,
 };
+
+use crate::work::TaskWork;
 
 /// What one task says of an epoch.
 #[derive(Debug)]
@@ -29,10 +31,14 @@ pub enum TaskReport {
         counters: RowCounters,
         /// What became of them behind the decoder.
         flow: StageFlow,
-        /// Records between its positions and the ends, if known.
-        lag: Option<u64>,
+        /// By split, records between its position and its end, where that is known.
+        lags: BTreeMap<SplitId, u64>,
+        /// The rows that it rejected, by code.
+        rejects: BTreeMap<String, u64>,
         /// What hinders its client.
         trouble: Option<String>,
+        /// What it did.
+        work: TaskWork,
     },
     /// An operator's state is durable.
     Snapshotted {
@@ -46,6 +52,8 @@ pub enum TaskReport {
         parts: Vec<StatePart>,
         /// What became of the rows it received.
         flow: StageFlow,
+        /// What it did.
+        work: TaskWork,
     },
     /// An output's segments are durable.
     Shipped {
@@ -55,6 +63,8 @@ pub enum TaskReport {
         epoch: Epoch,
         /// In order.
         segments: Vec<Segment>,
+        /// What it did.
+        work: TaskWork,
     },
 }
 
@@ -68,7 +78,17 @@ pub enum Speaker {
 }
 
 impl TaskReport {
-    fn epoch(&self) -> Epoch {
+    /// What the task did within the epoch.
+    pub fn work(&self) -> &TaskWork {
+        match self {
+            Self::Read { work, .. }
+            | Self::Snapshotted { work, .. }
+            | Self::Shipped { work, .. } => work,
+        }
+    }
+
+    /// The epoch.
+    pub fn epoch(&self) -> Epoch {
         match self {
             Self::Read { epoch, .. }
             | Self::Snapshotted { epoch, .. }
@@ -76,7 +96,8 @@ impl TaskReport {
         }
     }
 
-    fn speaker(&self) -> Speaker {
+    /// Who speaks.
+    pub fn speaker(&self) -> Speaker {
         match self {
             Self::Read { task, .. } | Self::Snapshotted { task, .. } => Speaker::Task(*task),
             Self::Shipped { output, .. } => Speaker::Output(*output),
@@ -123,6 +144,7 @@ impl Gathering {
                 flows: BTreeMap::new(),
                 lag: BTreeMap::new(),
                 troubles: BTreeMap::new(),
+                figures: Default::default(),
             },
         });
         if !open.missing.remove(&said.speaker()) {
@@ -139,6 +161,14 @@ impl Gathering {
 }
 
 fn add(report: &mut PipelineReport, said: TaskReport) {
+    if let Speaker::Task(task) = said.speaker() {
+        let times = StageTimes {
+            busy_us: said.work().busy.as_micros() as u64,
+            blocked_us: said.work().blocked.as_micros() as u64,
+        };
+        let of_stages = &mut report.figures.times;
+        of_stages.entry(task.stage).or_default().add(&times);
+    }
     match said {
         TaskReport::Read {
             source,
@@ -146,15 +176,22 @@ fn add(report: &mut PipelineReport, said: TaskReport) {
             splits,
             counters,
             flow,
-            lag,
+            lags,
+            rejects,
             trouble,
             ..
         } => {
             report.flows.entry(task.stage).or_default().add(&flow);
             report.splits.entry(source).or_default().extend(splits);
             report.counters.entry(source).or_default().add(&counters);
-            if let Some(lag) = lag {
-                *report.lag.entry(source).or_default() += lag;
+            if !lags.is_empty() {
+                *report.lag.entry(source).or_default() += lags.values().sum::<u64>();
+                let of_source = report.figures.split_lags.entry(source).or_default();
+                of_source.extend(lags);
+            }
+            for (code, count) in rejects {
+                let of_source = report.figures.rejects.entry(source).or_default();
+                *of_source.entry(code).or_default() += count;
             }
             // What hinders one reader of a source hinders the others as well: one reason is enough.
             report.troubles.extend(trouble.map(|cause| (source, cause)));
@@ -175,6 +212,8 @@ fn add(report: &mut PipelineReport, said: TaskReport) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use millstream_common::ids::StageIndex;
 
     use super::*;
@@ -200,7 +239,12 @@ mod tests {
                 received: 9,
                 ..StageFlow::default()
             },
-            lag: Some(1),
+            lags: BTreeMap::from([(format!("clicks-{index}").as_str().into(), 1)]),
+            rejects: BTreeMap::from([("late".to_owned(), 2)]),
+            work: TaskWork {
+                busy: Duration::from_millis(3),
+                ..TaskWork::default()
+            },
             trouble: (index == 0).then(|| "no broker".to_owned()),
         }
     }
@@ -221,6 +265,10 @@ mod tests {
         assert_eq!(report.counters[&SourceIndex(0)].read, 20);
         assert_eq!(report.flows[&StageIndex(0)].received, 18);
         assert_eq!(report.lag[&SourceIndex(0)], 2);
+        let figures = &report.figures;
+        assert_eq!(figures.split_lags[&SourceIndex(0)].len(), 2);
+        assert_eq!(figures.rejects[&SourceIndex(0)]["late"], 4);
+        assert_eq!(figures.times[&StageIndex(0)].busy_us, 6_000);
         assert_eq!(report.troubles[&SourceIndex(0)], "no broker");
     }
 }

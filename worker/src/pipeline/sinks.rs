@@ -4,6 +4,7 @@
 //! Failure: a sink that cannot be started ends the pipeline; one that cannot deliver only says so.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use millstream_common::log::entry::sink_token;
 use millstream_common::plan::{OnViolation, SinkPlan};
 use millstream_common::report::Refusal;
 use millstream_common::time::ClockRef;
+use millstream_common::trace::TraceContext;
 use millstream_sinks::console::standard_output;
 use millstream_sinks::delivery::Lacking;
 use millstream_sinks::factory::SinkSetup;
@@ -24,12 +26,13 @@ use millstream_sinks::sink_actor::{
     SinkActor, SinkArguments, SinkFactory, SinkMessage, SinkObserver, Trouble, TroubleState,
 };
 use ractor::{Actor, ActorRef};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::pipeline_actor::{PipelineMessage, PipelineState};
 use super::refused::{self, RefusedStore};
 use crate::ship::segment::SegmentReader;
 use crate::ship::ship_actor::segment_schema;
+use crate::spans::PipelineSpans;
 
 pub(super) async fn start(
     state: &PipelineState,
@@ -45,6 +48,7 @@ pub(super) async fn start(
         incarnation: config.deploy.incarnation,
         sink: sink_plan.name.clone(),
         token: sink_token(config.deploy.at.generation),
+        rewind: config.deploy.restore.sink_rewinds.get(&sink).copied(),
     };
     let schema = output.schema.0.clone();
     let refused = RefusedStore {
@@ -56,6 +60,7 @@ pub(super) async fn start(
         store: config.store.clone(),
     };
     let starts = &config.deploy.restore.sink_starts;
+    let markers = &config.deploy.restore.sink_markers;
     let arguments = SinkArguments {
         deliverer: deliverer.clone(),
         sink,
@@ -69,6 +74,7 @@ pub(super) async fn start(
             undelivered: config.deploy.restore.undelivered.clone(),
             head: config.deploy.restore.epoch,
             start: starts.get(&sink).copied().unwrap_or_default(),
+            known: markers.get(&sink).copied().unwrap_or_default(),
         },
         is_paused: config.deploy.restore.paused_sinks.contains(&sink),
         clock: config.worker.clock.clone(),
@@ -78,6 +84,7 @@ pub(super) async fn start(
             name: sink_plan.name.clone(),
             refused,
             clock: config.worker.clock.clone(),
+            spans: config.spans.clone(),
             pipeline: state.myself.clone(),
         }),
     };
@@ -125,6 +132,7 @@ struct Observer {
     name: String,
     refused: RefusedStore,
     clock: ClockRef,
+    spans: Arc<PipelineSpans>,
     pipeline: ActorRef<PipelineMessage>,
 }
 
@@ -147,12 +155,28 @@ impl Observer {
 #[async_trait]
 impl SinkObserver for Observer {
     fn advanced(&self, marker: Epoch, applied: &Applied) {
+        debug!(
+            job = %self.at.job, sink = %self.name, generation = %self.at.generation, epoch = %marker, rows = applied.row_count,
+            rejected = applied.rejected_count, dropped = applied.dropped_count, "delivered up to this epoch"
+        );
         self.say(ToMaster::SinkAdvanced {
             at: self.at.clone(),
             sink: self.sink,
             marker,
-            row_count: applied.row_count,
+            dropped_count: applied.dropped_count,
         });
+    }
+
+    fn fenced(&self, begun: Duration) {
+        self.spans.fenced(&self.name, begun);
+    }
+
+    fn delivered(&self, epochs: &[(Epoch, u64)], begun: Duration) {
+        self.spans.delivered(&self.name, epochs, begun);
+    }
+
+    fn trace(&self, last: Epoch) -> Option<TraceContext> {
+        self.spans.delivery(&self.name, last)
     }
 
     fn troubled(&self, trouble: &Trouble) {

@@ -6,6 +6,7 @@
 //! pipeline, and the master rewinds the job.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int8Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -14,6 +15,7 @@ use millstream_common::ids::{Epoch, Generation, Incarnation, OutputIndex, Worker
 use millstream_common::plan::{OP_COLUMN, OP_UPSERT};
 use millstream_common::report::Segment;
 use millstream_common::store::StoreRef;
+use millstream_common::time::ClockRef;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::task::JoinSet;
 
@@ -22,6 +24,7 @@ use crate::exchange::align::{Alignment, Outcome};
 use crate::exchange::message::{EdgeId, StreamMessage};
 use crate::pipeline::pipeline_actor::PipelineMessage;
 use crate::pipeline::report::TaskReport;
+use crate::work::{Step, Stretch, TaskWork};
 use millstream_common::ipc::{self, ObjectError};
 use millstream_common::task;
 
@@ -61,6 +64,8 @@ pub struct ShipConfig {
     pub store: StoreRef,
     /// Where they wait for sinks of this process.
     pub cache: Arc<SegmentCache>,
+    /// Time.
+    pub clock: ClockRef,
     /// Who is told.
     pub pipeline: ActorRef<PipelineMessage>,
 }
@@ -89,6 +94,8 @@ struct EpochUploads {
     under_way: JoinSet<Result<Uploaded, ObjectError>>,
     done: Vec<Uploaded>,
     closed_count: usize,
+    /// When its first rows came, monotonic.
+    begun: Option<Duration>,
 }
 
 /// A stored segment, and its rows for the sinks of this process.
@@ -173,6 +180,9 @@ impl ShipState {
     }
 
     async fn gather(&mut self, batch: RecordBatch) -> Result<(), ActorProcessingErr> {
+        if self.epoch.begun.is_none() {
+            self.epoch.begun = Some(self.config.clock.monotonic());
+        }
         let batch = self.with_op(batch)?;
         self.gathered_bytes += batch.get_array_memory_size();
         self.gathered.push(batch);
@@ -228,12 +238,14 @@ impl ShipState {
         let cache = self.config.cache.clone();
         let relation = self.config.relation.clone();
         let output = self.config.output;
+        let (begun, clock) = (uploads.begun, self.config.clock.clone());
         self.finishing.spawn(async move {
             let origin = format!("ship {relation}");
             let message = match task::caught(uploads.finish(&cache)).await {
                 Ok(Ok(segments)) => PipelineMessage::Reported(TaskReport::Shipped {
                     output,
                     epoch,
+                    work: shipped(begun, clock.monotonic(), &segments),
                     segments,
                 }),
                 Ok(Err(error)) => {
@@ -247,6 +259,21 @@ impl ShipState {
             let _ = pipeline.cast(message);
         });
     }
+}
+
+/// The first row of an epoch came at `begun`, its last segment was stored at `ended`.
+fn shipped(begun: Option<Duration>, ended: Duration, segments: &[Segment]) -> TaskWork {
+    let mut stretch = Stretch::default();
+    for segment in segments {
+        stretch.rows += segment.row_count;
+        stretch.bytes += segment.bytes;
+    }
+    if let Some(begun) = begun {
+        stretch.add(begun, ended);
+    }
+    let mut work = TaskWork::default();
+    work.step(Step::Ship, stretch);
+    work
 }
 
 impl EpochUploads {
@@ -425,6 +452,7 @@ mod tests {
             edges: vec![EDGE],
             store: Arc::new(store.expect("store")),
             cache: Arc::new(SegmentCache::new([])),
+            clock: Arc::new(millstream_common::time::SystemClock::new()),
             pipeline: pipeline.clone(),
         };
         let (ship, _) = Actor::spawn(None, ShipActor, config).await.expect("spawn");

@@ -145,6 +145,8 @@ fn config(name: &str, net: NetRef, master: String, stores: Arc<dyn OpenStore>) -
         master,
         slots: 1,
         flight_listen: "worker:0".to_owned(),
+        http_listen: None,
+        tracer: std::sync::Arc::new(millstream_common::trace::NoTracer),
         advertise: None,
         name: name.into(),
     }
@@ -419,6 +421,7 @@ fn deploy(worker: &str, number: u64, incarnation: Incarnation) -> ToWorker {
         },
         restore: RestorePoint::default(),
         flight_addresses: BTreeMap::new(),
+        trace: None,
     }))
 }
 

@@ -4,7 +4,9 @@
 
 use millstream_common::error::{Failure, Kind};
 use millstream_common::link::Held;
+use millstream_common::trace::NoTracer;
 use millstream_worker::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
+use millstream_worker::figures::Figures;
 use millstream_worker::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 use ractor::{Actor, ActorRef, call};
 use tokio::sync::watch;
@@ -26,6 +28,7 @@ impl Supervisor {
             worker: config(worker, net, "nobody:1".to_owned(), Arc::new(real_stores())),
             flight_address: "worker:1".to_owned(),
             edges: EdgeRegistry::new(REGISTER_WAIT),
+            figures: Arc::new(Figures::new(Arc::new(NoTracer))),
             has_joined: watch::Sender::new(false),
         };
         let (actor, _) = Actor::spawn(None, SupervisorActor, config)

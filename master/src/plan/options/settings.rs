@@ -26,9 +26,21 @@ pub(in crate::plan) fn read_settings(
         dead_letters: options
             .parsed("dead_letter_retention", letter_retention)
             .unwrap_or_default(),
+        segment_retention_ms: options.parsed("segment_retention", segment_retention),
     };
     let (_, problems) = options.finish();
     (settings, problems)
+}
+
+/// Storage grows with it.
+const SEGMENT_RETENTION_MAX_MS: u64 = 30 * 86_400_000;
+
+fn segment_retention(text: &str) -> Result<u64, String> {
+    match value::duration_millis(text)? {
+        0 => Err("a retention of no time keeps nothing: write '1 second' or longer".to_owned()),
+        SEGMENT_RETENTION_MAX_MS.. => Err("segments are kept for less than 30 days".to_owned()),
+        millis => Ok(millis),
+    }
 }
 
 /// `7 days`, `1 GiB`, or both with a comma between; a bound that is not given is the default's.
@@ -61,6 +73,14 @@ fn letter_retention(text: &str) -> Result<LetterRetention, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn segments_are_kept_for_a_time_that_has_an_end() {
+        assert_eq!(segment_retention("2 hours"), Ok(7_200_000));
+        for wrong in ["0 s", "30 days", "1 GiB", "long"] {
+            assert!(segment_retention(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn dead_letters_are_kept_for_a_time_and_up_to_a_size() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use millstream_common::plan::connector::ConsoleSinkSpec;
-use millstream_common::plan::{Emit, OnViolation, SinkSpec};
+use millstream_common::plan::{Emit, OnQuota, OnViolation, SinkQuota, SinkSpec, SinkStart};
 use millstream_common::secret::Lookup;
 
 use super::{Options, connector, files, kafka, postgres, source};
@@ -17,6 +17,8 @@ pub(in crate::plan) struct SinkOptions {
     pub(in crate::plan) spec: Option<SinkSpec>,
     pub(in crate::plan) emit: EmitOption,
     pub(in crate::plan) on_violation: OnViolation,
+    pub(in crate::plan) quota: SinkQuota,
+    pub(in crate::plan) start: SinkStart,
     pub(in crate::plan) places: BTreeMap<String, Place>,
     pub(in crate::plan) problems: Vec<Problem>,
 }
@@ -38,8 +40,13 @@ pub(in crate::plan) fn read_sink(sink: &SinkStatement, lookup: &dyn Lookup) -> S
         .parsed("emit", emit)
         .map_or(EmitOption::Default, EmitOption::Given);
     let on_violation = source::on_violation(&mut options);
-    // The only way there is: nothing follows from it.
-    options.parsed("start", start);
+    let quota = quota(&mut options);
+    let starts = [
+        ("now", SinkStart::Now),
+        ("retained", SinkStart::Retained),
+        ("snapshot", SinkStart::Snapshot),
+    ];
+    let start = options.word("start", &starts).unwrap_or_default();
     let known = ["postgres", "files", "kafka", "console", "blackhole"];
     let spec = match connector(&mut options, &known, "postgres").as_deref() {
         Some("postgres") => Some(SinkSpec::Postgres(postgres::read(&mut options))),
@@ -58,18 +65,37 @@ pub(in crate::plan) fn read_sink(sink: &SinkStatement, lookup: &dyn Lookup) -> S
         spec,
         emit,
         on_violation,
+        quota,
+        start,
         places,
         problems,
     }
 }
 
-fn start(text: &str) -> Result<(), String> {
-    match text {
-        "now" => Ok(()),
-        "retained" | "snapshot" => Err(format!(
-            "start = '{text}' is not supported yet: a sink that is added to a job begins behind its checkpoint ('now')"
-        )),
-        _ => Err(format!("{text:?} is none of 'now'")),
+fn quota(options: &mut Options) -> SinkQuota {
+    let policies = [
+        ("warn", OnQuota::Warn),
+        ("backpressure", OnQuota::Backpressure),
+        ("suspend", OnQuota::Suspend),
+    ];
+    let given = options.word("on_quota", &policies);
+    let quota = SinkQuota {
+        bytes: options.parsed("quota_bytes", value::bytes),
+        age_ms: options.parsed("quota_age", quota_age),
+        policy: given.unwrap_or_default(),
+    };
+    let is_bounded = ["quota_bytes", "quota_age"].map(|name| options.places.contains_key(name));
+    if given.is_some() && is_bounded == [false, false] {
+        let problem = options.refuse("on_quota", "on_quota needs a quota");
+        problem.hint = Some("add quota_bytes = '10 GiB' or quota_age = '1 hour'".to_owned());
+    }
+    quota
+}
+
+fn quota_age(text: &str) -> Result<u64, String> {
+    match value::duration_millis(text)? {
+        0 => Err("a quota of no time is used up at once".to_owned()),
+        millis => Ok(millis),
     }
 }
 

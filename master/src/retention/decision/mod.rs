@@ -35,8 +35,8 @@ pub struct Life {
     pub head: Epoch,
     /// The state parts of the retained checkpoints and savepoints; of any life.
     pub parts: BTreeSet<String>,
-    /// Every sink has held this epoch for long enough.
-    pub delivered: Epoch,
+    /// Epochs up to this one are forgotten: no sink lacks them, or is sent back to before them.
+    pub forgotten: Epoch,
     /// Outputs with a retention of their own.
     pub kept_outputs: BTreeSet<String>,
     /// What is kept of them.
@@ -206,7 +206,7 @@ impl Needed {
             },
             // One that no entry names is of a try that failed: it is not missed once its epochs are not.
             Some(Kind::Backlog { incarnation, epoch }) => match self.lives.get(incarnation) {
-                Some(life) => epoch <= life.delivered.min(life.head),
+                Some(life) => epoch <= life.forgotten.min(life.head),
                 None => true,
             },
             Some(Kind::Segment {
@@ -219,11 +219,11 @@ impl Needed {
                     life.letters.may_go(key, epoch, generation)
                 }
                 Some(life) => {
-                    let delivered = match mutant::is(Mutant::CollectUndelivered) {
+                    let forgotten = match mutant::is(Mutant::CollectUndelivered) {
                         true => life.head,
-                        false => life.delivered.min(life.head),
+                        false => life.forgotten.min(life.head),
                     };
-                    epoch <= delivered
+                    epoch <= forgotten
                 }
                 None => true,
             },

@@ -19,7 +19,7 @@ fn needed(head: u64, delivered: u64, parts: &[String]) -> Needed {
     let life = Life {
         head: Epoch(head),
         parts: parts.iter().cloned().collect(),
-        delivered: Epoch(delivered),
+        forgotten: Epoch(delivered),
         kept_outputs: BTreeSet::from(["1".to_owned()]),
         ..Life::default()
     };

@@ -106,10 +106,10 @@ fn need(path: &str) -> Need {
         return Need::Role(Role::Read);
     }
     let role = match path.strip_prefix(CONTROL).unwrap_or_default() {
-        "GetJob" | "ListJobs" | "WatchJob" | "ListWorkers" | "ListSavepoints"
+        "GetJob" | "ListJobs" | "WatchJob" | "GetWatermarks" | "ListWorkers" | "ListSavepoints"
         | "ListCheckpoints" | "ListDeadLetters" => Role::Read,
         "SubmitJob" | "StopJob" | "CreateSavepoint" | "DropSavepoint" | "PauseSink"
-        | "ResumeSink" | "ReplayDeadLetters" => Role::Submit,
+        | "ResumeSink" | "RewindSink" | "ReplayDeadLetters" => Role::Submit,
         _ => Role::Admin,
     };
     Need::Role(role)

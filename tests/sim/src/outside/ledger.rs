@@ -136,6 +136,10 @@ impl Ledger {
             Entry::SinkCommanded { sink, command, .. } => {
                 event!("log {seq}: sink {sink} told to {command:?}")
             }
+            Entry::SinkRewound { sink, to, .. } => {
+                event!("log {seq}: sink {sink} is sent back to {to}")
+            }
+            Entry::Forgotten { through, .. } => event!("log {seq}: forget up to {through}"),
             Entry::Backlog { part, .. } => {
                 event!("log {seq}: backlog up to {}", part.last);
                 if !objects.contains_key(&part.path) {
@@ -400,6 +404,7 @@ mod tests {
             parts: BTreeMap::new(),
             segments: Vec::new(),
             refused: Vec::new(),
+            dropped: BTreeMap::new(),
             counters: BTreeMap::new(),
             flows: BTreeMap::new(),
             sink_markers: BTreeMap::new(),

@@ -114,6 +114,8 @@ fn entry_of(value: &Bytes) -> &'static str {
         Some(Entry::Backlog { .. }) => "backlog",
         Some(Entry::Replay(_)) => "replay",
         Some(Entry::SinkCommanded { .. }) => "command",
+        Some(Entry::SinkRewound { .. }) => "rewind",
+        Some(Entry::Forgotten { .. }) => "forgotten",
         Some(Entry::Savepoint(_)) => "savepoint",
         Some(Entry::SavepointDropped { .. }) => "savepoint dropped",
         Some(Entry::Carried(_)) => "carried",

@@ -75,6 +75,7 @@ fn reader(plan: &SourcePlan, clock: &Arc<HandClock>) -> DatagenReader {
         clock: clock.clone(),
         blocking: Arc::new(ThreadPool),
         late_rows_needed: false,
+        links_wanted: false,
     };
     DatagenReader::start(plan, context).expect("a reader")
 }

@@ -4,7 +4,7 @@
 //! cut never waits for input. Bounded by the epochs in flight (INV-9): a later `Committed` replaces one that waits.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use millstream_common::ids::SplitId;
@@ -24,16 +24,13 @@ pub(super) enum Command {
     Committed(BTreeMap<SplitId, SplitProgress>),
 }
 
-/// No lag is known yet.
-const UNKNOWN: u64 = u64::MAX;
-
 /// Between the actor and the thread.
 pub(super) struct Mailbox {
     commands: Mutex<VecDeque<Command>>,
     closed: AtomicBool,
     waker: Waker,
     trouble: Mutex<Option<String>>,
-    lag_records: AtomicU64,
+    lags: Mutex<BTreeMap<SplitId, u64>>,
 }
 
 impl Mailbox {
@@ -43,7 +40,7 @@ impl Mailbox {
             closed: AtomicBool::new(false),
             waker: Waker::default(),
             trouble: Mutex::default(),
-            lag_records: AtomicU64::new(UNKNOWN),
+            lags: Mutex::default(),
         }
     }
 
@@ -92,13 +89,12 @@ impl Mailbox {
             .clone()
     }
 
-    pub(super) fn set_lag_records(&self, lag_records: Option<u64>) {
-        let value = lag_records.unwrap_or(UNKNOWN);
-        self.lag_records.store(value, Ordering::Relaxed);
+    pub(super) fn set_lags(&self, lags: BTreeMap<SplitId, u64>) {
+        *self.lags.lock().unwrap_or_else(PoisonError::into_inner) = lags;
     }
 
-    pub(super) fn lag_records(&self) -> Option<u64> {
-        let value = self.lag_records.load(Ordering::Relaxed);
-        (value != UNKNOWN).then_some(value)
+    pub(super) fn lags(&self) -> BTreeMap<SplitId, u64> {
+        let lags = self.lags.lock();
+        lags.unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

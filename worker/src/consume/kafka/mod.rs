@@ -102,8 +102,8 @@ impl SourceReader for KafkaReader {
         self.mailbox.trouble()
     }
 
-    fn lag_records(&self) -> Option<u64> {
-        self.mailbox.lag_records()
+    fn lags(&self) -> BTreeMap<SplitId, u64> {
+        self.mailbox.lags()
     }
 }
 

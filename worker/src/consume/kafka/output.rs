@@ -4,6 +4,7 @@
 //! with it the client (INV-9).
 
 use millstream_common::error::Kind;
+use millstream_common::trace::TraceContext;
 use tokio::sync::mpsc;
 
 use super::failure::{Verdict, judge};
@@ -22,6 +23,8 @@ pub(super) enum Stop {
 pub(super) struct Output {
     pub(super) topic: String,
     pub(super) decoder: SourceDecoder,
+    /// The span that one of the next records comes from.
+    pub(super) link: Option<TraceContext>,
     pub(super) events: mpsc::Sender<Result<SourceEvent, ConsumeError>>,
 }
 
@@ -31,10 +34,11 @@ impl Output {
         if records.is_empty() {
             return Ok(());
         }
-        let rows = self
+        let mut rows = self
             .decoder
             .decode_records(records)
             .map_err(|error| self.failed(error.kind(), String::new(), error.to_string()))?;
+        rows.links.extend(self.link.take());
         self.send(SourceEvent::Rows(rows))
     }
 

@@ -20,13 +20,14 @@ use millstream_common::plan::SourcePlan;
 use millstream_common::plan::connector::{KafkaSourceSpec, OnGap};
 use millstream_common::report::{SplitProgress, SplitStart, SplitStatus};
 use millstream_common::secret;
+use millstream_common::trace::{TRACEPARENT, TraceContext};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::answers::{Answers, Heard};
-use super::batch_queue::{BatchConsumer, ClientNote, Delivery};
+use super::batch_queue::{BatchConsumer, ClientNote, Delivery, Message};
 use super::failure::{Verdict, judge};
 use super::gaps::{self, Found, Holds};
 use super::mailbox::{Command, Mailbox};
@@ -35,7 +36,7 @@ use super::settings::{client_config, partition_of};
 use super::splits::{ReadSplit, SplitTable};
 use super::wanted::{BATCH_BYTES, BATCH_RECORDS_MAX, Wanted, recycle, room_for};
 use crate::consume::{ConsumeError, CutRequest, ReaderContext, SourceCut, SourceEvent};
-use crate::decode::{OpenSplit, RecordRef, SourceDecoder, WatermarkMoves};
+use crate::decode::{HeaderLookup, OpenSplit, RecordRef, SourceDecoder, WatermarkMoves};
 
 /// How long a wait lasts where nothing comes and nothing is asked: the client's notes are read this often.
 const IDLE_WAIT: Duration = Duration::from_millis(200);
@@ -144,6 +145,7 @@ impl ReaderThread {
             output: Output {
                 topic,
                 decoder,
+                link: None,
                 events,
             },
             splits: SplitTable::default(),
@@ -321,7 +323,7 @@ impl ReaderThread {
         self.find_lost()?;
         if now.saturating_sub(self.lag_at) >= LAG_INTERVAL {
             self.lag_at = now;
-            self.mailbox.set_lag_records(self.lag_records());
+            self.mailbox.set_lags(self.lags());
         }
         Ok(())
     }
@@ -339,6 +341,9 @@ impl ReaderThread {
                         continue;
                     };
                     let record = self.wanted.record(slot, offset, message);
+                    if self.context.links_wanted && records.is_empty() {
+                        self.output.link = link_of(message);
+                    }
                     bytes += record.payload.map_or(0, <[u8]>::len);
                     records.push(record);
                     if bytes >= BATCH_BYTES {
@@ -462,16 +467,20 @@ impl ReaderThread {
         gone_on.map_err(|error| self.output.refused(error))
     }
 
-    fn lag_records(&self) -> Option<u64> {
-        let lags = self
-            .splits
-            .reading()
-            .filter_map(|(partition, _, position)| {
-                let high = self.consumer.high_watermark(&self.topic_text, partition)?;
-                u64::try_from(high - position).ok().or(Some(0))
-            });
-        lags.reduce(|sum, lag| sum + lag)
+    fn lags(&self) -> BTreeMap<SplitId, u64> {
+        let positions = self.splits.positions();
+        let lags = positions.filter_map(|(partition, split, position)| {
+            let high = self.consumer.high_watermark(&self.topic_text, partition)?;
+            Some((split.clone(), u64::try_from(high - position).unwrap_or(0)))
+        });
+        lags.collect()
     }
+}
+
+/// The span that a record says it comes from. Asked of the first of a batch only: it costs a call.
+fn link_of(message: &Message) -> Option<TraceContext> {
+    let header = message.last(TRACEPARENT)?;
+    std::str::from_utf8(header).ok()?.parse().ok()
 }
 
 fn for_user(error: impl std::fmt::Display) -> (Kind, String) {

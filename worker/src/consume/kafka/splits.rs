@@ -204,6 +204,14 @@ impl SplitTable {
         splits
     }
 
+    /// The partitions being read, with their names and positions.
+    pub(super) fn positions(&self) -> impl Iterator<Item = (i32, &SplitId, i64)> {
+        self.open.iter().enumerate().filter_map(|(index, split)| {
+            let split = split.as_ref()?;
+            Some((i32::try_from(index).ok()?, &split.split, split.position))
+        })
+    }
+
     /// The partitions being read, with their slots and positions.
     pub(super) fn reading(&self) -> impl Iterator<Item = (i32, SplitSlot, i64)> {
         self.open.iter().enumerate().filter_map(|(index, split)| {

@@ -140,8 +140,8 @@ impl SourceReader for ReplayReader {
         self.client.trouble()
     }
 
-    fn lag_records(&self) -> Option<u64> {
-        self.client.lag_records()
+    fn lags(&self) -> BTreeMap<SplitId, u64> {
+        self.client.lags()
     }
 }
 

@@ -113,6 +113,7 @@ impl Storage {
             clock: Arc::new(StillClock),
             blocking: Arc::new(ThreadPool),
             late_rows_needed: false,
+            links_wanted: false,
         };
         let replays = Replays::new(&plan(), &context, self.store.clone());
         ReplayReader::new(client, replays.expect("replays"))

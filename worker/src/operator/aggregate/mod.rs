@@ -360,6 +360,12 @@ impl KeyedOperator for Aggregate {
             .map_err(|error| run_error(&self.operator, error.strip_backtrace()))
     }
 
+    fn mark_all_changed(&mut self) {
+        for slot in self.store.live_slots() {
+            self.pending.add(slot);
+        }
+    }
+
     fn state_bytes(&self) -> usize {
         self.store.bytes() + self.fold.bytes() + self.pending.bytes()
     }

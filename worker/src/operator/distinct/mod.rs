@@ -158,6 +158,9 @@ impl KeyedOperator for Distinct {
         Ok(())
     }
 
+    /// It holds what tells rows apart, and no rows.
+    fn mark_all_changed(&mut self) {}
+
     fn state_bytes(&self) -> usize {
         self.seen.bytes() + self.fresh.bytes()
     }

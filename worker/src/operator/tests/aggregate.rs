@@ -347,6 +347,29 @@ fn a_window_that_changes_as_it_closes_is_final_and_a_change_once() {
 }
 
 #[test]
+fn all_restored_groups_are_emitted_once_for_a_sink_that_begins_with_them() {
+    let mut cluster = Cluster::new(plan(Grouping::WindowAndName), 1);
+    let rows = [row(0, "a"), row(0, "b"), row(MINUTE, "c")];
+    cluster.fold(&batch(Grouping::WindowAndName, &rows));
+    let first = cluster.barrier(None, true);
+    assert_eq!(first.changed.len(), 3);
+    cluster.restore(2);
+    cluster.mark_all_changed();
+    cluster.fold(&batch(Grouping::WindowAndName, &[row(0, "b")]));
+    let all = cluster.barrier(None, true);
+    let is_again = |changed: &&String| all.changed.contains(changed);
+    assert_eq!(all.changed.len(), 3, "{all:?}");
+    assert_eq!(
+        first.changed.iter().filter(is_again).count(),
+        2,
+        "b has changed: {all:?}"
+    );
+    assert_eq!(cluster.barrier(None, true), Rows::default());
+    cluster.restore(1);
+    assert_eq!(cluster.barrier(None, true), Rows::default(), "once");
+}
+
+#[test]
 fn a_change_that_was_not_due_is_emitted_when_its_window_closes() {
     let mut cluster = Cluster::new(plan(Grouping::WindowAndName), 1);
     cluster.fold(&batch(Grouping::WindowAndName, &[row(0, "a")]));

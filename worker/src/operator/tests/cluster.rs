@@ -108,6 +108,13 @@ impl Cluster {
         rows
     }
 
+    /// A sink begins with what the tasks hold.
+    pub(super) fn mark_all_changed(&mut self) {
+        for task in &mut self.tasks {
+            task.operator.mark_all_changed();
+        }
+    }
+
     /// Loses all memory and starts again from storage, on another number of tasks.
     pub(super) fn restore(&mut self, task_count: u32) {
         let mut parts: Vec<(Epoch, Vec<u8>)> = Vec::new();

@@ -196,6 +196,7 @@ impl Kafka {
             clock: self.clock.clone(),
             blocking: Arc::new(WatchedThreads(sender)),
             late_rows_needed: false,
+            links_wanted: false,
         };
         TestReader {
             reader: KafkaReader::start(plan, context).expect("a reader"),

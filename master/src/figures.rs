@@ -1,0 +1,219 @@
+//! A master's answers to probes: whether it reigns or stands by, and the figures of all jobs.
+//!
+//! Asked over HTTP. Gathers what the actors know when somebody scrapes, and keeps nothing. One that stands by has only figures of
+//! itself. Failure: a job whose actor does not answer is left out of that scrape.
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use millstream_common::control::{JobView, SinkView, WorkerState};
+use millstream_common::http::Probes;
+use millstream_common::metrics::{Exposition, catalogue as metric};
+use millstream_common::time::{ClockRef, EventTime};
+use millstream_common::trace::TracerRef;
+use ractor::call;
+
+use crate::job::figures::{JobFigures, SourceFigures};
+use crate::job::job_actor::JobMessage;
+use crate::reign::role::{Active, Role, Roles};
+use crate::supervisor::supervisor_actor::SupervisorMessage;
+
+/// What is behind a master's probes.
+pub(crate) struct MasterProbes {
+    pub(crate) roles: Roles,
+    pub(crate) clock: ClockRef,
+    pub(crate) tracer: TracerRef,
+}
+
+#[async_trait]
+impl Probes for MasterProbes {
+    fn ready(&self) -> Result<String, String> {
+        match &*self.roles.0.borrow() {
+            Role::Active(active) => Ok(format!("active, term {}", active.term)),
+            Role::Standby { active: Some(at) } => Ok(format!("stands by; {at} reigns")),
+            Role::Standby { active: None } => Err("no master reigns yet".to_owned()),
+        }
+    }
+
+    async fn metrics(&self) -> Exposition {
+        let mut to = Exposition::of_process("master");
+        to.spans(self.tracer.as_ref());
+        let active = self.roles.active().ok();
+        to.count(&metric::MASTER_ACTIVE, &[], u64::from(active.is_some()));
+        if let Some(active) = active {
+            self.reigning(&active, &mut to).await;
+        }
+        to
+    }
+}
+
+impl MasterProbes {
+    async fn reigning(&self, active: &Active, to: &mut Exposition) {
+        to.count(&metric::MASTER_TERM, &[], active.term.0);
+        let supervisor = &active.supervisor;
+        if let Ok(workers) = call!(supervisor, SupervisorMessage::AllWorkers) {
+            for state in [
+                WorkerState::Active,
+                WorkerState::Draining,
+                WorkerState::Drained,
+            ] {
+                let count = workers.iter().filter(|worker| worker.state == state);
+                to.count(
+                    &metric::WORKERS,
+                    &[&state.to_string()],
+                    count.count() as u64,
+                );
+            }
+        }
+        let Ok(jobs) = call!(supervisor, SupervisorMessage::AllJobs) else {
+            return;
+        };
+        let asked = jobs
+            .into_iter()
+            .map(|job| async move { call!(job, JobMessage::Figures) });
+        let now = EventTime(self.clock.unix_micros());
+        let mut log_bytes = None;
+        for figures in join_all(asked).await.into_iter().flatten() {
+            log_bytes = log_bytes.max(figures.view.storage.map(|storage| storage.log_bytes));
+            job(&figures, now, to);
+        }
+        to.set_known(&metric::LOG_BYTES, &[], log_bytes.map(|bytes| bytes as f64));
+    }
+}
+
+fn job(figures: &JobFigures, now: EventTime, to: &mut Exposition) {
+    let view = &figures.view;
+    let name = view.name.as_str();
+    to.count(&metric::JOB_STATE, &[name, &view.state.to_string()], 1);
+    to.count(&metric::JOB_EPOCH, &[name], view.epoch.0);
+    to.count(&metric::JOB_GENERATION, &[name], view.generation.0);
+    to.count(&metric::JOB_RESTARTS, &[name], view.restarts.into());
+    let recovery = view.last_recovery_ms.map(|took| took as f64 / 1e3);
+    to.set_known(&metric::JOB_RECOVERY, &[name], recovery);
+    to.count(&metric::JOB_UNACCOUNTED, &[name], view.rows_unaccounted);
+    to.count(&metric::JOB_REREAD, &[name], view.rows_reread);
+    to.count(&metric::STATE_BYTES, &[name], figures.state_bytes);
+    to.count(&metric::STATE_PARTS, &[name], figures.state_parts);
+    to.count(&metric::EPOCHS, &[name], figures.epoch_count);
+    let age = figures.epoch_age.map(|age| age.as_secs_f64());
+    to.set_known(&metric::EPOCH_AGE, &[name], age);
+    let phases = &figures.phases;
+    for (phase, durations) in [
+        ("collect", &phases.collect),
+        ("commit", &phases.commit),
+        ("total", &phases.total),
+    ] {
+        to.histogram(&metric::EPOCH_DURATION, &[name, phase], durations);
+    }
+    for (index, of_source) in figures.sources.iter().enumerate() {
+        source(view, index, of_source, now, to);
+    }
+    stages(figures, to);
+    for each in &view.sinks {
+        sink(name, each, to);
+    }
+    storage(view, to);
+}
+
+fn source(
+    job: &JobView,
+    index: usize,
+    figures: &SourceFigures,
+    now: EventTime,
+    to: &mut Exposition,
+) {
+    let view = &job.sources[index];
+    let labels = [job.name.as_str(), view.name.as_str()];
+    let [name, source] = labels;
+    for (outcome, rows) in [
+        ("accepted", view.rows_accepted),
+        ("rejected", view.rows_rejected),
+        ("dropped", view.rows_dropped),
+    ] {
+        to.count(&metric::SOURCE_ROWS, &[name, source, outcome], rows);
+    }
+    to.count(&metric::SOURCE_BYTES, &labels, figures.bytes_read);
+    let statuses = ["expected", "active", "idle", "ended"];
+    for (status, count) in statuses.iter().zip(figures.splits) {
+        to.count(&metric::SOURCE_SPLITS, &[name, source, status], count);
+    }
+    if !figures.lags.is_empty() {
+        to.count(&metric::SOURCE_LAG, &labels, figures.lags.values().sum());
+    }
+    for (split, lag) in &figures.lags {
+        to.count(&metric::SPLIT_LAG, &[name, source, split.as_str()], *lag);
+    }
+    // At the end of time nothing is behind any more.
+    if let Some(watermark) = view.watermark.filter(|time| *time != EventTime::MAX) {
+        to.set(&metric::SOURCE_WATERMARK, &labels, seconds(watermark.0));
+        let delay = seconds(now.0.saturating_sub(watermark.0));
+        to.set(&metric::SOURCE_WATERMARK_DELAY, &labels, delay);
+    }
+    for (code, rows) in &figures.rejects {
+        to.count(&metric::REJECTED, &[name, source, code], *rows);
+    }
+}
+
+fn stages(figures: &JobFigures, to: &mut Exposition) {
+    let name = figures.view.name.as_str();
+    for stage in &figures.view.stages {
+        for (outcome, rows) in [
+            ("received", stage.received),
+            ("late", stage.late),
+            ("duplicate", stage.duplicates),
+            ("folded", stage.folded),
+            ("failed", stage.failed),
+            ("dropped", stage.dropped),
+        ] {
+            to.count(&metric::STAGE_ROWS, &[name, &stage.name, outcome], rows);
+        }
+        if stage.failed > 0 {
+            let labels = [name, &stage.name, "expression"];
+            to.count(&metric::REJECTED, &labels, stage.failed);
+        }
+    }
+    for (stage, times) in &figures.stages {
+        let labels = [name, stage.as_str()];
+        to.set(&metric::STAGE_BUSY, &labels, times.busy_us as f64 / 1e6);
+        let blocked = times.blocked_us as f64 / 1e6;
+        to.set(&metric::STAGE_BLOCKED, &labels, blocked);
+    }
+}
+
+fn sink(job: &str, sink: &SinkView, to: &mut Exposition) {
+    let labels = [job, sink.name.as_str()];
+    to.count(&metric::SINK_EPOCH, &labels, sink.marker.0);
+    to.count(&metric::SINK_ROWS, &labels, sink.rows_delivered);
+    to.count(&metric::SINK_REFUSED, &labels, sink.rows_refused);
+    to.count(&metric::SINK_LAG_EPOCHS, &labels, sink.lag_epochs);
+    to.count(&metric::SINK_LAG_ROWS, &labels, sink.lag_rows);
+    to.count(&metric::SINK_LAG_BYTES, &labels, sink.lag_bytes);
+    let age = sink.lag_age_ms.unwrap_or_default() as f64 / 1e3;
+    to.set(&metric::SINK_AGE, &labels, age);
+    let is_troubled = sink.cause.is_some();
+    to.count(&metric::SINK_TROUBLED, &labels, u64::from(is_troubled));
+    to.count(&metric::SINK_PAUSED, &labels, u64::from(sink.paused));
+    if sink.rows_refused > 0 {
+        let labels = [job, sink.name.as_str(), "sink_rejected"];
+        to.count(&metric::REJECTED, &labels, sink.rows_refused);
+    }
+}
+
+fn storage(job: &JobView, to: &mut Exposition) {
+    let Some(storage) = &job.storage else {
+        return;
+    };
+    let name = job.name.as_str();
+    for (kind, bytes) in [
+        ("state", storage.state_bytes),
+        ("segments", storage.segment_bytes),
+        ("dead_letters", storage.dead_letter_bytes),
+    ] {
+        to.count(&metric::STORAGE, &[name, kind], bytes);
+    }
+    let dropped = storage.dead_letters_dropped;
+    to.count(&metric::LETTERS_DROPPED, &[name], dropped);
+}
+
+fn seconds(micros: i64) -> f64 {
+    micros as f64 / 1e6
+}

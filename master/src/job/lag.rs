@@ -1,0 +1,142 @@
+//! How far behind a sink is, and how many rows it holds, by what the log tells of its job.
+//!
+//! Called by `sinks.rs` and `quotas.rs`, and by `carry` for what a sink takes along. Nothing here was counted by a deliverer: a count that
+//! somebody says is lost with who was to hear it, while the marker and the log survive both (INV-10). Pure.
+
+use millstream_common::ids::{Epoch, OutputIndex, SinkIndex};
+use millstream_common::log::entry::JobProgress;
+
+/// What a sink lacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lag {
+    /// The oldest epoch of it.
+    pub(crate) first: Option<Epoch>,
+    pub(crate) epoch_count: u64,
+    pub(crate) row_count: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What a sink of `output` lacks that holds everything up to `marker`. Of a part of the backlog that the marker lies in, a share by
+/// numbers of epochs.
+pub(crate) fn lag(progress: &JobProgress, output: OutputIndex, marker: Epoch) -> Lag {
+    let mut lag = Lag::default();
+    for part in progress.backlog.iter().filter(|part| part.last > marker) {
+        let from = marker.max(part.parent);
+        let share = (part.last.0 - from.0) as f64 / (part.last.0 - part.parent.0) as f64;
+        let of = |count: u64| (count as f64 * share).ceil() as u64;
+        let sum = part.outputs.get(&output).copied().unwrap_or_default();
+        lag.first.get_or_insert(from.next());
+        lag.epoch_count += of(part.epoch_count);
+        lag.row_count += of(sum.row_count);
+        lag.bytes += of(sum.bytes);
+    }
+    let waiting = progress.recent.iter();
+    for epoch in waiting.filter(|epoch| epoch.epoch > marker) {
+        lag.first.get_or_insert(epoch.epoch);
+        lag.epoch_count += 1;
+        let segments = epoch.segments.iter();
+        for segment in segments.filter(|segment| segment.output == output) {
+            lag.row_count += segment.row_count;
+            lag.bytes += segment.bytes;
+        }
+    }
+    lag
+}
+
+/// The rows that a sink holds: all that it was to get but those that it lacks, that are dead letters, or that it dropped.
+pub(crate) fn delivered(
+    progress: &JobProgress,
+    sink: SinkIndex,
+    output: OutputIndex,
+    lacked: u64,
+    dropped: u64,
+) -> u64 {
+    let shipped = progress.shipped.get(&output).copied();
+    let owed = progress.owed.get(&sink).copied();
+    let refused = progress.refused.get(&sink).copied();
+    let due = shipped.unwrap_or_default() + owed.unwrap_or_default();
+    // Refused rows of an epoch that is not delivered yet are among both.
+    due.saturating_sub(lacked + refused.unwrap_or_default() + dropped)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use millstream_common::log::backlog::{BacklogPart, OutputSum};
+    use millstream_common::log::entry::CommittedEpoch;
+    use millstream_common::report::Segment;
+
+    use super::*;
+
+    const OUTPUT: OutputIndex = OutputIndex(1);
+    const SINK: SinkIndex = SinkIndex(0);
+
+    fn segment(output: OutputIndex, row_count: u64) -> Segment {
+        Segment {
+            output,
+            path: String::new(),
+            bytes: row_count * 10,
+            checksum: 0,
+            row_count,
+        }
+    }
+
+    /// Ten epochs of two rows each are put away, two wait in memory.
+    fn progress() -> JobProgress {
+        let sum = OutputSum {
+            row_count: 20,
+            bytes: 200,
+        };
+        let waiting = [11, 12].map(|epoch| CommittedEpoch {
+            epoch: Epoch(epoch),
+            parent: Epoch(epoch - 1),
+            segments: vec![segment(OUTPUT, 2), segment(OutputIndex(0), 9)],
+            refused: Vec::new(),
+            last: false,
+        });
+        JobProgress {
+            backlog: vec![BacklogPart {
+                path: String::new(),
+                checksum: 0,
+                parent: Epoch(0),
+                last: Epoch(10),
+                epoch_count: 10,
+                outputs: BTreeMap::from([(OUTPUT, sum)]),
+            }],
+            recent: waiting.into(),
+            shipped: BTreeMap::from([(OUTPUT, 24)]),
+            ..JobProgress::default()
+        }
+    }
+
+    #[test]
+    fn a_sink_lacks_what_lies_behind_its_marker_put_away_or_not() {
+        let found = |marker| lag(&progress(), OUTPUT, Epoch(marker));
+        let expected = |first: u64, epoch_count, row_count| Lag {
+            first: Some(Epoch(first)),
+            epoch_count,
+            row_count,
+            bytes: row_count * 10,
+        };
+        assert_eq!(found(0), expected(1, 12, 24));
+        assert_eq!(found(5), expected(6, 7, 14));
+        assert_eq!(found(11), expected(12, 1, 2));
+        assert_eq!(found(12), Lag::default());
+    }
+
+    #[test]
+    fn rows_that_a_sink_holds_follow_from_the_log_whoever_has_counted() {
+        let mut progress = progress();
+        let held = |progress: &JobProgress, marker, dropped| {
+            let lacked = lag(progress, OUTPUT, Epoch(marker)).row_count;
+            delivered(progress, SINK, OUTPUT, lacked, dropped)
+        };
+        assert_eq!(held(&progress, 0, 0), 0);
+        assert_eq!(held(&progress, 11, 0), 22);
+        progress.refused.insert(SINK, 3);
+        assert_eq!(held(&progress, 12, 1), 20);
+        progress.owed.insert(SINK, 5);
+        assert_eq!(held(&progress, 12, 1), 25);
+    }
+}

@@ -1,0 +1,316 @@
+//! How far time has come in a job, who holds it back, and in words why nothing comes out.
+//!
+//! Asked by `job_actor.rs` for `watermarks`. [`Sightings`] keeps when splits were seen to move, as workers report them; everything
+//! else is in the log's progress. Pure; forgets splits that have ended (INV-9).
+
+use std::collections::BTreeMap;
+
+use millstream_common::control::{
+    JobView, SourceWatermarkView, SplitWatermarkView, WatermarksView,
+};
+use millstream_common::ids::{SourceIndex, SplitId, StageIndex, TaskId, WorkerId};
+use millstream_common::replay_split::is_replay;
+use millstream_common::report::{PipelineReport, SplitProgress, SplitStatus};
+use millstream_common::time::EventTime;
+
+use super::job_actor::JobState;
+
+/// When splits were seen to move.
+#[derive(Debug, Default)]
+pub(super) struct Sightings(BTreeMap<(SourceIndex, SplitId), Sighting>);
+
+/// Of one split; times in microseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+struct Sighting {
+    position: i64,
+    /// When the position was seen to move.
+    moved_us: Option<i64>,
+    /// When it was first seen idle since.
+    idle_us: Option<i64>,
+}
+
+impl Sightings {
+    /// A worker has passed a barrier.
+    pub(super) fn reported(&mut self, report: &PipelineReport, now_us: i64) {
+        for (source, splits) in &report.splits {
+            for (split, progress) in splits {
+                self.seen((*source, split.clone()), progress, now_us);
+            }
+        }
+    }
+
+    fn seen(&mut self, key: (SourceIndex, SplitId), progress: &SplitProgress, now_us: i64) {
+        if progress.status == SplitStatus::Ended {
+            self.0.remove(&key);
+            return;
+        }
+        let seen = self.0.entry(key).or_insert(Sighting {
+            position: progress.position,
+            moved_us: None,
+            idle_us: None,
+        });
+        if seen.position != progress.position {
+            seen.position = progress.position;
+            seen.moved_us = Some(now_us);
+        }
+        seen.idle_us = match progress.status {
+            SplitStatus::Idle => seen.idle_us.or(Some(now_us)),
+            SplitStatus::Expected | SplitStatus::Active | SplitStatus::Ended => None,
+        };
+    }
+}
+
+impl JobState {
+    pub(super) fn watermarks(&self) -> WatermarksView {
+        let job = self.view();
+        let sources = 0..self.entry.plan.sources.len();
+        let sources: Vec<SourceWatermarkView> = sources
+            .map(|index| self.source_watermark(SourceIndex(index as u32)))
+            .collect();
+        let timeouts = self.entry.plan.sources.iter();
+        let timeouts: Vec<Option<u64>> = timeouts.map(|source| source.idle_timeout_ms).collect();
+        WatermarksView {
+            why: why(&job, &sources, &timeouts),
+            job: job.name,
+            state: job.state,
+            sources,
+        }
+    }
+
+    fn source_watermark(&self, index: SourceIndex) -> SourceWatermarkView {
+        let source = &self.entry.plan.sources[index.index()];
+        let splits = self.progress.splits.get(&index);
+        let all = splits.into_iter().flatten();
+        // Nobody reads what is only expected, and files move time when they end.
+        let all = all.filter(|(_, progress)| progress.status != SplitStatus::Expected);
+        let (ended, open): (Vec<_>, Vec<_>) =
+            all.partition(|(_, progress)| progress.status == SplitStatus::Ended);
+        let lags = self.observed.tally.lags_of(index);
+        let workers = self.split_workers(index);
+        let mut open: Vec<SplitWatermarkView> = open
+            .into_iter()
+            // A replay says nothing about the time of its source.
+            .filter(|(split, _)| !is_replay(split))
+            .map(|(split, progress)| {
+                let mut view = self.split_watermark((index, split.clone()), progress);
+                view.lag_records = lags.get(split).copied();
+                view.worker = workers.get(split).cloned();
+                view
+            })
+            .collect();
+        open.sort_by_key(|split| (split.is_idle, split.watermark));
+        let watermark = self.progress.watermarks.get(&index).copied();
+        let keeps_time = source.watermark.is_some();
+        let first = open.first().filter(|split| keeps_time && !split.is_idle);
+        let now_us = self.clock.unix_micros();
+        SourceWatermarkView {
+            name: source.name.clone(),
+            keeps_time,
+            watermark,
+            delay_ms: watermark
+                .filter(|time| *time != EventTime::MAX)
+                .map(|time| now_us.saturating_sub(time.0) / 1_000),
+            held_by: first.map(|split| split.split.clone()),
+            splits: open,
+            splits_ended: ended.len() as u64,
+        }
+    }
+
+    fn split_watermark(
+        &self,
+        key: (SourceIndex, SplitId),
+        progress: &SplitProgress,
+    ) -> SplitWatermarkView {
+        let now_us = self.clock.unix_micros();
+        let since = |at_us: i64| now_us.saturating_sub(at_us).max(0).unsigned_abs() / 1_000;
+        let seen = self.observed.sightings.0.get(&key);
+        SplitWatermarkView {
+            split: key.1,
+            is_idle: progress.status == SplitStatus::Idle,
+            watermark: progress.watermark,
+            position: progress.position,
+            lag_records: None,
+            worker: None,
+            silent_ms: seen.and_then(|seen| seen.moved_us).map(since),
+            idle_ms: seen.and_then(|seen| seen.idle_us).map(since),
+        }
+    }
+
+    /// Equal indexes of tasks share a worker, whatever their stage.
+    fn split_workers(&self, source: SourceIndex) -> BTreeMap<SplitId, WorkerId> {
+        let stage = StageIndex(0);
+        let tasks = self.assignment.tasks.iter();
+        let workers: BTreeMap<TaskId, &WorkerId> = tasks
+            .map(|placement| (placement.task, &placement.worker))
+            .collect();
+        let splits = self.assignment.splits.iter();
+        let own = splits.filter(|placement| placement.source == source);
+        own.filter_map(|placement| {
+            let index = placement.task_index;
+            let worker = workers.get(&TaskId { stage, index })?;
+            Some((placement.split.clone(), (*worker).clone()))
+        })
+        .collect()
+    }
+}
+
+/// What keeps rows from coming out, the nearest cause first. `timeouts`: after how many milliseconds a silent split of each source
+/// counts as idle.
+fn why(job: &JobView, sources: &[SourceWatermarkView], timeouts: &[Option<u64>]) -> Vec<String> {
+    let mut why = Vec::new();
+    if let Some(cause) = &job.cause {
+        why.push(format!("the job is {}: {cause}", job.state));
+    }
+    if job.rows_read == 0 {
+        let lag = job.lag_records.unwrap_or_default();
+        why.push(match lag {
+            0 => "no row has been read: the sources hold none yet".to_owned(),
+            lag => format!("no row has been read, although {lag} records wait"),
+        });
+    } else if job.rows_rejected == job.rows_read {
+        let rows = job.rows_rejected;
+        why.push(format!(
+            "all {rows} rows that were read are dead letters: `millstream dead-letters {}` shows why",
+            job.name
+        ));
+    }
+    for (source, timeout_ms) in sources.iter().zip(timeouts) {
+        why.extend(why_of_source(source, *timeout_ms));
+    }
+    for sink in &job.sinks {
+        let name = &sink.name;
+        match (&sink.cause, sink.paused) {
+            (_, true) => why.push(format!(
+                "sink {name} is paused: `millstream sink resume {} {name}`",
+                job.name
+            )),
+            (Some(cause), false) => why.push(format!("sink {name} does not take rows: {cause}")),
+            (None, false) => {}
+        }
+    }
+    why
+}
+
+/// Windows over a source wait for its watermark; this says for whom the watermark waits.
+fn why_of_source(source: &SourceWatermarkView, timeout_ms: Option<u64>) -> Option<String> {
+    if !source.keeps_time {
+        return None;
+    }
+    let name = &source.name;
+    let Some(holder) = source.held_by.as_ref().and_then(|held_by| {
+        let mut splits = source.splits.iter();
+        splits.find(|split| split.split == *held_by)
+    }) else {
+        let are_idle = !source.splits.is_empty() && source.splits.iter().all(|split| split.is_idle);
+        let watermark = shown(source.watermark);
+        return are_idle.then(|| {
+            format!(
+                "every split of source {name} is idle: its watermark stays at {watermark} until a row comes"
+            )
+        });
+    };
+    let until = match timeout_ms {
+        Some(timeout_ms) => format!(
+            "it counts as idle {} s after its last row, once it is read to its end",
+            timeout_ms / 1_000
+        ),
+        None => "it never counts as idle, for idle_timeout is 'never'".to_owned(),
+    };
+    let split = &holder.split;
+    if holder.watermark.is_none() {
+        return Some(format!(
+            "no row of split {split} of source {name} has come yet, and nobody's window closes before: {until}"
+        ));
+    }
+    let silence = match holder.silent_ms {
+        Some(silent_ms) => format!("its last row came {} s ago", silent_ms / 1_000),
+        None => "no row of it has come for as long as this master knows".to_owned(),
+    };
+    Some(format!(
+        "windows over source {name} that end after {} wait for split {split}: {silence}; {until}",
+        shown(source.watermark)
+    ))
+}
+
+fn shown(watermark: Option<EventTime>) -> String {
+    watermark.map_or("nothing".to_owned(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(position: i64, status: SplitStatus) -> SplitProgress {
+        SplitProgress {
+            position,
+            end: None,
+            watermark: None,
+            status,
+            identity: None,
+            gaps: None,
+        }
+    }
+
+    #[test]
+    fn a_split_is_silent_since_it_was_seen_to_move_and_idle_since_it_was_seen_so() {
+        let key = || (SourceIndex(0), SplitId::from("clicks-0"));
+        let mut sightings = Sightings::default();
+        for (now_us, position, status) in [
+            (10, 0, SplitStatus::Active),
+            (20, 5, SplitStatus::Active),
+            (30, 5, SplitStatus::Idle),
+            (40, 5, SplitStatus::Idle),
+        ] {
+            sightings.seen(key(), &progress(position, status), now_us);
+        }
+        let seen = sightings.0[&key()];
+        assert_eq!((seen.moved_us, seen.idle_us), (Some(20), Some(30)));
+        sightings.seen(key(), &progress(6, SplitStatus::Active), 50);
+        let seen = sightings.0[&key()];
+        assert_eq!((seen.moved_us, seen.idle_us), (Some(50), None));
+        sightings.seen(key(), &progress(6, SplitStatus::Ended), 60);
+        assert!(sightings.0.is_empty(), "INV-9");
+    }
+
+    fn split(name: &str, watermark: Option<i64>) -> SplitWatermarkView {
+        SplitWatermarkView {
+            split: name.into(),
+            is_idle: false,
+            watermark: watermark.map(EventTime),
+            position: 0,
+            lag_records: Some(0),
+            worker: None,
+            silent_ms: Some(12_000),
+            idle_ms: None,
+        }
+    }
+
+    fn source(splits: Vec<SplitWatermarkView>) -> SourceWatermarkView {
+        SourceWatermarkView {
+            name: "clicks".to_owned(),
+            keeps_time: true,
+            watermark: Some(EventTime(0)),
+            delay_ms: Some(5),
+            held_by: splits.first().map(|split| split.split.clone()),
+            splits,
+            splits_ended: 0,
+        }
+    }
+
+    #[test]
+    fn the_split_that_holds_time_back_is_named_with_what_will_change_that() {
+        let quiet = why_of_source(&source(vec![split("clicks-3", Some(0))]), Some(30_000));
+        let quiet = quiet.expect("windows wait");
+        for part in ["clicks-3", "12 s ago", "idle 30 s after"] {
+            assert!(quiet.contains(part), "{quiet}");
+        }
+        let empty = why_of_source(&source(vec![split("clicks-3", None)]), None);
+        let empty = empty.expect("windows wait");
+        assert!(empty.contains("'never'"), "{empty}");
+        let untimed = SourceWatermarkView {
+            keeps_time: false,
+            ..source(Vec::new())
+        };
+        assert_eq!(why_of_source(&untimed, None), None);
+    }
+}

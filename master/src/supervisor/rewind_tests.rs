@@ -1,0 +1,184 @@
+//! Sinks that are sent back, and epochs that are kept for that, under the supervisor, with a worker that a test speaks for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use millstream_common::control::{ControlError, RewindTerms, SinkView, StorageUse};
+use millstream_common::ids::{Epoch, JobName, SinkIndex};
+use millstream_common::link::{BarrierKind, Deploy, JobGeneration, ToMaster};
+use millstream_common::store::StoreRef;
+use ractor::{ActorRef, call};
+
+use super::supervisor_actor::SupervisorMessage;
+use super::tests::{find, job};
+use crate::job::job_actor::JobMessage;
+use crate::retention::Looked;
+use crate::retention::history::read_history;
+use crate::testing::{FakeWorker, MemoryStore, memory, plan, soon, supervise};
+
+const SQL: &str = "\
+    CREATE SOURCE numbers (n BIGINT NOT NULL) WITH (connector = 'datagen', rows_per_second = '10');\
+    CREATE SINK nowhere FROM numbers WITH (connector = 'blackhole');\
+    CREATE SINK shown FROM numbers WITH (connector = 'console');";
+const NOWHERE: SinkIndex = SinkIndex(0);
+const SHOWN: SinkIndex = SinkIndex(1);
+
+struct Cluster {
+    store: Arc<MemoryStore>,
+    supervisor: ActorRef<SupervisorMessage>,
+    worker: FakeWorker,
+}
+
+impl Cluster {
+    /// After so many epochs, which both sinks hold.
+    async fn after(epochs: u64) -> Self {
+        let store = memory();
+        let supervisor = supervise(&store, vec![job("clicks", plan(SQL))]).await;
+        let mut worker = FakeWorker::join(&supervisor, "alpha").await;
+        worker.deployed().await;
+        let mut cluster = Self {
+            store,
+            supervisor,
+            worker,
+        };
+        for _ in 0..epochs {
+            let (at, epoch) = cluster.epoch().await;
+            for sink in [NOWHERE, SHOWN] {
+                cluster.advance(&at, sink, epoch);
+            }
+        }
+        cluster
+    }
+
+    async fn epoch(&mut self) -> (JobGeneration, Epoch) {
+        let (at, barrier) = self.worker.barrier().await;
+        self.worker.report(&at, barrier.epoch, 1);
+        self.worker.committed().await;
+        (at, barrier.epoch)
+    }
+
+    fn advance(&self, at: &JobGeneration, sink: SinkIndex, marker: Epoch) {
+        self.worker.say(ToMaster::SinkAdvanced {
+            at: at.clone(),
+            sink,
+            marker,
+            dropped_count: 0,
+        });
+    }
+
+    /// The generation that follows the last barrier of this one.
+    async fn moved(&mut self) -> (JobGeneration, Deploy) {
+        loop {
+            let (at, barrier) = self.worker.barrier().await;
+            self.worker.report(&at, barrier.epoch, 1);
+            if barrier.kind == BarrierKind::Stop {
+                return (at, self.worker.deployed().await);
+            }
+        }
+    }
+
+    async fn rewind(&self, sink: &str, to: u64, may_duplicate: bool) -> Result<SinkView, String> {
+        let clicks = find(&self.supervisor, "clicks").await;
+        let terms = RewindTerms {
+            to: Some(Epoch(to)),
+            may_duplicate,
+        };
+        let sink = sink.to_owned();
+        let rewound = soon(async {
+            call!(clicks, |reply| JobMessage::RewindSink {
+                sink,
+                terms,
+                reply
+            })
+            .expect("call")
+        });
+        rewound.await.map_err(|refused| match refused {
+            ControlError::Invalid(cause) => cause,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    async fn sink(&self, sink: SinkIndex) -> SinkView {
+        call!(self.supervisor, SupervisorMessage::AllWorkers).expect("call");
+        let clicks = find(&self.supervisor, "clicks").await;
+        let view = call!(clicks, JobMessage::View).expect("view");
+        view.sinks[sink.index()].clone()
+    }
+
+    /// The collector says that every sink has held the epochs up to this one for long.
+    async fn looked(&self, forgettable: u64) {
+        let store: StoreRef = self.store.clone();
+        let history = read_history(&store).await.expect("read");
+        let looked = Looked {
+            used: StorageUse::default(),
+            life: history.jobs[&JobName::from("clicks")].entry.incarnation,
+            forgettable: Epoch(forgettable),
+        };
+        let looked = BTreeMap::from([(JobName::from("clicks"), looked)]);
+        let said = self.supervisor.cast(SupervisorMessage::Looked(looked));
+        said.expect("said");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_goes_back_with_the_next_generation_and_lacks_what_it_held() {
+    let mut cluster = Cluster::after(4).await;
+    let sent = cluster.rewind("nowhere", 2, false).await.expect("it can");
+    assert_eq!((sent.marker, sent.retained_from), (Epoch(2), Epoch(0)));
+    let refused = cluster.rewind("nowhere", 1, false).await;
+    assert!(refused.expect_err("twice").contains("being sent back"));
+    let (old, deploy) = cluster.moved().await;
+    let rewind = deploy.restore.sink_rewinds[&NOWHERE];
+    assert_eq!(rewind.to, Epoch(2));
+    assert!(deploy.at.generation.0 > rewind.at.0 && rewind.at.0 > old.generation.0);
+    assert_eq!(deploy.restore.undelivered[0].parent, Epoch(2));
+    assert_eq!(deploy.restore.sink_markers[&SHOWN], Epoch(4));
+    // What the last generation says late is of the past.
+    cluster.advance(&old, NOWHERE, Epoch(4));
+    assert_eq!(cluster.sink(NOWHERE).await.marker, Epoch(2));
+    cluster.advance(&deploy.at, NOWHERE, Epoch(3));
+    assert_eq!(cluster.sink(NOWHERE).await.marker, Epoch(3));
+    // It was done: the next deliverer is told nothing of it.
+    find(&cluster.supervisor, "clicks").await.kill();
+    let deploy = cluster.worker.deployed().await;
+    let marker = deploy.restore.sink_markers[&NOWHERE];
+    let told = deploy.restore.sink_rewinds.get(&NOWHERE).copied();
+    assert!(
+        marker == Epoch(3) || told == Some(rewind),
+        "{marker} {told:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_is_sent_back_only_to_what_is_kept_and_one_that_appends_only_if_that_is_said() {
+    let mut cluster = Cluster::after(4).await;
+    let refused = cluster.rewind("nowhere", 4, false).await;
+    assert!(
+        refused
+            .expect_err("it holds 4")
+            .contains("nothing to deliver again")
+    );
+    let refused = cluster.rewind("shown", 2, false).await;
+    let refused = refused.expect_err("it appends");
+    assert!(refused.contains("--allow-duplicates"), "{refused}");
+    let refused = cluster.rewind("nowere", 2, false).await;
+    assert!(
+        refused
+            .expect_err("no name")
+            .contains("did you mean nowhere")
+    );
+    cluster.looked(3).await;
+    assert_eq!(cluster.sink(NOWHERE).await.retained_from, Epoch(3));
+    let refused = cluster.rewind("nowhere", 2, false).await;
+    let refused = refused.expect_err("it is gone");
+    assert!(
+        refused.contains("the oldest epoch there is to go back to is 3"),
+        "{refused}"
+    );
+    cluster.rewind("shown", 3, true).await.expect("it was said");
+    // What it needs now is not forgotten, however long ago it was held.
+    cluster.looked(4).await;
+    assert_eq!(cluster.sink(SHOWN).await.retained_from, Epoch(3));
+    let (_, deploy) = cluster.moved().await;
+    assert_eq!(deploy.restore.sink_rewinds[&SHOWN].to, Epoch(3));
+}

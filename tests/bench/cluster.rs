@@ -1,0 +1,208 @@
+//! A cluster of processes that a part of the bench measures, and the clicks that keep it busy.
+//!
+//! Used by `recovery.rs` and `blocked_sink.rs`. Owns a master, its workers and a client; all end with it. Failure: what does not come
+//! about within its time ends the bench with what it waited for.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use millstream_common::client::ControlClient;
+use millstream_common::control::{JobView, SubmitRequest};
+use millstream_common::ids::JobName;
+use millstream_common::net::{NetRef, TcpNet};
+use millstream_common::time::{Clock, SystemClock};
+
+use crate::Services;
+use crate::clicks::Clicks;
+use crate::process::Process;
+use crate::topic::{PARTITION_COUNT, Sender};
+
+/// What `millstream master` prints before its address.
+const LISTENING: &str = "master listening at ";
+/// How long anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A master, workers and a client.
+pub(crate) struct Cluster {
+    /// Time.
+    pub(crate) clock: SystemClock,
+    client: ControlClient,
+    job: &'static str,
+    names: &'static [&'static str],
+    address: String,
+    folder: std::path::PathBuf,
+    variables: Vec<(&'static str, String)>,
+    /// In the order of their names.
+    pub(crate) workers: Vec<Process>,
+    // Dropped, and so ended, behind its workers.
+    _master: Process,
+}
+
+impl Cluster {
+    /// Starts all of them in `folder`; they see `variables`, and the job will have the name `job`.
+    pub(crate) async fn start(
+        folder: &Path,
+        job: &'static str,
+        names: &'static [&'static str],
+        variables: Vec<(&'static str, String)>,
+    ) -> anyhow::Result<Self> {
+        let arguments = [
+            "master",
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+            "--storage",
+            "storage",
+        ];
+        let mut master = Process::start(folder, "master", &arguments, &borrowed(&variables))?;
+        let line = master.first_line().await?;
+        let address = line
+            .strip_prefix(LISTENING)
+            .with_context(|| format!("read address of the master from {line:?}"))?
+            .to_owned();
+        let net: NetRef = Arc::new(TcpNet);
+        let client = ControlClient::connect(net, &address).await?;
+        let mut cluster = Self {
+            clock: SystemClock::new(),
+            client,
+            job,
+            names,
+            address,
+            folder: folder.to_owned(),
+            variables,
+            workers: Vec::new(),
+            _master: master,
+        };
+        for index in 0..names.len() {
+            cluster.start_worker(index)?;
+        }
+        cluster.wait_for_workers().await?;
+        Ok(cluster)
+    }
+
+    /// Starts a worker, in the place of one that is gone if there was one.
+    pub(crate) fn start_worker(&mut self, index: usize) -> anyhow::Result<()> {
+        let name = self.names[index];
+        let arguments = ["worker", "--master", &self.address, "--name", name];
+        let variables = borrowed(&self.variables);
+        let worker = Process::start(&self.folder, name, &arguments, &variables)?;
+        match self.workers.get_mut(index) {
+            Some(place) => *place = worker,
+            None => self.workers.push(worker),
+        }
+        Ok(())
+    }
+
+    /// Submits the job.
+    pub(crate) async fn submit(&self, sql: String) -> anyhow::Result<()> {
+        let request = SubmitRequest {
+            name: self.job.into(),
+            sql,
+            file: format!("{}.sql", self.job),
+            fresh: true,
+            from: None,
+        };
+        self.client
+            .submit(request)
+            .await
+            .context("submit the job")?;
+        Ok(())
+    }
+
+    /// The job as it is now.
+    pub(crate) async fn job(&self) -> anyhow::Result<JobView> {
+        Ok(self.client.job(&JobName::from(self.job)).await?)
+    }
+
+    /// Waits until all workers have joined.
+    pub(crate) async fn wait_for_workers(&self) -> anyhow::Result<()> {
+        let deadline = self.clock.monotonic() + PATIENCE;
+        while self.client.workers().await?.len() < self.names.len() {
+            self.look_again(deadline, "all workers have joined").await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the job is as `is_there` says.
+    pub(crate) async fn wait(
+        &self,
+        is_there: impl Fn(&JobView) -> bool,
+    ) -> anyhow::Result<JobView> {
+        let deadline = self.clock.monotonic() + PATIENCE;
+        loop {
+            let job = self.job().await?;
+            if is_there(&job) {
+                return Ok(job);
+            }
+            if job.state.is_over() {
+                bail!("the job {}: {}", job.state, job.cause.unwrap_or_default());
+            }
+            self.look_again(deadline, "the job gets on").await?;
+        }
+    }
+
+    /// The workers that have tasks.
+    pub(crate) async fn working(&self) -> anyhow::Result<usize> {
+        let workers = self.client.workers().await?;
+        Ok(workers.iter().filter(|worker| worker.tasks > 0).count())
+    }
+
+    /// A pause before the next look, unless there is no time left.
+    pub(crate) async fn look_again(&self, deadline: Duration, what: &str) -> anyhow::Result<()> {
+        if self.clock.monotonic() > deadline {
+            bail!("not so within {} s: {what}", PATIENCE.as_secs());
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        Ok(())
+    }
+}
+
+fn borrowed<'a>(variables: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    let pairs = variables.iter();
+    pairs.map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+/// Clicks at a steady rate.
+pub(crate) struct Load {
+    sender: Sender,
+    clicks: Clicks,
+    rate: u64,
+}
+
+impl Load {
+    /// The producer sends what has become due this often.
+    const PACE: Duration = Duration::from_millis(10);
+
+    /// So many clicks a second, into `topic`.
+    pub(crate) fn new(
+        services: &Services,
+        topic: &str,
+        (rate, seed): (u64, u64),
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            sender: Sender::new(&services.kafka, topic)?,
+            clicks: Clicks::new(seed),
+            rate,
+        })
+    }
+
+    /// Sends until dropped.
+    pub(crate) async fn send(&mut self) -> anyhow::Result<()> {
+        let clock = SystemClock::new();
+        let mut pace = tokio::time::interval(Self::PACE);
+        let mut sent = 0;
+        loop {
+            pace.tick().await;
+            let due = (clock.monotonic().as_secs_f64() * self.rate as f64) as u64;
+            while sent < due {
+                let partition = sent % PARTITION_COUNT as u64;
+                self.sender.send(partition as i32, self.clicks.next())?;
+                sent += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Traces of a cluster at work, read back from a collector: of a submission, of epochs, of a recovery.
+//!
+//! Goal: no trace has a gap, whatever process its spans come from. Method: two jobs in a row, of which the second reads what the first
+//! writes to Kafka; a worker is killed on the way.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use millstream_common::control::{JobView, StopMode};
+use millstream_tests::cluster::Cluster;
+use millstream_tests::collector::{Collected, Collector, number, whole};
+use millstream_tests::generator;
+use millstream_tests::services::Services;
+use millstream_tests::topic::Topic;
+use millstream_tests::wait;
+
+use crate::clicks::{Clicks, PARTITION_COUNT};
+
+const CLICKS: usize = 4_000;
+const DEADLINE: Duration = Duration::from_secs(60);
+
+const FIRST: &str = "
+SET checkpoint_interval = '200 ms';
+CREATE SOURCE clicks (eventid TEXT NOT NULL, url TEXT, \"timestamp\" TIMESTAMP NOT NULL,
+    WATERMARK FOR \"timestamp\" AS \"timestamp\" - INTERVAL '5 minutes')
+  WITH (connector = 'kafka', brokers = '${KAFKA_BROKERS}', topic = '${CLICKS_TOPIC}', format = 'json');
+CREATE VIEW firsts AS SELECT DISTINCT ON (eventid) * FROM clicks;
+CREATE SINK passed_on FROM firsts
+  WITH (connector = 'kafka', brokers = '${KAFKA_BROKERS}', topic = '${OUT_TOPIC}', transaction_timeout = '10 s');
+CREATE SINK nowhere FROM firsts WITH (connector = 'blackhole');
+";
+
+const SECOND: &str = "
+SET checkpoint_interval = '200 ms';
+CREATE SOURCE passed (eventid TEXT NOT NULL)
+  WITH (connector = 'kafka', brokers = '${KAFKA_BROKERS}', topic = '${OUT_TOPIC}', format = 'json');
+CREATE SINK nowhere FROM passed WITH (connector = 'blackhole');
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traces_of_a_submission_of_epochs_and_of_a_recovery_are_whole() -> anyhow::Result<()> {
+    let collector = Collector::start().await?;
+    let clicks = Clicks::shared("traces").await?;
+    let out = Topic::create(&Services::shared()?.kafka, "traces_out", PARTITION_COUNT).await?;
+    let mut environment = clicks.environment();
+    environment.push(("OUT_TOPIC", out.name.clone()));
+    environment.extend(collector.environment());
+    let mut cluster = Cluster::start(environment, 2).await?;
+    cluster.submit("first", FIRST).await?;
+    cluster.submit("second", SECOND).await?;
+    let mut generator = generator::Clicks::new(5, PARTITION_COUNT, 50);
+    clicks.topic.send(&generator.take(CLICKS)).await?;
+    passed(&cluster, 1).await?;
+    soon(&cluster, "an epoch", || epoch(&collector)).await?;
+    soon(&cluster, "a submission", || submission(&collector)).await?;
+    soon(&cluster, "a link", || link(&collector)).await?;
+    cluster.kill_worker(1).await?;
+    clicks.topic.send(&generator.take(CLICKS)).await?;
+    passed(&cluster, CLICKS as u64 + 1).await?;
+    soon(&cluster, "a recovery", || recovery(&collector)).await?;
+    for job in ["first", "second"] {
+        cluster.stop(job, StopMode::Stop).await?;
+    }
+    soon(&cluster, "every epoch", || all_whole(&collector)).await
+}
+
+/// Waits until so many rows have come through both jobs.
+async fn passed(cluster: &Cluster, rows: u64) -> anyhow::Result<()> {
+    let is_through = |job: &JobView| {
+        let current = job.sinks.iter().all(|sink| sink.lag_epochs == 0);
+        job.rows_read >= rows && current && job.lag_records == Some(0)
+    };
+    cluster
+        .wait_for_job("first", "rows come in", is_through)
+        .await?;
+    cluster
+        .wait_for_job("second", "rows come out", is_through)
+        .await?;
+    Ok(())
+}
+
+async fn soon(
+    cluster: &Cluster,
+    what: &str,
+    holds: impl Fn() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    wait::until(what, DEADLINE, || async {
+        holds().map_err(|error| format!("{error:#}"))
+    })
+    .await
+    .with_context(|| cluster.logs())
+}
+
+fn holds_all(names: &BTreeSet<&str>, wanted: &[&str]) -> anyhow::Result<()> {
+    let missing: Vec<_> = wanted
+        .iter()
+        .filter(|name| !names.contains(*name))
+        .collect();
+    ensure!(missing.is_empty(), "{missing:?} missing in {names:?}");
+    Ok(())
+}
+
+fn of_job<'a>(trace: &'a [Collected], job: &str) -> Option<&'a Collected> {
+    let mut roots = trace.iter().filter(|span| span.parent.is_empty());
+    roots.find(|root| root.attributes.get("job").map(String::as_str) == Some(job))
+}
+
+/// The largest epoch of the first job: every step of the path, from all three processes, with the rows that went through it.
+fn epoch(collector: &Collector) -> anyhow::Result<()> {
+    let epochs = collector.called("epoch");
+    let rows = |trace: &&Vec<Collected>| {
+        let root = of_job(trace, "first");
+        root.and_then(|root| number(root, "rows").ok()).unwrap_or(0)
+    };
+    let trace = epochs.iter().max_by_key(rows).context("no epoch")?;
+    let root = of_job(trace, "first").context("no epoch of the first job")?;
+    let names = whole(trace)?;
+    let path = [
+        "consume", "decode", "exchange", "operator", "ship", "snapshot", "commit", "deliver",
+    ];
+    holds_all(&names, &path)?;
+    let instances: BTreeSet<&str> = trace.iter().map(|span| span.instance.as_str()).collect();
+    let all = BTreeSet::from(["master-0", "worker-0", "worker-1"]);
+    ensure!(instances == all, "{instances:?}");
+    let sum = |name: &str| {
+        let spans = trace.iter().filter(|span| span.name == name);
+        spans
+            .map(|span| number(span, "rows"))
+            .sum::<anyhow::Result<u64>>()
+    };
+    let read = number(root, "rows")?;
+    for step in ["consume", "decode"] {
+        let rows = sum(step)?;
+        ensure!(rows == read, "{step} of {rows} rows, and not {read}");
+    }
+    // What is no click is a dead letter, and goes to no other task.
+    let (sent, taken) = (sum("exchange")?, sum("operator")?);
+    ensure!(
+        sent == taken && 0 < sent && sent <= read,
+        "{sent} sent, {taken} taken"
+    );
+    let sinks = trace.iter().filter(|span| span.name == "deliver");
+    let sinks: BTreeSet<_> = sinks.map(|span| span.attributes.get("sink")).collect();
+    ensure!(sinks.len() == 2, "{sinks:?}");
+    for span in trace.iter() {
+        for attribute in ["job", "generation", "epoch"] {
+            ensure!(
+                span.attributes.contains_key(attribute),
+                "{attribute}: {span:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn submission(collector: &Collector) -> anyhow::Result<()> {
+    let submissions = collector.called("submit");
+    ensure!(submissions.len() == 2, "{} submissions", submissions.len());
+    for trace in &submissions {
+        let names = whole(trace)?;
+        let steps = [
+            "plan",
+            "record",
+            "assign",
+            "deploy",
+            "restore",
+            "fence",
+            "first_epoch",
+        ];
+        holds_all(&names, &steps)?;
+        let restored = trace.iter().filter(|span| span.name == "restore").count();
+        ensure!(restored == 2, "{restored} workers have restored");
+    }
+    Ok(())
+}
+
+/// Records of the first job say where they come from, and epochs of the second one say so too.
+fn link(collector: &Collector) -> anyhow::Result<()> {
+    let traces = collector.traces();
+    let spans = traces.values().flatten();
+    let consumed = spans.filter(|span| {
+        span.name == "consume" && span.attributes.get("job").map(String::as_str) == Some("second")
+    });
+    let links: Vec<_> = consumed.flat_map(|span| &span.links).collect();
+    ensure!(!links.is_empty(), "no link");
+    for (trace, span) in links {
+        let linked = traces.get(trace).context("the linked trace is not there")?;
+        let linked = linked.iter().find(|other| other.span == *span);
+        let linked = linked.context("the linked span is not there")?;
+        ensure!(linked.name == "deliver", "{linked:?}");
+    }
+    Ok(())
+}
+
+fn recovery(collector: &Collector) -> anyhow::Result<()> {
+    let recoveries = collector.called("recovery");
+    ensure!(
+        recoveries.len() >= 2,
+        "{} recoveries of 2 jobs",
+        recoveries.len()
+    );
+    let traces = collector.traces();
+    for trace in &recoveries {
+        let names = whole(trace)?;
+        holds_all(
+            &names,
+            &["detect", "assign", "deploy", "restore", "first_epoch"],
+        )?;
+        let first = trace.iter().find(|span| span.name == "first_epoch");
+        for (linked, _) in first.into_iter().flat_map(|span| &span.links) {
+            whole(traces.get(linked).context("the first epoch has no trace")?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every span of every epoch has its root: also those before and after the kill.
+fn all_whole(collector: &Collector) -> anyhow::Result<()> {
+    let traces = collector.traces();
+    ensure!(traces.len() > 4, "only {} traces", traces.len());
+    for trace in traces.values() {
+        whole(trace)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! What a worker counts of itself, and its answers to probes.
+//!
+//! Filled by the supervisor and the pipelines, at barriers and when jobs come and go; read when somebody asks over HTTP. One a worker,
+//! shared. A job that has been here keeps its counters, so that they do not go back while the process lives. Cannot fail.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use millstream_common::http::Probes;
+use millstream_common::ids::JobName;
+use millstream_common::metrics::{Exposition, catalogue};
+use millstream_common::plan::JobPlan;
+use millstream_common::trace::TracerRef;
+
+use crate::pipeline::report::{Speaker, TaskReport};
+
+/// The figures of one worker.
+#[derive(Debug)]
+pub struct Figures {
+    tracer: TracerRef,
+    is_attached: AtomicBool,
+    jobs: Mutex<BTreeMap<JobName, JobFigures>>,
+}
+
+/// Of one job, since the process began.
+#[derive(Debug, Default)]
+struct JobFigures {
+    is_running: bool,
+    /// Counted by the readers of the running pipeline.
+    rows_read: Arc<AtomicU64>,
+    /// Of the pipelines before.
+    rows_before: u64,
+    bytes_read: u64,
+    segment_bytes: u64,
+    /// By stage: worked, waited for credit.
+    stages: BTreeMap<String, (Duration, Duration)>,
+}
+
+impl Figures {
+    /// Of a worker whose spans go to `tracer`.
+    pub fn new(tracer: TracerRef) -> Self {
+        Self {
+            tracer,
+            is_attached: AtomicBool::default(),
+            jobs: Mutex::default(),
+        }
+    }
+
+    /// The worker has a master, or has it no more.
+    pub(crate) fn attached(&self, is_attached: bool) {
+        self.is_attached.store(is_attached, Ordering::Relaxed);
+    }
+
+    /// A pipeline begins; `rows_read` is what its readers count with.
+    pub(crate) fn begun(&self, job: &JobName, rows_read: Arc<AtomicU64>) {
+        self.of(job, |figures| {
+            figures.rows_before += figures.rows_read.load(Ordering::Relaxed);
+            figures.rows_read = rows_read;
+            figures.is_running = true;
+        });
+    }
+
+    /// A pipeline has ended.
+    pub(crate) fn ended(&self, job: &JobName) {
+        self.of(job, |figures| figures.is_running = false);
+    }
+
+    /// A task of a pipeline has passed a barrier.
+    pub(crate) fn reported(&self, job: &JobName, plan: &JobPlan, report: &TaskReport) {
+        self.of(job, |figures| {
+            match report {
+                TaskReport::Read { counters, .. } => figures.bytes_read += counters.bytes,
+                TaskReport::Snapshotted { .. } => {}
+                TaskReport::Shipped { segments, .. } => {
+                    figures.segment_bytes +=
+                        segments.iter().map(|segment| segment.bytes).sum::<u64>();
+                }
+            }
+            if let Speaker::Task(task) = report.speaker() {
+                let stage = &plan.stages[task.stage.index()].name;
+                let times = figures.stages.entry(stage.clone()).or_default();
+                times.0 += report.work().busy;
+                times.1 += report.work().blocked;
+            }
+        });
+    }
+
+    fn of(&self, job: &JobName, change: impl FnOnce(&mut JobFigures)) {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        change(jobs.entry(job.clone()).or_default());
+    }
+}
+
+#[async_trait]
+impl Probes for Figures {
+    fn ready(&self) -> Result<String, String> {
+        match self.is_attached.load(Ordering::Relaxed) {
+            true => Ok("attached to a master".to_owned()),
+            false => Err("no master".to_owned()),
+        }
+    }
+
+    async fn metrics(&self) -> Exposition {
+        let mut to = Exposition::of_process("worker");
+        to.spans(self.tracer.as_ref());
+        let is_attached = self.is_attached.load(Ordering::Relaxed);
+        to.count(&catalogue::WORKER_ATTACHED, &[], u64::from(is_attached));
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = jobs.values().filter(|job| job.is_running).count();
+        to.count(&catalogue::WORKER_PIPELINES, &[], running as u64);
+        for (job, figures) in jobs.iter() {
+            let job = job.as_str();
+            let rows = figures.rows_before + figures.rows_read.load(Ordering::Relaxed);
+            to.count(&catalogue::WORKER_ROWS, &[job], rows);
+            to.count(&catalogue::WORKER_BYTES, &[job], figures.bytes_read);
+            to.count(&catalogue::WORKER_SEGMENTS, &[job], figures.segment_bytes);
+            for (stage, (busy, blocked)) in &figures.stages {
+                let labels = [job, stage.as_str()];
+                to.set(&catalogue::WORKER_BUSY, &labels, busy.as_secs_f64());
+                to.set(&catalogue::WORKER_BLOCKED, &labels, blocked.as_secs_f64());
+            }
+        }
+        to
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_common::trace::NoTracer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn counters_of_a_job_do_not_go_back_with_its_next_generation() {
+        let figures = Figures::new(Arc::new(NoTracer));
+        let job = JobName::from("clicks");
+        figures.begun(&job, Arc::new(AtomicU64::new(7)));
+        figures.ended(&job);
+        figures.begun(&job, Arc::new(AtomicU64::new(2)));
+        let text = figures.metrics().await.encode();
+        assert!(text.contains("millstream_worker_read_rows_total{job=\"clicks\"} 9.0"));
+        assert!(text.contains("millstream_worker_pipelines 1.0"), "{text}");
+        assert!(figures.ready().is_err(), "no master has said Welcome");
+        figures.attached(true);
+        assert!(figures.ready().is_ok());
+    }
+}
