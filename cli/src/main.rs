@@ -58,6 +58,15 @@ struct Arguments {
     /// What to log, as RUST_LOG says it: `info`, `millstream=debug,warn`.
     #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER")]
     log: Option<String>,
+    /// How to log: lines for people, or a JSON object a line.
+    #[arg(
+        long,
+        global = true,
+        env = "MILLSTREAM_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    log_format: logs::Format,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -127,7 +136,7 @@ async fn perform_logged(arguments: Arguments) -> ExitCode {
         (None, true) => logs::SERVICE_FILTER.to_owned(),
         (None, false) => logs::QUIET_FILTER.to_owned(),
     };
-    let done = match logs::start(&filter) {
+    let done = match logs::start(&filter, arguments.log_format) {
         Ok(()) => Box::pin(perform(arguments.verb)).await,
         Err(error) => Err(error),
     };

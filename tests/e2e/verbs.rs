@@ -170,3 +170,45 @@ async fn look(verbs: &Verbs<'_>) -> anyhow::Result<()> {
     ensure!(code == 2, "{code}: {refused}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_tell_programs_of_every_epoch_and_of_the_rows_each_sink_has_taken()
+-> anyhow::Result<()> {
+    let folder = TempDir::new()?;
+    let file = folder.path().join("numbers.sql");
+    let sql = "CREATE SOURCE made (n BIGINT NOT NULL) WITH (connector = 'datagen', rows = 1000);
+               CREATE SINK nowhere FROM made WITH (connector = 'blackhole');";
+    std::fs::write(&file, sql)?;
+    let (file, storage) = (
+        file.display().to_string(),
+        folder.path().display().to_string(),
+    );
+    let run = ["run", &file, "--storage", &storage];
+    let (code, _, quiet) = run_to_end(&run, &[]).await?;
+    ensure!(code == 0 && !quiet.contains("epoch committed"), "{quiet}");
+    let verbose = [
+        "--fresh",
+        "--log",
+        "millstream=debug",
+        "--log-format",
+        "json",
+    ];
+    let (code, _, said) = run_to_end(&[&run[..], &verbose].concat(), &[]).await?;
+    ensure!(code == 0, "{code}: {said}");
+    let told: Vec<Value> = said
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let rows_of = |message: &str, field: &str| -> u64 {
+        let lines = told.iter().filter(|line| line["message"] == message);
+        let named = lines.filter(|line| line["job"] == "numbers" && !line["epoch"].is_null());
+        named.filter_map(|line| line[field].as_u64()).sum()
+    };
+    let read = rows_of("epoch committed", "read");
+    let delivered = rows_of("delivered up to this epoch", "rows");
+    ensure!(
+        (read, delivered) == (1_000, 1_000),
+        "{read} read, {delivered} delivered: {said}"
+    );
+    Ok(())
+}

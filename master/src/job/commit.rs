@@ -107,7 +107,11 @@ impl JobState {
             self.keep_savepoints()?;
             return self.advance();
         }
-        debug!(job = %self.entry.job, epoch = %entry.epoch, "epoch committed");
+        debug!(
+            job = %self.entry.job, generation = %entry.generation, epoch = %entry.epoch,
+            read = entry.counters.values().map(|counted| counted.read).sum::<u64>(),
+            shipped = entry.segments.iter().map(|segment| segment.row_count).sum::<u64>(), "epoch committed"
+        );
         self.restarts.committed();
         self.observed.recovery.over(self.clock.monotonic());
         let now_us = self.clock.unix_micros();

@@ -143,7 +143,7 @@ impl JobTraces {
         // A generation may be lost again while the next one is being placed.
         let who = format!("{lost}/{now_us}");
         self.step("detect", &who, (heard_us, now_us), |span| {
-            span.with("cause", cause)
+            span.with("generation", lost.0).with("cause", cause)
         });
     }
 
@@ -181,7 +181,8 @@ impl JobTraces {
             (since, now_us),
             |mut span| {
                 span.links.extend(link);
-                span.with("epoch", epoch.unwrap_or_default().0)
+                span.with("generation", generation.0)
+                    .with("epoch", epoch.unwrap_or_default().0)
             },
         );
         self.finish(None, now_us);

@@ -26,7 +26,7 @@ use millstream_sinks::sink_actor::{
     SinkActor, SinkArguments, SinkFactory, SinkMessage, SinkObserver, Trouble, TroubleState,
 };
 use ractor::{Actor, ActorRef};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::pipeline_actor::{PipelineMessage, PipelineState};
 use super::refused::{self, RefusedStore};
@@ -155,6 +155,10 @@ impl Observer {
 #[async_trait]
 impl SinkObserver for Observer {
     fn advanced(&self, marker: Epoch, applied: &Applied) {
+        debug!(
+            job = %self.at.job, sink = %self.name, generation = %self.at.generation, epoch = %marker, rows = applied.row_count,
+            rejected = applied.rejected_count, dropped = applied.dropped_count, "delivered up to this epoch"
+        );
         self.say(ToMaster::SinkAdvanced {
             at: self.at.clone(),
             sink: self.sink,
