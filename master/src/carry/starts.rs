@@ -1,10 +1,10 @@
 //! Where sinks begin that a job did not have before: `start = 'now' | 'retained' | 'snapshot'`.
 //!
 //! Called by [`super::carry`]. `now`: with the rows behind the checkpoint. `retained`: with those of the epochs that are kept, if another sink
-//! read the same output all the while, and no sink of that name was there before; segments of dead letters go by rules of their own
-//! where none does. `snapshot`: with the groups
-//! that the operator in front of it holds, each once as an upsert in the first epoch, then with their changes; the default where rows change.
-//! Sinks of the same output see those upserts too, which change nothing for them. Pure. Failure: what cannot be is refused by name.
+//! read the same output all the while, and no sink of that name was there before; segments of dead letters go by rules of their own where
+//! none does. `snapshot`: with the groups that the operator in front of it holds, each once as an upsert in the first epoch, then with their
+//! changes; the default where rows change. Sinks of the same output see those upserts too, which change nothing for them. Pure. Failure:
+//! what cannot be is refused by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
