@@ -108,8 +108,8 @@ fn need(path: &str) -> Need {
         return Need::Role(Role::Read);
     }
     let role = match path.strip_prefix(CONTROL).unwrap_or_default() {
-        "GetJob" | "ListJobs" | "WatchJob" | "GetWatermarks" | "ListWorkers" | "ListSavepoints"
-        | "ListCheckpoints" | "ListDeadLetters" => Role::Read,
+        "GetJob" | "ListJobs" | "WatchJob" | "GetWatermarks" | "GetPlan" | "ListWorkers"
+        | "ListSavepoints" | "ListCheckpoints" | "ListDeadLetters" => Role::Read,
         "SubmitJob" | "StopJob" | "CreateSavepoint" | "DropSavepoint" | "PauseSink"
         | "ResumeSink" | "RewindSink" | "ReplayDeadLetters" => Role::Submit,
         _ => Role::Admin,
