@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test compose-test dashboard-test failover image model sim matrix mutants chaos lint bench fmt services install-services clean-services toolchain with-python
+.PHONY: help demo test compose-test dashboard-test failover image model sim matrix mutants fuzz chaos lint bench fmt services install-services clean-services toolchain with-python
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
@@ -26,6 +26,10 @@ SIM_JOBS ?= 2
 SIM_PROFILE ?= release
 sim_build := cargo build --workspace --locked --profile $(SIM_PROFILE) --bin millstream-sim
 sim_program = "$(CARGO_TARGET_DIR)/$(if $(filter dev,$(SIM_PROFILE)),debug,$(SIM_PROFILE))/millstream-sim"
+
+# How long `make fuzz` feeds each of its targets.
+SECONDS ?= 60
+TARGETS ?= json csv sql
 
 # How long `make chaos` injects faults.
 MINUTES ?= 3
@@ -60,6 +64,7 @@ model: toolchain ## check the protocol exhaustively, and that planted mistakes a
 sim: toolchain ## the real cluster on simulated hosts; SEEDS=2000 FIRST_SEED=1 chooses
 	$(sim_build)
 	$(sim_program) --seeds $(SEEDS) --first-seed $(FIRST_SEED) --jobs $(SIM_JOBS)
+	$(sim_program) blocked --hours 3
 
 matrix: toolchain ## the same, broken off before, in and after each step of the protocol
 	$(sim_build)
@@ -68,6 +73,11 @@ matrix: toolchain ## the same, broken off before, in and after each step of the 
 mutants: toolchain ## plant known mistakes one by one: how many seeds until each is found
 	$(sim_build) --features millstream-sim/mutants
 	$(sim_program) mutants --seeds $(SEEDS) --first-seed $(FIRST_SEED) --jobs $(SIM_JOBS) $(ARGS)
+
+fuzz: toolchain ## feed decoders and the SQL front end with what libFuzzer makes up, SECONDS=60 each; TARGETS=json chooses
+	RUSTC_WORKSPACE_WRAPPER="$(CURDIR)/tests/fuzz/instrument" \
+		cargo build --workspace --locked --bin millstream-fuzz --features millstream-fuzz/engine
+	tests/fuzz/run $(SECONDS) $(TARGETS)
 
 chaos: with-python ## everything dies in turn, on real services, while sinks are read; MINUTES=10 chooses
 	cargo build --workspace --locked --bins

@@ -29,7 +29,7 @@ enum Command {
 struct Rewind {
     #[command(flatten)]
     target: Target,
-    /// The epoch that the sink is to hold; by default the oldest whose segments are still kept (`millstream sinks` shows it).
+    /// The epoch that the sink is to hold; by default the oldest whose segments are still kept (`millstream sinks` shows it), or where the sink began.
     #[arg(long, value_name = "EPOCH")]
     to: Option<u64>,
     /// The sink appends: its rows may be there twice.

@@ -26,8 +26,13 @@ async fn put(sink: &mut dyn Sink, guard: u64, id: i64) -> Result<(), SinkError> 
 
 /// Runs the rules on a subject that has none of its sink's rows.
 pub async fn check<S: Subject>(fresh: impl AsyncFn() -> S) {
-    const RULE: &str = "a sink goes back once, whoever delivers, and never for an older deliverer";
     let subject = &fresh().await;
+    goes_back_once(subject).await;
+    never_goes_forward(subject).await;
+}
+
+async fn goes_back_once<S: Subject>(subject: &S) {
+    const RULE: &str = "a sink goes back once, whoever delivers, and never for an older deliverer";
     let mut old = subject.sink(deliverer(3));
     assert_eq!(fence(&mut *old).await, Epoch(0), "{RULE}");
     for epoch in 0..4 {
@@ -61,5 +66,26 @@ pub async fn check<S: Subject>(fresh: impl AsyncFn() -> S) {
     assert!(
         matches!(late.fence().await, Err(SinkError::Fenced { .. })),
         "{RULE}"
+    );
+}
+
+/// Behind [`goes_back_once`], which leaves the sink with one epoch.
+async fn never_goes_forward<S: Subject>(subject: &S) {
+    const RULE: &str =
+        "a sink that holds less than the epoch it is sent back to says what it holds";
+    let mut restored = subject.sink(sent_back(14, 5, 13));
+    assert_eq!(fence(&mut *restored).await, Epoch(1), "{RULE}");
+    put(&mut *restored, 5, 5).await.expect_err(RULE);
+    let mut next = subject.sink(sent_back(15, 5, 13));
+    assert_eq!(fence(&mut *next).await, Epoch(1), "{RULE}");
+    put(&mut *next, 1, 1).await.expect(RULE);
+    let mut lost = subject.sink(Deliverer {
+        sink: "lost".to_owned(),
+        ..sent_back(16, 5, 15)
+    });
+    assert_eq!(
+        fence(&mut *lost).await,
+        Epoch(0),
+        "{RULE}: it has no marker"
     );
 }

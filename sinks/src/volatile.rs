@@ -1,7 +1,7 @@
 //! The marker of sinks that keep none: right as long as the sink lives, unknown to the next one.
 //!
-//! Used by `console.rs` and `blackhole.rs`. A restarted sink begins after what the log still holds for the
-//! slowest sink of the job, so it may show rows again; nothing is decided by what it showed. Pure.
+//! Used by `console.rs` and `blackhole.rs`. A restarted sink goes on behind the epoch that the master knows it to hold, so it may show
+//! again what it had shown last, and when a person sends it back, all behind that epoch. Nothing is decided by what it showed. Pure.
 
 use millstream_common::ids::Epoch;
 

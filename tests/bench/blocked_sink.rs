@@ -85,8 +85,16 @@ struct Measured {
     during: Watched,
     /// Rows that the sink lacked when it was let go on.
     lacked: u64,
-    /// Rows that it took until it had caught up.
+    caught_up: CaughtUp,
+}
+
+/// How a sink caught up, from the moment at which Postgres was there again.
+struct CaughtUp {
+    /// Rows that it took until then, those that came meanwhile among them.
     taken: u64,
+    /// Until it had taken the first of them: the pause before its next try, of at most ten seconds, and one run.
+    begun: Duration,
+    /// Until it lacked no more than before.
     took: Duration,
 }
 
@@ -152,30 +160,35 @@ async fn measure(
         bail!("the sink was not cut off: {blocked:?}");
     }
     proxy.make(Trouble::None);
-    let (taken, took) = catch_up(cluster, &blocked, arguments).await?;
     Ok(Measured {
         before,
         during,
         lacked: blocked.lag_rows,
-        taken,
-        took,
+        caught_up: catch_up(cluster, &blocked, arguments).await?,
     })
 }
 
-/// Timed from the moment at which Postgres is there again: the pause before the sink's next try, of at most ten seconds, counts.
 async fn catch_up(
     cluster: &Cluster,
     blocked: &SinkView,
     arguments: &Arguments,
-) -> anyhow::Result<(u64, Duration)> {
+) -> anyhow::Result<CaughtUp> {
     let since = cluster.clock.monotonic();
     let deadline = since + PATIENCE + Duration::from_secs(arguments.seconds);
+    let mut begun = None;
     loop {
         let now = sink(&cluster.job().await?, BLOCKED)?;
+        let took = cluster.clock.monotonic().saturating_sub(since);
+        if now.marker > blocked.marker {
+            begun.get_or_insert(took);
+        }
         // An epoch waits at any moment, as before.
         if now.lag_epochs <= 2 {
-            let took = cluster.clock.monotonic().saturating_sub(since);
-            return Ok((now.rows_delivered - blocked.rows_delivered, took));
+            return Ok(CaughtUp {
+                taken: now.rows_delivered - blocked.rows_delivered,
+                begun: begun.unwrap_or(took),
+                took,
+            });
         }
         cluster
             .look_again(deadline, "the sink has caught up")
@@ -210,12 +223,17 @@ fn through(url: &str, proxy: &Proxy) -> anyhow::Result<(String, String)> {
 }
 
 fn print(arguments: &Arguments, measured: &Measured) {
-    let Measured { before, during, .. } = measured;
-    let growth = |now: u64| {
-        let base = before.median_resident().max(1) as f64;
-        format!("{:+.1} %", (now as f64 / base - 1.0) * 100.0)
+    let Measured {
+        before,
+        during,
+        caught_up,
+        ..
+    } = measured;
+    let growth = |of: fn(&Watched) -> u64| {
+        let (base, now) = (of(before).max(1) as f64, of(during) as f64);
+        format!("{:+.1} %", (now / base - 1.0) * 100.0)
     };
-    let caught_up = report::rate(measured.taken, measured.took);
+    let rate = report::rate(caught_up.taken, caught_up.took) / arguments.rate as f64;
     let rows = [
         report::row("other sink's lag before, p99", epochs(before)),
         report::row("other sink's lag meanwhile, p99", epochs(during)),
@@ -223,17 +241,15 @@ fn print(arguments: &Arguments, measured: &Measured) {
             "worker's memory before, median",
             report::mebibytes(before.median_resident()),
         ),
-        report::row("memory meanwhile, median", growth(during.median_resident())),
-        report::row("memory meanwhile, most", growth(during.most_resident())),
+        report::row("memory meanwhile, median", growth(Watched::median_resident)),
+        report::row("memory meanwhile, most", growth(Watched::most_resident)),
         report::row("rows that waited", report::count(measured.lacked)),
         report::row(
-            "caught up, from its return, in",
-            report::millis(measured.took),
+            "took the first, from its return, in",
+            report::millis(caught_up.begun),
         ),
-        report::row(
-            "catch-up rate",
-            format!("{:.1} x the input", caught_up / arguments.rate as f64),
-        ),
+        report::row("had caught up in", report::millis(caught_up.took)),
+        report::row("catch-up rate", format!("{rate:.1} x the input")),
     ];
     let title = format!(
         "Postgres cut off for {} s, {} clicks/s, an epoch a second",

@@ -1,7 +1,7 @@
 //! What sinks have been told, as the log folds it: by a person, or by the quota that they have used up.
 //!
 //! Called by whoever folds a job's entries, and by the master once an entry is recorded. A suspension is a pause that nobody asked for;
-//! resuming it excuses the sink from its quota until the master has seen it catch up. Pure.
+//! resuming it excuses the sink from its quota until the master has seen it catch up, and says so in turn. Pure.
 
 use super::entry::JobProgress;
 use crate::control::SinkCommand;
@@ -21,6 +21,10 @@ impl JobProgress {
             SinkCommand::Pause => {
                 self.paused_sinks.insert(sink);
                 self.suspended_sinks.remove(&sink);
+            }
+            // It has caught up; of a pause that says nothing.
+            SinkCommand::Resume if by_quota => {
+                self.excused_sinks.remove(&sink);
             }
             SinkCommand::Resume => {
                 self.paused_sinks.remove(&sink);
@@ -60,6 +64,9 @@ mod tests {
         assert_eq!(after(&[quota]), [true, true, false]);
         assert_eq!(after(&[quota, resume]), [false, false, true]);
         assert_eq!(after(&[quota, resume, quota]), [true, true, false]);
+        let caught_up = (Resume, true);
+        assert_eq!(after(&[quota, resume, caught_up]), [false, false, false]);
+        assert_eq!(after(&[pause, caught_up]), [true, false, false]);
         assert_eq!(after(&[pause, resume]), [false, false, false]);
         // A person's pause stays a person's, whoever came first.
         assert_eq!(after(&[pause, quota]), [true, false, false]);

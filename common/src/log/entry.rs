@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+pub use super::assignment::{Assignment, SinkPlacement, SplitPlacement, TaskPlacement};
 use super::backlog::BacklogPart;
 use super::rewind::SinkRewind;
 use super::savepoint::{CarriedEntry, SavepointEntry};
@@ -14,7 +15,7 @@ use crate::control::SinkCommand;
 use crate::error::Failure;
 use crate::ids::{
     Epoch, Generation, Incarnation, JobName, OperatorId, OutputIndex, Seq, SinkIndex, SourceIndex,
-    SplitId, StageIndex, TaskId, Term, Token, WorkerId,
+    SplitId, StageIndex, Term, Token,
 };
 use crate::plan::JobPlan;
 use crate::replay_split::ReplayObject;
@@ -90,7 +91,7 @@ pub enum Entry {
         sink: SinkIndex,
         /// What was said.
         command: SinkCommand,
-        /// No person said it: the sink has used up its quota.
+        /// No person said it: the sink has used up its quota, or, where it was excused from that, has caught up.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         by_quota: bool,
     },
@@ -213,58 +214,6 @@ pub struct AssignEntry {
     pub assignment: Assignment,
 }
 
-/// Who runs what.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assignment {
-    /// The worker of each task. Every stage has the same number of tasks.
-    pub tasks: Vec<TaskPlacement>,
-    /// The reader task of each split.
-    pub splits: Vec<SplitPlacement>,
-    /// The worker of each sink.
-    pub sinks: Vec<SinkPlacement>,
-}
-
-/// The worker of a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskPlacement {
-    /// The task.
-    pub task: TaskId,
-    /// Its worker.
-    pub worker: WorkerId,
-}
-
-/// The reader of a split.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SplitPlacement {
-    /// The source.
-    pub source: SourceIndex,
-    /// The split.
-    pub split: SplitId,
-    /// Which task of the source's stage reads it.
-    pub task_index: u32,
-}
-
-/// The worker of a sink.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SinkPlacement {
-    /// The sink.
-    pub sink: SinkIndex,
-    /// Its worker.
-    pub worker: WorkerId,
-}
-
-impl Assignment {
-    /// The workers that run anything of the job, each once, in order.
-    pub fn workers(&self) -> Vec<WorkerId> {
-        let tasks = self.tasks.iter().map(|placement| &placement.worker);
-        let sinks = self.sinks.iter().map(|placement| &placement.worker);
-        let mut workers: Vec<WorkerId> = tasks.chain(sinks).cloned().collect();
-        workers.sort();
-        workers.dedup();
-        workers
-    }
-}
-
 /// The commit of an epoch. Maps hold only what changed since the parent; [`JobProgress`] folds them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochEntry {
@@ -337,8 +286,9 @@ impl From<&EpochEntry> for CommittedEpoch {
     }
 }
 
-/// A job's position, folded from its entries in order.
+/// A job's position, folded from its entries in order. How it is stored: `progress.rs`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct JobProgress {
     /// The last committed epoch; 0 is none.
     pub epoch: Epoch,
@@ -370,14 +320,20 @@ pub struct JobProgress {
     #[serde(default)]
     pub delivered: Epoch,
     /// Epochs up to this one are forgotten; those behind it are kept, whoever holds them.
-    #[serde(default)]
+    #[serde(default = "super::progress::unsaid")]
     pub retained_from: Epoch,
-    /// The epochs behind which rows of outputs are of their present columns, where they were of others before.
+    /// The epochs behind which rows of outputs are of their present columns and all shipped to a sink, where they were not before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub output_starts: BTreeMap<OutputIndex, Epoch>,
     /// The last time that each sink was sent back.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sink_rewinds: BTreeMap<SinkIndex, SinkRewind>,
+    /// The epochs up to which the rows that sinks drop are counted, where they get them again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counted_drops: BTreeMap<SinkIndex, Epoch>,
+    /// Names of sinks that the life had and has no more: their markers may be ahead of what is kept.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub former_sinks: BTreeSet<String>,
     /// Operators that emit all their live groups in the next epoch, for sinks that begin with them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub snapshots: BTreeSet<OperatorId>,
@@ -388,6 +344,7 @@ pub struct JobProgress {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backlog: Vec<BacklogPart>,
     /// The newest epochs that are kept, in order: some sink lacks them, or may be sent back to before them.
+    #[serde(alias = "undelivered")]
     pub recent: Vec<CommittedEpoch>,
     /// Rows sent through the job again; how far each is read stands among [`Self::splits`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -403,7 +360,8 @@ pub struct JobProgress {
     /// Of them, those that nobody paused: they have used up their quota.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub suspended_sinks: BTreeSet<SinkIndex>,
-    /// Sinks that a person resumed after that: they may catch up, and are not suspended again before they have.
+    /// Sinks that a person resumed after that or sent back, and such as begin with what is kept: they may catch up, and nothing is done
+    /// about their quota before they have.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub excused_sinks: BTreeSet<SinkIndex>,
 }

@@ -5,10 +5,12 @@
 //! object; a stale term shows there. Failure: an unknown result is read back and compared by nonce before
 //! anything else is tried.
 
+mod assignment;
 pub mod backlog;
 pub mod boundary;
 mod commanded;
 pub mod entry;
+mod progress;
 mod retained;
 pub mod rewind;
 pub mod savepoint;

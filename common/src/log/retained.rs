@@ -9,6 +9,10 @@ use super::backlog::BacklogPart;
 use super::entry::{EpochEntry, JobProgress};
 use crate::ids::{Epoch, OutputIndex, SinkIndex};
 use crate::mutant::{self, Mutant};
+use crate::report::RefusedRows;
+
+/// What the rows may weigh that epochs in storage name as refused. They stay in memory as long as these are kept.
+const LEFT_OUT_BYTES_MAX: usize = 32 << 20;
 
 impl JobProgress {
     /// How far a sink is known to be; 0 if it is not known to hold anything.
@@ -54,6 +58,21 @@ impl JobProgress {
             .retain(|refused| refused.is_needed_behind(floor));
     }
 
+    /// The epoch up to which has to be forgotten before its time, because rows that sinks refused would fill the memory (INV-9); 0 if none.
+    pub fn crowded(&self) -> Epoch {
+        let mut bytes: usize = self.left_out.iter().map(weight).sum();
+        let mut oldest = self.left_out.iter();
+        let mut through = Epoch(0);
+        while bytes > LEFT_OUT_BYTES_MAX
+            && let Some(refused) = oldest.next()
+        {
+            bytes -= weight(refused);
+            let last = refused.rows.keys().next_back().copied();
+            through = through.max(last.unwrap_or_default());
+        }
+        through
+    }
+
     /// The epochs of `part` are in storage: they are forgotten here, but for the rows that they name as refused.
     pub fn fold(&mut self, part: &BacklogPart) {
         let count = self
@@ -86,4 +105,10 @@ impl JobProgress {
             .partition_point(|kept| kept.epoch <= self.delivered);
         (parts.collect(), held)
     }
+}
+
+/// About what they take in memory.
+fn weight(refused: &RefusedRows) -> usize {
+    let rows = refused.rows.values();
+    rows.map(|rows| 500 + 8 * rows.len()).sum()
 }

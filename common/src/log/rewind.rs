@@ -26,6 +26,7 @@ impl JobProgress {
         if to < self.retained_from || to > self.epoch {
             return false;
         }
+        self.note_counted_drops(sink, self.marker(sink));
         self.sink_markers.insert(sink, to);
         self.sink_rewinds.insert(sink, SinkRewind { to, at });
         if let Some(start) = self.sink_starts.get_mut(&sink) {
@@ -35,6 +36,18 @@ impl JobProgress {
         self.excused_sinks.insert(sink);
         self.delivered = self.delivered.min(to);
         true
+    }
+
+    /// Rows that the sink drops of epochs up to `marker` are counted.
+    pub fn note_counted_drops(&mut self, sink: SinkIndex, marker: Epoch) {
+        let counted = self.counted_drops.entry(sink).or_default();
+        *counted = (*counted).max(marker);
+    }
+
+    /// Whether rows that the sink drops on its way to `marker` were counted when it first came there.
+    pub fn has_counted_drops(&self, sink: SinkIndex, marker: Epoch) -> bool {
+        let counted = self.counted_drops.get(&sink);
+        counted.is_some_and(|counted| marker <= *counted)
     }
 
     /// Whether the sink was sent back after `generation` began: its deliverer does not know of it.

@@ -345,3 +345,28 @@ fn a_sink_goes_back_once_and_what_older_generations_say_of_it_is_of_the_past() {
         "the marker says what is held"
     );
 }
+
+#[test]
+fn rows_that_sinks_refused_do_not_fill_the_memory_however_long_epochs_are_kept() {
+    let mut progress = JobProgress::default();
+    let refused = |epoch: u64| RefusedRows {
+        sink: SinkIndex(0),
+        attempt: epoch.to_string(),
+        rows: [(Epoch(epoch), vec![0])].into(),
+    };
+    progress.left_out = (1..=60_000).map(refused).collect();
+    assert_eq!(progress.crowded(), Epoch(0));
+    progress.left_out.extend((60_001..=70_000).map(refused));
+    let through = progress.crowded();
+    assert!(through > Epoch(0) && through < Epoch(10_000), "{through}");
+    progress.delivered = Epoch(100);
+    progress.forget(through);
+    assert_eq!(
+        progress.retained_from,
+        Epoch(100),
+        "only what every sink holds"
+    );
+    progress.delivered = Epoch(70_000);
+    progress.forget(through);
+    assert_eq!(progress.crowded(), Epoch(0));
+}

@@ -5,6 +5,9 @@
 //! aggregates; what merely stands around it (filters, views, sinks) may change. Failure: each thing that does not fit is refused with its
 //! name and the reason; state that nothing takes is refused too, unless it is to be dropped.
 
+#[cfg(test)]
+mod again_tests;
+mod besides;
 pub(crate) mod outputs;
 mod places;
 mod refuse;
@@ -173,12 +176,6 @@ fn carried(
         false => [].iter(),
     };
     let recent = recent.map(|epoch| renumbered(epoch, &outputs, &sinks));
-    let mut output_starts = renamed(&progress.output_starts, &outputs);
-    let has_changed = |(was, is): &(&OutputIndex, &OutputIndex)| {
-        old.outputs[was.index()].schema != new.outputs[is.index()].schema
-    };
-    let changed = outputs.iter().filter(has_changed);
-    output_starts.extend(changed.map(|(_, is)| (*is, progress.epoch)));
     let still = |known: &BTreeSet<SinkIndex>| -> BTreeSet<SinkIndex> {
         let staying = known.iter().filter_map(|sink| sinks.get(sink).copied());
         staying.collect()
@@ -203,14 +200,16 @@ fn carried(
             true => progress.retained_from,
             false => progress.epoch,
         },
-        output_starts,
-        snapshots: starts.snapshots,
+        counted_drops: renamed(&progress.counted_drops, &sinks),
+        output_starts: besides::output_starts(old, new, progress, &outputs),
+        former_sinks: besides::former_sinks(old, new, progress, terms),
+        snapshots: besides::snapshots(new, progress, terms, &starts),
         recent: recent.collect(),
         backlog,
         left_out,
         paused_sinks: still(&progress.paused_sinks),
         suspended_sinks: still(&progress.suspended_sinks),
-        excused_sinks: still(&progress.excused_sinks),
+        excused_sinks: besides::excused_sinks(progress, &sinks, &starts),
         replays: renamed(&progress.replays, &sources),
         // Rows are counted anew: the sum of what passes another plan does not close with that of the old one (INV-10).
         ..JobProgress::default()

@@ -1,7 +1,8 @@
 //! Where sinks begin that a job did not have before: `start = 'now' | 'retained' | 'snapshot'`.
 //!
 //! Called by [`super::carry`]. `now`: with the rows behind the checkpoint. `retained`: with those of the epochs that are kept, if another sink
-//! read the same output all the while; segments of dead letters go by rules of their own where none does. `snapshot`: with the groups
+//! read the same output all the while, and no sink of that name was there before; segments of dead letters go by rules of their own
+//! where none does. `snapshot`: with the groups
 //! that the operator in front of it holds, each once as an upsert in the first epoch, then with their changes; the default where rows change.
 //! Sinks of the same output see those upserts too, which change nothing for them. Pure. Failure: what cannot be is refused by name.
 
@@ -42,6 +43,12 @@ pub(super) fn starts(old: &JobPlan, new: &JobPlan, progress: &JobProgress, terms
             // Its marker is of the other relation, and may be ahead of where it would begin.
             SinkStart::Retained if staying.contains(&index) => Err(format!(
                 "sink {}: start = 'retained': it holds rows of another relation; give the new sink another name, or use start = 'now'",
+                sink.name
+            )),
+            // Its marker is still in the place that it writes to, and may be ahead too.
+            SinkStart::Retained if progress.former_sinks.contains(&sink.name) => Err(format!(
+                "sink {}: start = 'retained': the job had a sink of that name before, which may hold rows of what is kept; give the new \
+                 sink another name, or use start = 'now'",
                 sink.name
             )),
             SinkStart::Retained => retained(old, new, sink, terms).map(|()| {

@@ -18,18 +18,18 @@ const SOURCE: &str = "\
       WATERMARK FOR at AS at - INTERVAL '1 minute') \
       WITH (connector = 'kafka', brokers = 'b', topic = 'clicks', format = 'json');\
     CREATE VIEW firsts AS SELECT DISTINCT ON (id) * FROM clicks;";
-const VIEWS: &str = "\
+pub(super) const VIEWS: &str = "\
     CREATE VIEW views AS SELECT window_start, window_end, url, count(*) AS n \
       FROM TUMBLE(firsts, at, INTERVAL '1 minute') GROUP BY window_start, window_end, url;";
-const SINKS: &str = "\
+pub(super) const SINKS: &str = "\
     CREATE SINK shown FROM views WITH (connector = 'console');\
     CREATE SINK late FROM clicks.dead_letters WITH (connector = 'console');";
 
-fn sql(views: &str, sinks: &str) -> JobPlan {
+pub(super) fn sql(views: &str, sinks: &str) -> JobPlan {
     plan(&format!("{SOURCE}{views}{sinks}"))
 }
 
-fn old() -> JobPlan {
+pub(super) fn old() -> JobPlan {
     sql(VIEWS, SINKS)
 }
 
@@ -50,7 +50,7 @@ fn operators(plan: &JobPlan) -> Vec<OperatorId> {
 }
 
 /// At epoch 9; the sink `shown` lacks epoch 9, `late` nothing.
-fn progress() -> JobProgress {
+pub(super) fn progress() -> JobProgress {
     let split = SplitProgress {
         position: 5,
         end: None,
@@ -106,7 +106,7 @@ fn replay() -> ReplayObject {
     }
 }
 
-const GOES_ON: Terms = Terms {
+pub(super) const GOES_ON: Terms = Terms {
     goes_on: true,
     may_drop: false,
 };
@@ -131,8 +131,15 @@ fn the_same_sql_is_the_same_plan_and_everything_goes_on_but_the_counts() {
         counters: BTreeMap::new(),
         // Of what it lacks one row, which it gets under the new plan.
         owed: BTreeMap::from([(SinkIndex(0), 1)]),
+        output_starts: carried.progress.output_starts.clone(),
         ..progress()
     };
+    let is_read = |output: &OutputIndex| old().sinks.iter().any(|sink| sink.output == *output);
+    let starts = &carried.progress.output_starts;
+    assert_eq!(starts.keys().find(|output| is_read(output)), None);
+    let unread = old().outputs.len() - old().sinks.len();
+    assert_eq!(starts.len(), unread, "nobody was shipped what they are of");
+
     assert_eq!(carried.progress, expected);
     assert_eq!(carried.notes, Vec::<String>::new());
 }
@@ -336,7 +343,7 @@ fn what_goes_leaves_its_number_to_nobody_and_what_stays_keeps_its_own() {
 }
 
 /// Behind [`VIEWS`] and [`SINKS`], with one more sink.
-fn with_sink(relation: &str, options: &str) -> JobPlan {
+pub(super) fn with_sink(relation: &str, options: &str) -> JobPlan {
     let more = format!("CREATE SINK more FROM {relation} WITH (connector = 'console'{options});");
     sql(VIEWS, &format!("{SINKS}{more}"))
 }

@@ -196,9 +196,12 @@ impl JobState {
         marker: Epoch,
         dropped_count: u64,
     ) -> Handled {
-        self.refusals.add_dropped(sink, dropped_count);
+        if !self.progress.has_counted_drops(sink, marker) {
+            self.refusals.add_dropped(sink, dropped_count);
+        }
         if self.progress.is_going_back(sink, self.generation) {
             // What it holds is of before.
+            self.progress.note_counted_drops(sink, marker);
             return Ok(());
         }
         let lacked = self.sink_lag(sink).row_count;

@@ -30,8 +30,10 @@ pub(crate) fn lag(progress: &JobProgress, output: OutputIndex, marker: Epoch) ->
         lag.row_count += of(sum.row_count);
         lag.bytes += of(sum.bytes);
     }
-    let waiting = progress.recent.iter();
-    for epoch in waiting.filter(|epoch| epoch.epoch > marker) {
+    let held = progress
+        .recent
+        .partition_point(|epoch| epoch.epoch <= marker);
+    for epoch in &progress.recent[held..] {
         lag.first.get_or_insert(epoch.epoch);
         lag.epoch_count += 1;
         let segments = epoch.segments.iter();

@@ -5,8 +5,9 @@
 //! waits. `warn`: nobody, storage grows until the sink is back or somebody acts. `backpressure`: the sources, so that what waits stops
 //! growing, at the price of the other sinks, which get nothing new either. `suspend`: only this sink, until a person resumes it. Its
 //! rows go on waiting in storage, but a database that did not keep up is not also met by hours of them the moment it answers: when it
-//! takes them is a person's choice. A resumed sink may use up more than its quota until it has once caught up below [`NEAR`]; else resuming
-//! it would suspend it again.
+//! takes them is a person's choice. A sink that was resumed or sent back, or that begins with what is kept, is excused: it may use up
+//! more than its quota until it has once caught up below [`NEAR`]; else resuming it would suspend it again, and sending it back would stop
+//! the job.
 
 use millstream_common::plan::{OnQuota, SinkQuota};
 
@@ -51,8 +52,8 @@ pub(super) fn standing(used: f64, before: Standing) -> Standing {
 }
 
 /// Whether sources have to wait for the sink.
-pub(super) fn holds_back(policy: OnQuota, standing: Standing) -> bool {
-    policy == OnQuota::Backpressure && standing == Standing::Spent
+pub(super) fn holds_back(policy: OnQuota, standing: Standing, is_excused: bool) -> bool {
+    policy == OnQuota::Backpressure && standing == Standing::Spent && !is_excused
 }
 
 /// Whether the sink is to be suspended now.
@@ -116,7 +117,8 @@ mod tests {
                 let is_spent = standing == Standing::Spent;
                 let is_held = is_spent && policy == OnQuota::Backpressure;
                 let is_suspended = is_spent && policy == OnQuota::Suspend;
-                assert_eq!(holds_back(policy, standing), is_held);
+                assert_eq!(holds_back(policy, standing, false), is_held);
+                assert!(!holds_back(policy, standing, true), "it was sent back");
                 assert_eq!(suspends(policy, standing, false, false), is_suspended);
                 assert!(!suspends(policy, standing, true, false), "it is already");
                 assert!(!suspends(policy, standing, false, true), "it was resumed");

@@ -26,6 +26,8 @@ pub(super) struct Quotas {
     standings: BTreeMap<SinkIndex, Standing>,
     /// Suspensions on their way into the log.
     suspending: Vec<SinkIndex>,
+    /// Sinks that have caught up and are excused no longer, once that is in the log.
+    caught_up: Vec<SinkIndex>,
     /// Readers of the running generation wait to be started.
     pub(super) is_held: bool,
 }
@@ -57,18 +59,30 @@ impl JobState {
                 "{} of the sink's quota is used up", percent(view.used)
             );
         }
-        if now == Standing::Within {
-            // Whoever folds the log believes that it is excused until it has looked as well.
-            self.progress.excused_sinks.remove(&sink);
-        }
         let is_paused = self.progress.paused_sinks.contains(&sink);
         let is_excused = self.progress.excused_sinks.contains(&sink);
-        let is_under_way = self.quotas.suspending.contains(&sink) || self.is_over();
-        if is_under_way || !quota::suspends(view.quota.policy, now, is_paused, is_excused) {
+        if now == Standing::Within && is_excused && !self.is_said_by_quota(sink) {
+            self.quotas.caught_up.push(sink);
+            return self.say_by_quota(sink, SinkCommand::Resume);
+        }
+        // Once nothing is read any more the job only waits for its sinks, and would wait for ever.
+        let is_ending = matches!(self.phase, Phase::Delivering(_));
+        let suspends = quota::suspends(view.quota.policy, now, is_paused, is_excused);
+        if !suspends || is_ending || self.is_said_by_quota(sink) {
             return Ok(());
         }
         self.quotas.suspending.push(sink);
-        let command = SinkCommand::Pause;
+        self.say_by_quota(sink, SinkCommand::Pause)
+    }
+
+    /// Whether something is on its way into the log behind which the sink has to be looked at again.
+    fn is_said_by_quota(&self, sink: SinkIndex) -> bool {
+        let said = &self.quotas;
+        let is_said = said.suspending.contains(&sink) || said.caught_up.contains(&sink);
+        is_said || self.is_rewind_under_way(sink) || self.is_over()
+    }
+
+    fn say_by_quota(&self, sink: SinkIndex, command: SinkCommand) -> Handled {
         let entry = Entry::SinkCommanded {
             job: self.entry.job.clone(),
             incarnation: self.entry.incarnation,
@@ -84,8 +98,19 @@ impl JobState {
         self.append(entry, recorded)
     }
 
-    /// A suspension is in the log: from here on it holds.
-    pub(super) fn suspended(&mut self, sink: SinkIndex) -> Handled {
+    /// What the quota says of a sink is in the log: from here on it holds.
+    pub(super) fn said_by_quota(&mut self, sink: SinkIndex, command: SinkCommand) -> Handled {
+        match command {
+            SinkCommand::Pause => self.suspended(sink),
+            SinkCommand::Resume => {
+                self.quotas.caught_up.retain(|other| *other != sink);
+                self.progress.command_sink(sink, command, true);
+                Ok(())
+            }
+        }
+    }
+
+    fn suspended(&mut self, sink: SinkIndex) -> Handled {
         self.quotas.suspending.retain(|other| *other != sink);
         let command = SinkCommand::Pause;
         self.progress.command_sink(sink, command, true);
@@ -95,14 +120,16 @@ impl JobState {
     }
 
     /// The sink that sources have to wait for.
-    fn held_back_by(&self) -> Option<&str> {
-        let mut sinks = self.entry.plan.sinks.iter().enumerate();
-        let holds = |index: usize, policy: OnQuota| {
-            let standing = self.quotas.standings.get(&SinkIndex(index as u32));
-            quota::holds_back(policy, standing.copied().unwrap_or_default())
+    fn held_back_by(&self) -> Option<(SinkIndex, &str)> {
+        let sinks = self.entry.plan.sinks.iter().enumerate();
+        let mut sinks = sinks.map(|(index, sink)| (SinkIndex(index as u32), sink));
+        let holds = |sink: &SinkIndex, policy: OnQuota| {
+            let standing = self.quotas.standings.get(sink).copied();
+            let is_excused = self.progress.excused_sinks.contains(sink);
+            quota::holds_back(policy, standing.unwrap_or_default(), is_excused)
         };
-        let holder = sinks.find(|(index, sink)| holds(*index, sink.quota.policy));
-        holder.map(|(_, sink)| sink.name.as_str())
+        let holder = sinks.find(|(index, sink)| holds(index, sink.quota.policy));
+        holder.map(|(index, sink)| (index, sink.name.as_str()))
     }
 
     /// Readers read although they should not: the next barrier is the last of their generation.
@@ -114,7 +141,7 @@ impl JobState {
     pub(super) fn start_readers(&mut self) -> Handled {
         self.judge_quotas()?;
         self.quotas.is_held = self.held_back_by().is_some();
-        if let Some(sink) = self.held_back_by() {
+        if let Some((_, sink)) = self.held_back_by() {
             info!(job = %self.entry.job, sink, "reading waits for a sink");
             return Ok(());
         }
@@ -144,11 +171,18 @@ impl JobState {
 
     /// Why nothing is read, if that is because of a sink.
     pub(super) fn quota_cause(&self) -> Option<String> {
-        let sink = self.held_back_by()?;
-        Some(format!(
+        let (index, sink) = self.held_back_by()?;
+        let waits = format!(
             "reading waits for sink {sink}, which has used up its quota, until it has caught up to {} of it",
             percent(quota::NEAR)
-        ))
+        );
+        Some(match self.progress.paused_sinks.contains(&index) {
+            true => format!(
+                "{waits}; it is paused: `millstream sink resume {} {sink}`",
+                self.entry.job
+            ),
+            false => waits,
+        })
     }
 
     /// Why a sink is suspended, if it is because of its quota.
@@ -164,6 +198,9 @@ impl JobState {
 
     /// How much of its quota a sink has used up, if it has one.
     pub(super) fn quota_view(&self, sink: SinkIndex, quota: &SinkQuota) -> Option<QuotaView> {
+        if quota.is_unbounded() {
+            return None;
+        }
         let lag = self.sink_lag(sink);
         let age_ms = lag.first.map(|first| self.age_ms(first));
         let used = quota::used(quota, &lag, age_ms)?;

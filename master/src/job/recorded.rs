@@ -113,7 +113,7 @@ impl JobState {
                 command,
                 reply: Some(reply),
             } => self.sink_commanded(sink, command, reply),
-            Recorded::SinkCommanded { sink, .. } => self.suspended(sink),
+            Recorded::SinkCommanded { sink, command, .. } => self.said_by_quota(sink, command),
             Recorded::SinkRewound { sink, to, reply } => self.sink_rewound(sink, to, seq, reply),
             Recorded::Forgotten => Ok(()),
         }

@@ -19,7 +19,7 @@ use millstream_common::plan::SinkSpec;
 use millstream_common::task::caught;
 use ractor::RpcReplyPort;
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::job_actor::{JobMessage, JobState, Phase};
 use super::lifecycle::Handled;
@@ -71,9 +71,11 @@ impl JobState {
         let (job, plan) = (&self.entry.job, &self.entry.plan.sinks[sink.index()]);
         let (name, marker) = (&plan.name, self.progress.marker(sink));
         let oldest = self.progress.oldest_of(plan.output);
-        let to = terms.to.unwrap_or(oldest);
-        let is_under_way = self.rewinds.under_way.contains(&sink)
-            || self.progress.is_going_back(sink, self.generation);
+        // What came before it began it never was to have, unless somebody says so.
+        let start = self.progress.sink_starts.get(&sink).copied();
+        let to = terms.to.unwrap_or(oldest.max(start.unwrap_or_default()));
+        let is_under_way =
+            self.is_rewind_under_way(sink) || self.progress.is_going_back(sink, self.generation);
         let refused = if self.stop.is_some() || matches!(self.phase, Phase::Reattaching { .. }) {
             format!("job {job} is stopping or being taken over: try again once it runs")
         } else if is_under_way {
@@ -81,7 +83,8 @@ impl JobState {
         } else if to < oldest {
             format!(
                 "sink {name} cannot go back to epoch {to}: the segments behind it are not kept any more, or of other columns; the oldest \
-                 epoch there is to go back to is {oldest} (SET segment_retention says how long they are kept)"
+                 epoch there is to go back to is {oldest} (SET segment_retention says how long they are kept). A place that holds less than \
+                 that has to be emptied and begun with --fresh"
             )
         } else if to >= marker {
             format!(
@@ -195,6 +198,11 @@ impl JobState {
         }
     }
 
+    /// Whether an entry that sends the sink back is on its way into the log, or about to be.
+    pub(super) fn is_rewind_under_way(&self, sink: SinkIndex) -> bool {
+        self.rewinds.under_way.contains(&sink)
+    }
+
     /// Sinks that are to move their markers back, as far as is known.
     pub(super) fn open_rewinds(&self) -> BTreeMap<SinkIndex, SinkRewind> {
         let sinks = self.progress.sink_rewinds.keys();
@@ -205,11 +213,23 @@ impl JobState {
     /// The collector has looked: what every sink has held for long enough is kept no longer.
     pub(super) fn looked(&mut self, looked: Looked) -> Handled {
         self.observed.storage = Some(looked.used);
-        let through = looked.forgettable.min(self.progress.delivered);
+        let crowded = self.progress.crowded();
+        let through = looked.forgettable.max(crowded).min(self.progress.delivered);
         let is_own = looked.life == self.entry.incarnation;
         let is_news = through > self.progress.retained_from;
+        if is_own && matches!(self.phase, Phase::Ended(_)) {
+            // The supervisor says it to the log.
+            self.progress.forget(looked.forgettable);
+            return Ok(());
+        }
         if !is_own || !is_news || self.is_over() || !self.rewinds.under_way.is_empty() {
             return Ok(());
+        }
+        if crowded > looked.forgettable {
+            warn!(
+                job = %self.entry.job, %through,
+                "too many rows were refused by sinks: epochs are forgotten before segment_retention is over"
+            );
         }
         // At once: nothing that is said behind the entry may need them.
         self.progress.forget(through);

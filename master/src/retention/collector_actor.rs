@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::decision::{Life, Needed, keep_boundaries};
+use super::held_since::HeldSince;
 use super::history::{HistoryError, read_boundary, write_boundary};
 use super::letters;
 use super::{Looked, Retention};
@@ -160,7 +161,7 @@ pub(super) struct Seen {
     /// The state of its newest epochs, oldest first. Those from before this master began are not counted.
     checkpoints: VecDeque<(Epoch, BTreeSet<String>)>,
     /// When every sink held which epoch, by monotonic time.
-    delivered: VecDeque<(Duration, Epoch)>,
+    delivered: HeldSince,
     /// What sinks refused and no Epoch names, with the newest assignment when it was first seen.
     pub(super) unnamed_rejects: BTreeMap<String, Generation>,
 }
@@ -342,7 +343,7 @@ impl Collector {
         let retention = own.map_or(self.retention.segments, Duration::from_millis);
         let seen = self.lives.get(&job.entry.incarnation);
         seen.map_or(Epoch(0), |seen| {
-            seen.delivered_before(self.clock.monotonic(), retention)
+            seen.delivered.before(self.clock.monotonic(), retention)
         })
     }
 
@@ -391,35 +392,8 @@ impl Seen {
                 self.checkpoints.pop_front();
             }
         }
-        let delivered = job.progress.delivered;
-        // A sink that was sent back holds less than before.
-        while self
-            .delivered
-            .back()
-            .is_some_and(|(_, last)| *last > delivered)
-        {
-            self.delivered.pop_back();
-        }
-        if self
-            .delivered
-            .back()
-            .is_none_or(|(_, last)| *last < delivered)
-        {
-            self.delivered.push_back((now, delivered));
-        }
         let own = job.entry.plan.settings.segment_retention_ms;
         let kept = own.map_or(retention.segments, Duration::from_millis);
-        while self.delivered.len() > 1 && now.saturating_sub(self.delivered[1].0) >= kept {
-            self.delivered.pop_front();
-        }
-    }
-
-    pub(super) fn delivered_before(&self, now: Duration, retention: Duration) -> Epoch {
-        let old = self
-            .delivered
-            .iter()
-            .rev()
-            .find(|(since, _)| now.saturating_sub(*since) >= retention);
-        old.map_or(Epoch(0), |(_, epoch)| *epoch)
+        self.delivered.note(job.progress.delivered, now, kept);
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod collector_actor;
 pub mod decision;
+mod held_since;
 pub mod history;
 mod letters;
 #[cfg(test)]

@@ -1,18 +1,21 @@
 //! Quotas of sinks, and what sinks say of rows, under the supervisor, with workers that a test speaks for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use millstream_common::control::{JobView, SinkCommand, StopMode};
+use millstream_common::control::{JobView, RewindTerms, SinkCommand, StopMode};
 use millstream_common::error::{Failure, Kind};
-use millstream_common::ids::{Epoch, OutputIndex, SinkIndex};
+use millstream_common::ids::{Epoch, JobName, OutputIndex, SinkIndex};
 use millstream_common::link::{BarrierCommand, BarrierKind, JobGeneration, ToMaster, ToWorker};
 use millstream_common::report::{PipelineReport, Segment};
+use millstream_common::store::StoreRef;
 use ractor::{ActorRef, call};
 
 use super::supervisor_actor::SupervisorMessage;
 use super::tests::{begun_as, find, held, job};
 use crate::job::job_actor::JobMessage;
-use crate::testing::{FakeWorker, memory, plan, soon, supervise, supervise_begun};
+use crate::retention::history::read_history;
+use crate::testing::{FakeWorker, MemoryStore, memory, plan, soon, supervise, supervise_begun};
 
 const SINK: SinkIndex = SinkIndex(0);
 
@@ -245,4 +248,134 @@ async fn what_a_sink_holds_and_dropped_is_known_to_an_actor_that_did_not_hear_of
     failing.kill();
     worker.deployed().await;
     assert_eq!(rows(&view(&supervisor).await), (8, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_is_not_suspended_any_more_when_the_job_only_waits_for_its_sinks() {
+    let options = ", quota_bytes = '100', on_quota = 'suspend'";
+    let (supervisor, mut worker) = begin(options).await;
+    started(&mut worker).await;
+    let clicks = find(&supervisor, "clicks").await;
+    let mode = StopMode::Drain;
+    let drain = async { call!(clicks, |reply| JobMessage::Stop { mode, reply }) };
+    let pass = async {
+        let (first, last) = (
+            epoch(&mut worker, 6).await,
+            loop {
+                let barrier = worker.barrier().await;
+                let is_last = barrier.1.kind == BarrierKind::Stop;
+                report(&worker, &barrier, if is_last { 12 } else { 0 });
+                if is_last {
+                    worker.committed().await;
+                    break barrier;
+                }
+            },
+        );
+        advance(&worker, &first.0, first.1, 0);
+        advance(&worker, &last.0, last.1.epoch, 0);
+    };
+    let (drained, ()) = soon(async { tokio::join!(drain, pass) }).await;
+    let sink = &drained.expect("call").job.sinks[0];
+    assert!(!sink.paused && !sink.suspended, "{sink:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_sent_back_does_not_stop_reading_until_it_has_once_caught_up() {
+    let options = ", quota_bytes = '100', on_quota = 'backpressure'";
+    let store = memory();
+    let supervisor = supervise(&store, vec![job("clicks", plan(&sql(options)))]).await;
+    let mut worker = FakeWorker::join(&supervisor, "alpha").await;
+    worker.deployed().await;
+    for _ in 0..2 {
+        let (at, newest) = epoch(&mut worker, 6).await;
+        advance(&worker, &at, newest, 0);
+    }
+    let old = send_back(&supervisor, &mut worker).await;
+    worker.deployed().await;
+    let begun = |frame| match frame {
+        ToWorker::Start(_) => Some(true),
+        ToWorker::Barrier(..) => Some(false),
+        _ => None,
+    };
+    assert!(worker.frame(begun).await, "120 of 100 bytes, as was wanted");
+    // Once it has caught up the log says so, and its quota counts again.
+    assert!(is_excused(&store).await);
+    let (at, newest) = epoch(&mut worker, 1).await;
+    assert!(at.generation > old.generation);
+    advance(&worker, &at, newest, 0);
+    epoch(&mut worker, 12).await;
+    let held = worker.barrier().await;
+    assert_eq!(held.1.kind, BarrierKind::Stop);
+    assert!(!is_excused(&store).await);
+}
+
+/// Sends the sink back to the beginning; the generation ends.
+async fn send_back(
+    supervisor: &ActorRef<SupervisorMessage>,
+    worker: &mut FakeWorker,
+) -> JobGeneration {
+    let clicks = find(supervisor, "clicks").await;
+    let terms = RewindTerms {
+        to: Some(Epoch(0)),
+        may_duplicate: false,
+    };
+    let sink = "nowhere".to_owned();
+    let rewound = call!(clicks, |reply| JobMessage::RewindSink {
+        sink,
+        terms,
+        reply
+    });
+    rewound.expect("call").expect("it can");
+    loop {
+        let barrier = worker.barrier().await;
+        report(worker, &barrier, 0);
+        if barrier.1.kind == BarrierKind::Stop {
+            return barrier.0;
+        }
+    }
+}
+
+/// Whether the log has the sink excused from its quota.
+async fn is_excused(store: &Arc<MemoryStore>) -> bool {
+    let store: StoreRef = store.clone();
+    let history = read_history(&store).await.expect("read");
+    let progress = &history.jobs[&JobName::from("clicks")].progress;
+    progress.excused_sinks.contains(&SINK)
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_that_waits_for_a_sink_which_a_person_has_paused_says_how_it_goes_on() {
+    let options = ", quota_bytes = '50', on_quota = 'backpressure'";
+    let (supervisor, mut worker) = begin(options).await;
+    let clicks = find(&supervisor, "clicks").await;
+    let paused = call!(clicks, |reply| JobMessage::CommandSink {
+        sink: "nowhere".to_owned(),
+        command: SinkCommand::Pause,
+        reply,
+    });
+    paused.expect("call").expect("paused");
+    epoch(&mut worker, 6).await;
+    let cause = view(&supervisor).await.cause.expect("a cause");
+    assert!(
+        cause.contains("millstream sink resume clicks nowhere"),
+        "{cause}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_a_sink_drops_again_because_it_was_sent_back_are_counted_once() {
+    let (supervisor, mut worker) = begin(", on_violation = 'drop'").await;
+    let (at, first) = epoch(&mut worker, 10).await;
+    advance(&worker, &at, first, 2);
+    let old = send_back(&supervisor, &mut worker).await;
+    let deploy = worker.deployed().await;
+    advance(&worker, &deploy.at, first, 2);
+    let (at, second) = epoch(&mut worker, 10).await;
+    assert!(at.generation > old.generation);
+    advance(&worker, &at, second, 1);
+    let view = view(&supervisor).await;
+    assert_eq!(
+        (view.sinks[0].rows_delivered, view.sinks[0].rows_dropped),
+        (17, 3)
+    );
 }

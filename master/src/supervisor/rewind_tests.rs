@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millstream_common::control::{ControlError, RewindTerms, SinkView, StorageUse};
-use millstream_common::ids::{Epoch, JobName, SinkIndex};
+use millstream_common::control::{ControlError, RewindTerms, SinkView, StopMode, StorageUse};
+use millstream_common::ids::{Epoch, Generation, JobName, SinkIndex};
 use millstream_common::link::{BarrierKind, Deploy, JobGeneration, ToMaster};
+use millstream_common::log::entry::JobProgress;
+use millstream_common::log::savepoint::Savepoints;
 use millstream_common::store::StoreRef;
 use ractor::{ActorRef, call};
 
 use super::supervisor_actor::SupervisorMessage;
 use super::tests::{find, job};
 use crate::job::job_actor::JobMessage;
+use crate::letters::index::Letters;
+use crate::replay::ReplayedJob;
 use crate::retention::Looked;
 use crate::retention::history::read_history;
-use crate::testing::{FakeWorker, MemoryStore, memory, plan, soon, supervise};
+use crate::testing::{FakeWorker, MemoryStore, memory, plan, soon, supervise_begun};
 
 const SQL: &str = "\
     CREATE SOURCE numbers (n BIGINT NOT NULL) WITH (connector = 'datagen', rows_per_second = '10');\
@@ -32,8 +36,21 @@ struct Cluster {
 impl Cluster {
     /// After so many epochs, which both sinks hold.
     async fn after(epochs: u64) -> Self {
+        Self::begun_with(JobProgress::default(), epochs).await
+    }
+
+    async fn begun_with(progress: JobProgress, epochs: u64) -> Self {
         let store = memory();
-        let supervisor = supervise(&store, vec![job("clicks", plan(SQL))]).await;
+        let job = ReplayedJob {
+            entry: job("clicks", plan(SQL)),
+            progress,
+            end: None,
+            generation: Generation::default(),
+            assignment: None,
+            letters: Letters::default(),
+            savepoints: Savepoints::new(),
+        };
+        let supervisor = supervise_begun(&store, vec![job]).await;
         let mut worker = FakeWorker::join(&supervisor, "alpha").await;
         worker.deployed().await;
         let mut cluster = Self {
@@ -78,11 +95,13 @@ impl Cluster {
     }
 
     async fn rewind(&self, sink: &str, to: u64, may_duplicate: bool) -> Result<SinkView, String> {
+        let to = Some(Epoch(to));
+        let terms = RewindTerms { to, may_duplicate };
+        self.rewind_on(sink, terms).await
+    }
+
+    async fn rewind_on(&self, sink: &str, terms: RewindTerms) -> Result<SinkView, String> {
         let clicks = find(&self.supervisor, "clicks").await;
-        let terms = RewindTerms {
-            to: Some(Epoch(to)),
-            may_duplicate,
-        };
         let sink = sink.to_owned();
         let rewound = soon(async {
             call!(clicks, |reply| JobMessage::RewindSink {
@@ -175,10 +194,49 @@ async fn a_sink_is_sent_back_only_to_what_is_kept_and_one_that_appends_only_if_t
         refused.contains("the oldest epoch there is to go back to is 3"),
         "{refused}"
     );
+    assert!(refused.contains("begun with --fresh"), "{refused}");
     cluster.rewind("shown", 3, true).await.expect("it was said");
     // What it needs now is not forgotten, however long ago it was held.
     cluster.looked(4).await;
     assert_eq!(cluster.sink(SHOWN).await.retained_from, Epoch(3));
     let (_, deploy) = cluster.moved().await;
     assert_eq!(deploy.restore.sink_rewinds[&SHOWN].to, Epoch(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_began_later_goes_back_to_its_beginning_unless_it_is_sent_further() {
+    let begun = JobProgress {
+        sink_starts: [(NOWHERE, Epoch(2)), (SHOWN, Epoch(2))].into(),
+        ..JobProgress::default()
+    };
+    let cluster = Cluster::begun_with(begun, 4).await;
+    let terms = RewindTerms {
+        to: None,
+        may_duplicate: true,
+    };
+    let sent = cluster.rewind_on("nowhere", terms).await.expect("it can");
+    assert_eq!((sent.marker, sent.retained_from), (Epoch(2), Epoch(0)));
+    let sent = cluster.rewind("shown", 1, true).await;
+    assert_eq!(sent.expect("it was said").marker, Epoch(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_ended_job_no_longer_keeps_it_does_not_show_either() {
+    let mut cluster = Cluster::after(4).await;
+    let clicks = find(&cluster.supervisor, "clicks").await;
+    let mode = StopMode::Stop;
+    let stop = async { call!(clicks, |reply| JobMessage::Stop { mode, reply }) };
+    let pass = async {
+        loop {
+            let (at, barrier) = cluster.worker.barrier().await;
+            cluster.worker.report(&at, barrier.epoch, 0);
+            if barrier.kind == BarrierKind::Stop {
+                break;
+            }
+        }
+    };
+    let (stopped, ()) = soon(async { tokio::join!(stop, pass) }).await;
+    assert!(stopped.expect("call").job.state.is_over());
+    cluster.looked(3).await;
+    assert_eq!(cluster.sink(NOWHERE).await.retained_from, Epoch(3));
 }

@@ -237,6 +237,7 @@ impl Actor for SupervisorActor {
             Message::SubmissionRecorded { job, notes, reply } => {
                 state.submission_recorded(*job, notes, reply).await?
             }
+            // A job and its start are large, and this is rare.
             Message::JobReread(reread) => Box::pin(state.job_reread(*reread)).await?,
             Message::JobEnded { job, end, progress } => state.job_ended(&job, end, *progress),
             Message::SavepointsChanged { job, savepoints } => {

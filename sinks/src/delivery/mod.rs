@@ -351,7 +351,7 @@ impl Delivery {
             "the sink's marker is gone while its rows may be there: put the marker back, or empty the sink and submit the job with --fresh"
         } else {
             "the sink is behind what is delivered to it: was it restored from an older copy? send it back there with `millstream sink rewind` and \
-             --to that epoch, or empty it and submit the job with --fresh"
+             --to that epoch, or, if that is not kept any more, empty it and submit the job with --fresh"
         };
         SinkError::MarkerMismatch {
             found,

@@ -115,7 +115,7 @@ impl Journal {
             Err(error) => return Err(self.failed(error)),
         }
         self.check_fence().await?;
-        self.rewind = self.follow(asked).await?;
+        self.follow(asked).await?;
         let marker = self.marker().await?;
         let plan: Option<RunPlan> = self.read("plans", marker).await?;
         Ok(Held {
@@ -134,20 +134,27 @@ impl Journal {
         }
     }
 
-    /// The newest rewind, which is noted before any run behind it: once, by a create-only object (INV-3).
-    async fn follow(&self, asked: Option<SinkRewind>) -> Result<Option<SinkRewind>, SinkError> {
+    /// Takes the newest rewind, which is noted before any run behind it: once, by a create-only object (INV-3). A folder that was
+    /// restored from a copy may hold less than the epoch it is sent back to: it stays there.
+    async fn follow(&mut self, asked: Option<SinkRewind>) -> Result<(), SinkError> {
         let known = self.newest("rewinds").await?;
-        if let Some(asked) = asked.filter(|asked| Some(asked.at.0) > known) {
-            let key = self.key("rewinds", asked.at.0);
-            return match self.store.create(&key, self.encode(&asked)?).await {
-                Ok(()) | Err(Error::Exists { .. }) => Ok(Some(asked)),
-                Err(error) => Err(self.failed(error)),
-            };
+        if let Some(at) = known {
+            self.rewind = self.read("rewinds", Epoch(at)).await?;
         }
-        match known {
-            Some(at) => self.read("rewinds", Epoch(at)).await,
-            None => Ok(None),
-        }
+        let Some(asked) = asked.filter(|asked| Some(asked.at.0) > known) else {
+            return Ok(());
+        };
+        let noted = SinkRewind {
+            to: asked.to.min(self.marker().await?),
+            at: asked.at,
+        };
+        let key = self.key("rewinds", asked.at.0);
+        self.rewind = match self.store.create(&key, self.encode(&noted)?).await {
+            Ok(()) => Some(noted),
+            Err(Error::Exists { .. }) => self.read("rewinds", Epoch(asked.at.0)).await?,
+            Err(error) => return Err(self.failed(error)),
+        };
+        Ok(())
     }
 
     /// The position of the last rewind that the sink has followed.

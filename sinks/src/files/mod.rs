@@ -4,7 +4,8 @@
 //! fence, write the files aside and sync them, fix the plan, give the files their names, commit. Before the plan nothing is
 //! visible; after it whoever goes on finishes the same run with the same names, and a name that is there with the
 //! same contents is left alone. Readers that want whole runs take the files whose number is not above the
-//! newest of `_millstream/*/*/commits`; readers of the folder may see a part of a run for a moment, but never a row twice. Nothing is ever overwritten.
+//! newest of `_millstream/*/*/commits`, of a sink that was sent back also those that the commits in `rewound-*/` name;
+//! readers of the folder may see a part of a run for a moment, but never a row twice. Nothing is ever overwritten.
 //! Failure: sorted by `failure.rs`; a name taken by somebody else is refused.
 
 mod csv;
@@ -315,7 +316,7 @@ fn mismatch(found: Epoch, run: &EpochRun) -> SinkError {
     SinkError::MarkerMismatch {
         found,
         expected: run.guard,
-        advice: "the newest object of _millstream/*/*/commits is not what this run follows"
+        advice: "the newest object of _millstream/*/*/commits, or of the last rewound-*/commits there, is not what this run follows"
             .to_owned(),
     }
 }

@@ -84,15 +84,17 @@ impl Target {
         Ok(open)
     }
 
-    /// Moves the marker back and notes that, in one record; the producer has fenced every older one (INV-3, INV-4).
+    /// Moves the marker back, never forward, and notes that, in one record; the producer has fenced every older one (INV-3, INV-4). A
+    /// progress topic that was made anew, or restored, may hold less than the epoch it is sent back to.
     async fn go_back(&self, open: &mut Open, rewind: SinkRewind) -> Result<(), ClusterError> {
         let slot = &open.names.slot;
-        let (key, value) = slot.marker(&self.deliverer, rewind.to, rewind.at);
+        let to = rewind.to.min(open.marker);
+        let (key, value) = slot.marker(&self.deliverer, to, rewind.at);
         let record = Records::one(&open.names.progress_topic, slot.partition, key, &value);
         open.producer.begin().await?;
         open.producer.send(record).await?;
         open.producer.commit().await?;
-        (open.marker, open.rewound) = (rewind.to, rewind.at);
+        (open.marker, open.rewound) = (to, rewind.at);
         Ok(())
     }
 

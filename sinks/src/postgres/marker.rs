@@ -2,8 +2,8 @@
 //!
 //! Used by `mod.rs` (fence) and `apply.rs` (guard, move). The row is written in the transaction that writes the
 //! sink's rows, so both are there or neither (INV-3). Its token fences: a deliverer with a smaller one finds
-//! the row changed and stops (INV-4). A rewind moves the epoch back and notes its own number in the
-//! same row, so it happens once. The table is found by the search path of the connecting role, so that must not
+//! the row changed and stops (INV-4). A rewind moves the epoch back, never forward, and notes its own number in
+//! the same row, so it happens once. The table is found by the search path of the connecting role, so that must not
 //! change while a job lives. A vanished deliverer that still holds the row's lock is waited for, then its
 //! session is ended.
 
@@ -34,8 +34,9 @@ const NOTES_REWINDS: &str = "SELECT count(*) FROM pg_catalog.pg_attribute \
      WHERE attrelid = to_regclass('millstream_markers') AND attname = 'rewound' AND NOT attisdropped";
 const NOTE_REWINDS: &str =
     "ALTER TABLE millstream_markers ADD COLUMN IF NOT EXISTS rewound bigint NOT NULL DEFAULT 0";
-const REWIND: &str = "UPDATE millstream_markers SET epoch = $4, rewound = $5 \
-     WHERE incarnation = $1 AND sink = $2 AND partition = 0 AND token = $3 AND rewound < $5";
+/// A table that was restored from a copy may hold less than the epoch it is sent back to.
+const REWIND: &str = "UPDATE millstream_markers SET epoch = least(epoch, $4), rewound = $5 \
+     WHERE incarnation = $1 AND sink = $2 AND partition = 0 AND token = $3 AND rewound < $5 RETURNING epoch";
 /// Ends the session whose transaction holds the row, if it is an older deliverer of this sink.
 const TERMINATE: &str = "SELECT pg_terminate_backend(a.pid) FROM millstream_markers m \
      JOIN pg_catalog.pg_locks l ON l.locktype = 'transactionid' AND l.granted \
@@ -78,8 +79,9 @@ pub(super) async fn fence(session: &Session, deliverer: &Deliverer) -> Result<Ep
     };
     let fenced = match (fenced, deliverer.rewind) {
         (Some(epoch), Some(rewind)) => {
-            let done = go_back(client, deliverer, rewind).await.map_err(failed)?;
-            Some(if done { rewind.to } else { epoch })
+            note_rewinds(client, &what).await?;
+            let back = go_back(client, deliverer, rewind).await;
+            Some(back.map_err(failed)?.unwrap_or(epoch))
         }
         (fenced, _) => fenced,
     };
@@ -107,23 +109,39 @@ async fn try_fence(client: &Client, deliverer: &Deliverer) -> Result<Option<Epoc
     Ok(row.map(|row| Epoch(row.get::<_, i64>(0) as u64)))
 }
 
-/// Moves the marker back, unless this or a later rewind is noted already: whoever comes after a loss goes on from the marker (INV-3). The
-/// condition on the token is the fence: a newer deliverer decides for itself (INV-4).
+/// Moves the marker back, unless this or a later rewind is noted already: whoever comes after a loss goes on from the marker (INV-3). What
+/// the sink does not hold is not taken for held, wherever it was to go. The condition on the token is the fence: a newer deliverer
+/// decides for itself (INV-4). Returns the marker where it is the first to follow.
 async fn go_back(
     client: &Client,
     deliverer: &Deliverer,
     rewind: SinkRewind,
-) -> Result<bool, Error> {
-    let count: i64 = client.query_one(NOTES_REWINDS, &[]).await?.get(0);
-    if count == 0 {
-        client.batch_execute(NOTE_REWINDS).await?;
-    }
+) -> Result<Option<Epoch>, Error> {
     let incarnation = deliverer.incarnation.0;
     let [token, to, at] = [deliverer.token.0, rewind.to.0, rewind.at.0].map(|number| number as i64);
-    let updated = client
-        .execute(REWIND, &[&incarnation, &deliverer.sink, &token, &to, &at])
+    let row = client
+        .query_opt(REWIND, &[&incarnation, &deliverer.sink, &token, &to, &at])
         .await?;
-    Ok(updated > 0)
+    Ok(row.map(|row| Epoch(row.get::<_, i64>(0) as u64)))
+}
+
+/// A table of before has no place for a rewind's number; only its owner can make one.
+async fn note_rewinds(client: &Client, what: &str) -> Result<(), SinkError> {
+    let found = client.query_one(NOTES_REWINDS, &[]).await;
+    let count: i64 = found.map_err(|error| classify(what, &error))?.get(0);
+    if count > 0 {
+        return Ok(());
+    }
+    match client.batch_execute(NOTE_REWINDS).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(match classify(what, &error) {
+            SinkError::Refused { what, cause } => SinkError::refused(
+                what,
+                format!("{cause}; the owner of the table has to run: {NOTE_REWINDS}"),
+            ),
+            passing => passing,
+        }),
+    }
 }
 
 /// Looks first: whoever may not create tables can still use one that is there.

@@ -17,7 +17,8 @@ use arrow::array::{ArrayRef, Int8Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use millstream_common::blocking::{BlockingRef, ThreadPool};
-use millstream_common::ids::Epoch;
+use millstream_common::ids::{Epoch, Seq};
+use millstream_common::log::rewind::SinkRewind;
 use millstream_common::plan::OnViolation;
 use millstream_common::plan::connector::PostgresSinkSpec;
 use millstream_sinks::conformance::{self, MemoryRejects, MemoryRows, Row, Subject, deliverer};
@@ -110,12 +111,15 @@ async fn a_sink_that_is_sent_back_goes_back_once() {
     sent_back::check(async || Table::new(true).await).await;
 }
 
+/// Without a place for a rewind's number.
+const MARKERS_OF_BEFORE: &str = "CREATE TABLE millstream_markers (job text NOT NULL, incarnation uuid NOT NULL, \
+    sink text NOT NULL, partition int NOT NULL, token bigint NOT NULL, epoch bigint NOT NULL, \
+    PRIMARY KEY (incarnation, sink, partition))";
+
 #[tokio::test]
 async fn a_marker_table_of_before_notes_rewinds_too() {
     let table = Table::new(true).await;
-    let old = "CREATE TABLE millstream_markers (job text NOT NULL, incarnation uuid NOT NULL, sink text NOT NULL, \
-        partition int NOT NULL, token bigint NOT NULL, epoch bigint NOT NULL, PRIMARY KEY (incarnation, sink, partition))";
-    table.database.run(old).await;
+    table.database.run(MARKERS_OF_BEFORE).await;
     let table = &std::sync::Mutex::new(Some(table));
     let taken = async || {
         table
@@ -125,6 +129,39 @@ async fn a_marker_table_of_before_notes_rewinds_too() {
             .expect("once")
     };
     sent_back::check(taken).await;
+}
+
+#[tokio::test]
+async fn a_marker_table_of_before_that_another_role_owns_is_refused_with_what_its_owner_has_to_run()
+{
+    let mut table = Table::new(true).await;
+    let database = &table.database;
+    database.run(MARKERS_OF_BEFORE).await;
+    let role = format!("millstream_limited_{}", std::process::id());
+    let schema = database.text("current_schema()").await;
+    let make = format!(
+        "CREATE ROLE {role}; GRANT USAGE ON SCHEMA {schema} TO {role}; \
+         GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role}"
+    );
+    database.run(&make).await;
+    let url = format!("{}%20-c%20role%3D{role}", database.url);
+    table.database.url = url;
+    let rewind = SinkRewind {
+        to: Epoch(0),
+        at: Seq(7),
+    };
+    let told = Deliverer {
+        rewind: Some(rewind),
+        ..deliverer(1)
+    };
+    let refused = table.sink(told).fence().await.map(|_| ());
+    let drop = format!("DROP OWNED BY {role}; DROP ROLE {role}");
+    table.database.run(&drop).await;
+    let refused = refused.expect_err("it may not").to_string();
+    assert!(
+        refused.contains("ALTER TABLE millstream_markers ADD COLUMN"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]

@@ -108,6 +108,11 @@ fn step(speaker: Speaker, message: &[u8]) -> Option<&'static str> {
     Some(step)
 }
 
+/// Whether a step of that name is a frame.
+pub(crate) fn is_frame(step: &str) -> bool {
+    step.starts_with("say ") || step.starts_with("tell ")
+}
+
 /// Watches what one side sends on a connection.
 pub(crate) struct Tap {
     frames: Frames,
@@ -130,7 +135,10 @@ impl Tap {
         host: &str,
         peer: &str,
     ) -> Option<Self> {
-        let is_wanted = outside.with(|world| world.trap.is_some());
+        let is_wanted = outside.with(|world| {
+            let trap = world.trap.as_ref();
+            trap.is_some_and(|trap| is_frame(trap.step))
+        });
         is_wanted.then(|| Self {
             frames: Frames::new(speaker),
             host: host.to_owned(),
@@ -153,7 +161,7 @@ impl Tap {
             match self.outside.meet(step) {
                 None => {}
                 Some(Moment::Before) => self.is_stuck = self.spring(),
-                Some(Moment::Applied | Moment::Answered) => self.is_due = true,
+                Some(Moment::Sent | Moment::Applied | Moment::Answered) => self.is_due = true,
             }
         }
         self.is_stuck

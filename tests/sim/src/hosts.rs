@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use millstream_common::client::{ControlClient, Error};
-use millstream_common::control::{ControlError, JobState, SubmitRequest};
+use millstream_common::control::{ControlError, JobState, RewindTerms, SubmitRequest};
 use millstream_common::ids::{JobName, WorkerId};
 use millstream_common::net::NetRef;
 use millstream_common::plan::SourcePlan;
@@ -191,7 +191,7 @@ impl Host {
                     event!("job finished at epoch {}", job.epoch);
                     return Ok(());
                 }
-                Ok(job) if job.state != JobState::Failed => {}
+                Ok(job) if job.state != JobState::Failed => self.send_back(&client, &name).await?,
                 Ok(_) | Err(Error::Refused(ControlError::NotFound { .. })) => {
                     let request = SubmitRequest {
                         name: name.clone(),
@@ -207,6 +207,24 @@ impl Host {
             }
             tokio::time::sleep(Duration::from_millis(700)).await;
         }
+    }
+}
+
+impl Host {
+    /// Sends sinks back that are wanted to; what is refused stays as it is.
+    async fn send_back(&self, client: &ControlClient, name: &JobName) -> Result<(), Error> {
+        while let Some((sink, to)) = self.outside.with(|world| world.to_send_back.pop()) {
+            let terms = RewindTerms {
+                to: Some(to),
+                may_duplicate: true,
+            };
+            match client.rewind_sink(name, sink, terms).await {
+                Ok(_) => event!("sink {sink} is to go back to {to}"),
+                Err(Error::Refused(refused)) => event!("sink {sink} stays: {refused}"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@
 mod blocked;
 mod entropy;
 mod expected;
+mod faults;
 mod frames;
 mod hosts;
 mod links;
@@ -32,6 +33,7 @@ use clap::{Parser, Subcommand};
 
 use self::pool::Work;
 use self::report::Report;
+use self::simulation::Outcome;
 
 /// Seeds that once found something; they are run before all others.
 const FOUND: &str = include_str!("../found.txt");
@@ -218,20 +220,27 @@ fn alone(work: Work, is_dumped: bool) -> anyhow::Result<bool> {
 
 fn twice(first_seed: u64, seed_count: u64, jobs: usize) -> anyhow::Result<bool> {
     let seeds = first_seed..first_seed + seed_count;
-    let mut hashes: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+    let mut runs: BTreeMap<u64, Vec<Outcome>> = BTreeMap::new();
     let order = seeds.clone().chain(seeds.rev());
     pool::run(order.map(Work::Seed), jobs, |work, outcome| {
         if let Work::Seed(seed) = work {
-            let trace = (outcome.hash, outcome.event_count);
-            hashes.entry(seed).or_default().push(trace);
+            runs.entry(seed).or_default().push(outcome);
         }
         ControlFlow::Continue(())
     })?;
-    let unequal: Vec<u64> = hashes
-        .iter()
-        .filter(|(_, traces)| traces[0] != traces[1] || traces[0].1 == 0)
-        .map(|(seed, _)| *seed)
-        .collect();
+    let trace = |run: &Outcome| (run.hash, run.event_count);
+    runs.retain(|_, runs| trace(&runs[0]) != trace(&runs[1]) || runs[0].event_count == 0);
+    for (seed, runs) in &runs {
+        for run in runs {
+            // One that was ended, by its time or a signal, has no trace.
+            let end = run.failure.as_deref().unwrap_or("sound");
+            println!(
+                "seed {seed}: hash {:016x} of {} events; {end}",
+                run.hash, run.event_count
+            );
+        }
+    }
+    let unequal: Vec<&u64> = runs.keys().collect();
     println!(
         "{seed_count} seeds twice, the second time in the other order: {} unequal {unequal:?}",
         unequal.len()

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+use crate::frames::is_frame;
 use crate::outside::trap::{Moment, Trap};
 use crate::scenario::{Action, Scenario};
 use crate::simulation::TICK;
@@ -96,10 +97,6 @@ const FRAMES: [(&str, &str, u32, Prelude); 17] = [
     ("master", "tell teardown", 1, Prelude::WorkerLost),
     ("master", "tell resume", 1, Prelude::MasterLost),
 ];
-
-fn is_frame(step: &str) -> bool {
-    FRAMES.iter().any(|(_, frame, ..)| *frame == step)
-}
 
 const PRELUDE_AT: Duration = Duration::from_secs(3);
 /// A killed process is back after this.
@@ -254,7 +251,8 @@ impl Case {
     }
 }
 
-fn killed(host: &'static str, now: Duration) -> [(Duration, Action); 2] {
+/// The process ends, and is back soon.
+pub(crate) fn killed(host: &'static str, now: Duration) -> [(Duration, Action); 2] {
     [(now, Action::Kill(host)), (now + DOWN, Action::Start(host))]
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn replay(work: Work, is_dumped: bool) -> anyhow::Result<Outcome> {
     Ok(outcome(result))
 }
 
-/// Real seconds that it may take: far above the slowest, so that only a livelock meets it.
+/// Seconds of a core that it may take: far above the slowest, so that only a livelock meets it.
 fn seconds_max(work: Work) -> u32 {
     match work {
         Work::Seed(_) | Work::Case(_) => 120,

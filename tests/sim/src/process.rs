@@ -2,7 +2,7 @@
 //!
 //! Called by `pool.rs` from the one thread of the parent. A child runs its seed on a fresh thread (thread-locals hold hash keys
 //! too), writes its answer into a pipe and ends. Failure: a panic anywhere in a child, also in a task that nobody joins, ends
-//! it with the panic's text as the answer; a child that takes too much real time is ended by the kernel's alarm.
+//! it with the panic's text as the answer; a child that takes too much of a core, or stands still, is ended by the kernel.
 
 #![allow(
     unsafe_code,
@@ -15,6 +15,9 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 
 use crate::outside::disk;
+
+/// A machine may be that much slower because others use it.
+const STILL_FACTOR: u32 = 20;
 
 /// A running child.
 pub(crate) struct Child {
@@ -42,7 +45,7 @@ pub(crate) fn fix_addresses() -> std::io::Result<()> {
     Err(std::process::Command::new(program).args(arguments).exec())
 }
 
-/// Runs `work` in a child for at most so many real seconds; its answer, or the text of its panic, comes out of the pipe.
+/// Runs `work` in a child for at most so many seconds of a core; its answer, or the text of its panic, comes out of the pipe.
 pub(crate) fn fork(
     seconds_max: u32,
     work: impl FnOnce() -> Vec<u8> + Send + 'static,
@@ -78,8 +81,15 @@ fn be_child(
     seconds_max: u32,
     work: impl FnOnce() -> Vec<u8> + Send + 'static,
 ) -> ! {
-    // SAFETY: without a handler the alarm ends this process, which is what it is for.
-    unsafe { libc::alarm(seconds_max) };
+    let limit = libc::rlimit {
+        rlim_cur: seconds_max.into(),
+        rlim_max: libc::rlim_t::from(seconds_max) + 1,
+    };
+    // SAFETY: without a handler both signals end this process, which is what they are for. The limit is a plain value.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_CPU, &limit);
+        libc::alarm(seconds_max * STILL_FACTOR);
+    }
     if let Ok(copy) = pipe.try_clone() {
         let copy = std::sync::Mutex::new(copy);
         std::panic::set_hook(Box::new(move |panic| {
@@ -150,12 +160,13 @@ pub(crate) fn wait(children: &mut Vec<Child>) -> std::io::Result<(usize, Result<
         let mut child = children.swap_remove(place);
         child.pipe.read_to_end(&mut answer)?;
         let result = match () {
-            () if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGALRM => {
-                Err(format!("took more than {} real seconds", child.seconds_max))
-            }
-            () if libc::WIFSIGNALED(status) => {
-                Err(format!("ended by signal {}", libc::WTERMSIG(status)))
-            }
+            () if libc::WIFSIGNALED(status) => Err(match libc::WTERMSIG(status) {
+                libc::SIGXCPU => {
+                    format!("took more than {} seconds of a core", child.seconds_max)
+                }
+                libc::SIGALRM => "stood still".to_owned(),
+                signal => format!("ended by signal {signal}"),
+            }),
             () if libc::WEXITSTATUS(status) != 0 => {
                 Err(String::from_utf8_lossy(&answer).into_owned())
             }

@@ -10,7 +10,10 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 
+use crate::faults::{self, Fault};
 use crate::outside::damage::Wound;
+use crate::outside::trap::Moment;
+use crate::outside::{disk, topics};
 
 /// The masters' hosts; the second one stands by, or is not there at all.
 pub(crate) const MASTERS: [&str; 2] = ["master-0", "master-1"];
@@ -79,46 +82,10 @@ pub(crate) enum Action {
     Stall(&'static str, Duration),
     /// A worker is told to leave in order, and begins anew.
     Leave(&'static str),
-}
-
-const KINDS: [Kind; 16] = [
-    Kind::Kill,
-    Kind::KillAgain,
-    Kind::Power,
-    Kind::Freeze,
-    Kind::Partition,
-    Kind::Clock,
-    Kind::StoreDown,
-    Kind::StoreFull,
-    Kind::DiskFull,
-    Kind::Rough,
-    Kind::Lock,
-    Kind::PostgresDown,
-    Kind::KafkaDown,
-    Kind::Damage,
-    Kind::Stall,
-    Kind::Leave,
-];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Kill,
-    /// Two hosts within a second, or one during the recovery from the other.
-    KillAgain,
-    Power,
-    Freeze,
-    Partition,
-    Clock,
-    StoreDown,
-    StoreFull,
-    DiskFull,
-    Rough,
-    Lock,
-    PostgresDown,
-    KafkaDown,
-    Damage,
-    Stall,
-    Leave,
+    /// A table is found as it was at such a share of the epochs that it has held, and its sink is sent back there.
+    SendBack(&'static str, f64),
+    /// Whoever makes a step of that name for the n-th time from now on is killed before it, in it or behind it.
+    Ambush(&'static str, u32, Moment),
 }
 
 /// Nothing new fails after this.
@@ -126,36 +93,31 @@ const FAULTS_END_MS: u64 = 14_000;
 const FAULTS_MAX: usize = 12;
 /// Of the plans in which an object is damaged, whatever else fails.
 const DAMAGED_SHARE: f64 = 0.35;
+/// Of the plans in which sinks are sent back.
+const SENT_BACK_SHARE: f64 = 0.35;
+/// Of those in which somebody is killed in a step of the protocol.
+const AMBUSHED_SHARE: f64 = 0.5;
 
 impl Scenario {
-    /// A plan for a job that writes `tables`.
-    pub(crate) fn draw(chance: &mut SmallRng, tables: &[&'static str]) -> Self {
-        // Held links and cut ones do not mix in the simulated network.
-        let freezes = chance.random_bool(0.5);
-        let fits = |kind: &Kind| match kind {
-            Kind::Freeze => freezes,
-            Kind::Partition | Kind::Power => !freezes,
-            _ => true,
-        };
-        let mut kinds: Vec<Kind> = KINDS.iter().copied().filter(fits).collect();
-        kinds.retain(|_| chance.random_bool(0.4));
+    /// A plan for a job that writes to `targets`.
+    pub(crate) fn draw(chance: &mut SmallRng, targets: &[&'static str]) -> Self {
+        let kinds = faults::draw_kinds(chance);
         let mut actions = Vec::new();
         if !kinds.is_empty() {
             for _ in 0..chance.random_range(1..=FAULTS_MAX) {
-                let kind = *kinds.choose(chance).expect("not empty");
-                let at = Duration::from_millis(chance.random_range(100..FAULTS_END_MS));
-                draw_fault(chance, kind, at, tables, &mut actions);
+                let fault = Fault::draw(chance, FAULTS_END_MS);
+                fault.draw_one_of(&kinds, chance, targets, &mut actions);
             }
         }
-        // Beside the others: what is damaged has to be read, and to matter, too.
+        // Beside the others: what is damaged has to be read, and what is late to come at its moment, too.
         if chance.random_bool(DAMAGED_SHARE) {
-            let at = Duration::from_millis(chance.random_range(1_000..FAULTS_END_MS));
-            let long = Duration::from_millis(chance.random_range(500..6_000));
-            draw_damage(chance, at, long, &mut actions);
+            Fault::draw(chance, FAULTS_END_MS).damage(chance, &mut actions);
         }
-        actions.sort_by_key(|(at, _)| *at);
+        if chance.random_bool(AMBUSHED_SHARE) {
+            Fault::draw(chance, FAULTS_END_MS).ambush(chance, targets, &mut actions);
+        }
         let joins = chance.random_range(0..3);
-        Self {
+        let mut scenario = Self {
             latency_max: Duration::from_millis(chance.random_range(2..30)),
             has_standby: chance.random_bool(0.5),
             keeps_names: chance.random_bool(0.5),
@@ -167,7 +129,21 @@ impl Scenario {
             },
             retention: draw_retention(chance),
             actions,
+        };
+        // Behind everything else, so that what else happens is as it was.
+        if chance.random_bool(SENT_BACK_SHARE) {
+            let rest = [topics::NAME, disk::NAME];
+            let is_table = |name: &&&str| !rest.contains(*name);
+            let tables: Vec<&'static str> = targets.iter().filter(is_table).copied().collect();
+            for _ in 0..chance.random_range(1..=2) {
+                let at = Duration::from_millis(chance.random_range(3_000..FAULTS_END_MS));
+                let table = tables.choose(chance).copied().expect("tables");
+                let send_back = Action::SendBack(table, chance.random_range(0.0..1.0));
+                scenario.actions.push((at, send_back));
+            }
         }
+        scenario.actions.sort_by_key(|(at, _)| *at);
+        scenario
     }
 
     /// A plan in which nothing fails.
@@ -199,127 +175,6 @@ impl Scenario {
         });
         let joined = self.joins_at.unwrap_or_default();
         ends.max().unwrap_or_default().max(joined)
-    }
-}
-
-fn any_host(chance: &mut SmallRng) -> &'static str {
-    let hosts: &[&str] = match chance.random_bool(0.4) {
-        true => &MASTERS,
-        false => &WORKERS,
-    };
-    hosts.choose(chance).expect("not empty")
-}
-
-fn draw_fault(
-    chance: &mut SmallRng,
-    kind: Kind,
-    at: Duration,
-    tables: &[&'static str],
-    actions: &mut Vec<(Duration, Action)>,
-) {
-    let host = any_host(chance);
-    let short = Duration::from_millis(chance.random_range(50..2_500));
-    let long = Duration::from_millis(chance.random_range(500..6_000));
-    match kind {
-        Kind::Kill => {
-            actions.push((at, Action::Kill(host)));
-            actions.push((at + short, Action::Start(host)));
-        }
-        Kind::KillAgain => {
-            let other = any_host(chance);
-            let again = at + Duration::from_millis(chance.random_range(0..2_000));
-            actions.push((at, Action::Kill(host)));
-            actions.push((at + short, Action::Start(host)));
-            actions.push((again, Action::Kill(other)));
-            actions.push((again + long, Action::Start(other)));
-        }
-        Kind::Power => {
-            actions.push((at, Action::CutPower(host)));
-            actions.push((at + long, Action::Start(host)));
-        }
-        Kind::Freeze => {
-            actions.push((at, Action::Freeze(host, at + long)));
-            actions.push((at + long, Action::Thaw(host)));
-        }
-        Kind::Partition => {
-            let others: Vec<&str> = hosts().filter(|other| *other != host).collect();
-            let other = others.choose(chance).copied().expect("other hosts");
-            let ways = chance.random_range(0..3);
-            for (from, to, is_cut) in [(host, other, ways != 1), (other, host, ways != 0)] {
-                if is_cut {
-                    actions.push((at, Action::Cut(from, to)));
-                    actions.push((at + long, Action::Mend(from, to)));
-                }
-            }
-        }
-        Kind::Clock => {
-            let hour_us = 3_600_000_000;
-            let jump = chance.random_range(-hour_us..hour_us);
-            actions.push((at, Action::JumpClock(host, jump)));
-        }
-        Kind::StoreDown => actions.push((at, Action::StoreDown(at + short))),
-        Kind::StoreFull => actions.push((at, Action::StoreFull(at + long))),
-        Kind::DiskFull => actions.push((at, Action::DiskFull(at + long))),
-        Kind::Rough => {
-            let rough = Action::Rough {
-                until: at + long,
-                fail_rate: chance.random_range(0.02..0.4),
-                slow_rate: chance.random_range(0.0..0.5),
-            };
-            actions.push((at, rough));
-        }
-        Kind::Lock => {
-            let table = tables.choose(chance).copied().expect("tables");
-            let is_long = chance.random_bool(0.1);
-            let minutes = Duration::from_secs(chance.random_range(60..240));
-            let until = at + if is_long { minutes } else { long };
-            actions.push((at, Action::Lock(table, until)));
-        }
-        Kind::PostgresDown => actions.push((at, Action::PostgresDown(at + long))),
-        Kind::KafkaDown => actions.push((at, Action::KafkaDown(at + long))),
-        Kind::Damage => draw_damage(chance, at, long, actions),
-        Kind::Leave => {
-            let worker = WORKERS.choose(chance).copied().expect("workers");
-            actions.push((at, Action::Leave(worker)));
-        }
-        Kind::Stall => actions.push((at, Action::Stall(host, at + long))),
-    }
-}
-
-/// What is written is seldom read: so whoever reads it is killed as it is damaged.
-fn draw_damage(
-    chance: &mut SmallRng,
-    at: Duration,
-    long: Duration,
-    actions: &mut Vec<(Duration, Action)>,
-) {
-    let prefixes = [
-        "log/",
-        "log/",
-        "log/",
-        "state/",
-        "state/",
-        "state/",
-        "segments/",
-        "boundary/",
-    ];
-    let prefix = prefixes.choose(chance).copied().expect("prefixes");
-    let wound = Wound {
-        prefix,
-        skipped_count: chance.random_range(0..8),
-        place: chance.random_range(0.0..1.0),
-        is_cut: chance.random_bool(0.3),
-    };
-    actions.push((at, Action::Damage(wound, at + long)));
-    let worker = WORKERS.choose(chance).copied().expect("workers");
-    let readers: &[&'static str] = match prefix {
-        "log/" | "boundary/" => &MASTERS,
-        _ => &[worker],
-    };
-    for reader in readers {
-        let back = at + Duration::from_millis(chance.random_range(50..400));
-        actions.push((at, Action::Kill(reader)));
-        actions.push((back, Action::Start(reader)));
     }
 }
 

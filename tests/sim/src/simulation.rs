@@ -22,10 +22,11 @@ use crate::blocked::{self, Blocked};
 use crate::entropy;
 use crate::hosts::{Host, JOB};
 use crate::links::Links;
-use crate::matrix::{Case, Victim};
+use crate::matrix::{self, Case, Victim};
 use crate::outside::disk::{self, FOLDER};
 use crate::outside::ledger::Chain;
 use crate::outside::postgres::Row;
+use crate::outside::trap::Trap;
 use crate::outside::{Outside, World, topics};
 use crate::scenario::{Action, MASTERS, Scenario, WORKERS, hosts};
 use crate::state::States;
@@ -78,9 +79,12 @@ pub(crate) fn run(seed: u64, is_dumped: bool) -> Outcome {
     let chance = SmallRng::seed_from_u64(seed);
     let plan = |chance: &mut SmallRng| {
         let workload = Workload::draw(chance, false);
-        let slow = [topics::NAME, disk::NAME];
-        let tables: Vec<&str> = workload.tables().chain(slow).collect();
-        let scenario = Scenario::draw(chance, &tables);
+        let others = workload.others.iter().map(|other| match *other {
+            TOPIC_OUT => topics::NAME,
+            _ => disk::NAME,
+        });
+        let targets: Vec<&str> = workload.tables().chain(others).collect();
+        let scenario = Scenario::draw(chance, &targets);
         (workload, scenario)
     };
     run_planned(seed, chance, is_dumped, plan, Special::None)
@@ -227,7 +231,7 @@ impl Simulation {
                 async move {
                     match is_there {
                         true => master.run_master().await,
-                        false => std::future::pending().await,
+                        false => Ok(()),
                     }
                 }
             });
@@ -242,10 +246,10 @@ impl Simulation {
             self.sim.host(WORKERS[index], move || {
                 let worker = worker.clone();
                 async move {
-                    match joins_at {
-                        Some(at) => tokio::time::sleep(at.saturating_sub(trace::now())).await,
-                        None => std::future::pending().await,
-                    }
+                    let Some(at) = joins_at else {
+                        return Ok(());
+                    };
+                    tokio::time::sleep(at.saturating_sub(trace::now())).await;
                     worker.run_worker(slots, keeps_names).await
                 }
             });
@@ -261,7 +265,7 @@ impl Simulation {
     /// Runs to the end; the first thing that is wrong.
     fn run(&mut self, workload: &mut Workload, scenario: &Scenario) -> Option<String> {
         let mut actions: VecDeque<(Duration, Action)> = scenario.actions.clone().into();
-        let mut healed_at = scenario.healed_at();
+        let mut healed_at = scenario.healed_at().max(workload.span);
         let mut finished_at = None;
         loop {
             let now = self.sim.elapsed();
@@ -297,20 +301,21 @@ impl Simulation {
         self.verdict(workload)
     }
 
-    /// What the case of the step matrix does now that its step has been made.
+    /// What comes of a step that was waited for and has been made now.
     fn blows(&mut self, now: Duration) -> Vec<(Duration, Action)> {
+        let caught = self
+            .outside
+            .with(|world| world.trap.as_mut()?.sprung.take());
+        let caller = caught.as_ref().map(|(caller, _)| caller);
+        let caller = hosts().find(|host| Some(*host) == caller.map(String::as_str));
         let Some(case) = self.case else {
-            return Vec::new();
+            return caller.map_or_else(Vec::new, |caller| matrix::killed(caller, now).to_vec());
         };
-        let (caught, master) = self.outside.with(|world| {
-            let trap = world.trap.as_mut();
-            (trap.and_then(|trap| trap.sprung.take()), reigning(world))
-        });
-        let Some((caller, peer)) = caught else {
+        let master = self.outside.with(|world| reigning(world));
+        let Some((_, peer)) = caught else {
             return case.prelude(master, now);
         };
         self.case = None;
-        let caller = hosts().find(|host| *host == caller);
         let peer = hosts().find(|host| Some(*host) == peer.as_deref());
         let other = peer.or(master);
         let mut victims: Vec<&'static str> = match case.victim {
@@ -361,8 +366,9 @@ impl Simulation {
             let mut sinks = workload.tables().chain(workload.others.iter().copied());
             let differs = sinks.find_map(|sink| workload.difference(sink, &rows(world, sink)));
             let late = self.blocked.as_ref().and_then(Blocked::verdict);
-            if differs.is_some() || late.is_some() {
-                return differs.or(late);
+            let stayed = world.ledger.chains().find_map(Chain::stayed);
+            if let Some(wrong) = differs.or(late).or(stayed) {
+                return Some(wrong);
             }
             let mut sum = RowCounters::default();
             for chain in world.ledger.chains() {
@@ -407,6 +413,14 @@ impl Simulation {
         let now = self.sim.elapsed();
         self.outside.with(|world| match action {
             Action::Damage(wound, until) => world.damage.want(*wound, (*until).max(now)),
+            Action::SendBack(name, share) => {
+                let table = world.tables.get(*name);
+                let to = table.map_or(Epoch(0), |table| table.held_at(*share));
+                world.to_send_back.push((name, to));
+            }
+            Action::Ambush(step, count, moment) => {
+                world.trap = Some(Trap::new(step, *count, *moment, now, true));
+            }
             _ => world.weather.change(action),
         });
     }

@@ -35,6 +35,8 @@ pub(crate) struct Workload {
     pub(crate) sql: String,
     pub(crate) topic: Arc<Topic>,
     pub(crate) record_count: u64,
+    /// When the last record comes, at the latest.
+    pub(crate) span: Duration,
     /// Sinks that are no tables: a topic of Kafka, a folder of files.
     pub(crate) others: Vec<&'static str>,
     clicks: Vec<Vec<Click>>,
@@ -91,6 +93,7 @@ impl Workload {
         Self {
             sql: sql(interval_ms, &others),
             topic: Arc::new(topic),
+            span,
             record_count: clicks.iter().map(|clicks| clicks.len() as u64).sum(),
             others,
             all: expected::expect_all(&clicks),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use millstream_common::plan::connector::ConsoleSinkSpec;
+use millstream_common::plan::connector::{ConsoleSinkSpec, FilesSinkSpec};
 use millstream_common::plan::{Emit, OnQuota, OnViolation, SinkQuota, SinkSpec, SinkStart};
 use millstream_common::secret::Lookup;
 
@@ -60,6 +60,9 @@ pub(in crate::plan) fn read_sink(sink: &SinkStatement, lookup: &dyn Lookup) -> S
         Some("blackhole") => Some(SinkSpec::Blackhole),
         _ => None,
     };
+    if let Some(SinkSpec::Files(files)) = &spec {
+        check_gathered(&mut options, &quota, files);
+    }
     let (places, problems) = options.finish();
     SinkOptions {
         spec,
@@ -90,6 +93,49 @@ fn quota(options: &mut Options) -> SinkQuota {
         problem.hint = Some("add quota_bytes = '10 GiB' or quota_age = '1 hour'".to_owned());
     }
     quota
+}
+
+/// A sink that gathers rows is behind by what it gathers. With a quota that is used up before a run is full it would never count as caught
+/// up: each run would be preceded by a suspension, or by a stop of the sources.
+fn check_gathered(options: &mut Options, quota: &SinkQuota, files: &FilesSinkSpec) {
+    if quota.policy == OnQuota::Warn {
+        return;
+    }
+    let policy = quota.policy;
+    if let Some(age_ms) = quota.age_ms
+        && age_ms <= files.roll_interval_ms
+    {
+        let gathered = show_millis(files.roll_interval_ms);
+        let message = format!(
+            "the sink gathers rows for roll_interval ({gathered}), so with this quota_age on_quota = '{policy}' would act again and again"
+        );
+        let enough = show_millis(files.roll_interval_ms.saturating_mul(2));
+        options.refuse("quota_age", message).hint = Some(format!(
+            "write quota_age = '{enough}', or roll_interval = '{}'",
+            show_millis((age_ms / 2).max(1))
+        ));
+    }
+    if let Some(bytes) = quota.bytes
+        && bytes <= files.roll_bytes
+    {
+        let message = format!(
+            "the sink gathers up to roll_bytes ({} bytes), so with this quota_bytes on_quota = '{policy}' would act again and again",
+            files.roll_bytes
+        );
+        let enough = files.roll_bytes.saturating_mul(2);
+        options.refuse("quota_bytes", message).hint = Some(format!(
+            "write quota_bytes = '{enough}', or roll_bytes = '{}'",
+            (bytes / 2).max(1)
+        ));
+    }
+}
+
+/// As it is written: `90 seconds`, `1500 milliseconds`.
+fn show_millis(millis: u64) -> String {
+    match millis % 1_000 {
+        0 => format!("{} seconds", millis / 1_000),
+        _ => format!("{millis} milliseconds"),
+    }
 }
 
 fn quota_age(text: &str) -> Result<u64, String> {

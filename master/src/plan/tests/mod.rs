@@ -5,6 +5,7 @@ mod dead_letters;
 mod jobs;
 mod kafka_sink;
 mod lowering;
+mod quotas;
 mod refusals;
 mod source_refusals;
 

@@ -108,7 +108,7 @@ fn need(path: &str) -> Need {
         return Need::Role(Role::Read);
     }
     let role = match path.strip_prefix(CONTROL).unwrap_or_default() {
-        "GetJob" | "ListJobs" | "WatchJob" | "GetWatermarks" | "GetPlan" | "ListWorkers"
+        "GetJob" | "GetPlan" | "ListJobs" | "WatchJob" | "GetWatermarks" | "ListWorkers"
         | "ListSavepoints" | "ListCheckpoints" | "ListDeadLetters" => Role::Read,
         "SubmitJob" | "StopJob" | "CreateSavepoint" | "DropSavepoint" | "PauseSink"
         | "ResumeSink" | "RewindSink" | "ReplayDeadLetters" => Role::Submit,

@@ -37,8 +37,17 @@ pub(crate) fn folder_of(process: u32) -> PathBuf {
 /// Makes the folder of this process its working folder.
 pub(crate) fn enter() -> std::io::Result<()> {
     let folder = folder_of(std::process::id());
-    std::fs::create_dir_all(&folder)?;
+    make_anew(&folder)?;
     std::env::set_current_dir(folder)
+}
+
+/// The kernel gives numbers of processes again, and a parent that was killed has removed nothing: what lies there is of another seed.
+fn make_anew(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    std::fs::create_dir_all(folder)
 }
 
 /// The disk as one host reaches it.
@@ -106,4 +115,20 @@ fn names(folder: &Path) -> BTreeSet<String> {
     entries
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_finds_nothing_of_another_that_had_the_same_number() {
+        let folder = folder_of(std::process::id()).join("anew");
+        for _ in 0..2 {
+            make_anew(&folder).expect("make it");
+            assert_eq!(names(&folder), BTreeSet::new());
+            std::fs::write(folder.join("part-000000000001.json"), "{}").expect("write");
+        }
+        std::fs::remove_dir_all(folder_of(std::process::id())).expect("remove it");
+    }
 }

@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use millstream_common::ids::{
-    Epoch, Generation, Incarnation, JobName, OperatorId, Seq, SourceIndex, SplitId, Term, Token,
+    Epoch, Generation, Incarnation, JobName, OperatorId, Seq, SinkIndex, SourceIndex, SplitId,
+    Term, Token,
 };
 use millstream_common::log::entry::{AssignEntry, EpochEntry, JobEnd, JobProgress, generation_of};
+use millstream_common::log::rewind::SinkRewind;
 use millstream_common::log::{self, Boundary, Entry, LogObject};
 use millstream_common::report::StatePart;
 use millstream_common::time::EventTime;
@@ -56,6 +58,9 @@ pub(crate) struct Chain {
     history: BTreeMap<Epoch, Progress>,
     /// The epochs of segments that are in storage.
     segments: BTreeMap<String, Epoch>,
+    /// Each time that a sink was sent back, and those that were followed.
+    rewinds: BTreeMap<Seq, (SinkIndex, Epoch)>,
+    followed: BTreeSet<Seq>,
 }
 
 /// An epoch that has come, for a look at the state that it names.
@@ -136,10 +141,28 @@ impl Ledger {
             Entry::SinkCommanded { sink, command, .. } => {
                 event!("log {seq}: sink {sink} told to {command:?}")
             }
-            Entry::SinkRewound { sink, to, .. } => {
-                event!("log {seq}: sink {sink} is sent back to {to}")
+            Entry::SinkRewound {
+                job,
+                incarnation,
+                sink,
+                to,
+            } => {
+                event!("log {seq}: sink {sink} is sent back to {to}");
+                let chain = chain(&mut self.chains, job, *incarnation);
+                // Not where what it would need is forgotten.
+                if chain.progress.rewind_sink(*sink, *to, seq) {
+                    chain.rewinds.insert(seq, (*sink, *to));
+                }
             }
-            Entry::Forgotten { through, .. } => event!("log {seq}: forget up to {through}"),
+            Entry::Forgotten {
+                job,
+                incarnation,
+                through,
+            } => {
+                event!("log {seq}: forget up to {through}");
+                let chain = chain(&mut self.chains, job, *incarnation);
+                chain.progress.forget(*through);
+            }
             Entry::Backlog { part, .. } => {
                 event!("log {seq}: backlog up to {}", part.last);
                 if !objects.contains_key(&part.path) {
@@ -182,6 +205,7 @@ impl Ledger {
         if let Err(error) = chain.progress.apply(entry) {
             broken.push(("INV-1", error.to_string()));
         }
+        chain.progress.note_delivered(self.sink_count);
         chain.epochs.push(entry.epoch);
         let progress = chain.note(entry);
         self.come.push(Come {
@@ -204,6 +228,23 @@ impl Ledger {
     pub(crate) fn fenced(&mut self, table: &str, token: Token) {
         let newest = self.tokens.entry(table.to_owned()).or_default();
         *newest = token.max(*newest);
+    }
+
+    /// A sink has moved its marker back, as the log says.
+    pub(crate) fn went_back(&mut self, table: &str, deliverer: &Deliverer, rewind: SinkRewind) {
+        let chain = chain(&mut self.chains, &deliverer.job, deliverer.incarnation);
+        chain.markers.insert(table.to_owned(), rewind.to);
+        let told = chain.rewinds.get(&rewind.at);
+        let is_told = told.is_some_and(|(_, to)| *to == rewind.to);
+        chain.followed.insert(rewind.at);
+        self.moved.insert(table.to_owned());
+        if !is_told || deliverer.token.0 <= rewind.at.0 {
+            let what = format!(
+                "sink {table} goes back to {}, and the log does not",
+                rewind.to
+            );
+            self.violated("INV-3", what);
+        }
     }
 
     /// A sink holds a run now.
@@ -314,6 +355,19 @@ impl Chain {
         let segments = segments.map(|segment| (segment.path.clone(), entry.epoch));
         self.segments.extend(segments);
         progress
+    }
+
+    /// A sink that was sent back and did not go.
+    pub(crate) fn stayed(&self) -> Option<String> {
+        // Of several the last counts.
+        let last: BTreeMap<&SinkIndex, (&Seq, &Epoch)> = self
+            .rewinds
+            .iter()
+            .map(|(at, (sink, to))| (sink, (at, to)))
+            .collect();
+        let mut last = last.into_iter();
+        let open = last.find(|(_, (at, _))| !self.followed.contains(at));
+        open.map(|(sink, (_, to))| format!("sink {sink} was to go back to {to}"))
     }
 
     fn needs_part(&self, key: &str) -> bool {

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use millstream_common::ids::Epoch;
 use millstream_sinks::kafka::MemoryCluster;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -28,7 +29,7 @@ use tokio::sync::oneshot;
 use self::damage::Damage;
 use self::ledger::Ledger;
 use self::postgres::Tables;
-use self::stragglers::{BEHIND_MAX, Stragglers};
+use self::stragglers::{Behind, Stragglers};
 use self::trap::{Moment, Trap};
 pub(crate) use self::weather::{Fate, Weather};
 use crate::trace::{self, event};
@@ -39,6 +40,8 @@ type Effect = Box<dyn FnOnce(&mut World) + Send>;
 struct Request {
     host: String,
     service: &'static str,
+    /// Whoever asks fences those who came before.
+    fences: bool,
     effect: Effect,
 }
 
@@ -74,7 +77,9 @@ pub(crate) struct World {
     pub(crate) weather: Weather,
     /// Which objects of the storage read wrong.
     pub(crate) damage: Damage,
-    /// What the step matrix waits for.
+    /// Sinks that a person wants to send back, and where to.
+    pub(crate) to_send_back: Vec<(&'static str, Epoch)>,
+    /// The step that the matrix, or an ambush, waits for.
     pub(crate) trap: Option<Trap>,
     /// What comes about late.
     pub(crate) stragglers: Stragglers,
@@ -119,7 +124,8 @@ impl Outside {
                 return;
             };
             let request = entry.remove();
-            for late in inner.world.stragglers.due_before(request.service) {
+            let (service, fences) = (request.service, request.fences);
+            for late in inner.world.stragglers.due_before(service, fences) {
                 late(&mut inner.world);
             }
             (request.effect)(&mut inner.world);
@@ -131,20 +137,8 @@ impl Outside {
         let mut inner = self.inner();
         let of_host = inner.due.extract_if(.., |_, request| request.host == host);
         let requests: Vec<_> = of_host.collect();
-        for ((at, number), request) in requests {
-            let late = match inner.chance.random_range(0..3) {
-                0 => Duration::ZERO,
-                1 => Duration::from_millis(inner.chance.random_range(0..LINGER_MS_MAX)),
-                _ => {
-                    let behind = inner.chance.random_range(1..=BEHIND_MAX);
-                    let Request {
-                        service, effect, ..
-                    } = request;
-                    inner.world.stragglers.add(service, behind, effect);
-                    continue;
-                }
-            };
-            inner.due.insert((at + late, number), request);
+        for (key, request) in requests {
+            inner.insert_late(key, request);
         }
     }
 
@@ -189,9 +183,16 @@ impl Outside {
             let request = Request {
                 host: host.to_owned(),
                 service: service_of(step),
+                fences: step.split(' ').any(|word| word == "fence"),
                 effect,
             };
-            inner.due.insert(key, request);
+            let is_caught = met == Some(Moment::Sent) && inner.world.spring(host, None);
+            match is_caught {
+                true => inner.insert_late(key, request),
+                false => {
+                    inner.due.insert(key, request);
+                }
+            }
             if inner.due.len() > WAITING_CALLS_MAX {
                 let what = format!("{} calls wait at once", inner.due.len());
                 inner.world.ledger.violated("INV-9", what);
@@ -232,6 +233,25 @@ impl Outside {
             }
             tokio::time::sleep(left).await;
         }
+    }
+}
+
+impl Inner {
+    /// Who made the request is dead, or as good as that.
+    fn insert_late(&mut self, (at, number): (Duration, u64), request: Request) {
+        let late = match self.chance.random_range(0..4) {
+            0 => Duration::ZERO,
+            1 => Duration::from_millis(self.chance.random_range(0..LINGER_MS_MAX)),
+            _ => {
+                let behind = Behind::draw(&mut self.chance);
+                let Request {
+                    service, effect, ..
+                } = request;
+                self.world.stragglers.add(service, behind, effect);
+                return;
+            }
+        };
+        self.due.insert((at + late, number), request);
     }
 }
 

@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Int8Type, Int64Type, TimeUnit, TimestampMicrose
 use arrow::util::display::array_value_to_string;
 use async_trait::async_trait;
 use futures::StreamExt;
-use millstream_common::ids::{Epoch, Token};
+use millstream_common::ids::{Epoch, Seq, Token};
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::connector::PostgresSinkSpec;
 use millstream_sinks::sink::{
@@ -36,6 +36,8 @@ pub(crate) enum Cell {
 /// A row by the names of its columns.
 pub(crate) type Row = BTreeMap<String, Cell>;
 
+type Keyed = BTreeMap<Vec<Cell>, Row>;
+
 /// All tables by name.
 pub(crate) type Tables = BTreeMap<String, Table>;
 
@@ -47,9 +49,13 @@ pub(crate) struct Table {
     /// By incarnation.
     markers: BTreeMap<String, Epoch>,
     /// By primary key.
-    keyed: BTreeMap<Vec<Cell>, Row>,
+    keyed: Keyed,
     /// Where there is none.
     appended: Vec<Row>,
+    /// Copies, by the epoch that it held.
+    copies: BTreeMap<Epoch, (Keyed, Vec<Row>)>,
+    /// The last rewind that its sink has followed.
+    rewound: Seq,
 }
 
 impl Table {
@@ -58,6 +64,22 @@ impl Table {
         let mut rows: Vec<Row> = self.keyed.values().chain(&self.appended).cloned().collect();
         rows.sort();
         rows
+    }
+
+    /// The epoch that it held at such a share of its past; 0 is before the first.
+    pub(crate) fn held_at(&self, share: f64) -> Epoch {
+        let place = (self.copies.len() as f64 * share) as usize;
+        let held = self.copies.keys().nth(place.wrapping_sub(1));
+        held.copied().unwrap_or_default()
+    }
+
+    /// Is as it was at `to`, as if restored from a copy; says whether there is one.
+    fn restore(&mut self, to: Epoch) -> bool {
+        let copy = self.copies.get(&to).cloned();
+        let is_known = copy.is_some() || to == Epoch(0);
+        (self.keyed, self.appended) = copy.unwrap_or_default();
+        self.copies.retain(|held, _| *held <= to);
+        is_known
     }
 
     fn change(&mut self, primary_key: &[String], changes: Vec<(Row, bool)>) {
@@ -124,6 +146,7 @@ impl Sink for SimulatedPostgres {
                 table.token = deliverer.token;
             }
             world.ledger.fenced(&name, deliverer.token);
+            go_back(world, &name, &deliverer);
             let table = world.tables.entry(name.clone()).or_default();
             let marker = table.markers.get(&deliverer.incarnation.to_string());
             let marker = marker.copied().unwrap_or_default();
@@ -243,12 +266,35 @@ impl Commit {
             world.ledger.violated("INV-2", what);
         }
         table.change(&self.spec.primary_key, self.changes);
+        let copy = (table.keyed.clone(), table.appended.clone());
+        table.copies.insert(self.run.last, copy);
         world.ledger.delivered(&name, &self.deliverer, &self.run);
         Ok(Applied {
             row_count,
             ..Applied::default()
         })
     }
+}
+
+/// Follows a rewind that the table has not noted yet, in the unit that fences.
+fn go_back(world: &mut World, name: &str, deliverer: &Deliverer) {
+    let table = world.tables.entry(name.to_owned()).or_default();
+    let Some(rewind) = deliverer.rewind.filter(|rewind| rewind.at > table.rewound) else {
+        return;
+    };
+    table.rewound = rewind.at;
+    let is_known = table.restore(rewind.to);
+    let incarnation = deliverer.incarnation.to_string();
+    table.markers.insert(incarnation, rewind.to);
+    event!("sink {name} goes back to {}", rewind.to);
+    if !is_known {
+        let what = format!(
+            "sink {name} is sent back to {}, which it never held",
+            rewind.to
+        );
+        world.ledger.violated("INV-3", what);
+    }
+    world.ledger.went_back(name, deliverer, rewind);
 }
 
 /// The rows of a batch, each with whether it is a delete.

@@ -1,7 +1,8 @@
 //! A named step of the protocol at which something is done to a host: before the step, between its effect and the answer, or
 //! after the answer.
 //!
-//! Set by the step matrix, looked at by every call to a service. Pure. Springs once; a trap that never springs fails its case.
+//! Set by the step matrix and by ambushes, looked at by every call to a service. Pure. Springs once; a trap that never springs
+//! fails its case of the matrix.
 
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use std::time::Duration;
 pub(crate) enum Moment {
     /// The request never arrives.
     Before,
+    /// The request arrives, perhaps behind others that are made after it; the answer never does.
+    Sent,
     /// The service has done it; the answer never arrives.
     Applied,
     /// The caller knows.

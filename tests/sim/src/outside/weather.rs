@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-use super::stragglers::BEHIND_MAX;
+use super::stragglers::Behind;
 use crate::scenario::Action;
 
 /// The services' state of health.
@@ -56,8 +56,8 @@ pub(crate) enum Failure {
     After,
     /// It happened, and a retry below the caller found it done: the key exists.
     AfterExists,
-    /// The caller is told that it failed; it happens right before a later request to the same service, the n-th from then.
-    Late(u32),
+    /// The caller is told that it failed; it happens so much later.
+    Late(Behind),
     /// No room.
     Full,
 }
@@ -104,6 +104,8 @@ impl Weather {
             Action::KafkaDown(until) => self.kafka_down_until = *until,
             Action::Kill(_)
             | Action::Leave(_)
+            | Action::SendBack(..)
+            | Action::Ambush(..)
             | Action::CutPower(_)
             | Action::Start(_)
             | Action::Thaw(_)
@@ -129,7 +131,7 @@ impl Weather {
                 0 | 1 => Failure::Before,
                 2 => Failure::After,
                 3 => Failure::AfterExists,
-                _ => Failure::Late(chance.random_range(1..=BEHIND_MAX)),
+                _ => Failure::Late(Behind::draw(chance)),
             });
         }
         match table {

@@ -142,8 +142,8 @@ impl CsvFile {
         window: CsvWindow<'_>,
     ) -> Result<CsvStep, DecodeError> {
         let reason = "the file is empty, so it has no header".to_owned();
-        let payload = Some(window.bytes);
-        let rows = decoder.refuse(window.slot, 0, payload, Code::Header, reason)?;
+        // Of the blank lines that it may have, the window holds as many as it happens to.
+        let rows = decoder.refuse(window.slot, 0, None, Code::Header, reason)?;
         Ok(CsvStep {
             consumed: window.bytes.len(),
             rows: Some(rows),

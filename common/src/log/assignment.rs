@@ -1,0 +1,59 @@
+//! Who runs what of a job, as its Assign entries say.
+//!
+//! Made by the master's placement, read by whoever folds the log and by the workers. Plain data.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{SinkIndex, SourceIndex, SplitId, TaskId, WorkerId};
+
+/// Who runs what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The worker of each task. Every stage has the same number of tasks.
+    pub tasks: Vec<TaskPlacement>,
+    /// The reader task of each split.
+    pub splits: Vec<SplitPlacement>,
+    /// The worker of each sink.
+    pub sinks: Vec<SinkPlacement>,
+}
+
+/// The worker of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskPlacement {
+    /// The task.
+    pub task: TaskId,
+    /// Its worker.
+    pub worker: WorkerId,
+}
+
+/// The reader of a split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitPlacement {
+    /// The source.
+    pub source: SourceIndex,
+    /// The split.
+    pub split: SplitId,
+    /// Which task of the source's stage reads it.
+    pub task_index: u32,
+}
+
+/// The worker of a sink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkPlacement {
+    /// The sink.
+    pub sink: SinkIndex,
+    /// Its worker.
+    pub worker: WorkerId,
+}
+
+impl Assignment {
+    /// The workers that run anything of the job, each once, in order.
+    pub fn workers(&self) -> Vec<WorkerId> {
+        let tasks = self.tasks.iter().map(|placement| &placement.worker);
+        let sinks = self.sinks.iter().map(|placement| &placement.worker);
+        let mut workers: Vec<WorkerId> = tasks.chain(sinks).cloned().collect();
+        workers.sort();
+        workers.dedup();
+        workers
+    }
+}
