@@ -143,7 +143,8 @@ impl CsvFile {
     ) -> Result<CsvStep, DecodeError> {
         let reason = "the file is empty, so it has no header".to_owned();
         // Of the blank lines that it may have, the window holds as many as it happens to.
-        let rows = decoder.refuse(window.slot, 0, None, Code::Header, reason)?;
+        let payload: Option<&[u8]> = Some(&[]);
+        let rows = decoder.refuse(window.slot, 0, payload, Code::Header, reason)?;
         Ok(CsvStep {
             consumed: window.bytes.len(),
             rows: Some(rows),
