@@ -3,6 +3,8 @@
 //! Asked over HTTP. Gathers what the actors know when somebody scrapes, and keeps nothing. One that stands by has only figures of
 //! itself. Failure: a job whose actor does not answer is left out of that scrape.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use futures::future::join_all;
 use millstream_common::control::{JobView, SinkView, WorkerState};
@@ -10,12 +12,15 @@ use millstream_common::http::Probes;
 use millstream_common::metrics::{Exposition, catalogue as metric};
 use millstream_common::time::{ClockRef, EventTime};
 use millstream_common::trace::TracerRef;
-use ractor::call;
+use ractor::{call, call_t};
 
 use crate::job::figures::{JobFigures, SourceFigures};
 use crate::job::job_actor::JobMessage;
 use crate::reign::role::{Active, Role, Roles};
 use crate::supervisor::supervisor_actor::SupervisorMessage;
+
+/// A job that has not answered by then is left out: a scrape must not wait for the slowest.
+const ANSWER_MS_MAX: u64 = 2_000;
 
 /// What is behind a master's probes.
 pub(crate) struct MasterProbes {
@@ -72,7 +77,7 @@ impl MasterProbes {
         };
         let asked = jobs
             .into_iter()
-            .map(|job| async move { call!(job, JobMessage::Figures) });
+            .map(|job| async move { call_t!(job, JobMessage::Figures, ANSWER_MS_MAX) });
         let now = EventTime(self.clock.unix_micros());
         let mut log_bytes = None;
         for figures in join_all(asked).await.into_iter().flatten() {
@@ -111,6 +116,7 @@ fn job(figures: &JobFigures, now: EventTime, to: &mut Exposition) {
         source(view, index, of_source, now, to);
     }
     stages(figures, to);
+    rejects(figures, to);
     for each in &view.sinks {
         sink(name, each, to);
     }
@@ -151,8 +157,25 @@ fn source(
         let delay = seconds(now.0.saturating_sub(watermark.0));
         to.set(&metric::SOURCE_WATERMARK_DELAY, &labels, delay);
     }
-    for (code, rows) in &figures.rejects {
-        to.count(&metric::REJECTED, &[name, source, code], *rows);
+}
+
+/// By who refused the rows and why: a source's decoder and its stage share a name.
+fn rejects(figures: &JobFigures, to: &mut Exposition) {
+    let mut rejected: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for (source, of_source) in figures.view.sources.iter().zip(&figures.sources) {
+        for (code, rows) in &of_source.rejects {
+            *rejected.entry((&source.name, code)).or_default() += rows;
+        }
+    }
+    for stage in &figures.view.stages {
+        *rejected.entry((&stage.name, "expression")).or_default() += stage.failed;
+    }
+    for sink in &figures.view.sinks {
+        *rejected.entry((&sink.name, "sink_rejected")).or_default() += sink.rows_refused;
+    }
+    let job = figures.view.name.as_str();
+    for ((owner, code), rows) in rejected.into_iter().filter(|(_, rows)| *rows > 0) {
+        to.count(&metric::REJECTED, &[job, owner, code], rows);
     }
 }
 
@@ -168,10 +191,6 @@ fn stages(figures: &JobFigures, to: &mut Exposition) {
             ("dropped", stage.dropped),
         ] {
             to.count(&metric::STAGE_ROWS, &[name, &stage.name, outcome], rows);
-        }
-        if stage.failed > 0 {
-            let labels = [name, &stage.name, "expression"];
-            to.count(&metric::REJECTED, &labels, stage.failed);
         }
     }
     for (stage, times) in &figures.stages {
@@ -198,10 +217,6 @@ fn sink(job: &str, sink: &SinkView, to: &mut Exposition) {
     let is_troubled = sink.cause.is_some();
     to.count(&metric::SINK_TROUBLED, &labels, u64::from(is_troubled));
     to.count(&metric::SINK_PAUSED, &labels, u64::from(sink.paused));
-    if sink.rows_refused > 0 {
-        let labels = [job, sink.name.as_str(), "sink_rejected"];
-        to.count(&metric::REJECTED, &labels, sink.rows_refused);
-    }
 }
 
 fn storage(job: &JobView, to: &mut Exposition) {

@@ -2,7 +2,7 @@
 //!
 //! Fed by the pipeline's actor with what its tasks report anyway, emptied by the worker's supervisor when the master says
 //! EpochCommitted: an epoch that is never committed has no trace, so none lacks its root. One a pipeline, shared by the two and by
-//! the observers of its sinks. Holds the epochs in flight and nothing while no collector is configured (INV-9). Cannot fail.
+//! the observers of its sinks. Holds the one epoch in flight, and nothing while no collector is configured (INV-9). Cannot fail.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -29,7 +29,25 @@ pub struct PipelineSpans {
     worker: WorkerId,
     /// Of the placement that built the pipeline, if it is kept.
     placement: Option<TraceContext>,
-    pending: Mutex<BTreeMap<Epoch, Vec<Pending>>>,
+    pending: Mutex<InFlight>,
+}
+
+/// What tasks did of the epoch in flight. Of those before it whatever is not in the log by now never will be: EpochCommitted comes
+/// before the next barrier, and an epoch in which nothing changed is never committed.
+#[derive(Debug, Default)]
+struct InFlight(BTreeMap<Epoch, Vec<Pending>>);
+
+impl InFlight {
+    fn add(&mut self, epoch: Epoch, pending: Vec<Pending>) {
+        self.0 = self.0.split_off(&epoch);
+        self.0.entry(epoch).or_default().extend(pending);
+    }
+
+    fn take(&mut self, epoch: Epoch) -> Vec<Pending> {
+        let later = self.0.split_off(&epoch.next());
+        let mut done = std::mem::replace(&mut self.0, later);
+        done.remove(&epoch).unwrap_or_default()
+    }
 }
 
 /// What a task did of one step, without its trace.
@@ -95,8 +113,8 @@ impl PipelineSpans {
             }
         });
         let pending: Vec<Pending> = pending.collect();
-        let mut epochs = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        epochs.entry(report.epoch()).or_default().extend(pending);
+        let mut in_flight = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        in_flight.add(report.epoch(), pending);
     }
 
     /// An epoch is in the log; `trace` is the root of its trace, if that is kept. What lies before it has come to nothing.
@@ -105,10 +123,8 @@ impl PipelineSpans {
             return;
         }
         let done = {
-            let mut epochs = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-            let later = epochs.split_off(&epoch.next());
-            let mut done = std::mem::replace(&mut *epochs, later);
-            done.remove(&epoch).unwrap_or_default()
+            let mut in_flight = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            in_flight.take(epoch)
         };
         let Some(trace) = trace else {
             return;
@@ -259,5 +275,32 @@ fn split_count(report: &TaskReport) -> u64 {
     match report {
         TaskReport::Read { splits, .. } => splits.len() as u64,
         TaskReport::Snapshotted { .. } | TaskReport::Shipped { .. } => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending() -> Pending {
+        Pending {
+            step: Step::Operator,
+            who: "1.0".to_owned(),
+            times: (0, 1),
+            attributes: Vec::new(),
+            links: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn epochs_that_are_never_committed_leave_nothing_behind() {
+        let mut in_flight = InFlight::default();
+        for epoch in 1..=1_000 {
+            in_flight.add(Epoch(epoch), vec![pending()]);
+            in_flight.add(Epoch(epoch), vec![pending()]);
+        }
+        assert_eq!(in_flight.0.len(), 1);
+        assert_eq!(in_flight.take(Epoch(1_000)).len(), 2);
+        assert!(in_flight.0.is_empty());
     }
 }

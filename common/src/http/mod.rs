@@ -33,6 +33,8 @@ use crate::net::{Connection, Listener};
 pub const CONNECTIONS_MAX: usize = 64;
 /// How long the head of a request may take, and a connection may idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection lasts at most: one that asks and never reads must not keep its place. Clients connect anew by themselves.
+const CONVERSATION_TIME_MAX: Duration = Duration::from_secs(60);
 /// Before the next connection is taken when one could not be: no file handle is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -97,7 +99,8 @@ async fn converse(connection: Connection, router: Router) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(connection), TowerToHyperService::new(router));
-    if let Err(error) = served.await {
+    let served = tokio::time::timeout(CONVERSATION_TIME_MAX, served).await;
+    if let Ok(Err(error)) = served {
         debug!(%error, "serve an http connection");
     }
 }
@@ -205,6 +208,22 @@ mod tests {
         let mut silent = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
             silent.push(net.connect("m:1").await.expect("connect"));
+        }
+        assert!(ask(&net, "/healthz").await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_ask_and_never_read_do_not_keep_others_out_for_ever() {
+        let net = MemoryNet::default();
+        let listener = net.listen("m:1").await.expect("listen");
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(listener, router(Arc::new(Unready))));
+        for _ in 0..CONNECTIONS_MAX {
+            let mut deaf = net.connect("m:1").await.expect("connect");
+            tasks.spawn(async move {
+                let request = "GET /healthz HTTP/1.1\r\nhost: m\r\n\r\n";
+                while deaf.write_all(request.as_bytes()).await.is_ok() {}
+            });
         }
         assert!(ask(&net, "/healthz").await.starts_with("HTTP/1.1 200"));
     }

@@ -17,6 +17,7 @@ use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -33,6 +34,8 @@ const BATCH_MAX: usize = 512;
 /// How long a span waits for company, unless OTEL_BSP_SCHEDULE_DELAY says otherwise: spans of a process that is killed are lost for as
 /// long as they wait.
 const DELAY: Duration = Duration::from_secs(1);
+/// How long a collector may take to answer, unless OTEL_EXPORTER_OTLP_TIMEOUT or OTEL_EXPORTER_OTLP_TRACES_TIMEOUT says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the end of a process waits for what is left.
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -54,7 +57,7 @@ impl Export {
             Ok(Some(plan)) => match plan.exporter() {
                 Ok(mut exporter) => {
                     exporter.set_resource(&resource(service, instance, &variable));
-                    info!(endpoint = %plan.endpoint, "traces are exported");
+                    info!(endpoint = %plan.shown_endpoint(), "traces are exported");
                     Self::start(plan, exporter)
                 }
                 Err(cause) => Self::refused(&cause),
@@ -122,6 +125,8 @@ struct Plan {
     queue_max: usize,
     batch_max: usize,
     delay: Duration,
+    /// A collector that has not answered by then has not taken the spans.
+    timeout: Duration,
 }
 
 impl Plan {
@@ -153,6 +158,17 @@ impl Plan {
                 _ => Err(format!("{name}={text} is no number above 0")),
             },
         };
+        let timeout = match of_traces("TIMEOUT") {
+            None => TIMEOUT,
+            Some(text) => match text.parse() {
+                Ok(millis) if millis > 0 => Duration::from_millis(millis),
+                _ => {
+                    return Err(format!(
+                        "OTEL_EXPORTER_OTLP_TIMEOUT={text} is no number of milliseconds above 0"
+                    ));
+                }
+            },
+        };
         let delay_ms = number("OTEL_BSP_SCHEDULE_DELAY", DELAY.as_millis() as usize)?;
         Ok(Some(Self {
             endpoint,
@@ -164,10 +180,21 @@ impl Plan {
             queue_max: number("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_MAX)?,
             batch_max: number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH_MAX)?,
             delay: Duration::from_millis(delay_ms as u64),
+            timeout,
         }))
     }
 
-    /// Endpoint, headers and timeout the exporter reads by itself.
+    /// The endpoint without a name or password.
+    fn shown_endpoint(&self) -> String {
+        let Some((scheme, rest)) = self.endpoint.split_once("://") else {
+            return self.endpoint.clone();
+        };
+        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        format!("{scheme}://{host}{path}")
+    }
+
+    /// Endpoint and headers the exporter reads by itself; its timeout holds for its own clients only, see `send`.
     fn exporter(&self) -> Result<SpanExporter, String> {
         let built = match self.is_http {
             true => {
@@ -354,13 +381,16 @@ impl Sending {
     async fn send(&mut self, batch: Vec<SpanData>) {
         let count = batch.len() as u64;
         let counts = &self.tracer.counts;
-        match self.exporter.export(batch).await {
+        let timeout = self.plan.timeout;
+        let sent = tokio::time::timeout(timeout, self.exporter.export(batch)).await;
+        let sent = sent.unwrap_or(Err(OTelSdkError::Timeout(timeout)));
+        match sent {
             Ok(()) => {
                 counts.exported.fetch_add(count, Ordering::Relaxed);
             }
             Err(error) => {
                 counts.failed.fetch_add(count, Ordering::Relaxed);
-                let endpoint = &self.plan.endpoint;
+                let endpoint = self.plan.shown_endpoint();
                 match std::mem::replace(&mut self.has_warned, true) {
                     false => warn!(
                         %endpoint, %error,
@@ -411,6 +441,46 @@ mod tests {
         assert!(plan(&[ENDPOINT, wrong]).is_err());
         let wrong = ("OTEL_BSP_MAX_QUEUE_SIZE", "0");
         assert!(plan(&[ENDPOINT, wrong]).is_err());
+    }
+
+    #[test]
+    fn what_is_told_of_a_collector_holds_no_password() {
+        let endpoint = "https://me:secret@collector:4317/v1";
+        let plan = plan(&[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)]);
+        let plan = plan.expect("well formed").expect("an endpoint");
+        assert_eq!(plan.shown_endpoint(), "https://collector:4317/v1");
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_takes_connections_and_never_answers_does_not_end_tracing() {
+        // The system takes connections for it, and nobody reads them.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = silent.local_addr().expect("an address");
+        let endpoint = format!("http://{address}/v1/traces");
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint.as_str()),
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "20"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "1"),
+        ];
+        let plan = plan(&variables).expect("well formed").expect("an endpoint");
+        let client = reqwest::Client::builder().build().expect("a client");
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(endpoint)
+            .with_http_client(Http(client))
+            .build();
+        let export = Export::start(plan, exporter.expect("an exporter"));
+        let tracer = export.tracer();
+        let context = tracer.root(TraceId(7)).expect("all are kept");
+        for sent in 1..=2 {
+            tracer.record(Span::root("epoch", context, 1, 2));
+            while tracer.counts().expect("it is on").failed < sent {
+                tokio::task::yield_now().await;
+            }
+        }
+        export.end().await;
     }
 
     #[tokio::test(start_paused = true)]

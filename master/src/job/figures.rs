@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use millstream_common::control::JobView;
-use millstream_common::ids::{SourceIndex, SplitId, StageIndex, WorkerId};
+use millstream_common::ids::{Epoch, SourceIndex, SplitId, StageIndex, WorkerId};
 use millstream_common::metrics::Histogram;
 use millstream_common::report::{PipelineReport, SplitStatus, StageTimes};
 
 use super::job_actor::{JobState, Phase};
+
+/// Rows by source and code.
+type Rejects = BTreeMap<SourceIndex, BTreeMap<String, u64>>;
 
 /// Lags by source and split.
 type SplitLags = BTreeMap<SourceIndex, BTreeMap<SplitId, u64>>;
@@ -21,7 +24,9 @@ type SplitLags = BTreeMap<SourceIndex, BTreeMap<SplitId, u64>>;
 pub(super) struct Tally {
     /// As of each worker's last report.
     lags: BTreeMap<WorkerId, SplitLags>,
-    rejects: BTreeMap<SourceIndex, BTreeMap<String, u64>>,
+    rejects: Rejects,
+    /// Of epochs that are not in the log yet: what is read again is refused again.
+    uncommitted_rejects: BTreeMap<Epoch, Rejects>,
     times: BTreeMap<StageIndex, StageTimes>,
     phases: EpochPhases,
     /// Monotonic times of the barrier that was collected last, and of its last report.
@@ -53,11 +58,9 @@ impl Tally {
         let figures = &report.figures;
         self.lags
             .insert(report.worker.clone(), figures.split_lags.clone());
-        for (source, codes) in &figures.rejects {
-            let of_source = self.rejects.entry(*source).or_default();
-            for (code, count) in codes {
-                *of_source.entry(code.clone()).or_default() += count;
-            }
+        if !figures.rejects.is_empty() {
+            let of_epoch = self.uncommitted_rejects.entry(report.epoch).or_default();
+            add(of_epoch, &figures.rejects);
         }
         for (stage, times) in &figures.times {
             self.times.entry(*stage).or_default().add(times);
@@ -70,8 +73,11 @@ impl Tally {
     }
 
     /// An epoch is in the log; how long its phases took: one without a barrier has none.
-    pub(super) fn committed(&mut self, now: Duration) -> Option<Took> {
+    pub(super) fn committed(&mut self, epoch: Epoch, now: Duration) -> Option<Took> {
         self.epoch_count += 1;
+        if let Some(rejects) = self.uncommitted_rejects.remove(&epoch) {
+            add(&mut self.rejects, &rejects);
+        }
         let (since, collected) = self.collected.take()?;
         let took = Took {
             collect: collected.saturating_sub(since),
@@ -84,9 +90,10 @@ impl Tally {
         Some(took)
     }
 
-    /// Other workers read the splits from now on.
-    pub(super) fn forget_lags(&mut self) {
+    /// Other workers read the splits from now on, from the last epoch in the log.
+    pub(super) fn assigned(&mut self) {
         self.lags.clear();
+        self.uncommitted_rejects.clear();
     }
 
     /// By split, records that it holds and nobody has read, where that is known.
@@ -96,6 +103,15 @@ impl Tally {
         of_source
             .map(|(split, lag)| (split.clone(), *lag))
             .collect()
+    }
+}
+
+fn add(to: &mut Rejects, rejects: &Rejects) {
+    for (source, codes) in rejects {
+        let of_source = to.entry(*source).or_default();
+        for (code, count) in codes {
+            *of_source.entry(code.clone()).or_default() += count;
+        }
     }
 }
 
@@ -175,7 +191,37 @@ impl JobState {
 
 #[cfg(test)]
 mod tests {
+    use millstream_common::report::ReportFigures;
+
     use super::*;
+
+    #[test]
+    fn rows_that_are_refused_again_after_a_rewind_are_counted_once() {
+        let codes = BTreeMap::from([("malformed".to_owned(), 3)]);
+        let report = PipelineReport {
+            epoch: Epoch(4),
+            worker: "w".into(),
+            splits: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            segments: Vec::new(),
+            counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            lag: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            figures: ReportFigures {
+                rejects: BTreeMap::from([(SourceIndex(0), codes.clone())]),
+                ..ReportFigures::default()
+            },
+        };
+        let mut tally = Tally::default();
+        tally.reported(&report);
+        tally.assigned();
+        tally.reported(&report);
+        assert!(tally.rejects.is_empty());
+        tally.committed(Epoch(4), Duration::ZERO);
+        assert_eq!(tally.rejects, BTreeMap::from([(SourceIndex(0), codes)]));
+        assert!(tally.uncommitted_rejects.is_empty());
+    }
 
     #[test]
     fn an_epoch_is_measured_once_in_each_phase_and_one_without_a_barrier_in_none() {
@@ -186,8 +232,8 @@ mod tests {
             collect: at(50),
             commit: at(40),
         };
-        assert_eq!(tally.committed(at(190)), Some(took));
-        assert_eq!(tally.committed(at(191)), None);
+        assert_eq!(tally.committed(Epoch(1), at(190)), Some(took));
+        assert_eq!(tally.committed(Epoch(2), at(191)), None);
         assert_eq!(tally.epoch_count, 2);
         assert_eq!(tally.phases.total.count(), 1);
         assert_eq!(tally.phases.collect.count(), 1);

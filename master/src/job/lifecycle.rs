@@ -176,7 +176,7 @@ impl JobState {
             &claims::by_source(&self.starts),
         );
         self.observed.lag.clear();
-        self.observed.tally.forget_lags();
+        self.observed.tally.assigned();
         self.observed.reader_troubles.clear();
         self.sessions = rescale::candidates(&self.workers)
             .map(|(worker, handle)| (worker.clone(), handle.session))

@@ -265,7 +265,7 @@ impl JobState {
     /// Keeps what is worth showing of a committed epoch.
     pub(super) fn observe_commit(&mut self, entry: &EpochEntry) {
         let now = self.clock.monotonic();
-        let took = self.observed.tally.committed(now);
+        let took = self.observed.tally.committed(entry.epoch, now);
         let rows_read: u64 = entry.counters.values().map(|count| count.read).sum();
         if let Some(before) = self.observed.last_commit.replace(now) {
             let seconds = now.saturating_sub(before).as_secs_f64().max(1e-3);
