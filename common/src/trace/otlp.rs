@@ -408,6 +408,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::net::{Net, TcpNet};
 
     fn plan(variables: &[(&str, &str)]) -> Result<Option<Plan>, String> {
         let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
@@ -454,9 +455,8 @@ mod tests {
     #[tokio::test]
     async fn a_collector_that_takes_connections_and_never_answers_does_not_end_tracing() {
         // The system takes connections for it, and nobody reads them.
-        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = silent.local_addr().expect("an address");
-        let endpoint = format!("http://{address}/v1/traces");
+        let silent = TcpNet.listen("127.0.0.1:0").await.expect("a port");
+        let endpoint = format!("http://{}/v1/traces", silent.address);
         let variables = [
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint.as_str()),
             ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf"),
