@@ -35,6 +35,18 @@ struct Literal {
     opens: bool,
 }
 
+impl Literal {
+    /// Whether `rest` begins with it, and with a value behind it: of two literals that differ in the blanks behind the colon one is
+    /// the beginning of the other.
+    #[inline]
+    fn leads_up_to_a_value(&self, rest: &[u8]) -> bool {
+        let Some(value) = rest.strip_prefix(&*self.bytes) else {
+            return false;
+        };
+        !matches!(value.first(), Some(b' ' | b'\t' | b'\n' | b'\r'))
+    }
+}
+
 /// A key known from its bytes alone.
 pub(super) struct Predicted {
     pub(super) column: Option<usize>,
@@ -59,7 +71,7 @@ impl Layout {
             .take(LOOK_AHEAD)
             .enumerate()
         {
-            if literal.opens == opens && rest.starts_with(&literal.bytes) {
+            if literal.opens == opens && literal.leads_up_to_a_value(rest) {
                 self.next += ahead + 1;
                 self.surprises = self.surprises.saturating_sub(1);
                 return Some(Predicted {

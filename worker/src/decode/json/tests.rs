@@ -128,6 +128,20 @@ fn records_are_read_as_serde_json_reads_them() {
 }
 
 #[test]
+fn producers_that_space_their_records_differently_are_all_read() {
+    let blanks = ["", " ", "  ", "\t", "\n "];
+    let mut walker = walker();
+    for behind in blanks.iter().chain(blanks.iter().rev()) {
+        for before in blanks {
+            let record = format!(
+                "{{\"a\"{before}:{behind}1,\"b\":{behind}\"x\"{before},{before}\"c\":{before}{behind}true}}"
+            );
+            assert_agreed(&mut walker, record.as_bytes());
+        }
+    }
+}
+
+#[test]
 fn every_cut_of_a_record_is_refused() {
     let mut walker = walker();
     let record = r#"{"a": {"x": [1, "\u00e4"]}, "b": -1.5e3, "c": "ä\n", "d": true}"#;
