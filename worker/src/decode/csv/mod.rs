@@ -152,6 +152,12 @@ impl CsvFile {
         })
     }
 
+    /// The text of a record stands without its delimiters: bytes that are no text in two fields may be a character in one.
+    fn ends_fields_between_characters(&self, text: &str, record: &Record) -> bool {
+        let mut fields = self.splitter.fields(record);
+        fields.all(|field| text.is_char_boundary(field.start) && text.is_char_boundary(field.end))
+    }
+
     /// The token that each field fills, or why the header does not fit.
     fn read_header(&self, decoder: &SourceDecoder, header: &Record) -> Result<Vec<usize>, String> {
         match header.outcome {
@@ -161,6 +167,9 @@ impl CsvFile {
         }
         let text = self.splitter.text(header);
         let text = std::str::from_utf8(text).map_err(|_| utf8_reason(text))?;
+        if !self.ends_fields_between_characters(text, header) {
+            return Err("the name of a column is not UTF-8".to_owned());
+        }
         let mut columns = Vec::new();
         for field in self.splitter.fields(header) {
             let name = &text[field];
@@ -208,7 +217,9 @@ impl<'a> Found<'a> {
             }
         }
         let bytes = self.file.splitter.text(found);
-        let Ok(text) = simdutf8::basic::from_utf8(bytes) else {
+        let text = simdutf8::basic::from_utf8(bytes).ok();
+        let Some(text) = text.filter(|text| self.file.ends_fields_between_characters(text, found))
+        else {
             return Err((
                 Code::Malformed,
                 utf8_reason(&self.window[found.raw.clone()]),

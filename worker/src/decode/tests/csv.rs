@@ -92,6 +92,19 @@ fn an_empty_file_is_one_dead_letter_because_it_lacks_its_header() {
 }
 
 #[test]
+fn bytes_of_two_fields_that_would_be_a_character_together_are_no_text() {
+    // The first byte of a character, and behind a delimiter the rest of it.
+    let file = b"id,name\n1\xef,\xbb\xbf\n2,b\n";
+    let (rows, letters) = read(&plan(true, None), file, 1 << 10);
+    assert_eq!((rows.len(), letters.len()), (1, 1), "{letters:?}");
+    assert!(letters[0].contains("is not UTF-8"), "{letters:?}");
+    let file = b"i\xef,\xbb\xbfname\n1,a\n";
+    let (_, letters) = read(&plan(true, None), file, 1 << 10);
+    let reason = "0|header|the name of a column is not UTF-8".to_owned();
+    assert_eq!(letters, [reason]);
+}
+
+#[test]
 fn a_header_that_does_not_fit_is_one_dead_letter_for_the_file() {
     for (header, reason) in [
         ("id", "the header lacks the column \"name\""),
