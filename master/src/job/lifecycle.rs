@@ -283,6 +283,9 @@ impl JobState {
         let now_us = self.clock.unix_micros();
         self.traces.deployed(self.generation, now_us);
         self.start_readers()?;
+        if self.stop.is_some() {
+            return self.barrier_due();
+        }
         self.remind_of_barrier();
         Ok(())
     }
@@ -367,6 +370,13 @@ impl JobState {
                 self.end(JobEnd::Stopped)
             }
             (_, StopMode::Drain) => {
+                self.stop = Some(mode);
+                Ok(())
+            }
+            // Who runs in a moment delivers what is committed, and stops then. Asked again, it does not wait for that.
+            (Phase::Assigning | Phase::Deploying(_), StopMode::Stop)
+                if self.stop != Some(mode) && !self.progress.drained =>
+            {
                 self.stop = Some(mode);
                 Ok(())
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use millstream_common::control::{ControlError, JobState, JobView, StopMode, WorkerState};
 use millstream_common::error::{Failure, Kind};
-use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, WorkerId};
+use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, SinkIndex, WorkerId};
 use millstream_common::link::{
     BarrierCommand, BarrierKind, Deploy, Held, JobGeneration, ToMaster, ToWorker, WorkerHello,
 };
@@ -227,6 +227,46 @@ async fn a_worker_that_leaves_while_the_input_ends_is_released_though_a_sink_sti
     pass_the_last_barrier(&mut [&mut alpha, &mut beta]).await;
     assert!(!released(&mut beta).await, "alpha is there");
     assert_eq!(workers_of(&alpha.deployed().await), ["alpha".into()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_while_the_job_is_placed_anew_waits_until_sinks_hold_the_last_epoch() {
+    let supervisor = supervise(&memory(), vec![job(ENDLESS)]).await;
+    let mut alpha = FakeWorker::join(&supervisor, "alpha").await;
+    alpha.deployed().await;
+    let mut beta = FakeWorker::join(&supervisor, "beta").await;
+    let moved_behind = pass_the_last_barrier(&mut [&mut alpha]).await;
+    let at = alpha.frame(|frame| match frame {
+        ToWorker::Deploy(deploy) => Some(deploy.at),
+        _ => None,
+    });
+    let at = at.await;
+    let found = call!(supervisor, |reply| SupervisorMessage::FindJob(
+        "clicks".into(),
+        reply
+    ));
+    let clicks = found.expect("call").expect("the job is there");
+    let stopped = super::tests::stop(&clicks);
+    let (stopped, last) = tokio::join!(stopped, async {
+        assert_eq!(view(&supervisor).await.state, JobState::Deploying);
+        alpha.say(ToMaster::Deployed(at.clone()));
+        beta.deployed().await;
+        let last = pass_the_last_barrier(&mut [&mut alpha, &mut beta]).await;
+        while alpha.committed().await.1 < last {}
+        alpha.say(ToMaster::SinkAdvanced {
+            at,
+            sink: SinkIndex(0),
+            marker: last,
+            dropped_count: 0,
+        });
+        last
+    });
+    assert!(last > moved_behind);
+    assert_eq!(stopped.job.state, JobState::Stopped);
+    assert_eq!(
+        (stopped.job.epoch, stopped.lagging_sinks),
+        (last, Vec::new())
+    );
 }
 
 #[tokio::test(start_paused = true)]
