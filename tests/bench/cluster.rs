@@ -1,6 +1,6 @@
 //! A cluster of processes that a part of the bench measures, and the clicks that keep it busy.
 //!
-//! Used by `recovery.rs` and `blocked_sink.rs`. Owns a master, its workers and a client; all end with it. Failure: what does not come
+//! Used by the parts that need more than one process. Owns a master, its workers and a client; all end with it. Failure: what does not come
 //! about within its time ends the bench with what it waited for.
 
 use std::path::Path;
@@ -21,6 +21,8 @@ use crate::topic::{PARTITION_COUNT, Sender};
 
 /// What `millstream master` prints before its address.
 const LISTENING: &str = "master listening at ";
+/// What a process logs before the address of its metrics.
+const HTTP_LISTENING: &str = "http listening address=";
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -38,7 +40,7 @@ pub(crate) struct Cluster {
     /// In the order of their names.
     pub(crate) workers: Vec<Process>,
     // Dropped, and so ended, behind its workers.
-    _master: Process,
+    master: Process,
 }
 
 impl Cluster {
@@ -75,7 +77,7 @@ impl Cluster {
             folder: folder.to_owned(),
             variables,
             workers: Vec::new(),
-            _master: master,
+            master,
         };
         for index in 0..names.len() {
             cluster.start_worker(index)?;
@@ -87,7 +89,8 @@ impl Cluster {
     /// Starts a worker, in the place of one that is gone if there was one.
     pub(crate) fn start_worker(&mut self, index: usize) -> anyhow::Result<()> {
         let name = self.names[index];
-        let arguments = ["worker", "--master", &self.address, "--name", name];
+        let (master, http) = (self.address.as_str(), "127.0.0.1:0");
+        let arguments = ["worker", "--master", master, "--name", name, "--http", http];
         let variables = borrowed(&self.variables);
         let worker = Process::start(&self.folder, name, &arguments, &variables)?;
         match self.workers.get_mut(index) {
@@ -95,6 +98,23 @@ impl Cluster {
             None => self.workers.push(worker),
         }
         Ok(())
+    }
+
+    /// CPU time of all processes so far.
+    pub(crate) fn cpu(&mut self) -> Duration {
+        let workers = self.workers.iter_mut().chain([&mut self.master]);
+        workers.map(|process| process.usage().cpu).sum()
+    }
+
+    /// What a worker says of itself, as OpenMetrics.
+    pub(crate) async fn metrics(&self, worker: usize) -> anyhow::Result<String> {
+        let log = self.workers[worker].log();
+        let address = log.split(HTTP_LISTENING).nth(1);
+        let address = address.and_then(|rest| rest.split_whitespace().next());
+        let address = address.context("find the HTTP address of a worker in its log")?;
+        let answer = reqwest::get(format!("http://{address}/metrics")).await;
+        let text = answer.context("ask a worker for its metrics")?.text().await;
+        text.context("read the metrics of a worker")
     }
 
     /// Submits the job.

@@ -11,7 +11,6 @@ mod clicks;
 mod cluster;
 mod latency;
 mod process;
-mod raw_consumer;
 mod recovery;
 mod report;
 mod throughput;
@@ -32,6 +31,8 @@ struct Arguments {
 enum Part {
     /// Rows a second of jobs/page_views.sql, as a ratio to raw consumption of the same topic.
     Throughput(throughput::Arguments),
+    /// Where the worker's CPU time goes while it runs a query: a flame graph.
+    Profile(throughput::profile::Arguments),
     /// From the producer's timestamp to visible in Postgres, at a steady rate.
     Latency(latency::Arguments),
     /// From SIGKILL of a worker to the next committed epoch.
@@ -69,6 +70,7 @@ async fn main() -> anyhow::Result<()> {
     report::machine();
     match part {
         Part::Throughput(arguments) => throughput::run(&services, &arguments).await,
+        Part::Profile(arguments) => throughput::profile::run(&services, &arguments).await,
         Part::Latency(arguments) => latency::run(&services, &arguments).await,
         Part::Recovery(arguments) => recovery::run(&services, &arguments).await,
         Part::BlockedSink(arguments) => blocked_sink::run(&services, &arguments).await,

@@ -62,6 +62,11 @@ impl Process {
         })
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
     /// The first line that it prints.
     pub(crate) async fn first_line(&mut self) -> anyhow::Result<String> {
         let stdout = self.child.stdout.take().context("stdout is piped")?;
@@ -116,6 +121,12 @@ impl Process {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
     }
+}
+
+/// CPU time of this process so far.
+pub(crate) fn own_cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    cpu_of(&stat).unwrap_or_default()
 }
 
 /// `millstream` of the same build: it stands beside this binary.

@@ -1,7 +1,8 @@
 //! Branches at run time: a head's rows, through stateless transforms, to an exchange or a ship actor.
 //!
 //! Owned by the task whose head feeds them (`reader_task.rs`, `keyed_actor.rs`) and used by it alone, so rows and barriers keep their
-//! order. Failure: an error of an edge or a plan ends the pipeline; a row on which an expression fails is handed back to the
+//! order. Where the exchange leads to an aggregate, the branch folds its rows first: what travels is one row a group.
+//! Failure: an error of an edge or a plan ends the pipeline; a row on which an expression fails is handed back to the
 //! caller as [`FailedRow`], for its dead letters: once, even if it fails in several branches.
 
 use std::time::Duration;
@@ -16,13 +17,19 @@ use millstream_common::report::BranchFlow;
 use millstream_common::time::ClockRef;
 
 use crate::exchange::sender::{EdgeSender, ExchangeSender, SendError};
+use crate::operator::{OperatorError, PartialAggregate};
 use crate::transform::{BranchProgram, FailedRow};
 use crate::work::{Step, Stretch, TaskWork};
 
 /// Where a branch ends.
 pub enum BranchTarget {
     /// At the owners of the rows' keys.
-    Exchange(ExchangeSender),
+    Exchange {
+        /// The way there.
+        exchange: ExchangeSender,
+        /// What makes states of the rows where the owners aggregate.
+        partial: Option<Box<PartialAggregate>>,
+    },
     /// At this worker's ship actor of an output.
     Ship(EdgeSender),
 }
@@ -43,10 +50,19 @@ pub struct Branches {
     /// Rows since the last barrier, by runner.
     flows: Vec<BranchFlow>,
     name: String,
+    work: Work,
+}
+
+/// What was done at the branches' targets since the last barrier.
+struct Work {
     clock: ClockRef,
-    /// Rows to other tasks since the last barrier.
+    /// Rows through filters and projections.
+    transformed: Stretch,
+    /// Rows folded in front of an exchange.
+    folded: Stretch,
+    /// Rows to other tasks.
     exchanged: Stretch,
-    /// Waits for credit since the last barrier.
+    /// Waits for credit.
     blocked: Duration,
 }
 
@@ -54,12 +70,16 @@ impl Branches {
     /// The branches of the task called `name`.
     pub fn new(name: String, runners: Vec<BranchRunner>, clock: ClockRef) -> Self {
         Self {
-            clock,
-            exchanged: Stretch::default(),
-            blocked: Duration::ZERO,
             flows: vec![BranchFlow::default(); runners.len()],
             runners,
             name,
+            work: Work {
+                clock,
+                transformed: Stretch::default(),
+                folded: Stretch::default(),
+                exchanged: Stretch::default(),
+                blocked: Duration::ZERO,
+            },
         }
     }
 
@@ -76,10 +96,14 @@ impl Branches {
         }
         let runners = self.runners.iter_mut().zip(&mut self.flows);
         for (runner, flow) in runners.filter(|(runner, _)| runner.port == port) {
+            let begun = self.work.clock.monotonic();
             let transformed = runner.program.run(batch, late);
+            let ended = self.work.clock.monotonic();
+            let (all, row_count) = (&mut self.work.transformed, batch.num_rows() as u64);
+            all.add_rows(begun, ended, row_count, 0);
             let transformed =
                 transformed.map_err(|error| Failure::new(Kind::Internal, &self.name, &error))?;
-            flow.given += batch.num_rows() as u64;
+            flow.given += row_count;
             flow.late += transformed.late_count as u64;
             flow.filtered += transformed.filtered_count as u64;
             flow.failed += transformed.failed.len() as u64;
@@ -87,25 +111,8 @@ impl Branches {
             let Some(rows) = transformed.batch else {
                 continue;
             };
-            let row_count = rows.num_rows() as u64;
-            flow.sent += row_count;
-            let sent = match &mut runner.target {
-                BranchTarget::Exchange(exchange) => {
-                    let begun = self.clock.monotonic();
-                    let result = exchange.send_batch(rows).await;
-                    let sent = exchange.take_sent();
-                    self.blocked += sent.blocked;
-                    let ended = self.clock.monotonic();
-                    self.exchanged.add_rows(begun, ended, row_count, sent.bytes);
-                    result
-                }
-                BranchTarget::Ship(edge) => {
-                    let result = edge.send_batch(rows).await;
-                    self.blocked += edge.take_sent().blocked;
-                    result
-                }
-            };
-            sent.map_err(|error| failure_of(&self.name, &error))?;
+            flow.sent += rows.num_rows() as u64;
+            self.work.send(&self.name, &mut runner.target, rows).await?;
         }
         failed.sort_by_key(|row| row.row);
         failed.dedup_by_key(|row| row.row);
@@ -120,8 +127,10 @@ impl Branches {
 
     /// Adds what was done since this was asked last, and takes waits out of the time worked.
     pub fn take_work(&mut self, work: &mut TaskWork) {
-        work.step(Step::Exchange, std::mem::take(&mut self.exchanged));
-        let blocked = std::mem::take(&mut self.blocked);
+        work.step(Step::Transform, std::mem::take(&mut self.work.transformed));
+        work.step(Step::Operator, std::mem::take(&mut self.work.folded));
+        work.step(Step::Exchange, std::mem::take(&mut self.work.exchanged));
+        let blocked = std::mem::take(&mut self.work.blocked);
         work.blocked += blocked;
         work.busy = work.busy.saturating_sub(blocked);
     }
@@ -130,13 +139,76 @@ impl Branches {
     pub async fn send_barrier(&mut self, barrier: &BarrierCommand) -> Result<(), Failure> {
         for runner in &mut self.runners {
             let sent = match &mut runner.target {
-                BranchTarget::Exchange(exchange) => exchange.send_barrier(barrier).await,
+                BranchTarget::Exchange { exchange, partial } => {
+                    if let Some(partial) = partial {
+                        let begun = self.work.clock.monotonic();
+                        let states = partial.finish_epoch();
+                        let states = states.map_err(|error| unfolded(&self.name, &error))?;
+                        self.work.folded.add(begun, self.work.clock.monotonic());
+                        if let Some(states) = states {
+                            self.work.exchange(&self.name, exchange, states).await?;
+                        }
+                    }
+                    exchange.send_barrier(barrier).await
+                }
                 BranchTarget::Ship(edge) => edge.send_barrier(barrier.clone()).await,
             };
             sent.map_err(|error| failure_of(&self.name, &error))?;
         }
         Ok(())
     }
+}
+
+impl Work {
+    async fn send(
+        &mut self,
+        name: &str,
+        target: &mut BranchTarget,
+        rows: RecordBatch,
+    ) -> Result<(), Failure> {
+        match target {
+            BranchTarget::Exchange { exchange, partial } => {
+                let Some(partial) = partial else {
+                    return self.exchange(name, exchange, rows).await;
+                };
+                let begun = self.clock.monotonic();
+                let states = partial.fold(&rows);
+                let states = states.map_err(|error| unfolded(name, &error))?;
+                let row_count = rows.num_rows() as u64;
+                self.folded
+                    .add_rows(begun, self.clock.monotonic(), row_count, 0);
+                match states {
+                    Some(states) => self.exchange(name, exchange, states).await,
+                    None => Ok(()),
+                }
+            }
+            BranchTarget::Ship(edge) => {
+                let sent = edge.send_batch(rows).await;
+                self.blocked += edge.take_sent().blocked;
+                sent.map_err(|error| failure_of(name, &error))
+            }
+        }
+    }
+
+    async fn exchange(
+        &mut self,
+        name: &str,
+        exchange: &mut ExchangeSender,
+        rows: RecordBatch,
+    ) -> Result<(), Failure> {
+        let row_count = rows.num_rows() as u64;
+        let begun = self.clock.monotonic();
+        let sent = exchange.send_batch(rows).await;
+        let done = exchange.take_sent();
+        self.blocked += done.blocked;
+        let ended = self.clock.monotonic();
+        self.exchanged.add_rows(begun, ended, row_count, done.bytes);
+        sent.map_err(|error| failure_of(name, &error))
+    }
+}
+
+fn unfolded(name: &str, error: &OperatorError) -> Failure {
+    Failure::new(Kind::Internal, name, error)
 }
 
 fn failure_of(name: &str, error: &SendError) -> Failure {

@@ -17,6 +17,7 @@ use millstream_common::trace::TracerRef;
 use tokio::sync::watch;
 
 use crate::pipeline::report::{Speaker, TaskReport};
+use crate::work::Step;
 
 /// The figures of one worker.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ struct JobFigures {
     segment_bytes: u64,
     /// By stage: worked, waited for credit.
     stages: BTreeMap<String, (Duration, Duration)>,
+    /// By stage, or relation that is shipped: time and rows of each step.
+    steps: BTreeMap<(String, Step), (Duration, u64)>,
 }
 
 impl Figures {
@@ -76,11 +79,20 @@ impl Figures {
                         segments.iter().map(|segment| segment.bytes).sum::<u64>();
                 }
             }
-            if let Speaker::Task(task) = report.speaker() {
-                let stage = &plan.stages[task.stage.index()].name;
-                let times = figures.stages.entry(stage.clone()).or_default();
-                times.0 += report.work().busy;
-                times.1 += report.work().blocked;
+            let name = match report.speaker() {
+                Speaker::Task(task) => {
+                    let stage = &plan.stages[task.stage.index()].name;
+                    let times = figures.stages.entry(stage.clone()).or_default();
+                    times.0 += report.work().busy;
+                    times.1 += report.work().blocked;
+                    stage
+                }
+                Speaker::Output(output) => &plan.outputs[output.index()].relation,
+            };
+            for (step, stretch) in &report.work().steps {
+                let spent = figures.steps.entry((name.clone(), *step)).or_default();
+                spent.0 += stretch.busy;
+                spent.1 += stretch.rows;
             }
         });
     }
@@ -118,6 +130,11 @@ impl Probes for Figures {
                 let labels = [job, stage.as_str()];
                 to.set(&catalogue::WORKER_BUSY, &labels, busy.as_secs_f64());
                 to.set(&catalogue::WORKER_BLOCKED, &labels, blocked.as_secs_f64());
+            }
+            for ((stage, step), (time, rows)) in &figures.steps {
+                let labels = [job, stage.as_str(), step.as_str()];
+                to.set(&catalogue::WORKER_STEP_TIME, &labels, time.as_secs_f64());
+                to.count(&catalogue::WORKER_STEP_ROWS, &labels, *rows);
             }
         }
         to

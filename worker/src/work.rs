@@ -15,10 +15,12 @@ pub enum Step {
     Consume,
     /// Bytes to rows.
     Decode,
+    /// Filters and projections of rows.
+    Transform,
+    /// Rows into state, and what that brings about; in front of an exchange, rows into states of their groups.
+    Operator,
     /// Rows to the owners of their keys.
     Exchange,
-    /// Rows into state, and what that brings about.
-    Operator,
     /// Rows into segments, and these into storage.
     Ship,
     /// State into storage.
@@ -31,8 +33,9 @@ impl Step {
         match self {
             Self::Consume => "consume",
             Self::Decode => "decode",
-            Self::Exchange => "exchange",
+            Self::Transform => "transform",
             Self::Operator => "operator",
+            Self::Exchange => "exchange",
             Self::Ship => "ship",
             Self::Snapshot => "snapshot",
         }

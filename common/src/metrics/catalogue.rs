@@ -413,6 +413,22 @@ pub static WORKER_BLOCKED: Metric = metric(
     &["job", "stage"],
     "Time that the stage's tasks here waited for credit, up to the last barrier",
 );
+/// Time spent on a step of the path here, up to the last barrier.
+pub static WORKER_STEP_TIME: Metric = metric(
+    "millstream_worker_step_seconds",
+    Kind::Counter,
+    Some("seconds"),
+    &["job", "stage", "step"],
+    "Time spent here on a step of the path (consume, decode, transform, operator, exchange, ship, snapshot), up to the last barrier; consume waits for records too",
+);
+/// Rows that went into the step here, up to the last barrier.
+pub static WORKER_STEP_ROWS: Metric = metric(
+    "millstream_worker_step_rows",
+    Kind::Counter,
+    None,
+    &["job", "stage", "step"],
+    "Rows that went into the step here, up to the last barrier",
+);
 /// Segments stored from here.
 pub static WORKER_SEGMENTS: Metric = metric(
     "millstream_worker_segment_bytes",
@@ -473,6 +489,8 @@ pub static METRICS: &[&Metric] = &[
     &WORKER_BYTES,
     &WORKER_BUSY,
     &WORKER_BLOCKED,
+    &WORKER_STEP_TIME,
+    &WORKER_STEP_ROWS,
     &WORKER_SEGMENTS,
 ];
 

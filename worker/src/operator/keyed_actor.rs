@@ -81,8 +81,10 @@ pub struct KeyedState {
     live: LiveParts,
     /// Rows since the last barrier.
     flow: StageFlow,
-    /// Work since the last barrier.
+    /// Work of the operator since the last barrier.
     worked: Stretch,
+    /// The same, with what became of its rows.
+    busy: Duration,
     changes_emitted_at: Duration,
     /// Parts on their way to storage.
     tasks: JoinSet<()>,
@@ -106,6 +108,7 @@ impl Actor for KeyedActor {
             live: LiveParts::new(std::mem::take(&mut config.parts)),
             flow: StageFlow::default(),
             worked: Stretch::default(),
+            busy: Duration::ZERO,
             changes_emitted_at: config.clock.monotonic(),
             tasks: JoinSet::new(),
             config,
@@ -166,7 +169,12 @@ impl KeyedState {
         let begun = self.config.clock.monotonic();
         let emitted = self.config.operator.fold(&batch.batch);
         let emitted = emitted.map_err(|error| self.broken(&error))?;
-        let row_count = batch.batch.num_rows() as u64;
+        let folded = self.config.clock.monotonic();
+        let bytes = u64::from(batch.permit.bytes());
+        let taken = batch.batch.num_rows() as u64;
+        self.worked.add_rows(begun, folded, taken, bytes);
+        let row_count = self.config.operator.row_count(&batch.batch);
+        let row_count = row_count.map_err(|error| self.broken(&error))?;
         self.flow.received += row_count;
         match self.config.keeps_first_rows {
             true => {
@@ -178,9 +186,7 @@ impl KeyedState {
             false => self.flow.folded += row_count,
         }
         self.send(emitted).await?;
-        let ended = self.config.clock.monotonic();
-        let bytes = u64::from(batch.permit.bytes());
-        self.worked.add_rows(begun, ended, row_count, bytes);
+        self.busy += self.config.clock.monotonic().saturating_sub(begun);
         Ok(())
     }
 
@@ -223,6 +229,7 @@ impl KeyedState {
         };
         let outcome = self.config.operator.barrier(&request);
         let outcome = outcome.map_err(|error| self.broken(&error))?;
+        self.worked.add(begun, self.config.clock.monotonic());
         self.send(outcome.emitted).await?;
         let pending = self
             .live
@@ -236,9 +243,9 @@ impl KeyedState {
         self.config.branches.send_barrier(&barrier).await?;
         let mut flow = std::mem::take(&mut self.flow);
         flow.branches = self.config.branches.take_flows();
-        self.worked.add(begun, self.config.clock.monotonic());
+        self.busy += self.config.clock.monotonic().saturating_sub(begun);
         let mut work = TaskWork {
-            busy: self.worked.busy,
+            busy: std::mem::take(&mut self.busy),
             ..TaskWork::default()
         };
         work.step(Step::Operator, std::mem::take(&mut self.worked));

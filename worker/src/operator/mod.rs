@@ -17,12 +17,14 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use millstream_common::ids::{Epoch, OperatorId, Vnode};
 use millstream_common::plan::expression::Functions;
 use millstream_common::plan::{KeyedKind, KeyedPlan, Port};
 use millstream_common::time::EventTime;
 
 use self::aggregate::Aggregate;
+pub use self::aggregate::PartialAggregate;
 use self::distinct::Distinct;
 
 /// The first column of every state part.
@@ -43,6 +45,12 @@ pub fn build(
             plan, aggregates, *window, output, functions,
         )?)),
     }
+}
+
+/// The schema of what travels to the tasks of a stage.
+pub fn edge_schema(plan: &KeyedPlan, functions: &Functions) -> Result<SchemaRef, OperatorError> {
+    let partial = PartialAggregate::new(plan, functions)?;
+    Ok(partial.map_or_else(|| plan.input.0.clone(), |partial| partial.schema().clone()))
 }
 
 /// What an operator can fail with: a broken plan, state of another shape, or an expression.
@@ -112,7 +120,11 @@ pub enum StateWrite {
 
 /// A keyed operator of one task.
 pub trait KeyedOperator: Send {
-    /// Takes rows of the running epoch; returns what can be handed on at once.
+    /// How many rows of the plan's input a batch stands for.
+    fn row_count(&self, batch: &RecordBatch) -> Result<u64, OperatorError> {
+        Ok(batch.num_rows() as u64)
+    }
+    /// Takes a batch of the running epoch; returns what can be handed on at once.
     fn fold(&mut self, batch: &RecordBatch) -> Result<Vec<Emitted>, OperatorError>;
     /// Ends the epoch.
     fn barrier(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, OperatorError>;

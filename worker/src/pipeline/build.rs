@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{OutputIndex, SinkIndex, StageIndex, TaskId};
-use millstream_common::plan::{Branch, Emit, JobPlan, KeyedKind, KeyedPlan, StageHead, Target};
+use millstream_common::plan::{Emit, JobPlan, KeyedKind, KeyedPlan, StageHead, Target};
 use millstream_sinks::sink_actor::SinkMessage;
 use ractor::{Actor, ActorRef};
 
@@ -30,6 +31,7 @@ use crate::exchange::registry::{IncomingEdge, RegisteredEdges};
 use crate::exchange::sender::{EdgeSender, ExchangeSender};
 use crate::operator::key_hash::KeyHasher;
 use crate::operator::keyed_actor::{KeyedActor, KeyedConfig, KeyedMessage};
+use crate::operator::{PartialAggregate, edge_schema};
 use crate::ship::segment::{SegmentCache, SegmentReader};
 use crate::ship::ship_actor::{ShipActor, ShipConfig, ShipMessage};
 use crate::snapshot::PartScope;
@@ -142,7 +144,7 @@ impl Builder<'_> {
             {
                 incoming.push(IncomingEdge {
                     edge,
-                    schema: keyed.input.0.clone(),
+                    schema: self.edge_schema(keyed)?,
                     budget_bytes,
                     deliver: deliver_to(mailbox.clone()),
                 });
@@ -153,6 +155,22 @@ impl Builder<'_> {
         registry
             .register(&at.job, at.generation, incoming, self.on_lost())
             .map_err(|error| broken("exchange", &error))
+    }
+
+    /// What a stage that takes rows of others does with them.
+    fn keyed(&self, stage: StageIndex) -> Result<&KeyedPlan, Failure> {
+        match &self.plan.stages[stage.index()].head {
+            StageHead::Keyed(keyed) => Ok(keyed),
+            StageHead::Source(_) => Err(Failure {
+                kind: Kind::Internal,
+                origin: "exchange".to_owned(),
+                cause: format!("stage {stage} takes no rows from other stages"),
+            }),
+        }
+    }
+
+    fn edge_schema(&self, keyed: &KeyedPlan) -> Result<SchemaRef, Failure> {
+        edge_schema(keyed, &self.state.config.functions).map_err(|error| broken("exchange", &error))
     }
 
     async fn dial(&mut self, wiring: &Wiring<'_>) -> Result<(), Failure> {
@@ -181,7 +199,7 @@ impl Builder<'_> {
         let addresses = &self.state.config.deploy.flight_addresses;
         let mut outgoing = Vec::new();
         for from in wiring.local_tasks() {
-            for (edge, branch) in exchange_edges(&self.plan, wiring, from) {
+            for edge in exchange_edges(&self.plan, wiring, from) {
                 let Some(peer) = wiring.remote_worker(edge.to) else {
                     continue;
                 };
@@ -194,7 +212,7 @@ impl Builder<'_> {
                     edge,
                     peer: peer.clone(),
                     address: address.clone(),
-                    schema: branch.schema.0.clone(),
+                    schema: self.edge_schema(self.keyed(edge.to.stage)?)?,
                 });
             }
         }
@@ -379,7 +397,9 @@ impl Builder<'_> {
                 .map_err(|error| broken(name, &error))?;
             let target = match branch.target {
                 Target::Exchange(stage) => {
-                    BranchTarget::Exchange(self.exchange(wiring, task, index as u32, stage)?)
+                    let (exchange, partial) = self.exchange(wiring, task, index as u32, stage)?;
+                    let partial = partial.map(Box::new);
+                    BranchTarget::Exchange { exchange, partial }
                 }
                 Target::Output(output) => {
                     BranchTarget::Ship(self.ship_sender(task, index as u32, output))
@@ -401,7 +421,7 @@ impl Builder<'_> {
         from: TaskId,
         branch: u32,
         stage: StageIndex,
-    ) -> Result<ExchangeSender, Failure> {
+    ) -> Result<(ExchangeSender, Option<PartialAggregate>), Failure> {
         let mut edges = Vec::new();
         for to in wiring.tasks_of(stage) {
             let edge = EdgeId { from, to, branch };
@@ -418,16 +438,16 @@ impl Builder<'_> {
             };
             edges.push(sender);
         }
-        let StageHead::Keyed(keyed) = &self.plan.stages[stage.index()].head else {
-            return Err(Failure {
-                kind: Kind::Internal,
-                origin: "exchange".to_owned(),
-                cause: format!("stage {stage} takes no rows from other stages"),
-            });
-        };
-        let hasher = KeyHasher::new(&keyed.input.0, &keyed.key_columns)
+        let keyed = self.keyed(stage)?;
+        let partial = PartialAggregate::new(keyed, &self.state.config.functions)
             .map_err(|error| broken("exchange", &error))?;
-        Ok(ExchangeSender::new(Box::new(hasher), edges))
+        // The columns that rows are sent by are the first of either.
+        let schema = partial
+            .as_ref()
+            .map_or(&keyed.input.0, PartialAggregate::schema);
+        let hasher = KeyHasher::new(schema, &keyed.key_columns)
+            .map_err(|error| broken("exchange", &error))?;
+        Ok((ExchangeSender::new(Box::new(hasher), edges), partial))
     }
 
     fn ship_sender(&self, from: TaskId, branch: u32, output: OutputIndex) -> EdgeSender {
@@ -440,26 +460,20 @@ impl Builder<'_> {
     }
 }
 
-/// The edges of a task to the tasks of other stages, with the branch of each.
+/// The edges of a task to the tasks of other stages.
 fn exchange_edges<'a>(
     plan: &'a JobPlan,
     wiring: &'a Wiring<'_>,
     from: TaskId,
-) -> impl Iterator<Item = (EdgeId, &'a Branch)> {
+) -> impl Iterator<Item = EdgeId> + 'a {
     let branches = plan.stages[from.stage.index()].branches.iter().enumerate();
     branches.flat_map(move |(index, branch)| {
         let tasks: Vec<TaskId> = match branch.target {
             Target::Exchange(stage) => wiring.tasks_of(stage).collect(),
             Target::Output(_) => Vec::new(),
         };
-        tasks.into_iter().map(move |to| {
-            let edge = EdgeId {
-                from,
-                to,
-                branch: index as u32,
-            };
-            (edge, branch)
-        })
+        let branch = index as u32;
+        tasks.into_iter().map(move |to| EdgeId { from, to, branch })
     })
 }
 

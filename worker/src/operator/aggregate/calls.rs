@@ -1,6 +1,6 @@
 //! The aggregate calls of a plan, as DataFusion's accumulators.
 //!
-//! Used by `fold.rs`, which feeds rows, and by `mod.rs`, which merges and evaluates states. Accumulators are made afresh
+//! Used by `fold.rs`, which feeds rows and states, and by `mod.rs`, which merges and evaluates states. Accumulators are made afresh
 //! for each use and drained once: none is used again after it was emptied.
 //! Failure: an expression that is no aggregate call, or cannot be evaluated, is an error.
 
@@ -104,6 +104,27 @@ impl AggregateCalls {
         Ok(())
     }
 
+    /// Whether [`Self::states_by_row`] needs no accumulator a row.
+    pub(super) fn are_cheap_by_row(&self) -> bool {
+        let mut calls = self.calls.iter();
+        calls.all(|call| call.function.groups_accumulator_supported())
+    }
+
+    /// The state of each row, as if it were a group of its own; where [`Self::are_cheap_by_row`].
+    pub(super) fn states_by_row(
+        &self,
+        batch: &RecordBatch,
+    ) -> Result<Vec<ArrayRef>, DataFusionError> {
+        let mut states = Vec::with_capacity(self.state_fields.len());
+        for call in &self.calls {
+            let arguments = call.evaluate_arguments(batch)?;
+            let filter = call.evaluate_filter(batch)?;
+            let accumulator = call.accumulator()?;
+            states.extend(accumulator.convert_to_state(&arguments, filter.as_ref())?);
+        }
+        self.typed(&states)
+    }
+
     /// Drains the states of all groups, at least one.
     pub(super) fn drain_states(
         &self,
@@ -113,6 +134,11 @@ impl AggregateCalls {
         for mut accumulator in accumulators {
             states.extend(accumulator.state(EmitTo::All)?);
         }
+        self.typed(&states)
+    }
+
+    /// The columns in the types of [`Self::state_fields`].
+    fn typed(&self, states: &[ArrayRef]) -> Result<Vec<ArrayRef>, DataFusionError> {
         if states.len() != self.state_fields.len() {
             let expected = self.state_fields.len();
             return exec_err!(

@@ -1,7 +1,7 @@
 //! Folds rows into groups: the vectorised inner loop of an aggregate.
 //!
-//! Fed by the operator in `mod.rs` with the batches of one epoch and drained at its barrier. Knows nothing of earlier
-//! epochs, so it can stand in front of an exchange as well. Groups are in the order of their first row.
+//! In front of an exchange it is fed with rows (`partial.rs`), behind it with the states made of them (`mod.rs`), and drained at the barrier
+//! at the latest. Knows nothing of earlier epochs. Groups are in the order of their first row.
 //! Failure: an expression that cannot be evaluated is an error; the fold is not usable after it.
 
 use std::sync::Arc;
@@ -51,19 +51,32 @@ impl GroupFold {
         }
     }
 
-    pub(super) fn fold(&mut self, batch: &RecordBatch) -> Result<(), DataFusionError> {
+    /// Takes rows; returns the group of each.
+    pub(super) fn fold_rows(&mut self, batch: &RecordBatch) -> Result<&[usize], DataFusionError> {
+        self.row_groups.clear();
+        if batch.num_rows() > 0 {
+            let open = opened(&mut self.open, &self.calls, &self.group_schema)?;
+            let groups = &batch.columns()[..self.group_schema.fields().len()];
+            open.assign(groups, batch.num_rows(), &mut self.row_groups)?;
+            let count = open.count();
+            self.calls
+                .update(&mut open.accumulators, batch, &self.row_groups, count)?;
+        }
+        Ok(&self.row_groups)
+    }
+
+    /// Takes states of groups: group columns, then states as in [`AggregateCalls::state_fields`]; what follows them is not
+    /// looked at.
+    pub(super) fn fold_states(&mut self, batch: &RecordBatch) -> Result<(), DataFusionError> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        let open = match &mut self.open {
-            Some(open) => open,
-            empty => empty.insert(OpenGroups::new(&self.calls, &self.group_schema)?),
-        };
-        let group_columns = &batch.columns()[..self.group_schema.fields().len()];
-        open.assign(group_columns, batch.num_rows(), &mut self.row_groups)?;
+        let open = opened(&mut self.open, &self.calls, &self.group_schema)?;
+        let (groups, states) = batch.columns().split_at(self.group_schema.fields().len());
+        open.assign(groups, batch.num_rows(), &mut self.row_groups)?;
         let count = open.count();
         self.calls
-            .update(&mut open.accumulators, batch, &self.row_groups, count)
+            .merge(&mut open.accumulators, states, &self.row_groups, count)
     }
 
     /// The groups folded since the last call; `None` if there were no rows.
@@ -90,6 +103,17 @@ impl GroupFold {
         };
         let states = open.accumulators.iter().map(|a| a.size()).sum::<usize>();
         states + open.values.as_ref().map_or(0, |values| values.size())
+    }
+}
+
+fn opened<'a>(
+    open: &'a mut Option<OpenGroups>,
+    calls: &AggregateCalls,
+    group_schema: &SchemaRef,
+) -> Result<&'a mut OpenGroups, DataFusionError> {
+    match open {
+        Some(open) => Ok(open),
+        empty => Ok(empty.insert(OpenGroups::new(calls, group_schema)?)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! GROUP BY: keyed aggregates, with or without windows.
 //!
-//! Made by `operator::build`, driven by the keyed actor. Rows of the running epoch are folded into a table of their own
-//! (`fold.rs`); at the barrier its groups are merged with their earlier states, looked up in the store (`store.rs`),
+//! Made by `operator::build`, driven by the keyed actor. Rows become states of their groups in front of the exchange (`partial.rs`);
+//! behind it the states of the running epoch are folded into a table of their own (`fold.rs`); at the barrier its groups are merged with their earlier states, looked up in the store (`store.rs`),
 //! and appended to it. So an epoch costs what its changed groups cost, whatever else is held, and the appended rows are
 //! the state part. A group's change is pending until it is emitted; a windowed group that closes while pending
 //! emits its last change then, whether changes are due or not, as it is gone afterwards.
@@ -16,6 +16,7 @@ mod calls;
 mod fold;
 mod keys;
 mod layout;
+mod partial;
 mod pending;
 mod store;
 
@@ -34,6 +35,7 @@ use self::calls::AggregateCalls;
 use self::fold::{DrainedGroups, GroupFold};
 use self::keys::{GroupKeys, KeyEncoder};
 use self::layout::Layout;
+use self::partial::row_count;
 use self::pending::PendingGroups;
 use self::store::{NewRows, SlotIndex, StateStore};
 use super::event_time::{is_time, micros};
@@ -41,6 +43,8 @@ use super::{
     BarrierOutcome, BarrierRequest, Emitted, KeyedOperator, OperatorError, StateWrite, build_error,
     run_error,
 };
+
+pub use self::partial::PartialAggregate;
 
 /// The operator of one task.
 pub(super) struct Aggregate {
@@ -335,11 +339,16 @@ impl Aggregate {
 }
 
 impl KeyedOperator for Aggregate {
+    /// Takes what [`PartialAggregate`] makes of rows.
     fn fold(&mut self, batch: &RecordBatch) -> Result<Vec<Emitted>, OperatorError> {
-        match self.fold.fold(batch) {
+        match self.fold.fold_states(batch) {
             Ok(()) => Ok(Vec::new()),
             Err(error) => Err(run_error(&self.operator, error.strip_backtrace())),
         }
+    }
+
+    fn row_count(&self, batch: &RecordBatch) -> Result<u64, OperatorError> {
+        row_count(batch).map_err(|error| run_error(&self.operator, error.strip_backtrace()))
     }
 
     fn barrier(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, OperatorError> {

@@ -14,13 +14,14 @@ use millstream_common::plan::{KeyedPlan, Port};
 use millstream_common::time::EventTime;
 
 use super::super::key_hash::KeyHasher;
-use super::super::{BarrierRequest, Emitted, KeyedOperator, StateWrite, build};
+use super::super::{BarrierRequest, Emitted, KeyedOperator, PartialAggregate, StateWrite, build};
 
 static FUNCTIONS: LazyLock<Functions> = LazyLock::new(Functions::new);
 
 /// Tasks of one operator.
 pub(super) struct Cluster {
     plan: KeyedPlan,
+    partial: Option<PartialAggregate>,
     tasks: Vec<Task>,
     epoch: Epoch,
     watermark: Option<EventTime>,
@@ -44,6 +45,7 @@ pub(super) struct Rows {
 impl Cluster {
     pub(super) fn new(plan: KeyedPlan, task_count: u32) -> Self {
         let mut cluster = Self {
+            partial: PartialAggregate::new(&plan, &FUNCTIONS).expect("plan"),
             plan,
             tasks: Vec::new(),
             epoch: Epoch(0),
@@ -65,7 +67,12 @@ impl Cluster {
             let owned = (0..batch.num_rows() as u32)
                 .filter(|row| Vnode::of_hash(hashes[*row as usize]).owner(task_count) == index);
             let owned = take_record_batch(batch, &UInt32Array::from_iter_values(owned));
-            for emitted in task.operator.fold(&owned.expect("take")).expect("fold") {
+            let owned = owned.expect("take");
+            let emitted = match &mut self.partial {
+                None => task.operator.fold(&owned).expect("fold"),
+                Some(partial) => fold_states(partial, task.operator.as_mut(), &owned),
+            };
+            for emitted in emitted {
                 assert_eq!(emitted.port, Port::Rows);
                 rows.extend(texts(&emitted.batch));
             }
@@ -157,6 +164,21 @@ impl Cluster {
         let tasks = self.tasks.iter();
         tasks.map(|task| task.operator.state_bytes()).sum()
     }
+}
+
+/// Rows as they come to an aggregate: as states.
+fn fold_states(
+    partial: &mut PartialAggregate,
+    operator: &mut dyn KeyedOperator,
+    rows: &RecordBatch,
+) -> Vec<Emitted> {
+    assert!(partial.fold(rows).expect("fold rows").is_none(), "few");
+    let Some(states) = partial.finish_epoch().expect("states") else {
+        return Vec::new();
+    };
+    let row_count = operator.row_count(&states).expect("rows");
+    assert_eq!(row_count, rows.num_rows() as u64);
+    operator.fold(&states).expect("fold states")
 }
 
 /// Each row as its values with bars between them.

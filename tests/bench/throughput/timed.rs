@@ -1,0 +1,183 @@
+//! One run of one query: on a master and a worker of its own, timed, and compared with what is right.
+//!
+//! Called by `mod.rs`. Begins to count when the worker has read its first record and ends when the master says that the job is finished, which is
+//! when every sink holds the last epoch. Failure: a job that fails or counts wrong.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use millstream_common::control::{JobState, JobView};
+use millstream_common::time::Clock;
+use tokio_postgres::NoTls;
+
+use super::oracle::{Expected, Group};
+use super::profile::Profiler;
+use super::queries::{Query, TABLE};
+use super::steps::{self, Steps};
+use crate::cluster::Cluster;
+use crate::{Services, report};
+
+const NAME: &str = "bench_throughput";
+const WORKER_NAMES: [&str; 1] = ["worker-a"];
+/// Memory and the job are looked at this often.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const RUN_MAX: Duration = Duration::from_secs(600);
+
+/// What one run took.
+pub(super) struct Timed {
+    pub(super) rows: u64,
+    pub(super) elapsed: Duration,
+    /// Of master and worker.
+    pub(super) cpu: Duration,
+    /// Of the worker.
+    pub(super) peak_rss_bytes: u64,
+    pub(super) epochs: u64,
+    pub(super) steps: Steps,
+}
+
+impl Timed {
+    /// Rows a second.
+    pub(super) fn rate(&self) -> f64 {
+        report::rate(self.rows, self.elapsed)
+    }
+
+    /// Microseconds of CPU a row.
+    pub(super) fn cpu_us(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.rows.max(1) as f64
+    }
+}
+
+/// Where `samples` are wanted, a profiler looks at the worker meanwhile.
+pub(super) async fn run(
+    services: &Services,
+    query: &Query,
+    topic: &str,
+    expected: &Expected,
+    samples: Option<&Path>,
+) -> anyhow::Result<Timed> {
+    empty_tables(&services.postgres).await?;
+    let folder = tempfile::tempdir().context("make a folder for the cluster")?;
+    let variables = vec![
+        ("KAFKA_BROKERS", services.kafka.clone()),
+        ("POSTGRES_URL", services.postgres.clone()),
+        ("CLICKS_TOPIC", topic.to_owned()),
+    ];
+    let mut cluster = Cluster::start(folder.path(), NAME, &WORKER_NAMES, variables).await?;
+    cluster.submit(query.sql()?).await?;
+    let (begun, cpu_before) = first_record(&mut cluster).await?;
+    let worker = cluster.workers[0].id();
+    let profiler = samples.map(|samples| Profiler::start(worker, samples));
+    let profiler = profiler.transpose()?;
+    let deadline = begun + RUN_MAX;
+    let job = loop {
+        let job = cluster.job().await?;
+        if job.state == JobState::Finished {
+            break job;
+        }
+        let cause = job.cause.as_deref().unwrap_or_default();
+        ensure!(!job.state.is_over(), "the job is {}: {cause}", job.state);
+        ensure!(cluster.clock.monotonic() < deadline, "not done: {cause}");
+        cluster.workers[0].usage();
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    };
+    let elapsed = cluster.clock.monotonic().saturating_sub(begun);
+    if let Some(profiler) = profiler {
+        profiler.stop().await?;
+    }
+    let cpu = cluster.cpu().saturating_sub(cpu_before);
+    let steps = steps::read(&cluster.metrics(0).await?)?;
+    check(services, query, &job, expected).await?;
+    Ok(Timed {
+        rows: job.rows_read,
+        elapsed,
+        cpu,
+        peak_rss_bytes: cluster.workers[0].usage().peak_rss_bytes,
+        epochs: job.epoch.0,
+        steps,
+    })
+}
+
+/// Waits for it; when that was, and the CPU time spent until then.
+async fn first_record(cluster: &mut Cluster) -> anyhow::Result<(Duration, Duration)> {
+    let deadline = cluster.clock.monotonic() + RUN_MAX;
+    let name = "millstream_worker_read_rows_total{";
+    loop {
+        let exposition = cluster.metrics(0).await?;
+        let mut read = exposition.lines().filter_map(|line| {
+            let (_, value) = line.strip_prefix(name)?.split_once("} ")?;
+            value.parse::<f64>().ok()
+        });
+        if read.any(|rows| rows > 0.0) {
+            return Ok((cluster.clock.monotonic(), cluster.cpu()));
+        }
+        cluster.look_again(deadline, "a record is read").await?;
+    }
+}
+
+/// The counters of the job, and the table where there is one.
+async fn check(
+    services: &Services,
+    query: &Query,
+    job: &JobView,
+    expected: &Expected,
+) -> anyhow::Result<()> {
+    ensure!(
+        job.rows_read == expected.read && job.rows_rejected == 0 && job.rows_unaccounted == 0,
+        "{} rows read, {} rejected, {} unaccounted for; {} were sent",
+        job.rows_read,
+        job.rows_rejected,
+        job.rows_unaccounted,
+        expected.read
+    );
+    let (duplicates, views) = match query.dedups {
+        true => (expected.duplicates, expected.unique_count()),
+        false => (0, expected.views),
+    };
+    let sum = |count: fn(&millstream_common::control::StageView) -> u64| -> u64 {
+        job.stages.iter().map(count).sum()
+    };
+    let found = (sum(|stage| stage.duplicates), sum(|stage| stage.folded));
+    ensure!(
+        found == (duplicates, views),
+        "duplicates and views are {found:?}, not {:?}",
+        (duplicates, views)
+    );
+    if query.fills_table {
+        let found = table(&services.postgres).await?;
+        ensure!(found == expected.unique_views, "the table is wrong");
+    }
+    Ok(())
+}
+
+async fn table(url: &str) -> anyhow::Result<BTreeMap<Group, u64>> {
+    let select =
+        format!("SELECT to_char(window_start, 'YYYY-MM-DD\"T\"HH24:MI'), url, views FROM {TABLE}");
+    let (client, connection) = tokio_postgres::connect(url, NoTls)
+        .await
+        .context("connect to Postgres")?;
+    let rows = tokio::select! {
+        rows = client.query(&select, &[]) => rows.context("read the table")?,
+        ended = connection => {
+            ended.context("connection to Postgres")?;
+            anyhow::bail!("the connection to Postgres ended");
+        }
+    };
+    let group = |row: &tokio_postgres::Row| -> anyhow::Result<(Group, u64)> {
+        let views: i64 = row.try_get(2)?;
+        Ok(((row.try_get(0)?, row.try_get(1)?), views.unsigned_abs()))
+    };
+    rows.iter().map(group).collect()
+}
+
+async fn empty_tables(url: &str) -> anyhow::Result<()> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls)
+        .await
+        .context("connect to Postgres")?;
+    let drop = format!("DROP TABLE IF EXISTS {TABLE}, bench_click_errors");
+    tokio::select! {
+        dropped = client.batch_execute(&drop) => dropped.context("drop tables of the bench"),
+        ended = connection => ended.context("connection to Postgres"),
+    }
+}
