@@ -172,13 +172,15 @@ fn fold_states(
     operator: &mut dyn KeyedOperator,
     rows: &RecordBatch,
 ) -> Vec<Emitted> {
-    assert!(partial.fold(rows).expect("fold rows").is_none(), "few");
-    let Some(states) = partial.finish_epoch().expect("states") else {
-        return Vec::new();
-    };
-    let row_count = operator.row_count(&states).expect("rows");
+    let early = partial.fold(rows).expect("fold rows");
+    let rest = partial.finish_epoch().expect("states");
+    let (mut emitted, mut row_count) = (Vec::new(), 0);
+    for states in early.into_iter().chain(rest) {
+        row_count += operator.row_count(&states).expect("rows");
+        emitted.extend(operator.fold(&states).expect("fold states"));
+    }
     assert_eq!(row_count, rows.num_rows() as u64);
-    operator.fold(&states).expect("fold states")
+    emitted
 }
 
 /// Each row as its values with bars between them.

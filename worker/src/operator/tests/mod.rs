@@ -3,3 +3,4 @@
 mod aggregate;
 mod cluster;
 mod distinct;
+mod partial;
