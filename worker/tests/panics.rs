@@ -22,7 +22,7 @@ use millstream_worker::branch::Branches;
 use millstream_worker::consume::reader_actor::ReaderActor;
 use millstream_worker::consume::reader_task::ReaderTask;
 use millstream_worker::consume::{ConsumeError, CutRequest, SourceEvent, SourceReader};
-use millstream_worker::exchange::message::{EdgeId, StreamMessage};
+use millstream_worker::exchange::message::{EdgeId, OwnedRows, StreamMessage};
 use millstream_worker::operator::keyed_actor::{KeyedActor, KeyedConfig, KeyedMessage};
 use millstream_worker::operator::{
     BarrierOutcome, BarrierRequest, Emitted, KeyedOperator, OperatorError, StateWrite,
@@ -111,7 +111,7 @@ impl Store for Panicking {
 struct OneKey;
 
 impl KeyedOperator for OneKey {
-    fn fold(&mut self, _: &RecordBatch) -> Result<Vec<Emitted>, OperatorError> {
+    fn fold(&mut self, _: OwnedRows) -> Result<Vec<Emitted>, OperatorError> {
         Ok(Vec::new())
     }
 

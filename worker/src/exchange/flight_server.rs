@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::credit::{CreditPermit, CreditReturns};
-use super::message::{BarrierKind, EdgeBatch, PeerLost, StreamMessage};
+use super::message::{BarrierKind, EdgeBatch, OwnedRows, PeerLost, StreamMessage};
 use super::registry::{ClaimError, ClaimedEdge, EdgeRegistry};
 use super::wire::{self, Answer, Frame, MESSAGE_BYTES_MAX};
 
@@ -198,7 +198,8 @@ impl Session {
         }
         self.unreturned_bytes = unreturned_bytes;
         let permit = CreditPermit::remote(credit_bytes, self.returns.clone());
-        Ok(StreamMessage::Batch(EdgeBatch { batch, permit }))
+        let rows = OwnedRows::whole(batch);
+        Ok(StreamMessage::Batch(EdgeBatch { rows, permit }))
     }
 
     fn lose(&mut self, cause: &str) -> Status {

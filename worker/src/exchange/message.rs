@@ -6,7 +6,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::error::ArrowError;
 use millstream_common::ids::{TaskId, WorkerId};
 pub use millstream_common::link::{BarrierCommand as EdgeBarrier, BarrierKind};
 use serde::{Deserialize, Serialize};
@@ -39,11 +41,68 @@ pub enum StreamMessage {
     Barrier(EdgeBarrier),
 }
 
+/// Rows of one owner: a batch, or some rows of a batch that is shared with other owners in the same process, so that nothing is
+/// copied on the way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnedRows {
+    batch: RecordBatch,
+    chosen: Option<Chosen>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Chosen {
+    rows: Vec<u32>,
+    fingerprints: Vec<u128>,
+}
+
+impl OwnedRows {
+    /// All rows of a batch.
+    pub fn whole(batch: RecordBatch) -> Self {
+        Self {
+            batch,
+            chosen: None,
+        }
+    }
+
+    /// Some rows of a batch, in order, with the fingerprints of their keys.
+    pub fn chosen(batch: RecordBatch, rows: Vec<u32>, fingerprints: Vec<u128>) -> Self {
+        assert_eq!(rows.len(), fingerprints.len(), "each row has one key");
+        let chosen = Some(Chosen { rows, fingerprints });
+        Self { batch, chosen }
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        match &self.chosen {
+            None => self.batch.num_rows(),
+            Some(chosen) => chosen.rows.len(),
+        }
+    }
+
+    /// The batch that they are rows of, and which of it with what fingerprints; `None`: all of them.
+    pub fn parts(&self) -> (&RecordBatch, Option<(&[u32], &[u128])>) {
+        let chosen = self.chosen.as_ref();
+        let chosen = chosen.map(|chosen| (&chosen.rows[..], &chosen.fingerprints[..]));
+        (&self.batch, chosen)
+    }
+
+    /// They alone, as a batch.
+    ///
+    /// # Errors
+    /// Where Arrow cannot build it; a defect.
+    pub fn into_batch(self) -> Result<RecordBatch, ArrowError> {
+        match self.chosen {
+            None => Ok(self.batch),
+            Some(chosen) => take_record_batch(&self.batch, &UInt32Array::from(chosen.rows)),
+        }
+    }
+}
+
 /// Rows, with the credit that they hold until they are folded.
 #[derive(Debug)]
 pub struct EdgeBatch {
     /// The rows, in the schema of the edge.
-    pub batch: RecordBatch,
+    pub rows: OwnedRows,
     /// Dropped once the rows are in the state: that is what lets the sender send again.
     pub permit: CreditPermit,
 }

@@ -2,19 +2,20 @@
 //!
 //! Called by `sender.rs` with each batch of a branch. Pure. The owner of a row is the owner of its vnode, the top
 //! byte of its key's hash; the hash is the operators' own ([`RowHasher`]), because state is found again by it.
-//! Rows of one owner keep their order. Index vectors are reused: no allocation by row.
+//! Rows of one owner keep their order. The batch itself is shared: what travels is which rows, and the fingerprints of their keys,
+//! so that an owner in this process need not hash them again.
 
 use std::mem;
 
-use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
-use arrow::error::ArrowError;
+use arrow::array::RecordBatch;
 use millstream_common::ids::{VNODE_COUNT, Vnode};
 
-/// Hashes the keys of rows: equal keys have equal hashes in every process.
+use super::message::OwnedRows;
+
+/// Fingerprints of the keys of rows: equal keys have equal ones in every process.
 pub trait RowHasher: Send {
-    /// One hash for each row of `batch`.
-    fn hash(&mut self, batch: &RecordBatch) -> &[u64];
+    /// One for each row of `batch`; its upper half is the key's hash.
+    fn fingerprints(&mut self, batch: &RecordBatch) -> &[u128];
 }
 
 /// Rows that one task owns.
@@ -22,8 +23,8 @@ pub trait RowHasher: Send {
 pub struct Routed {
     /// The index of the task in its stage.
     pub task: u32,
-    /// Its rows, in order; never empty.
-    pub batch: RecordBatch,
+    /// Its rows, in order; never none.
+    pub rows: OwnedRows,
 }
 
 /// Routes the batches of one branch.
@@ -31,8 +32,8 @@ pub struct Router {
     hasher: Box<dyn RowHasher>,
     /// By vnode.
     owners: Vec<u32>,
-    /// By task; emptied after each batch, their memory kept.
-    rows: Vec<Vec<u32>>,
+    /// By task: rows and fingerprints of the batch at hand.
+    owned: Vec<(Vec<u32>, Vec<u128>)>,
 }
 
 impl Router {
@@ -46,61 +47,57 @@ impl Router {
         Self {
             hasher,
             owners: owners.collect(),
-            rows: vec![Vec::new(); task_count as usize],
+            owned: vec![Default::default(); task_count as usize],
         }
     }
 
-    /// The rows of `batch` by owner, in order of tasks. Rows of a single owner are passed on without copying.
-    ///
-    /// # Errors
-    /// Where Arrow cannot build the batches; a defect.
-    pub fn route(&mut self, batch: RecordBatch) -> Result<Vec<Routed>, ArrowError> {
+    /// The rows of `batch` by owner, in order of tasks.
+    pub fn route(&mut self, batch: RecordBatch) -> Vec<Routed> {
+        let whole = |task: usize, batch| Routed {
+            task: task as u32,
+            rows: OwnedRows::whole(batch),
+        };
         if batch.num_rows() == 0 {
-            return Ok(Vec::new());
+            return Vec::new();
         }
-        if self.rows.len() == 1 {
-            return Ok(vec![Routed { task: 0, batch }]);
+        if self.owned.len() == 1 {
+            return vec![whole(0, batch)];
         }
         self.assign(&batch);
-        let only = self
-            .rows
-            .iter()
-            .position(|rows| rows.len() == batch.num_rows());
-        if let Some(task) = only {
-            self.rows[task].clear();
-            let task = task as u32;
-            return Ok(vec![Routed { task, batch }]);
+        let mut owners = self.owned.iter().map(|(rows, _)| rows.len());
+        if let Some(only) = owners.position(|count| count == batch.num_rows()) {
+            self.owned[only] = Default::default();
+            return vec![whole(only, batch)];
         }
-        let mut routed = Vec::with_capacity(self.rows.len());
-        for (task, rows) in self.rows.iter_mut().enumerate() {
-            if !rows.is_empty() {
-                let batch = take(&batch, rows)?;
-                let task = task as u32;
-                routed.push(Routed { task, batch });
+        let owned = self.owned.iter_mut().enumerate();
+        let owned = owned.filter(|(_, (rows, _))| !rows.is_empty());
+        let routed = owned.map(|(task, owned)| {
+            let (rows, fingerprints) = mem::take(owned);
+            Routed {
+                task: task as u32,
+                rows: OwnedRows::chosen(batch.clone(), rows, fingerprints),
             }
-        }
-        Ok(routed)
+        });
+        routed.collect()
     }
 
     fn assign(&mut self, batch: &RecordBatch) {
-        let hashes = self.hasher.hash(batch);
-        assert_eq!(hashes.len(), batch.num_rows(), "each row has one hash");
-        for (row, hash) in hashes.iter().enumerate() {
-            let vnode = Vnode::of_hash(*hash);
+        let fingerprints = self.hasher.fingerprints(batch);
+        let count = batch.num_rows();
+        assert_eq!(fingerprints.len(), count, "each row has one key");
+        let share = count / self.owned.len() + count / 8;
+        for (rows, prints) in &mut self.owned {
+            rows.reserve(share);
+            prints.reserve(share);
+        }
+        for (row, fingerprint) in (0..).zip(fingerprints) {
+            let vnode = Vnode::of_hash((fingerprint >> 64) as u64);
             let task = self.owners[usize::from(vnode.0)];
-            self.rows[task as usize].push(row as u32);
+            let (rows, prints) = &mut self.owned[task as usize];
+            rows.push(row);
+            prints.push(*fingerprint);
         }
     }
-}
-
-/// Takes `rows` out of `batch` and leaves them empty, with their memory.
-fn take(batch: &RecordBatch, rows: &mut Vec<u32>) -> Result<RecordBatch, ArrowError> {
-    let indices = UInt32Array::from(mem::take(rows));
-    let taken = take_record_batch(batch, &indices)?;
-    let (_, values, _) = indices.into_parts();
-    *rows = values.into_inner().into_vec().unwrap_or_default();
-    rows.clear();
-    Ok(taken)
 }
 
 #[cfg(test)]
@@ -128,9 +125,10 @@ mod tests {
     fn a_single_target_gets_the_batch_itself() {
         let batch = numbers([3, 1, 2]);
         let column = batch.column(0).clone();
-        let routed = router(1).route(batch).expect("route");
+        let routed = router(1).route(batch);
         assert_eq!(routed.len(), 1);
-        assert!(Arc::ptr_eq(routed[0].batch.column(0), &column));
+        let (whole, chosen) = routed[0].rows.parts();
+        assert!(Arc::ptr_eq(whole.column(0), &column) && chosen.is_none());
     }
 
     #[test]
@@ -139,15 +137,16 @@ mod tests {
         let column = batch.column(0).clone();
         let mut router = router(4);
         for _ in 0..2 {
-            let routed = router.route(batch.clone()).expect("route");
+            let routed = router.route(batch.clone());
             assert_eq!(routed.len(), 1);
-            assert!(Arc::ptr_eq(routed[0].batch.column(0), &column));
+            let (whole, chosen) = routed[0].rows.parts();
+            assert!(Arc::ptr_eq(whole.column(0), &column) && chosen.is_none());
         }
     }
 
     #[test]
     fn a_batch_without_rows_goes_nowhere() {
-        assert_eq!(router(4).route(numbers([])).expect("route"), []);
+        assert_eq!(router(4).route(numbers([])), []);
     }
 
     proptest! {
@@ -159,16 +158,19 @@ mod tests {
             let mut router = router(task_count);
             for rows in batches {
                 let batch = numbers(rows.clone());
-                let hashes = ColumnHasher::default().hash(&batch).to_vec();
+                let prints = ColumnHasher::default().fingerprints(&batch).to_vec();
                 let mut expected = vec![Vec::new(); task_count as usize];
-                for (value, hash) in rows.iter().zip(hashes) {
-                    let owner = Vnode::of_hash(hash).owner(task_count);
-                    expected[owner as usize].push(*value);
+                for (value, print) in rows.iter().zip(prints) {
+                    let owner = Vnode::of_hash((print >> 64) as u64).owner(task_count);
+                    expected[owner as usize].push((*value, print));
                 }
                 let mut found = vec![Vec::new(); task_count as usize];
-                for routed in router.route(batch).expect("route") {
-                    prop_assert!(routed.batch.num_rows() > 0);
-                    found[routed.task as usize] = values(&routed.batch);
+                for Routed { task, rows } in router.route(batch) {
+                    prop_assert!(rows.count() > 0);
+                    let all = ColumnHasher::default().fingerprints(rows.parts().0).to_vec();
+                    let prints = rows.parts().1.map_or(all, |(_, prints)| prints.to_vec());
+                    let values = values(&rows.into_batch().expect("take"));
+                    found[task as usize] = values.into_iter().zip(prints).collect();
                 }
                 prop_assert_eq!(found, expected);
             }
@@ -186,9 +188,10 @@ mod tests {
             ),
         ])
         .expect("batch");
-        for routed in router(8).route(batch).expect("route") {
-            let names = arrow::array::as_string_array(routed.batch.column(1));
-            for (value, name) in values(&routed.batch).into_iter().zip(names) {
+        for routed in router(8).route(batch) {
+            let rows = routed.rows.into_batch().expect("take");
+            let names = arrow::array::as_string_array(rows.column(1));
+            for (value, name) in values(&rows).into_iter().zip(names) {
                 assert_eq!(name, Some(format!("row {value}").as_str()));
             }
         }

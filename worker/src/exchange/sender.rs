@@ -18,9 +18,9 @@ use tokio::time::Instant;
 
 use super::credit::{CreditPermit, EdgeCredits};
 use super::flight_client::RemoteOutlet;
-use super::message::{Deliver, EdgeBarrier, EdgeBatch, EdgeId, StreamMessage};
+use super::message::{Deliver, EdgeBarrier, EdgeBatch, EdgeId, OwnedRows, StreamMessage};
 use super::route::{Routed, Router, RowHasher};
-use super::split::{BATCH_BYTES_MAX, split};
+use super::split::{BATCH_BYTES_MAX, batch_bytes, split};
 
 /// Why a message could not be sent.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +129,23 @@ impl EdgeSender {
         &self.credits
     }
 
+    /// Sends rows to their owner; waits for credit. Within a process they share their batch with other owners; each of them pays for all
+    /// of it, for each may hold it.
+    ///
+    /// # Errors
+    /// See [`SendError`]; the pipeline cannot go on.
+    pub async fn send_rows(&mut self, rows: OwnedRows) -> Result<(), SendError> {
+        let is_shared = rows.parts().1.is_some() && matches!(self.outlet, Outlet::Local(_));
+        if !is_shared {
+            let batch = rows.into_batch().map_err(SendError::Route)?;
+            return self.send_batch(batch).await;
+        }
+        let bytes = batch_bytes(rows.parts().0);
+        let permit = self.credit(bytes).await?;
+        self.sent.bytes += (bytes / rows.parts().0.num_rows().max(1) * rows.count()) as u64;
+        self.send_part(rows, permit).await
+    }
+
     /// Sends rows, in parts of at most 1 MiB; waits for the credit of each.
     ///
     /// # Errors
@@ -137,7 +154,7 @@ impl EdgeSender {
         for part in split(batch, BATCH_BYTES_MAX) {
             let permit = self.credit(part.bytes).await?;
             self.sent.bytes += part.bytes as u64;
-            self.send_part(part.batch, permit).await?;
+            self.send_part(OwnedRows::whole(part.batch), permit).await?;
         }
         Ok(())
     }
@@ -162,18 +179,17 @@ impl EdgeSender {
         std::mem::take(&mut self.sent)
     }
 
-    async fn send_part(
-        &mut self,
-        batch: RecordBatch,
-        permit: CreditPermit,
-    ) -> Result<(), SendError> {
+    async fn send_part(&mut self, rows: OwnedRows, permit: CreditPermit) -> Result<(), SendError> {
         let edge = self.edge;
         match &mut self.outlet {
             Outlet::Local(deliver) => {
-                let message = StreamMessage::Batch(EdgeBatch { batch, permit });
+                let message = StreamMessage::Batch(EdgeBatch { rows, permit });
                 deliver(edge, message).map_err(|_| SendError::Closed { edge })
             }
-            Outlet::Remote(outlet) => outlet.send_batch(&batch, permit).await,
+            Outlet::Remote(outlet) => {
+                let batch = rows.into_batch().map_err(SendError::Route)?;
+                outlet.send_batch(&batch, permit).await
+            }
         }
     }
 
@@ -217,14 +233,14 @@ impl ExchangeSender {
     /// # Errors
     /// See [`SendError`].
     pub async fn send_batch(&mut self, batch: RecordBatch) -> Result<(), SendError> {
-        let routed = self.router.route(batch).map_err(SendError::Route)?;
+        let routed = self.router.route(batch);
         let mut edges = self.edges.iter_mut().enumerate();
         let mut sends = Vec::with_capacity(routed.len());
-        for Routed { task, batch } in routed {
+        for Routed { task, rows } in routed {
             let (_, edge) = edges
                 .find(|(index, _)| *index == task as usize)
                 .expect("rows are routed to tasks that exist, in order");
-            sends.push(edge.send_batch(batch));
+            sends.push(edge.send_rows(rows));
         }
         try_join_all(sends).await.map(drop)
     }
@@ -289,7 +305,7 @@ mod tests {
 
     fn row_count(messages: &[(EdgeId, StreamMessage)]) -> usize {
         let rows = |message: &StreamMessage| match message {
-            StreamMessage::Batch(batch) => batch.batch.num_rows(),
+            StreamMessage::Batch(batch) => batch.rows.count(),
             StreamMessage::Barrier(_) => 0,
         };
         messages.iter().map(|(_, message)| rows(message)).sum()

@@ -31,12 +31,13 @@ pub(super) fn edge(from: u32, to: u32) -> EdgeId {
 
 /// Spreads the values of the first column.
 #[derive(Default)]
-pub(super) struct ColumnHasher(Vec<u64>);
+pub(super) struct ColumnHasher(Vec<u128>);
 
 impl RowHasher for ColumnHasher {
-    fn hash(&mut self, batch: &RecordBatch) -> &[u64] {
+    fn fingerprints(&mut self, batch: &RecordBatch) -> &[u128] {
         let values = as_primitive_array::<Int64Type>(batch.column(0)).values();
-        let spread = |value: &i64| (*value as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let spread =
+            |value: &i64| u128::from((*value as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64;
         self.0 = values.iter().map(spread).collect();
         &self.0
     }

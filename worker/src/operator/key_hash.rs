@@ -104,8 +104,8 @@ impl KeyHasher {
 }
 
 impl RowHasher for KeyHasher {
-    fn hash(&mut self, batch: &RecordBatch) -> &[u64] {
-        KeyHasher::hash(self, batch)
+    fn fingerprints(&mut self, batch: &RecordBatch) -> &[u128] {
+        KeyHasher::fingerprints(self, batch)
     }
 }
 

@@ -164,17 +164,18 @@ impl KeyedState {
         Ok(())
     }
 
-    /// The batch, and with it its credit, is dropped once its rows are in the state and what they brought about is sent.
+    /// The rows' credit is dropped once its rows are in the state and what they brought about is sent.
     async fn fold(&mut self, batch: EdgeBatch) -> Result<(), Failure> {
         let begun = self.config.clock.monotonic();
-        let emitted = self.config.operator.fold(&batch.batch);
+        let EdgeBatch { rows, permit } = batch;
+        let row_count = self.config.operator.row_count(&rows);
+        let row_count = row_count.map_err(|error| self.broken(&error))?;
+        let taken = rows.count() as u64;
+        let emitted = self.config.operator.fold(rows);
         let emitted = emitted.map_err(|error| self.broken(&error))?;
         let folded = self.config.clock.monotonic();
-        let bytes = u64::from(batch.permit.bytes());
-        let taken = batch.batch.num_rows() as u64;
+        let bytes = u64::from(permit.bytes());
         self.worked.add_rows(begun, folded, taken, bytes);
-        let row_count = self.config.operator.row_count(&batch.batch);
-        let row_count = row_count.map_err(|error| self.broken(&error))?;
         self.flow.received += row_count;
         match self.config.keeps_first_rows {
             true => {
@@ -186,6 +187,7 @@ impl KeyedState {
             false => self.flow.folded += row_count,
         }
         self.send(emitted).await?;
+        drop(permit);
         self.busy += self.config.clock.monotonic().saturating_sub(begun);
         Ok(())
     }

@@ -26,6 +26,7 @@ use millstream_common::time::EventTime;
 use self::aggregate::Aggregate;
 pub use self::aggregate::PartialAggregate;
 use self::distinct::Distinct;
+use crate::exchange::message::OwnedRows;
 
 /// The first column of every state part.
 const VNODE_COLUMN: &str = "_vnode";
@@ -120,12 +121,12 @@ pub enum StateWrite {
 
 /// A keyed operator of one task.
 pub trait KeyedOperator: Send {
-    /// How many rows of the plan's input a batch stands for.
-    fn row_count(&self, batch: &RecordBatch) -> Result<u64, OperatorError> {
-        Ok(batch.num_rows() as u64)
+    /// How many rows of the plan's input these stand for.
+    fn row_count(&self, rows: &OwnedRows) -> Result<u64, OperatorError> {
+        Ok(rows.count() as u64)
     }
     /// Takes a batch of the running epoch; returns what can be handed on at once.
-    fn fold(&mut self, batch: &RecordBatch) -> Result<Vec<Emitted>, OperatorError>;
+    fn fold(&mut self, rows: OwnedRows) -> Result<Vec<Emitted>, OperatorError>;
     /// Ends the epoch.
     fn barrier(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, OperatorError>;
     /// Takes a state part, oldest first, before the first batch: of its rows (first column `_vnode`, UInt8) those

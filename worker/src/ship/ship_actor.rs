@@ -172,7 +172,7 @@ impl ShipState {
     ) -> Result<(), ActorProcessingErr> {
         for outcome in self.alignment.accept(edge, message)? {
             match outcome {
-                Outcome::Fold { batch, .. } => self.gather(batch.batch).await?,
+                Outcome::Fold { batch, .. } => self.gather(batch.rows.into_batch()?).await?,
                 Outcome::Snapshot(barrier) => self.ship(barrier.epoch),
             }
         }
@@ -360,7 +360,7 @@ mod tests {
 
     use super::*;
     use crate::exchange::credit::EdgeCredits;
-    use crate::exchange::message::EdgeBatch;
+    use crate::exchange::message::{EdgeBatch, OwnedRows};
 
     /// Stands in for the pipeline: hands on what it is told.
     struct Told(mpsc::Sender<PipelineMessage>);
@@ -405,7 +405,7 @@ mod tests {
         let column = Int64Array::from_value(7, row_count);
         let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(column)]);
         StreamMessage::Batch(EdgeBatch {
-            batch: batch.expect("batch"),
+            rows: OwnedRows::whole(batch.expect("batch")),
             permit: EdgeCredits::new(1).acquire(1).await.expect("open"),
         })
     }

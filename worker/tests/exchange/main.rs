@@ -238,7 +238,7 @@ async fn an_edge_keeps_the_order_of_batches_and_barriers_and_ends_with_the_stop_
         let receive = async {
             for number in 0..50 {
                 let received = next_batch(&mut opened.mailbox).await;
-                assert_eq!(received.batch, batch(number));
+                assert_eq!(received.rows.parts(), (&batch(number), None));
                 assert_eq!(received.permit.bytes(), BATCH_BYTES);
                 let StreamMessage::Barrier(received) = next(&mut opened.mailbox).await else {
                     panic!("a barrier stands behind each batch");
@@ -275,7 +275,7 @@ async fn a_sender_waits_until_the_receiver_drops_a_permit() {
         held.push(next_batch(&mut opened.mailbox).await);
         let held_bytes: u32 = held.iter().map(|batch| batch.permit.bytes()).sum();
         assert_eq!(held_bytes, 4 * BATCH_BYTES);
-        assert_eq!(first_number(&held[3].batch), 4);
+        assert_eq!(first_number(held[3].rows.parts().0), 4);
     }
 }
 
@@ -311,7 +311,7 @@ async fn a_blocked_edge_does_not_block_another_on_its_connection() {
         for number in 0..40 {
             soon(free.send_batch(batch(number))).await.expect("send");
             let received = next_batch(&mut opened.mailbox).await;
-            assert_eq!(first_number(&received.batch), number);
+            assert_eq!(first_number(received.rows.parts().0), number);
         }
         assert!(waiting.as_mut().now_or_never().is_none());
     }
@@ -319,12 +319,12 @@ async fn a_blocked_edge_does_not_block_another_on_its_connection() {
 
 /// The value is the hash, so that a test decides who owns a row.
 #[derive(Default)]
-struct ValueHasher(Vec<u64>);
+struct ValueHasher(Vec<u128>);
 
 impl RowHasher for ValueHasher {
-    fn hash(&mut self, batch: &RecordBatch) -> &[u64] {
+    fn fingerprints(&mut self, batch: &RecordBatch) -> &[u128] {
         let values = batch.column(0).as_primitive::<Int64Type>().values();
-        self.0 = values.iter().map(|value| (*value as u64) << 56).collect();
+        self.0 = values.iter().map(|value| (*value as u128) << 120).collect();
         &self.0
     }
 }
@@ -367,7 +367,7 @@ async fn rows_reach_their_owner_once_in_their_epoch_from_here_and_from_afar() {
             let (alignment, epoch, row_count) = &mut tasks[edge.to.index as usize];
             for outcome in alignment.accept(edge, message).expect("in order") {
                 match outcome {
-                    Outcome::Fold { batch, .. } => *row_count += batch.batch.num_rows(),
+                    Outcome::Fold { batch, .. } => *row_count += batch.rows.count(),
                     Outcome::Snapshot(barrier) => {
                         *epoch += 1;
                         assert_eq!(barrier.epoch, Epoch(*epoch));

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::exchange::credit::EdgeCredits;
+use crate::exchange::message::OwnedRows;
 use crate::exchange::testing::{edge, numbers};
 
 fn batch_with(credits: &EdgeCredits, number: i64) -> StreamMessage {
@@ -21,7 +22,7 @@ fn batch_with(credits: &EdgeCredits, number: i64) -> StreamMessage {
         .expect("free")
         .expect("open");
     StreamMessage::Batch(EdgeBatch {
-        batch: numbers([number]),
+        rows: OwnedRows::whole(numbers([number])),
         permit,
     })
 }
@@ -54,7 +55,7 @@ fn number(batch: &RecordBatch) -> i64 {
 
 fn seen(outcomes: &[Outcome]) -> Vec<Seen> {
     let see = |outcome: &Outcome| match outcome {
-        Outcome::Fold { edge, batch } => Seen::Folded(*edge, number(&batch.batch)),
+        Outcome::Fold { edge, batch } => Seen::Folded(*edge, number(batch.rows.parts().0)),
         Outcome::Snapshot(barrier) => Seen::Aligned(barrier.epoch.0),
     };
     outcomes.iter().map(see).collect()

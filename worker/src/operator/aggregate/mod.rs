@@ -43,6 +43,7 @@ use super::{
     BarrierOutcome, BarrierRequest, Emitted, KeyedOperator, OperatorError, StateWrite, build_error,
     run_error,
 };
+use crate::exchange::message::OwnedRows;
 
 pub use self::partial::PartialAggregate;
 
@@ -340,15 +341,16 @@ impl Aggregate {
 
 impl KeyedOperator for Aggregate {
     /// Takes what [`PartialAggregate`] makes of rows.
-    fn fold(&mut self, batch: &RecordBatch) -> Result<Vec<Emitted>, OperatorError> {
-        match self.fold.fold_states(batch) {
+    fn fold(&mut self, rows: OwnedRows) -> Result<Vec<Emitted>, OperatorError> {
+        let batch = rows.into_batch().map_err(DataFusionError::from);
+        match batch.and_then(|batch| self.fold.fold_states(&batch)) {
             Ok(()) => Ok(Vec::new()),
             Err(error) => Err(run_error(&self.operator, error.strip_backtrace())),
         }
     }
 
-    fn row_count(&self, batch: &RecordBatch) -> Result<u64, OperatorError> {
-        row_count(batch).map_err(|error| run_error(&self.operator, error.strip_backtrace()))
+    fn row_count(&self, rows: &OwnedRows) -> Result<u64, OperatorError> {
+        row_count(rows).map_err(|error| run_error(&self.operator, error.strip_backtrace()))
     }
 
     fn barrier(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, OperatorError> {

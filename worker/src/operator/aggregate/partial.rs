@@ -22,6 +22,7 @@ use super::super::{OperatorError, build_error, run_error};
 use super::calls::AggregateCalls;
 use super::fold::{DrainedGroups, GroupFold};
 use super::group_fields;
+use crate::exchange::message::OwnedRows;
 
 /// The last column: how many rows the states were made of.
 const ROWS_COLUMN: &str = "_rows";
@@ -158,12 +159,18 @@ fn state_schema(groups: &[Field], calls: &AggregateCalls) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-/// How many rows the states of a batch were made of.
-pub(super) fn row_count(batch: &RecordBatch) -> Result<u64, DataFusionError> {
+/// How many rows the states were made of.
+pub(super) fn row_count(states: &OwnedRows) -> Result<u64, DataFusionError> {
+    let (batch, chosen) = states.parts();
     let counts = batch.columns().last();
     let counts = counts.and_then(|column| column.as_primitive_opt::<Int64Type>());
     let Some(counts) = counts else {
         return exec_err!("states come without the number of their rows");
     };
-    Ok(counts.values().iter().sum::<i64>().unsigned_abs())
+    let counts = counts.values();
+    let sum: i64 = match chosen {
+        None => counts.iter().sum(),
+        Some((rows, _)) => rows.iter().map(|row| counts[*row as usize]).sum(),
+    };
+    Ok(sum.unsigned_abs())
 }

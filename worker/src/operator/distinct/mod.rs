@@ -12,8 +12,8 @@ mod seen;
 use std::collections::BTreeSet;
 use std::mem::take;
 
-use arrow::array::{Array, BooleanArray, BooleanBufferBuilder, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::{Array, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use arrow::error::ArrowError;
 use millstream_common::ids::{Epoch, OperatorId, Vnode};
 use millstream_common::plan::{KeyedPlan, Port};
@@ -27,6 +27,7 @@ use super::{
     BarrierOutcome, BarrierRequest, Emitted, KeyedOperator, OperatorError, StateWrite, build_error,
     run_error,
 };
+use crate::exchange::message::OwnedRows;
 
 /// The operator of one task.
 #[derive(Debug)]
@@ -63,35 +64,43 @@ impl Distinct {
         })
     }
 
-    /// The rows of the batch that are the first of their key.
-    fn first_rows(&mut self, batch: &RecordBatch) -> Result<Option<RecordBatch>, ArrowError> {
+    /// The rows that are the first of their key.
+    fn first_rows(&mut self, rows: &OwnedRows) -> Result<Option<RecordBatch>, ArrowError> {
+        let (batch, chosen) = rows.parts();
         let times = match self.time_column {
             Some(column) => Some(micros(batch.column(column))?),
             None => None,
         };
-        let fresh_before = self.fresh.len();
-        let mut kept = BooleanBufferBuilder::new(batch.num_rows());
-        let prints = self.hasher.fingerprints(batch);
-        for (row, &fingerprint) in prints.iter().enumerate() {
-            let time = match &times {
-                Some(times) if times.is_valid(row) => times.value(row),
-                _ => FOREVER,
-            };
-            let is_first = self.seen.insert(fingerprint, time);
-            if is_first {
+        let time_of = |row: u32| match &times {
+            Some(times) if times.is_valid(row as usize) => times.value(row as usize),
+            _ => FOREVER,
+        };
+        let mut kept: Vec<u32> = Vec::with_capacity(rows.count());
+        let mut keep = |row: u32, fingerprint: u128| {
+            let time = time_of(row);
+            if self.seen.insert(fingerprint, time) {
                 self.fresh.push(fingerprint, time);
+                kept.push(row);
             }
-            kept.append(is_first);
+        };
+        match chosen {
+            Some((rows, fingerprints)) => {
+                let rows = rows.iter().zip(fingerprints);
+                rows.for_each(|(row, fingerprint)| keep(*row, *fingerprint));
+            }
+            None => {
+                let fingerprints = self.hasher.fingerprints(batch);
+                let rows = (0..).zip(fingerprints);
+                rows.for_each(|(row, fingerprint)| keep(row, *fingerprint));
+            }
         }
-        let kept_count = self.fresh.len() - fresh_before;
-        if kept_count == 0 {
+        if kept.is_empty() {
             return Ok(None);
         }
-        if kept_count == batch.num_rows() {
+        if kept.len() == batch.num_rows() {
             return Ok(Some(batch.clone()));
         }
-        let kept = BooleanArray::new(kept.finish(), None);
-        filter_record_batch(batch, &kept).map(Some)
+        take_record_batch(batch, &UInt32Array::from(kept)).map(Some)
     }
 
     fn end_epoch(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, ArrowError> {
@@ -122,9 +131,9 @@ impl Distinct {
 }
 
 impl KeyedOperator for Distinct {
-    fn fold(&mut self, batch: &RecordBatch) -> Result<Vec<Emitted>, OperatorError> {
+    fn fold(&mut self, rows: OwnedRows) -> Result<Vec<Emitted>, OperatorError> {
         let first_rows = self
-            .first_rows(batch)
+            .first_rows(&rows)
             .map_err(|error| run_error(&self.operator, error))?;
         let emitted = first_rows.map(|batch| Emitted {
             port: Port::Rows,

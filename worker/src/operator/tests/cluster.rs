@@ -15,6 +15,7 @@ use millstream_common::time::EventTime;
 
 use super::super::key_hash::KeyHasher;
 use super::super::{BarrierRequest, Emitted, KeyedOperator, PartialAggregate, StateWrite, build};
+use crate::exchange::message::OwnedRows;
 
 static FUNCTIONS: LazyLock<Functions> = LazyLock::new(Functions::new);
 
@@ -69,7 +70,10 @@ impl Cluster {
             let owned = take_record_batch(batch, &UInt32Array::from_iter_values(owned));
             let owned = owned.expect("take");
             let emitted = match &mut self.partial {
-                None => task.operator.fold(&owned).expect("fold"),
+                None => {
+                    let owned = OwnedRows::whole(owned);
+                    task.operator.fold(owned).expect("fold")
+                }
                 Some(partial) => fold_states(partial, task.operator.as_mut(), &owned),
             };
             for emitted in emitted {
@@ -176,8 +180,9 @@ fn fold_states(
     let rest = partial.finish_epoch().expect("states");
     let (mut emitted, mut row_count) = (Vec::new(), 0);
     for states in early.into_iter().chain(rest) {
+        let states = OwnedRows::whole(states);
         row_count += operator.row_count(&states).expect("rows");
-        emitted.extend(operator.fold(&states).expect("fold states"));
+        emitted.extend(operator.fold(states).expect("fold states"));
     }
     assert_eq!(row_count, rows.num_rows() as u64);
     emitted

@@ -13,6 +13,7 @@ use millstream_common::plan::{KeyedKind, KeyedPlan, NamedExpression, PlanExpress
 
 use super::super::{BarrierRequest, KeyedOperator, PartialAggregate, build};
 use super::cluster::texts;
+use crate::exchange::message::OwnedRows;
 
 const BATCH_ROWS: i64 = 8_192;
 
@@ -75,8 +76,9 @@ impl Path {
     fn travel(&mut self, states: Option<RecordBatch>) {
         if let Some(states) = states {
             self.travelled.push(states.num_rows());
+            let states = OwnedRows::whole(states);
             self.row_count += self.operator.row_count(&states).expect("rows");
-            self.operator.fold(&states).expect("fold states");
+            self.operator.fold(states).expect("fold states");
         }
     }
 
