@@ -5,7 +5,7 @@
 //! used.
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
@@ -73,7 +73,7 @@ pub struct EncodedObject {
     pub checksum: u32,
 }
 
-/// Encodes batches of one schema; LZ4 where there is enough to be worth it.
+/// Encodes batches of one schema; LZ4 where there is enough to be worth it, and no fingerprints, which nothing makes shorter.
 pub fn encode(
     path: &str,
     schema: &SchemaRef,
@@ -86,12 +86,16 @@ pub fn encode(
         source,
     };
     let plain_bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
-    let compression = (plain_bytes >= COMPRESSED_FROM_BYTES).then_some(CompressionType::LZ4_FRAME);
+    let is_print = |field: &FieldRef| matches!(field.data_type(), DataType::FixedSizeBinary(_));
+    let is_compressed =
+        plain_bytes >= COMPRESSED_FROM_BYTES && !schema.fields().iter().any(is_print);
+    let compression = is_compressed.then_some(CompressionType::LZ4_FRAME);
     let options = IpcWriteOptions::default()
         .try_with_compression(compression)
         .map_err(failed)?;
-    let mut writer =
-        StreamWriter::try_new_with_options(Vec::new(), schema, options).map_err(failed)?;
+    // What is not compressed fits in at once; what is grows to what it needs.
+    let buffer = Vec::with_capacity(if is_compressed { 0 } else { plain_bytes });
+    let mut writer = StreamWriter::try_new_with_options(buffer, schema, options).map_err(failed)?;
     for batch in batches {
         writer.write(batch).map_err(failed)?;
     }

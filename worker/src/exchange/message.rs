@@ -79,11 +79,15 @@ impl OwnedRows {
         }
     }
 
-    /// The batch that they are rows of, and which of it with what fingerprints; `None`: all of them.
-    pub fn parts(&self) -> (&RecordBatch, Option<(&[u32], &[u128])>) {
+    /// The batch that they are rows of.
+    pub fn batch(&self) -> &RecordBatch {
+        &self.batch
+    }
+
+    /// Which rows of it they are, in order, and the fingerprints of their keys; `None`: all of them.
+    pub fn choice(&self) -> Option<(&[u32], &[u128])> {
         let chosen = self.chosen.as_ref();
-        let chosen = chosen.map(|chosen| (&chosen.rows[..], &chosen.fingerprints[..]));
-        (&self.batch, chosen)
+        chosen.map(|chosen| (&chosen.rows[..], &chosen.fingerprints[..]))
     }
 
     /// They alone, as a batch.

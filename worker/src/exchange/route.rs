@@ -127,8 +127,9 @@ mod tests {
         let column = batch.column(0).clone();
         let routed = router(1).route(batch);
         assert_eq!(routed.len(), 1);
-        let (whole, chosen) = routed[0].rows.parts();
-        assert!(Arc::ptr_eq(whole.column(0), &column) && chosen.is_none());
+        let rows = &routed[0].rows;
+        assert!(Arc::ptr_eq(rows.batch().column(0), &column));
+        assert_eq!(rows.choice(), None);
     }
 
     #[test]
@@ -139,8 +140,9 @@ mod tests {
         for _ in 0..2 {
             let routed = router.route(batch.clone());
             assert_eq!(routed.len(), 1);
-            let (whole, chosen) = routed[0].rows.parts();
-            assert!(Arc::ptr_eq(whole.column(0), &column) && chosen.is_none());
+            let rows = &routed[0].rows;
+            assert!(Arc::ptr_eq(rows.batch().column(0), &column));
+            assert_eq!(rows.choice(), None);
         }
     }
 
@@ -167,8 +169,8 @@ mod tests {
                 let mut found = vec![Vec::new(); task_count as usize];
                 for Routed { task, rows } in router.route(batch) {
                     prop_assert!(rows.count() > 0);
-                    let all = ColumnHasher::default().fingerprints(rows.parts().0).to_vec();
-                    let prints = rows.parts().1.map_or(all, |(_, prints)| prints.to_vec());
+                    let all = ColumnHasher::default().fingerprints(rows.batch()).to_vec();
+                    let prints = rows.choice().map_or(all, |(_, prints)| prints.to_vec());
                     let values = values(&rows.into_batch().expect("take"));
                     found[task as usize] = values.into_iter().zip(prints).collect();
                 }

@@ -135,14 +135,14 @@ impl EdgeSender {
     /// # Errors
     /// See [`SendError`]; the pipeline cannot go on.
     pub async fn send_rows(&mut self, rows: OwnedRows) -> Result<(), SendError> {
-        let is_shared = rows.parts().1.is_some() && matches!(self.outlet, Outlet::Local(_));
+        let is_shared = rows.choice().is_some() && matches!(self.outlet, Outlet::Local(_));
         if !is_shared {
             let batch = rows.into_batch().map_err(SendError::Route)?;
             return self.send_batch(batch).await;
         }
-        let bytes = batch_bytes(rows.parts().0);
+        let bytes = batch_bytes(rows.batch());
         let permit = self.credit(bytes).await?;
-        self.sent.bytes += (bytes / rows.parts().0.num_rows().max(1) * rows.count()) as u64;
+        self.sent.bytes += (bytes / rows.batch().num_rows().max(1) * rows.count()) as u64;
         self.send_part(rows, permit).await
     }
 

@@ -25,7 +25,7 @@ async fn a_sender_that_goes_before_its_stop_barrier_is_reported_behind_what_it_s
         assert_eq!(lost.edge, edge(0, 0));
         assert_eq!(lost.peer, WorkerId::from("sender"));
         assert_eq!(
-            first_number(next_batch(&mut opened.mailbox).await.rows.parts().0),
+            first_number(next_batch(&mut opened.mailbox).await.rows.batch()),
             1
         );
         drop(opened.registered.take());

@@ -238,7 +238,7 @@ async fn an_edge_keeps_the_order_of_batches_and_barriers_and_ends_with_the_stop_
         let receive = async {
             for number in 0..50 {
                 let received = next_batch(&mut opened.mailbox).await;
-                assert_eq!(received.rows.parts(), (&batch(number), None));
+                assert_eq!(*received.rows.batch(), batch(number));
                 assert_eq!(received.permit.bytes(), BATCH_BYTES);
                 let StreamMessage::Barrier(received) = next(&mut opened.mailbox).await else {
                     panic!("a barrier stands behind each batch");
@@ -275,7 +275,7 @@ async fn a_sender_waits_until_the_receiver_drops_a_permit() {
         held.push(next_batch(&mut opened.mailbox).await);
         let held_bytes: u32 = held.iter().map(|batch| batch.permit.bytes()).sum();
         assert_eq!(held_bytes, 4 * BATCH_BYTES);
-        assert_eq!(first_number(held[3].rows.parts().0), 4);
+        assert_eq!(first_number(held[3].rows.batch()), 4);
     }
 }
 
@@ -311,7 +311,7 @@ async fn a_blocked_edge_does_not_block_another_on_its_connection() {
         for number in 0..40 {
             soon(free.send_batch(batch(number))).await.expect("send");
             let received = next_batch(&mut opened.mailbox).await;
-            assert_eq!(first_number(received.rows.parts().0), number);
+            assert_eq!(first_number(received.rows.batch()), number);
         }
         assert!(waiting.as_mut().now_or_never().is_none());
     }

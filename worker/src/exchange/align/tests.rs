@@ -55,7 +55,7 @@ fn number(batch: &RecordBatch) -> i64 {
 
 fn seen(outcomes: &[Outcome]) -> Vec<Seen> {
     let see = |outcome: &Outcome| match outcome {
-        Outcome::Fold { edge, batch } => Seen::Folded(*edge, number(batch.rows.parts().0)),
+        Outcome::Fold { edge, batch } => Seen::Folded(*edge, number(batch.rows.batch())),
         Outcome::Snapshot(barrier) => Seen::Aligned(barrier.epoch.0),
     };
     outcomes.iter().map(see).collect()

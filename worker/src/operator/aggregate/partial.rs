@@ -161,14 +161,13 @@ fn state_schema(groups: &[Field], calls: &AggregateCalls) -> SchemaRef {
 
 /// How many rows the states were made of.
 pub(super) fn row_count(states: &OwnedRows) -> Result<u64, DataFusionError> {
-    let (batch, chosen) = states.parts();
-    let counts = batch.columns().last();
+    let counts = states.batch().columns().last();
     let counts = counts.and_then(|column| column.as_primitive_opt::<Int64Type>());
     let Some(counts) = counts else {
         return exec_err!("states come without the number of their rows");
     };
     let counts = counts.values();
-    let sum: i64 = match chosen {
+    let sum: i64 = match states.choice() {
         None => counts.iter().sum(),
         Some((rows, _)) => rows.iter().map(|row| counts[*row as usize]).sum(),
     };

@@ -10,7 +10,7 @@ mod parts;
 mod seen;
 
 use std::collections::BTreeSet;
-use std::mem::take;
+use std::mem::replace;
 
 use arrow::array::{Array, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -66,7 +66,7 @@ impl Distinct {
 
     /// The rows that are the first of their key.
     fn first_rows(&mut self, rows: &OwnedRows) -> Result<Option<RecordBatch>, ArrowError> {
-        let (batch, chosen) = rows.parts();
+        let batch = rows.batch();
         let times = match self.time_column {
             Some(column) => Some(micros(batch.column(column))?),
             None => None,
@@ -83,7 +83,7 @@ impl Distinct {
                 kept.push(row);
             }
         };
-        match chosen {
+        match rows.choice() {
             Some((rows, fingerprints)) => {
                 let rows = rows.iter().zip(fingerprints);
                 rows.for_each(|(row, fingerprint)| keep(*row, *fingerprint));
@@ -104,7 +104,8 @@ impl Distinct {
     }
 
     fn end_epoch(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, ArrowError> {
-        let mut fresh = take(&mut self.fresh);
+        let next = KeyPart::with_room_for(self.fresh.len());
+        let mut fresh = replace(&mut self.fresh, next);
         let mut forget = BTreeSet::new();
         if let Some(EventTime(watermark)) = request.watermark {
             self.seen.forget(watermark);
@@ -174,8 +175,7 @@ impl KeyedOperator for Distinct {
         self.seen.bytes() + self.fresh.bytes()
     }
 
-    /// Keys just forgotten count until their memory is given back, about a minute of event time later.
     fn key_count(&self) -> usize {
-        self.seen.len()
+        self.seen.iter().count()
     }
 }

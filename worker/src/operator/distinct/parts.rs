@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use std::mem::size_of;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, AsArray, FixedSizeBinaryBuilder, Int64Array, RecordBatch, UInt8Array};
+use arrow::array::{Array, AsArray, FixedSizeBinaryArray, Int64Array, RecordBatch, UInt8Array};
+use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt8Type};
 use arrow::error::ArrowError;
 use millstream_common::ids::{Epoch, Vnode};
@@ -38,16 +39,25 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-/// Keys on their way to or from storage.
+/// Keys on their way to or from storage, laid out as there, so that nothing is copied on the way.
 #[derive(Debug, Default)]
 pub(super) struct KeyPart {
-    fingerprints: Vec<u128>,
+    /// Their bytes, the most significant first.
+    fingerprints: Vec<i128>,
     times: Vec<i64>,
 }
 
 impl KeyPart {
+    /// Empty, with room for so many: an epoch has about as many as the one before.
+    pub(super) fn with_room_for(count: usize) -> Self {
+        Self {
+            fingerprints: Vec::with_capacity(count),
+            times: Vec::with_capacity(count),
+        }
+    }
+
     pub(super) fn push(&mut self, fingerprint: u128, time: i64) {
-        self.fingerprints.push(fingerprint);
+        self.fingerprints.push(fingerprint.to_be() as i128);
         self.times.push(time);
     }
 
@@ -57,7 +67,8 @@ impl KeyPart {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u128, i64)> {
         let times = self.times.iter().copied();
-        self.fingerprints.iter().copied().zip(times)
+        let prints = self.fingerprints.iter();
+        prints.map(|print| u128::from_be(*print as u128)).zip(times)
     }
 
     /// Leaves out the keys older than the watermark.
@@ -68,26 +79,20 @@ impl KeyPart {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.fingerprints.capacity() * size_of::<u128>() + self.times.capacity() * size_of::<i64>()
+        self.fingerprints.capacity() * size_of::<i128>() + self.times.capacity() * size_of::<i64>()
     }
 
-    pub(super) fn encode(&self) -> Result<RecordBatch, ArrowError> {
-        let vnodes = self.fingerprints.iter().map(|print| vnode_of(*print).0);
-        let mut prints = FixedSizeBinaryBuilder::with_capacity(self.len(), FINGERPRINT_BYTES);
-        for fingerprint in &self.fingerprints {
-            prints.append_value(fingerprint.to_be_bytes())?;
-        }
-        let times = self
-            .times
-            .iter()
-            .map(|time| (*time != FOREVER).then_some(*time));
+    pub(super) fn encode(self) -> Result<RecordBatch, ArrowError> {
+        let vnodes = self.iter().map(|(print, _)| vnode_of(print).0);
+        let vnodes = UInt8Array::from_iter_values(vnodes);
+        let prints = Buffer::from_vec(self.fingerprints);
+        let prints = FixedSizeBinaryArray::try_new(FINGERPRINT_BYTES, prints, None)?;
+        let kept = self.times.iter().map(|time| *time != FOREVER);
+        let kept = self.times.contains(&FOREVER).then(|| kept.collect());
+        let times = Int64Array::try_new(self.times.into(), kept)?;
         RecordBatch::try_new(
             Arc::clone(&SCHEMA),
-            vec![
-                Arc::new(UInt8Array::from_iter_values(vnodes)),
-                Arc::new(prints.finish()),
-                Arc::new(times.collect::<Int64Array>()),
-            ],
+            vec![Arc::new(vnodes), Arc::new(prints), Arc::new(times)],
         )
     }
 
@@ -129,11 +134,11 @@ impl KeyPart {
 
 impl FromIterator<(u128, i64)> for KeyPart {
     fn from_iter<I: IntoIterator<Item = (u128, i64)>>(keys: I) -> Self {
-        let (fingerprints, times) = keys.into_iter().unzip();
-        Self {
-            fingerprints,
-            times,
+        let mut part = Self::default();
+        for (fingerprint, time) in keys {
+            part.push(fingerprint, time);
         }
+        part
     }
 }
 
@@ -238,7 +243,7 @@ mod tests {
     #[test]
     fn keys_survive_storage_by_vnode() {
         let written = keys(&[3, FOREVER, -7]);
-        let part = written.encode().expect("encode");
+        let part = keys(&[3, FOREVER, -7]).encode().expect("encode");
         let all = KeyPart::decode(&part, &|_| true).expect("decode");
         assert!(all.iter().eq(written.iter()));
         let some = KeyPart::decode(&part, &|vnode| vnode == Vnode(1)).expect("decode");

@@ -1,10 +1,10 @@
 //! The keys a DISTINCT has seen, each with the event time of its first row.
 //!
-//! Owned by the operator in `mod.rs`. A key counts as seen until the watermark has passed its time. Its memory is
-//! given back a little later, together with all keys of its minute, so that forgetting never searches the table.
-//! Pure; cannot fail.
+//! Owned by the operator in `mod.rs`. A key counts as seen until the watermark has passed its time. It stays in its table a little longer, where
+//! it counts as unseen, until as many keys have come since as make a sweep of the table worth while: so neither
+//! forgetting nor keeping costs a key more than a few steps through memory in order, and no list of keys by time. Keys are spread over
+//! [`SHARD_COUNT`] tables, of which one grows or is swept at a time. Pure; cannot fail.
 
-use std::collections::BTreeMap;
 use std::mem::size_of;
 
 use hashbrown::HashTable;
@@ -13,9 +13,12 @@ use hashbrown::hash_table::Entry;
 /// The time of a key that is never forgotten.
 pub(super) const FOREVER: i64 = i64::MAX;
 
-/// How much event time is given back at once: a minute, in microseconds. Small against usual delays, large against
-/// the cost of a bucket.
-const BUCKET_SPAN: i64 = 60_000_000;
+/// Tables of one task.
+const SHARD_COUNT: usize = 64;
+/// Bits of a fingerprint's upper half below those that make its vnode, which are all alike in a small task.
+const SHARD_SHIFT: u32 = 48;
+/// Keys of a table that are not worth a sweep.
+const SWEPT_MIN: usize = 1_024;
 
 /// Halves of the fingerprint rather than one u128: 24 bytes a key instead of 32.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +28,8 @@ struct Key {
     time: i64,
 }
 
+const _: () = assert!(size_of::<Key>() == 24);
+
 impl Key {
     fn fingerprint(self) -> u128 {
         u128::from(self.high) << 64 | u128::from(self.low)
@@ -32,27 +37,43 @@ impl Key {
 }
 
 /// Fingerprints with the event time of their first row.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SeenKeys {
-    table: HashTable<Key>,
-    /// Fingerprints by minute of event time; holds one more than the table for a key that came back after it was
-    /// forgotten.
-    buckets: BTreeMap<i64, Vec<[u64; 2]>>,
+    shards: Vec<Shard>,
     /// Keys whose time is before it are forgotten.
-    watermark: Option<i64>,
+    watermark: i64,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    table: HashTable<Key>,
+    /// Keys that the last sweep left.
+    live_count: usize,
+    /// The most keys that it held lately.
+    peak_count: usize,
+}
+
+impl Default for SeenKeys {
+    fn default() -> Self {
+        Self {
+            shards: (0..SHARD_COUNT).map(|_| Shard::default()).collect(),
+            watermark: i64::MIN,
+        }
+    }
 }
 
 impl SeenKeys {
     /// Takes a row's key; true if it is the first of its key.
+    #[inline]
     pub(super) fn insert(&mut self, fingerprint: u128, time: i64) -> bool {
         let [high, low] = [(fingerprint >> 64) as u64, fingerprint as u64];
-        let found = self
+        let shard = &mut self.shards[(high >> SHARD_SHIFT) as usize % SHARD_COUNT];
+        let found = shard
             .table
             .entry(low, |key| key.low == low && key.high == high, |key| key.low);
         match found {
             Entry::Occupied(mut key) => {
-                let is_forgotten = self.watermark.is_some_and(|passed| key.get().time < passed);
-                if !is_forgotten {
+                if key.get().time >= self.watermark {
                     return false;
                 }
                 key.get_mut().time = time;
@@ -61,53 +82,46 @@ impl SeenKeys {
                 place.insert(Key { high, low, time });
             }
         }
-        if time != FOREVER {
-            let bucket = self.buckets.entry(time.div_euclid(BUCKET_SPAN));
-            bucket.or_default().push([high, low]);
-        }
         true
     }
 
     /// Forgets keys older than the watermark.
     pub(super) fn forget(&mut self, watermark: i64) {
-        self.watermark = Some(watermark);
-        while let Some(bucket) = self.buckets.first_entry() {
-            let end = (bucket.key() + 1).saturating_mul(BUCKET_SPAN);
-            if end > watermark {
-                break;
-            }
-            for [high, low] in bucket.remove() {
-                let found = self
-                    .table
-                    .find_entry(low, |key| key.low == low && key.high == high);
-                if let Ok(key) = found
-                    && key.get().time < watermark
-                {
-                    key.remove();
-                }
-            }
-        }
-        if self.table.capacity() > 4 * self.table.len() + 1_024 {
-            self.table.shrink_to(2 * self.table.len(), |key| key.low);
+        self.watermark = watermark;
+        for shard in &mut self.shards {
+            shard.sweep_if_due(watermark);
         }
     }
 
     /// Fingerprint and time of every key that is not forgotten.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u128, i64)> {
-        let live = move |key: &&Key| self.watermark.is_none_or(|passed| key.time >= passed);
-        let keys = self.table.iter().filter(live);
-        keys.map(|key| (key.fingerprint(), key.time))
-    }
-
-    /// Keys held, those just forgotten included.
-    pub(super) fn len(&self) -> usize {
-        self.table.len()
+        let keys = self.shards.iter().flat_map(|shard| &shard.table);
+        let live = keys.filter(|key| key.time >= self.watermark);
+        live.map(|key| (key.fingerprint(), key.time))
     }
 
     /// Bytes of memory held, about.
     pub(super) fn bytes(&self) -> usize {
-        let buckets = self.buckets.values().map(Vec::capacity).sum::<usize>();
-        self.table.allocation_size() + buckets * size_of::<[u64; 2]>()
+        let tables = self.shards.iter();
+        tables.map(|shard| shard.table.allocation_size()).sum()
+    }
+}
+
+impl Shard {
+    /// Sweeps once a quarter of what the last sweep left has come since. What was needed a few sweeps ago is kept: a table that
+    /// shrinks and grows with every epoch would be filled anew each time.
+    fn sweep_if_due(&mut self, watermark: i64) {
+        let come_count = self.table.len() - self.live_count;
+        if come_count <= self.live_count / 4 + SWEPT_MIN {
+            return;
+        }
+        self.peak_count = self.table.len().max(self.peak_count - self.peak_count / 4);
+        self.table.retain(|key| key.time >= watermark);
+        self.live_count = self.table.len();
+        if self.table.capacity() > 4 * self.peak_count {
+            let wanted = 2 * self.peak_count;
+            self.table.shrink_to(wanted, |key| key.low);
+        }
     }
 }
 
@@ -115,7 +129,10 @@ impl SeenKeys {
 mod tests {
     use super::*;
 
-    const MINUTE: i64 = BUCKET_SPAN;
+    /// So that every table has some; both halves differ.
+    fn keys(range: std::ops::Range<u128>) -> impl Iterator<Item = u128> {
+        range.map(|key| key.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+    }
 
     #[test]
     fn a_key_is_seen_until_the_watermark_is_past_its_first_row() {
@@ -130,28 +147,50 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_came_back_outlives_its_first_minute() {
+    fn a_key_that_came_back_is_seen_until_its_new_time() {
         let mut seen = SeenKeys::default();
         seen.insert(7, 0);
         seen.forget(1);
-        assert!(seen.insert(7, 5 * MINUTE));
-        seen.forget(MINUTE);
-        assert_eq!(seen.len(), 1);
-        assert!(!seen.insert(7, 6 * MINUTE));
-        seen.forget(6 * MINUTE);
-        assert_eq!(seen.len(), 0);
+        assert!(seen.insert(7, 500));
+        seen.forget(100);
+        assert!(!seen.insert(7, 600));
+        seen.forget(501);
+        assert!(seen.insert(7, 600));
     }
 
     #[test]
-    fn memory_of_forgotten_minutes_is_given_back() {
+    fn forgotten_keys_are_held_no_longer_than_the_next_ones_take_to_come() {
         let mut seen = SeenKeys::default();
-        for key in 0..100_000_u128 {
-            seen.insert(key << 70 | key, -MINUTE);
+        let per_epoch = 200_000;
+        for epoch in 0..40 {
+            let first = epoch * per_epoch;
+            for key in keys(first..first + per_epoch) {
+                assert!(seen.insert(key, epoch as i64));
+            }
+            seen.forget(epoch as i64);
+            let live = per_epoch as usize;
+            let spared = SHARD_COUNT * SWEPT_MIN;
+            let held: usize = seen.shards.iter().map(|shard| shard.table.len()).sum();
+            assert!(held <= live + live / 4 + spared, "{held}");
+            assert_eq!(seen.iter().count(), live);
+        }
+    }
+
+    #[test]
+    fn memory_is_given_back_some_sweeps_after_it_was_needed() {
+        let mut seen = SeenKeys::default();
+        for key in keys(0..1_000_000) {
+            seen.insert(key, 0);
         }
         let full = seen.bytes();
-        seen.forget(0);
-        assert_eq!(seen.len(), 0);
-        assert!(seen.bytes() < full / 10);
+        for epoch in 1..40 {
+            let first = epoch * 1_000_000;
+            for key in keys(first..first + 100_000) {
+                seen.insert(key, epoch as i64);
+            }
+            seen.forget(epoch as i64);
+        }
+        assert!(seen.bytes() < full / 2, "{} of {full}", seen.bytes());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use millstream_common::store::{Error, Store};
 use tokio::sync::Barrier;
 
 use super::*;
+use crate::exchange::message::OwnedRows;
 use crate::operator::{BarrierRequest, StateWrite};
 
 const PART_COUNT: usize = 6;
@@ -81,7 +82,7 @@ fn part(functions: &Functions, number: usize) -> (StatePart, Bytes) {
     let mut operator = operator::build(&keyed(), functions).expect("operator");
     let ids = Arc::new(Int64Array::from(vec![number as i64]));
     let rows = RecordBatch::try_new(keyed().input.0, vec![ids]).expect("batch");
-    operator.fold(&rows).expect("fold");
+    operator.fold(OwnedRows::whole(rows)).expect("fold");
     let outcome = operator.barrier(&BarrierRequest {
         epoch,
         watermark: None,
