@@ -19,6 +19,7 @@ mod sinks;
 mod source_text;
 mod splits;
 mod stages;
+mod table;
 #[cfg(test)]
 mod tests;
 mod workers;
