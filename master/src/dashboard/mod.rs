@@ -21,7 +21,7 @@ mod splits;
 mod stages;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod workers;
 
 use std::sync::Arc;
