@@ -96,6 +96,7 @@ impl JobState {
     pub(super) fn epoch_recorded(&mut self, entry: EpochEntry) -> Handled {
         self.committing = false;
         self.progress.apply(&entry)?;
+        self.refusals.dropped_counted();
         self.refusals.drop_named(&self.progress);
         self.progress.note_delivered(self.entry.plan.sinks.len());
         self.put_away();
