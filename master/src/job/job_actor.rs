@@ -51,6 +51,7 @@ use super::watermarks::Sightings;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::config::ConnectorsRef;
 use crate::log_actor::LogMessage;
+use crate::replay::newest::NewestEpochs;
 use crate::retention::Looked;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
@@ -259,6 +260,8 @@ pub struct JobConfig {
     pub savepoints: Savepoints,
     /// What its workers may hold under a new master; `None` under the one that placed it.
     pub(crate) lasting: Option<Lasting>,
+    /// Its newest epochs by the log, for their traces.
+    pub(crate) newest: NewestEpochs,
     /// Where epochs that sinks lack are put away.
     pub store: StoreRef,
     /// The one writer of the log.
