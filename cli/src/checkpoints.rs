@@ -5,30 +5,28 @@ use std::process::ExitCode;
 use clap::Args;
 use millstream_common::client::ControlClient;
 use millstream_common::control::{CheckpointView, SavepointView};
+use millstream_common::ids::JobName;
 use millstream_common::text;
 use serde::Serialize;
 
-use crate::reading::Reading;
+use crate::reading::ReadingOfJob;
 use crate::savepoint;
 use crate::table::{self, Align, Column};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    reading: Reading,
-    /// The job's name.
-    name: String,
+    reading: ReadingOfJob,
     /// How many to list.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let name = arguments.name.as_str().into();
-    let ask = async |client: ControlClient| {
+    let ask = async |client: ControlClient, name: &JobName| {
         Ok(Checkpoints {
-            checkpoints: client.checkpoints(&name, arguments.limit).await?,
-            savepoints: client.savepoints(&name).await?,
+            checkpoints: client.checkpoints(name, arguments.limit).await?,
+            savepoints: client.savepoints(name).await?,
         })
     };
     let show = |answer: &Checkpoints| {

@@ -1,28 +1,49 @@
-//! `millstream job`: one job with its sources and sinks, and what hinders them.
+//! `millstream job`: one job with its sources and sinks, and what hinders them; or its SQL, or what that was planned to.
 
 use std::process::ExitCode;
 
 use clap::Args;
 use millstream_common::client::ControlClient;
-use millstream_common::control::{GapView, JobView, SinkView, SourceView};
+use millstream_common::control::{GapView, JobView, PlanView, SinkView, SourceView};
+use millstream_common::ids::JobName;
 use millstream_common::text;
 
-use crate::reading::Reading;
+use crate::reading::ReadingOfJob;
 use crate::sinks;
 use crate::table::{self, Align, Column};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    reading: Reading,
-    /// The job's name.
-    name: String,
+    reading: ReadingOfJob,
+    /// Show the plan that it runs, as `millstream explain` would print it; with --json stage by stage, and the SQL.
+    #[arg(long)]
+    plan: bool,
+    /// Print its SQL as it was submitted, for another `submit`.
+    #[arg(long, conflicts_with_all = ["plan", "json"])]
+    sql: bool,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let name = arguments.name.as_str().into();
-    let ask = async |client: ControlClient| client.job(&name).await;
-    arguments.reading.print(ask, render).await
+    let reading = &arguments.reading;
+    let ask_plan = async |client: ControlClient, name: &JobName| client.plan(name).await;
+    if arguments.sql {
+        return reading.print(ask_plan, as_submitted).await;
+    }
+    if arguments.plan {
+        let explained = |plan: &PlanView| plan.explained.clone();
+        return reading.print(ask_plan, explained).await;
+    }
+    let ask = async |client: ControlClient, name: &JobName| client.job(name).await;
+    reading.print(ask, render).await
+}
+
+/// A file ends with a line.
+fn as_submitted(plan: &PlanView) -> String {
+    match plan.sql.ends_with('\n') {
+        true => plan.sql.clone(),
+        false => format!("{}\n", plan.sql),
+    }
 }
 
 /// The job, then a table of its sources and one of its sinks.

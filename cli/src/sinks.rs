@@ -3,31 +3,26 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use millstream_common::client::ControlClient;
 use millstream_common::control::{QUOTA_NEAR, QuotaView, SinkView};
+use millstream_common::ids::JobName;
 use millstream_common::text;
 
-use crate::arguments::{Form, MasterAddress};
-use crate::output;
+use crate::reading::ReadingOfJob;
 use crate::table::{self, Align, Column};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    master: MasterAddress,
-    #[command(flatten)]
-    form: Form,
-    /// The job's name.
-    name: String,
+    reading: ReadingOfJob,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let client = arguments.master.connect().await?;
-    let job = client.job(&arguments.name.as_str().into()).await?;
-    match arguments.form.json {
-        true => output::print_json(&job.sinks)?,
-        false => output::print(&render(&job.sinks))?,
-    }
-    Ok(ExitCode::SUCCESS)
+    let ask = async |client: ControlClient, name: &JobName| Ok(client.job(name).await?.sinks);
+    arguments
+        .reading
+        .print(ask, |sinks: &Vec<SinkView>| render(sinks))
+        .await
 }
 
 const COLUMNS: [Column; 11] = [

@@ -5,22 +5,20 @@ use std::process::ExitCode;
 use clap::Args;
 use millstream_common::client::ControlClient;
 use millstream_common::control::{SourceWatermarkView, SplitWatermarkView, WatermarksView};
+use millstream_common::ids::JobName;
 use millstream_common::text;
 
-use crate::reading::Reading;
+use crate::reading::ReadingOfJob;
 use crate::table::{self, Align, Column};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    reading: Reading,
-    /// The job's name.
-    name: String,
+    reading: ReadingOfJob,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let name = arguments.name.as_str().into();
-    let ask = async |client: ControlClient| client.watermarks(&name).await;
+    let ask = async |client: ControlClient, name: &JobName| client.watermarks(name).await;
     arguments.reading.print(ask, render).await
 }
 

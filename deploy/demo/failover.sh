@@ -107,30 +107,33 @@ begin() {
   watch_counts
 }
 
-kill_worker() {
-  local container epoch began
-  container=$(container_of worker 2)
-  step "2. SIGKILL to $container"
+# kill_and_wait CONTAINER WHAT: sets `took` to the milliseconds until another epoch is committed.
+kill_and_wait() {
+  local epoch began
   epoch=$(of_job epoch)
   began=$(now_ms)
-  docker kill "$container" >/dev/null
-  wait_until "an epoch after the worker's death" epoch_is_after "$epoch"
-  say "the next epoch was committed within $(($(now_ms) - began)) ms, as seen from here;" \
+  docker kill "$1" >/dev/null
+  wait_until "$2" epoch_is_after "$epoch"
+  took=$(($(now_ms) - began))
+}
+
+kill_worker() {
+  local container took
+  container=$(container_of worker 2)
+  step "2. SIGKILL to $container"
+  kill_and_wait "$container" "an epoch after the worker's death"
+  say "the next epoch was committed within $took ms, as seen from here;" \
     "from the master's discovery to the epoch it took $(of_job last_recovery_ms) ms"
   watch_counts
   traces
 }
 
 kill_master() {
-  local service container epoch began
-  service=$(active_master)
-  container=$(container_of "$service")
+  local container took
+  container=$(container_of "$(active_master)")
   step "3. SIGKILL to the active master, $container"
-  epoch=$(of_job epoch)
-  began=$(now_ms)
-  docker kill "$container" >/dev/null
-  wait_until "an epoch of the other master" epoch_is_after "$epoch"
-  say "the other reigns, and has committed an epoch within $(($(now_ms) - began)) ms, as seen from here;" \
+  kill_and_wait "$container" "an epoch of the other master"
+  say "the other reigns, and has committed an epoch within $took ms, as seen from here;" \
     "$(active_master) is the active one now"
   watch_counts
   traces

@@ -26,7 +26,7 @@ use crate::letters::listing::Listed;
 use crate::plan::{self, check::ExternalProbe};
 use crate::reign::role::Roles;
 use crate::service::ControlBackend;
-use crate::submission_traces::{SubmissionTimes, SubmissionTraces};
+use crate::submission_trace::SubmissionTrace;
 use crate::supervisor::submission::Submission;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
@@ -36,7 +36,8 @@ pub struct Backend {
     blocking: BlockingRef,
     probe: Arc<dyn ExternalProbe>,
     letters: Desk,
-    traces: SubmissionTraces,
+    /// Where spans of submissions go, with the time.
+    traced: Option<(TracerRef, ClockRef)>,
 }
 
 impl Backend {
@@ -53,14 +54,14 @@ impl Backend {
             blocking,
             probe,
             letters,
-            traces: SubmissionTraces::default(),
+            traced: None,
         }
     }
 
     /// With spans of submissions.
     #[must_use]
     pub fn traced(mut self, tracer: TracerRef, clock: ClockRef) -> Self {
-        self.traces = SubmissionTraces::new(tracer, clock);
+        self.traced = Some((tracer, clock));
         self
     }
 
@@ -80,15 +81,22 @@ impl Backend {
         Ok((sql, checked.map_err(ControlError::Problems)?))
     }
 
-    /// Plans a submission and has it recorded.
+    /// Plans a submission and has it recorded. Whoever calls may hang up at any time; what has gone to the supervisor goes on.
     async fn take(
         &self,
         request: SubmitRequest,
-        times: &mut SubmissionTimes,
+        mut trace: SubmissionTrace,
     ) -> Result<Submitted, ControlError> {
-        let (sql, planned) = self.plan(request.sql).await?;
-        self.traces.planned(times);
+        let (sql, planned) = match self.plan(request.sql).await {
+            Ok(planned) => planned,
+            Err(refused) => {
+                trace.refused(&refused);
+                return Err(refused);
+            }
+        };
+        trace.planned();
         let submission = Submission {
+            trace,
             job: request.name,
             sql,
             plan: planned.plan,
@@ -138,10 +146,13 @@ impl ControlBackend for Backend {
     async fn submit(&self, request: SubmitRequest) -> Result<Submitted, ControlError> {
         // Nothing is planned for somebody else.
         self.roles.active()?;
-        let mut times = self.traces.begin(&request.name);
-        let submitted = self.take(request, &mut times).await;
-        self.traces.end(times, &submitted);
-        submitted
+        let trace = match &self.traced {
+            Some((tracer, clock)) => {
+                SubmissionTrace::begin(tracer.clone(), clock.clone(), &request.name)
+            }
+            None => SubmissionTrace::default(),
+        };
+        self.take(request, trace).await
     }
 
     async fn stop(&self, name: &JobName, mode: StopMode) -> Result<Stopped, ControlError> {

@@ -118,7 +118,7 @@ fn job(figures: &JobFigures, now: EventTime, to: &mut Exposition) {
     stages(figures, to);
     rejects(figures, to);
     for each in &view.sinks {
-        sink(name, each, to);
+        sink(name, each, view.state.is_over(), to);
     }
     storage(view, to);
 }
@@ -144,6 +144,10 @@ fn source(
     let statuses = ["expected", "active", "idle", "ended"];
     for (status, count) in statuses.iter().zip(figures.splits) {
         to.count(&metric::SOURCE_SPLITS, &[name, source, status], count);
+    }
+    if figures.keeps_time && !job.state.is_over() {
+        let is_without = u64::from(view.watermark.is_none());
+        to.count(&metric::SOURCE_WITHOUT_WATERMARK, &labels, is_without);
     }
     if !figures.lags.is_empty() {
         to.count(&metric::SOURCE_LAG, &labels, figures.lags.values().sum());
@@ -201,7 +205,8 @@ fn stages(figures: &JobFigures, to: &mut Exposition) {
     }
 }
 
-fn sink(job: &str, sink: &SinkView, to: &mut Exposition) {
+/// Of a job that is over nothing is late, and nobody has to act: what its sinks lack waits until somebody submits it again.
+fn sink(job: &str, sink: &SinkView, is_over: bool, to: &mut Exposition) {
     let labels = [job, sink.name.as_str()];
     to.count(&metric::SINK_EPOCH, &labels, sink.marker.0);
     to.count(&metric::SINK_ROWS, &labels, sink.rows_delivered);
@@ -210,11 +215,13 @@ fn sink(job: &str, sink: &SinkView, to: &mut Exposition) {
     to.count(&metric::SINK_LAG_EPOCHS, &labels, sink.lag_epochs);
     to.count(&metric::SINK_LAG_ROWS, &labels, sink.lag_rows);
     to.count(&metric::SINK_LAG_BYTES, &labels, sink.lag_bytes);
-    let age = sink.lag_age_ms.unwrap_or_default() as f64 / 1e3;
+    let age_ms = sink.lag_age_ms.filter(|_| !is_over);
+    let age = age_ms.unwrap_or_default() as f64 / 1e3;
     to.set(&metric::SINK_AGE, &labels, age);
-    let used = sink.quota.map(|quota| quota.used);
+    let quota = sink.quota.filter(|_| !is_over);
+    let used = quota.map(|quota| quota.used);
     to.set_known(&metric::SINK_QUOTA, &labels, used);
-    let is_troubled = sink.cause.is_some();
+    let is_troubled = sink.cause.is_some() && !is_over;
     to.count(&metric::SINK_TROUBLED, &labels, u64::from(is_troubled));
     to.count(&metric::SINK_PAUSED, &labels, u64::from(sink.paused));
 }
@@ -237,4 +244,76 @@ fn storage(job: &JobView, to: &mut Exposition) {
 
 fn seconds(micros: i64) -> f64 {
     micros as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_common::control::JobState;
+
+    use super::*;
+    use crate::dashboard::tests::scene;
+    use crate::job::figures::EpochPhases;
+
+    fn scraped(view: JobView, keeps_time: bool) -> String {
+        let source = SourceFigures {
+            keeps_time,
+            bytes_read: 0,
+            splits: [0; 4],
+            lags: BTreeMap::new(),
+            rejects: BTreeMap::new(),
+        };
+        let figures = JobFigures {
+            view,
+            sources: vec![source],
+            stages: Vec::new(),
+            phases: EpochPhases::default(),
+            epoch_count: 0,
+            epoch_age: None,
+            state_parts: 0,
+            state_bytes: 0,
+        };
+        let mut to = Exposition::default();
+        job(&figures, EventTime(scene::NOW_US), &mut to);
+        to.encode()
+    }
+
+    #[test]
+    fn a_source_without_a_watermark_is_told_and_one_that_keeps_no_time_is_not() {
+        let mut view = scene::job("clicks");
+        let name = "millstream_source_without_watermark{job=\"clicks\",source=\"clicks\"}";
+        let has = |view: &JobView, value: &str| {
+            scraped(view.clone(), true).contains(&format!("{name} {value}"))
+        };
+        assert!(has(&view, "0.0"));
+        view.sources[0].watermark = None;
+        assert!(has(&view, "1.0"));
+        assert!(!scraped(view.clone(), false).contains(name));
+        view.state = JobState::Stopped;
+        assert!(!scraped(view, true).contains(name));
+    }
+
+    #[test]
+    fn what_a_sink_of_a_job_that_is_over_lacks_is_told_and_is_nobodys_alarm() {
+        let mut view = scene::job("clicks");
+        view.sinks[0].lag_age_ms = Some(400_000);
+        view.sinks[0].lag_rows = 76;
+        view.sinks[0].cause = Some("connection refused".to_owned());
+        let labels = "{job=\"clicks\",sink=\"warehouse\"}";
+        let lines = |age: &str, troubled: &str| {
+            [
+                format!("millstream_sink_lag_rows{labels} 76.0"),
+                format!("millstream_sink_delivery_age_seconds{labels} {age}"),
+                format!("millstream_sink_troubled{labels} {troubled}"),
+            ]
+        };
+        let running = scraped(view.clone(), true);
+        for line in lines("400.0", "1.0") {
+            assert!(running.contains(&line), "{line}\n{running}");
+        }
+        view.state = JobState::Stopped;
+        let stopped = scraped(view, true);
+        for line in lines("0.0", "0.0") {
+            assert!(stopped.contains(&line), "{line}\n{stopped}");
+        }
+    }
 }

@@ -23,7 +23,7 @@ pub mod reign;
 pub mod replay;
 pub mod retention;
 pub mod service;
-mod submission_traces;
+mod submission_trace;
 pub mod supervisor;
 #[cfg(test)]
 mod testing;

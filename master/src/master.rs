@@ -7,9 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use millstream_common::address;
 use millstream_common::error::chain;
-use millstream_common::http;
+use millstream_common::http::{self, Probes};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 use tracing::info;
@@ -92,6 +93,8 @@ pub struct Master {
     http_address: Option<String>,
     stop_serving: Option<oneshot::Sender<()>>,
     leave_office: Option<oneshot::Sender<()>>,
+    probes: Arc<dyn Probes>,
+    pages: Router,
     server: JoinSet<Result<(), MasterError>>,
     office: JoinSet<Result<(), MasterError>>,
 }
@@ -139,7 +142,7 @@ impl Master {
             roles: roles.clone(),
             storage_url,
         };
-        let probes = Arc::new(MasterProbes {
+        let probes: Arc<dyn Probes> = Arc::new(MasterProbes {
             roles: roles.clone(),
             clock: clock.clone(),
             tracer: tracer.clone(),
@@ -157,7 +160,7 @@ impl Master {
         });
         if let Some(http) = http {
             info!(address = %http.address, "http listening");
-            let router = http::guarded(http::router(probes).merge(pages), guard);
+            let router = http::guarded(http::router(probes.clone()).merge(pages.clone()), guard);
             server.spawn(async move {
                 http::serve(http, router).await;
                 Err(MasterError::Run("its http server ended".to_owned()))
@@ -170,6 +173,8 @@ impl Master {
             http_address,
             stop_serving: Some(stop_serving),
             leave_office: Some(leave_office),
+            probes,
+            pages,
             server,
             office: running,
         })
@@ -183,6 +188,16 @@ impl Master {
     /// `host:port` of its HTTP server, if it has one.
     pub fn http_address(&self) -> Option<&str> {
         self.http_address.as_deref()
+    }
+
+    /// What it says of itself over HTTP, for a process that serves that beside other things.
+    pub fn probes(&self) -> Arc<dyn Probes> {
+        self.probes.clone()
+    }
+
+    /// The pages of its dashboard, for the same.
+    pub fn pages(&self) -> Router {
+        self.pages.clone()
     }
 
     /// Pends until the master ends by itself: its log cannot be understood, or its server failed.

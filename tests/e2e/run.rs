@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use millstream_tests::database::Locked;
 use millstream_tests::generator::{self, Record};
-use millstream_tests::process::{Process, Start};
+use millstream_tests::process::{Process, Start, run_to_end};
+use millstream_tests::scrape;
 use millstream_tests::services::project_folder;
 use millstream_tests::wait;
 use tempfile::TempDir;
@@ -39,6 +40,58 @@ async fn stop(mut process: Process) -> anyhow::Result<()> {
     process.interrupt().await?;
     let status = process.ended().await?;
     ensure!(status.success(), "{status}:\n{}", process.last_lines());
+    Ok(())
+}
+
+/// Rows without end and without a service.
+const ENDLESS: &str = "
+SET checkpoint_interval = '200 ms';
+CREATE SOURCE made (n BIGINT NOT NULL) WITH (connector = 'datagen', rows_per_second = 500);
+CREATE SINK nowhere FROM made WITH (connector = 'blackhole');
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_serves_its_dashboard_and_the_figures_of_both_roles_where_it_is_told_to()
+-> anyhow::Result<()> {
+    let folder = TempDir::new()?;
+    let file = folder.path().join("numbers.sql");
+    std::fs::write(&file, ENDLESS)?;
+    let file = file.display().to_string();
+    let process = Process::start(Start {
+        name: "run",
+        arguments: ["run", &file, "--http", "127.0.0.1:0"]
+            .map(str::to_owned)
+            .to_vec(),
+        environment: Vec::new(),
+        folder: folder.path(),
+    })?;
+    let job = ("job", "numbers");
+    let address = wait::until("both roles count rows", DEADLINE, || async {
+        let said = process.said();
+        let mut addresses = said
+            .lines()
+            .filter_map(|line| line.strip_prefix("dashboard at http://"));
+        let address = addresses.next().ok_or_else(|| said.clone())?.to_owned();
+        let samples = scrape::metrics(&address).await;
+        let samples = samples.map_err(|error| format!("{error:#}"))?;
+        let epoch = samples.value("millstream_job_epoch", &[job]);
+        let read = samples.value("millstream_worker_read_rows_total", &[job]);
+        match (epoch, read) {
+            (Ok(epoch), Ok(read)) if epoch > 0.0 && read > 0.0 => Ok(address),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    let ready = scrape::get(&address, "/readyz").await?;
+    ensure!(ready.head.starts_with("HTTP/1.1 200"), "{ready:?}");
+    let page = scrape::get(&address, "/jobs/numbers").await?;
+    let asks = page.body.contains("Why is nothing coming out?");
+    ensure!(asks, "{page:?}");
+    stop(process).await?;
+
+    let arguments = ["run", &file, "--http", "0.0.0.0:0"];
+    let (code, _, said) = run_to_end(&arguments, &[]).await?;
+    ensure!(code == 1 && said.contains("refusing to listen"), "{said}");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
-//! Traces of a cluster at work, read back from a collector: of a submission, of epochs, of a recovery.
+//! Traces of a cluster at work, read back from a collector: of a submission, of epochs, of a recovery, of a takeover.
 //!
 //! Goal: no trace has a gap, whatever process its spans come from. Method: two jobs in a row, of which the second reads what the first
-//! writes to Kafka; a worker is killed on the way.
+//! writes to Kafka; a worker is killed on the way, and the master while rows flow.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -39,7 +39,8 @@ CREATE SINK nowhere FROM passed WITH (connector = 'blackhole');
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn traces_of_a_submission_of_epochs_and_of_a_recovery_are_whole() -> anyhow::Result<()> {
+async fn traces_of_a_submission_of_epochs_of_a_recovery_and_of_a_takeover_are_whole()
+-> anyhow::Result<()> {
     let collector = Collector::start().await?;
     let clicks = Clicks::shared("traces").await?;
     let out = Topic::create(&Services::shared()?.kafka, "traces_out", PARTITION_COUNT).await?;
@@ -55,14 +56,30 @@ async fn traces_of_a_submission_of_epochs_and_of_a_recovery_are_whole() -> anyho
     soon(&cluster, "an epoch", || epoch(&collector)).await?;
     soon(&cluster, "a submission", || submission(&collector)).await?;
     soon(&cluster, "a link", || link(&collector)).await?;
+    // What a killed worker has not sent yet is lost: it has, by then.
+    soon(&cluster, "every row", || all_whole(&collector, CLICKS)).await?;
     cluster.kill_worker(1).await?;
     clicks.topic.send(&generator.take(CLICKS)).await?;
     passed(&cluster, CLICKS as u64 + 1).await?;
     soon(&cluster, "a recovery", || recovery(&collector)).await?;
+    let records = generator.take(CLICKS);
+    let (sent, killed) = tokio::join!(clicks.topic.send_paced(&records, 2_000), async {
+        let flows = |job: &JobView| job.rows_read > 2 * CLICKS as u64 + 500;
+        let job = "first";
+        cluster.wait_for_job(job, "rows come in", flows).await?;
+        cluster.kill_master().await
+    });
+    sent?;
+    killed?;
+    passed(&cluster, 2 * CLICKS as u64 + 1).await?;
+    soon(&cluster, "a takeover", || takeover(&collector)).await?;
     for job in ["first", "second"] {
         cluster.stop(job, StopMode::Stop).await?;
     }
-    soon(&cluster, "every epoch", || all_whole(&collector)).await
+    soon(&cluster, "every epoch", || {
+        all_whole(&collector, 3 * CLICKS)
+    })
+    .await
 }
 
 /// Waits until so many rows have come through both jobs.
@@ -225,15 +242,53 @@ fn recovery(collector: &Collector) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every span of every epoch has its root, also those before and after the kill, and says whose it is.
-fn all_whole(collector: &Collector) -> anyhow::Result<()> {
+/// What the killed master had begun the next one ends, or places anew.
+fn takeover(collector: &Collector) -> anyhow::Result<()> {
+    let takeovers = collector.called("takeover");
+    ensure!(
+        takeovers.len() >= 2,
+        "{} takeovers of 2 jobs",
+        takeovers.len()
+    );
+    for trace in &takeovers {
+        let names = whole(trace)?;
+        holds_all(&names, &["first_epoch"])?;
+        ensure!(
+            names.contains("reattach") || names.contains("restore"),
+            "{names:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Every span of every epoch has its root, also those before and after the kills, and says whose it is. The epochs of the first job
+/// tell all rows that were read, and where they come from.
+fn all_whole(collector: &Collector, rows: usize) -> anyhow::Result<()> {
     let traces = collector.traces();
-    ensure!(traces.len() > 4, "only {} traces", traces.len());
+    let mut told = 0;
     for trace in traces.values() {
-        whole(trace)?;
+        let names = whole(trace)?;
         for span in trace {
             ensure!(span.attributes.contains_key("job"), "whose is {span:?}");
         }
+        let rows_of = |name: &str| {
+            let mut spans = trace.iter().filter(|span| span.name == name);
+            spans.next().map_or(Ok(0), |span| number(span, "rows"))
+        };
+        let read = rows_of("epoch")?;
+        if read > 0 {
+            holds_all(&names, &["consume", "decode"])?;
+        }
+        if rows_of("commit")? > 0 {
+            holds_all(&names, &["ship"])?;
+        }
+        if of_job(trace, "first").is_some() {
+            told += read;
+        }
     }
+    ensure!(
+        told == rows as u64,
+        "epochs of {told} rows are told, and not of {rows}"
+    );
     Ok(())
 }

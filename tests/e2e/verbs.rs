@@ -117,6 +117,13 @@ async fn a_job_is_submitted_watched_looked_at_and_drained_by_its_verbs() -> anyh
     );
 
     look(&verbs).await?;
+    let explained = verbs
+        .said(&["explain", &file.display().to_string()])
+        .await?;
+    let plan = verbs.said(&["job", "made", "--plan"]).await?;
+    ensure!(plan == explained, "{plan}\nand not\n{explained}");
+    let sql = verbs.said(&["job", "made", "--sql"]).await?;
+    ensure!(sql.trim_end() == job(&output).trim_end(), "{sql}");
 
     let stopped = verbs.said(&["stop", "made", "--drain"]).await?;
     let end = "made finished after epoch ";
@@ -154,6 +161,8 @@ async fn look(verbs: &Verbs<'_>) -> anyhow::Result<()> {
     );
     let sinks = verbs.json(&["sinks", "made"]).await?;
     ensure!(sinks[0]["connector"] == "files", "{sinks}");
+    let plan = verbs.json(&["job", "made", "--plan"]).await?;
+    ensure!(plan["stages"][0]["name"] == "made", "{plan}");
     for (verb, shown) in [
         (vec!["jobs"], "made"),
         (vec!["job", "made"], "made"),

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail, ensure};
-use millstream_common::net::{Net, TcpNet};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use millstream_common::http;
+use millstream_common::net::TcpNet;
 
 /// An answer over HTTP.
 #[derive(Debug)]
@@ -20,11 +20,7 @@ pub struct Answer {
 
 /// GET of a path.
 pub async fn get(address: &str, path: &str) -> anyhow::Result<Answer> {
-    let mut connection = TcpNet.connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    connection.write_all(request.as_bytes()).await?;
-    let mut text = String::new();
-    connection.read_to_string(&mut text).await?;
+    let text = http::ask(&TcpNet, address, &format!("GET {path}"), "").await?;
     let (head, body) = text.split_once("\r\n\r\n").context("an HTTP answer")?;
     Ok(Answer {
         head: head.to_owned(),

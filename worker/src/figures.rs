@@ -1,7 +1,8 @@
 //! What a worker counts of itself, and its answers to probes.
 //!
 //! Filled by the supervisor and the pipelines, at barriers and when jobs come and go; read when somebody asks over HTTP. One a worker,
-//! shared. A job that has been here keeps its counters, so that they do not go back while the process lives. Cannot fail.
+//! shared. A job that has been here keeps its counters, so that they do not go back while it comes and goes; of those that have ended
+//! only the last ones do, for names are made up for ever (INV-9). Cannot fail.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,9 @@ use tokio::sync::watch;
 use crate::pipeline::report::{Speaker, TaskReport};
 use crate::work::Step;
 
+/// Jobs that do not run here any more and are still told: what ran for less than a scrape's interval is seen nevertheless.
+const ENDED_KEPT: usize = 32;
+
 /// The figures of one worker.
 #[derive(Debug)]
 pub struct Figures {
@@ -32,6 +36,8 @@ pub struct Figures {
 #[derive(Debug, Default)]
 struct JobFigures {
     is_running: bool,
+    /// Counts the ends of jobs here, up to its own.
+    ended_as: u64,
     /// Counted by the readers of the running pipeline.
     rows_read: Arc<AtomicU64>,
     /// Of the pipelines before.
@@ -65,7 +71,19 @@ impl Figures {
 
     /// A pipeline has ended.
     pub(crate) fn ended(&self, job: &JobName) {
-        self.of(job, |figures| figures.is_running = false);
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = jobs.values().map(|figures| figures.ended_as).max();
+        let figures = jobs.entry(job.clone()).or_default();
+        figures.is_running = false;
+        figures.ended_as = last.unwrap_or_default() + 1;
+        let ended = jobs.iter().filter(|(_, figures)| !figures.is_running);
+        if ended.clone().count() > ENDED_KEPT {
+            let oldest = ended.min_by_key(|(_, figures)| figures.ended_as);
+            let oldest = oldest.map(|(job, _)| job.clone());
+            if let Some(job) = oldest {
+                jobs.remove(&job);
+            }
+        }
     }
 
     /// A task of a pipeline has passed a barrier.
@@ -146,6 +164,25 @@ mod tests {
     use millstream_common::trace::NoTracer;
 
     use super::*;
+
+    #[tokio::test]
+    async fn jobs_that_have_ended_are_forgotten_but_the_last_ones_and_those_that_run_are_not() {
+        let (_, joined) = watch::channel(true);
+        let figures = Figures::new(Arc::new(NoTracer), joined);
+        figures.begun(&"runs".into(), Arc::default());
+        let count = 2 * ENDED_KEPT;
+        for number in 0..count {
+            let job = JobName::from(format!("batch-{number}").as_str());
+            figures.begun(&job, Arc::default());
+            figures.ended(&job);
+        }
+        let text = figures.metrics().await.encode();
+        let told = |job: &str| text.contains(&format!("read_rows_total{{job=\"{job}\"}}"));
+        assert!(told("runs") && told(&format!("batch-{}", count - 1)));
+        assert!(!told("batch-0"), "{text}");
+        let jobs = text.matches("millstream_worker_read_rows_total{").count();
+        assert_eq!(jobs, ENDED_KEPT + 1, "INV-9");
+    }
 
     #[tokio::test]
     async fn counters_of_a_job_do_not_go_back_with_its_next_generation() {

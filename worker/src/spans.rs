@@ -2,10 +2,12 @@
 //!
 //! Fed by the pipeline's actor with what its tasks report anyway, emptied by the worker's supervisor when the master says
 //! EpochCommitted: an epoch that is never committed has no trace, so none lacks its root. One a pipeline, shared by the two and by
-//! the observers of its sinks. Holds the one epoch in flight, and nothing while no collector is configured (INV-9). Cannot fail.
+//! the observers of its sinks. Holds the one epoch in flight, and nothing while no collector is configured (INV-9); a few that are in
+//! flight outlive their pipelines, for an epoch that is on its way into the log gets there whatever becomes of its generation.
+//! Cannot fail.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millstream_common::ids::{Epoch, Incarnation, OutputIndex, SourceIndex, TaskId, WorkerId};
@@ -30,6 +32,32 @@ pub struct PipelineSpans {
     /// Of the placement that built the pipeline, if it is kept.
     placement: Option<TraceContext>,
     pending: Mutex<InFlight>,
+}
+
+/// Of pipelines that have ended with an epoch in flight: one that nobody commits is never told.
+#[derive(Debug, Default)]
+pub(crate) struct EndedSpans(VecDeque<Arc<PipelineSpans>>);
+
+/// Pipelines that end in one moment, and then some (INV-9).
+const ENDED_KEPT: usize = 64;
+
+impl EndedSpans {
+    /// A pipeline has ended.
+    pub(crate) fn keep(&mut self, spans: Arc<PipelineSpans>) {
+        if spans.has_pending() {
+            self.0.push_back(spans);
+        }
+        if self.0.len() > ENDED_KEPT {
+            self.0.pop_front();
+        }
+    }
+
+    /// An epoch of a pipeline that may be among them is in the log.
+    pub(crate) fn committed(&self, at: &JobGeneration, epoch: Epoch, trace: Option<TraceContext>) {
+        for spans in self.0.iter().filter(|spans| spans.at == *at) {
+            spans.committed(epoch, trace);
+        }
+    }
 }
 
 /// What tasks did of the epoch in flight. Of those before it whatever is not in the log by now never will be: EpochCommitted comes
@@ -78,6 +106,11 @@ impl PipelineSpans {
     /// Whether anybody wants spans.
     pub fn is_on(&self) -> bool {
         self.tracer.is_on()
+    }
+
+    fn has_pending(&self) -> bool {
+        let in_flight = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        !in_flight.0.is_empty()
     }
 
     /// A task has said what it did of an epoch.
@@ -280,7 +313,72 @@ fn split_count(report: &TaskReport) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use millstream_common::ids::Generation;
+    use millstream_common::time::SystemClock;
+    use millstream_common::trace::{SpanCounts, Tracer};
+
     use super::*;
+
+    /// Keeps every trace.
+    #[derive(Debug, Default)]
+    struct Kept(Mutex<Vec<Span>>);
+
+    impl Tracer for Kept {
+        fn keeps(&self, _: TraceId) -> bool {
+            true
+        }
+
+        fn record(&self, span: Span) {
+            self.0.lock().expect("no panic").push(span);
+        }
+
+        fn counts(&self) -> Option<SpanCounts> {
+            Some(SpanCounts::default())
+        }
+    }
+
+    fn spans(kept: &Arc<Kept>, generation: u64, epoch: Option<u64>) -> Arc<PipelineSpans> {
+        let spans = PipelineSpans {
+            tracer: kept.clone(),
+            clock: Arc::new(SystemClock::new()),
+            at: JobGeneration {
+                job: "clicks".into(),
+                generation: Generation(generation),
+            },
+            incarnation: Incarnation::fresh(),
+            worker: "w".into(),
+            placement: None,
+            pending: Mutex::default(),
+        };
+        if let Some(epoch) = epoch {
+            let mut in_flight = spans.pending.lock().expect("no panic");
+            in_flight.add(Epoch(epoch), vec![pending()]);
+            drop(in_flight);
+        }
+        Arc::new(spans)
+    }
+
+    #[test]
+    fn what_a_pipeline_did_of_an_epoch_is_told_although_it_ended_before_the_epoch_was_in_the_log() {
+        let kept = Arc::new(Kept::default());
+        let told = || kept.0.lock().expect("no panic").len();
+        let ended_pipeline = spans(&kept, 7, Some(4));
+        let at = ended_pipeline.at.clone();
+        let trace = Some(TraceContext::root(TraceId(1)));
+        let mut ended = EndedSpans::default();
+        ended.keep(ended_pipeline);
+        ended.keep(spans(&kept, 9, None));
+        assert_eq!(ended.0.len(), 1, "the other had nothing in flight");
+        ended.committed(&spans(&kept, 9, None).at, Epoch(4), trace);
+        assert_eq!(told(), 0, "of another generation");
+        ended.committed(&at, Epoch(4), trace);
+        ended.committed(&at, Epoch(4), trace);
+        assert_eq!(told(), 1);
+        for generation in 10..1_000 {
+            ended.keep(spans(&kept, generation, Some(4)));
+        }
+        assert_eq!(ended.0.len(), ENDED_KEPT, "INV-9");
+    }
 
     fn pending() -> Pending {
         Pending {

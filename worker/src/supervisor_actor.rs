@@ -28,6 +28,7 @@ use crate::holding::Holding;
 use crate::leaving::{Leaving, Left};
 use crate::link::{LinkConfig, keep_link};
 use crate::pipeline::pipeline_actor::PipelineMessage;
+use crate::spans::EndedSpans;
 use millstream_common::task;
 
 /// How long pipelines run on while no master has confirmed them. They read on and fold, but nothing of it can be
@@ -93,6 +94,7 @@ pub struct SupervisorState {
     term: Term,
     storage: Option<(String, StoreRef)>,
     pub(crate) pipelines: BTreeMap<JobName, Pipeline>,
+    ended_spans: EndedSpans,
     /// The last failure of each job that no master could be told of.
     untold: BTreeMap<JobName, (JobGeneration, Failure)>,
     pub(crate) leaving: Leaving,
@@ -148,6 +150,7 @@ impl Actor for SupervisorActor {
             term: Term::default(),
             storage: None,
             pipelines: BTreeMap::new(),
+            ended_spans: EndedSpans::default(),
             untold: BTreeMap::new(),
             leaving: Leaving::default(),
             losses: 0,
@@ -353,8 +356,9 @@ impl SupervisorState {
                 at,
                 epoch,
                 positions,
-                ..
+                trace,
             } => {
+                self.ended_spans.committed(&at, epoch.epoch, trace);
                 self.forward(&at, PipelineMessage::EpochCommitted { epoch, positions });
             }
             ToWorker::AssignSplits(at, splits) => {
@@ -399,6 +403,7 @@ impl SupervisorState {
     pub(crate) fn end_pipeline(&mut self, job: &JobName) {
         if let Some(pipeline) = self.pipelines.remove(job) {
             self.config.figures.ended(job);
+            self.ended_spans.keep(pipeline.holding.spans().clone());
             pipeline.actor.get_cell().unlink(self.myself.get_cell());
             pipeline.actor.kill();
         }
@@ -414,6 +419,7 @@ impl SupervisorState {
         };
         if let Some(pipeline) = self.pipelines.remove(&job) {
             self.config.figures.ended(&job);
+            self.ended_spans.keep(pipeline.holding.spans().clone());
             let failure = Failure {
                 kind: Kind::Internal,
                 origin: "pipeline".to_owned(),

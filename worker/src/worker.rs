@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_common::error::chain;
-use millstream_common::http;
+use millstream_common::http::{self, Probes};
 use millstream_common::ids::WorkerId;
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorRef};
@@ -41,6 +41,7 @@ pub enum WorkerError {
 pub struct Worker {
     name: WorkerId,
     supervisor: ActorRef<SupervisorMessage>,
+    probes: Arc<dyn Probes>,
     tasks: JoinSet<Result<(), WorkerError>>,
 }
 
@@ -56,13 +57,14 @@ impl Worker {
         let edges = EdgeRegistry::new(REGISTER_WAIT);
         let (has_joined, joined) = watch::channel(false);
         let figures = Arc::new(Figures::new(config.tracer.clone(), joined.clone()));
+        let probes: Arc<dyn Probes> = figures.clone();
         let mut tasks = JoinSet::new();
         if let Some(door) = &config.http {
             // Not as workers know each other: who asks for figures is none.
             let listener = config.net.listen_for_pages(&door.listen).await;
             let listener = listener.map_err(WorkerError::ListenHttp)?;
             info!(address = %listener.address, "http listening");
-            let router = http::guarded(http::router(figures.clone()), door.guard.clone());
+            let router = http::guarded(http::router(probes.clone()), door.guard.clone());
             tasks.spawn(async move {
                 http::serve(listener, router).await;
                 Err(WorkerError::Run("its http server ended".to_owned()))
@@ -96,6 +98,7 @@ impl Worker {
         Ok(Self {
             name,
             supervisor,
+            probes,
             tasks,
         })
     }
@@ -103,6 +106,11 @@ impl Worker {
     /// Its name in the cluster.
     pub fn id(&self) -> &WorkerId {
         &self.name
+    }
+
+    /// What it says of itself over HTTP, for a process that serves that beside other things.
+    pub fn probes(&self) -> Arc<dyn Probes> {
+        self.probes.clone()
     }
 
     /// Pends until the worker ends by itself.

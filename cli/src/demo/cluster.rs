@@ -39,6 +39,8 @@ pub(super) struct ClusterConfig {
     pub(super) logs: PathBuf,
     /// `host:port` of the broker.
     pub(super) kafka: String,
+    /// Where the master serves HTTP.
+    pub(super) http: String,
 }
 
 /// The running processes.
@@ -58,7 +60,7 @@ impl Cluster {
             "--listen",
             "127.0.0.1:0",
             "--http",
-            "127.0.0.1:0",
+            &config.http,
             "--storage",
             &storage,
         ];

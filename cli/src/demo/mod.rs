@@ -59,6 +59,9 @@ pub(crate) struct Arguments {
     /// Where results land; a folder of an earlier demo is replaced.
     #[arg(long, default_value = "./demo-output", value_name = "FOLDER")]
     output: PathBuf,
+    /// Where to serve the dashboard and the master's metrics meanwhile, such as 127.0.0.1:7071; by default at a free port.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    http: String,
     /// Other seeds make other clicks.
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -85,6 +88,7 @@ async fn perform(arguments: Arguments) -> anyhow::Result<ExitCode> {
         output: output.clone(),
         logs: output.join("logs"),
         kafka: broker.addresses(),
+        http: arguments.http.clone(),
     };
     std::fs::create_dir(&config.logs).context("create folder of logs")?;
     let clock: ClockRef = Arc::new(SystemClock::new());
@@ -95,6 +99,9 @@ async fn perform(arguments: Arguments) -> anyhow::Result<ExitCode> {
         config.logs.display()
     ));
     let cluster = Cluster::start(&config, WORKER_COUNT).await?;
+    if !config.http.ends_with(":0") {
+        screen.note(&format!("dashboard at http://{}", config.http));
+    }
     screen.note(&format!(
         "submitting jobs/demo.sql to {}",
         cluster.client.address()

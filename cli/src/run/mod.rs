@@ -5,6 +5,7 @@
 //! The first Ctrl-C stops the job with a last, delivered epoch; the second ends the process at once,
 //! which loses nothing: what was not committed is read again. Failure: a failed job is exit code 1.
 
+mod http;
 mod lock;
 
 use std::pin::pin;
@@ -28,13 +29,16 @@ use millstream_master::config::MasterConfig;
 use millstream_master::retention::Retention;
 use millstream_master::service::access::Access;
 use millstream_worker::config::{RealConnectors, RealStores, WorkerConfig};
+use tokio::task::JoinSet;
 
 use crate::arguments::{JobFile, JobText, storage_url};
 use crate::beginning::Beginning;
+use crate::exposure::Exposure;
 use crate::follow::{End, OnInterrupt, follow};
 use crate::interrupts::{self, INTERRUPTED};
 use crate::process::{self, Master, Worker};
 use crate::progress::{self, Progress};
+use crate::protection::TlsArguments;
 use crate::submit::{began, report_end, submit};
 use crate::{stop, worker};
 
@@ -54,6 +58,11 @@ pub(crate) struct Arguments {
     /// Tasks of each stage to run; by default one a core.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     slots: Option<u32>,
+    /// Where to serve the dashboard, /metrics, /healthz and /readyz meanwhile; port 0 takes a free one. By default nothing is served.
+    #[arg(long, value_name = "HOST:PORT")]
+    http: Option<String>,
+    #[command(flatten)]
+    exposure: Exposure,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -67,10 +76,23 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .storage
         .unwrap_or_else(|| format!("./.millstream/{name}"));
     let slots = arguments.slots.unwrap_or_else(worker::core_count);
+    let door = match &arguments.http {
+        None => None,
+        Some(address) => {
+            let tls = TlsArguments::default();
+            let may = "read the job's rows, SQL and metrics";
+            arguments.exposure.allow(&tls, address, may)?;
+            Some(http::listen(address).await?)
+        }
+    };
     let mut here = tokio::select! {
         started = Here::start(&storage, slots, clock.clone()) => started?,
         _ = interrupts.next() => return Ok(ExitCode::from(INTERRUPTED)),
     };
+    if let Some(door) = door {
+        eprintln!("dashboard at http://{}", door.address);
+        here.http = http::serve(door, &here.master, &here.worker);
+    }
     let job = Job {
         client: here.client.clone(),
         name,
@@ -100,6 +122,8 @@ struct Here {
     worker: Worker,
     client: ControlClient,
     export: Export,
+    /// Serves pages, where somebody wants them.
+    http: JoinSet<()>,
     _lock: Option<lock::Lock>,
 }
 
@@ -151,6 +175,7 @@ impl Here {
             worker,
             client,
             export,
+            http: JoinSet::new(),
             _lock: lock,
         })
     }
@@ -167,7 +192,8 @@ impl Here {
         }
     }
 
-    async fn shutdown(self) {
+    async fn shutdown(mut self) {
+        self.http.shutdown().await;
         self.worker.shutdown().await;
         self.master.shutdown().await;
         self.export.end().await;

@@ -6,7 +6,9 @@
 //! request carries the [`Peer`](crate::net::Peer) that it comes from.
 //! Failure: a connection that breaks or dawdles is dropped alone.
 
+mod ask;
 mod guard;
+mod together;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +27,9 @@ use tokio::task::JoinSet;
 use tonic::transport::server::Connected;
 use tracing::debug;
 
+pub use self::ask::ask;
 pub use self::guard::{Asking, Guard, GuardRef, Refused, guarded};
+pub use self::together::together;
 use crate::metrics::{CONTENT_TYPE, Exposition};
 use crate::net::{Connection, Listener};
 
@@ -107,7 +111,7 @@ async fn converse(connection: Connection, router: Router) {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
     use crate::metrics::catalogue;
@@ -128,22 +132,13 @@ mod tests {
         }
     }
 
-    async fn ask(net: &MemoryNet, path: &str) -> String {
-        ask_with(net, path, "").await
+    async fn get(net: &MemoryNet, path: &str) -> String {
+        get_with(net, path, "").await
     }
 
-    /// With more headers, each of which ends its line.
-    async fn ask_with(net: &MemoryNet, path: &str, headers: &str) -> String {
-        let mut connection = net.connect("m:1").await.expect("connect");
-        let request =
-            format!("GET {path} HTTP/1.1\r\nhost: m\r\n{headers}connection: close\r\n\r\n");
-        connection
-            .write_all(request.as_bytes())
-            .await
-            .expect("write");
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).await.expect("read");
-        answer
+    async fn get_with(net: &MemoryNet, path: &str, headers: &str) -> String {
+        let answer = ask(net, "m:1", &format!("GET {path}"), headers).await;
+        answer.expect("an answer")
     }
 
     #[tokio::test]
@@ -152,14 +147,14 @@ mod tests {
         let listener = net.listen("m:1").await.expect("listen");
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, router(Arc::new(Unready))));
-        assert!(ask(&net, "/healthz").await.starts_with("HTTP/1.1 200"));
-        let unready = ask(&net, "/readyz").await;
+        assert!(get(&net, "/healthz").await.starts_with("HTTP/1.1 200"));
+        let unready = get(&net, "/readyz").await;
         assert!(unready.starts_with("HTTP/1.1 503"), "{unready}");
         assert!(unready.ends_with("no master\n"), "{unready}");
-        let metrics = ask(&net, "/metrics").await;
+        let metrics = get(&net, "/metrics").await;
         assert!(metrics.contains("openmetrics-text"), "{metrics}");
         assert!(metrics.ends_with("# EOF\n"), "{metrics}");
-        assert!(ask(&net, "/other").await.starts_with("HTTP/1.1 404"));
+        assert!(get(&net, "/other").await.starts_with("HTTP/1.1 404"));
     }
 
     /// Knows one token, which may see nothing but metrics.
@@ -183,7 +178,7 @@ mod tests {
         let mut tasks = JoinSet::new();
         let router = guarded(router(Arc::new(Unready)), Arc::new(OneToken));
         tasks.spawn(serve(listener, router));
-        assert!(ask(&net, "/healthz").await.starts_with("HTTP/1.1 200"));
+        assert!(get(&net, "/healthz").await.starts_with("HTTP/1.1 200"));
         let shown = "authorization: Bearer t\r\n";
         for (path, headers, status) in [
             ("/metrics", "", "401"),
@@ -191,7 +186,7 @@ mod tests {
             ("/metrics", shown, "200"),
             ("/readyz", shown, "403"),
         ] {
-            let answer = ask_with(&net, path, headers).await;
+            let answer = get_with(&net, path, headers).await;
             let expected = format!("HTTP/1.1 {status}");
             assert!(answer.starts_with(&expected), "{path}: {answer}");
             let is_asked = answer.contains("www-authenticate: Basic realm=");
@@ -209,7 +204,7 @@ mod tests {
         for _ in 0..CONNECTIONS_MAX {
             silent.push(net.connect("m:1").await.expect("connect"));
         }
-        assert!(ask(&net, "/healthz").await.starts_with("HTTP/1.1 200"));
+        assert!(get(&net, "/healthz").await.starts_with("HTTP/1.1 200"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -225,6 +220,6 @@ mod tests {
                 while deaf.write_all(request.as_bytes()).await.is_ok() {}
             });
         }
-        assert!(ask(&net, "/healthz").await.starts_with("HTTP/1.1 200"));
+        assert!(get(&net, "/healthz").await.starts_with("HTTP/1.1 200"));
     }
 }

@@ -173,13 +173,13 @@ pub static EPOCHS: Metric = metric(
     &["job"],
     "Epochs committed since this master began",
 );
-/// Since the last epoch, empty ones among them, of a running job.
+/// Since the last epoch, empty ones among them, or since this master began, if that is later; of a job that is to have another.
 pub static EPOCH_AGE: Metric = metric(
     "millstream_epoch_age_seconds",
     Kind::Gauge,
     Some("seconds"),
     &["job"],
-    "Since the last epoch, empty ones among them, of a running job",
+    "Since the last epoch, empty ones among them, or since this master began, if that is later; of a job that is to have another",
 );
 /// Epochs by phase: collect (barrier to the last worker's report), commit (to the log's answer), total.
 pub static EPOCH_DURATION: Metric = metric(
@@ -237,6 +237,14 @@ pub static SOURCE_WATERMARK: Metric = metric(
     &["job", "source"],
     "The watermark: no older row will come; seconds since 1970",
 );
+/// 1 while the source keeps time and has no watermark: some split of it has told no time yet.
+pub static SOURCE_WITHOUT_WATERMARK: Metric = metric(
+    "millstream_source_without_watermark",
+    Kind::Gauge,
+    None,
+    &["job", "source"],
+    "1 while the source keeps time and has no watermark: some split of it has told no time yet",
+);
 /// How far the watermark is behind the wall clock.
 pub static SOURCE_WATERMARK_DELAY: Metric = metric(
     "millstream_source_watermark_delay_seconds",
@@ -285,13 +293,13 @@ pub static SINK_EPOCH: Metric = metric(
     &["job", "sink"],
     "The epoch that the sink holds",
 );
-/// Rows that the sink holds, since the life of the job began.
+/// Rows that the sink holds, since the life of the job began; stands while a sink that was sent back catches up.
 pub static SINK_ROWS: Metric = metric(
     "millstream_sink_delivered_rows",
     Kind::Counter,
     None,
     &["job", "sink"],
-    "Rows that the sink holds, since the life of the job began",
+    "Rows that the sink holds, since the life of the job began; stands while a sink that was sent back catches up",
 );
 /// Rows that the sink refused since the life of the job began; they are in its dead letters.
 pub static SINK_REFUSED: Metric = metric(
@@ -333,29 +341,29 @@ pub static SINK_LAG_BYTES: Metric = metric(
     &["job", "sink"],
     "Size of their segments",
 );
-/// Since the oldest epoch that is not delivered was committed, or since this master began, if that is later; 0 while none waits.
+/// Since the oldest epoch that is not delivered was committed, or since this master began, if that is later; 0 while none waits, and once the job is over.
 pub static SINK_AGE: Metric = metric(
     "millstream_sink_delivery_age_seconds",
     Kind::Gauge,
     Some("seconds"),
     &["job", "sink"],
-    "Since the oldest epoch that is not delivered was committed, or since this master began, if that is later; 0 while none waits",
+    "Since the oldest epoch that is not delivered was committed, or since this master began, if that is later; 0 while none waits, and once the job is over",
 );
-/// How much of the sink's quota is used up; 1 is all of it.
+/// How much of the sink's quota is used up; 1 is all of it; until the job is over.
 pub static SINK_QUOTA: Metric = metric(
     "millstream_sink_quota_used_ratio",
     Kind::Gauge,
     Some("ratio"),
     &["job", "sink"],
-    "How much of the sink's quota is used up; 1 is all of it",
+    "How much of the sink's quota is used up; 1 is all of it; until the job is over",
 );
-/// 1 while delivery fails and is tried again, or is suspended.
+/// 1 while delivery fails and is tried again, or is suspended, and the job is not over.
 pub static SINK_TROUBLED: Metric = metric(
     "millstream_sink_troubled",
     Kind::Gauge,
     None,
     &["job", "sink"],
-    "1 while delivery fails and is tried again, or is suspended",
+    "1 while delivery fails and is tried again, or is suspended, and the job is not over",
 );
 /// 1 while the sink is paused: by a person, or because its quota is used up.
 pub static SINK_PAUSED: Metric = metric(
@@ -468,6 +476,7 @@ pub static METRICS: &[&Metric] = &[
     &SPLIT_LAG,
     &SOURCE_WATERMARK,
     &SOURCE_WATERMARK_DELAY,
+    &SOURCE_WITHOUT_WATERMARK,
     &REJECTED,
     &STAGE_ROWS,
     &STAGE_BUSY,

@@ -9,6 +9,7 @@ mod histogram;
 mod metric;
 mod process;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -27,12 +28,12 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// The figures of one scrape.
 #[derive(Debug, Default)]
 pub struct Exposition {
-    samples: Vec<Sample>,
+    /// By name of their metric: a scrape of a thousand jobs has a sample in each hundreds of times.
+    samples: BTreeMap<&'static str, Vec<Sample>>,
 }
 
 #[derive(Debug)]
 struct Sample {
-    metric: &'static str,
     labels: Vec<(&'static str, String)>,
     value: Value,
 }
@@ -94,11 +95,25 @@ impl Exposition {
         debug_assert_eq!(metric.labels.len(), labels.len(), "{}", metric.name);
         let names = metric.labels.iter().copied();
         let labels = names.zip(labels.iter().map(|&label| label.to_owned()));
-        self.samples.push(Sample {
-            metric: metric.name,
+        let samples = self.samples.entry(metric.name).or_default();
+        samples.push(Sample {
             labels: labels.collect(),
             value,
         });
+    }
+
+    /// With what `other` tells besides, for two roles in one process: of what both tell, such as its memory, this one counts.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        for (metric, samples) in other.samples {
+            let known = self.samples.entry(metric).or_default();
+            for sample in samples {
+                if !known.iter().any(|told| told.labels == sample.labels) {
+                    known.push(sample);
+                }
+            }
+        }
+        self
     }
 
     /// The text of the scrape, in the order of the catalogue.
@@ -115,14 +130,9 @@ impl Exposition {
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for metric in METRICS {
-            let mut samples = self
-                .samples
-                .iter()
-                .filter(|sample| sample.metric == metric.name)
-                .peekable();
-            if samples.peek().is_none() {
+            let Some(samples) = self.samples.get(metric.name) else {
                 continue;
-            }
+            };
             let unit = metric.unit.map(unit);
             let encoder = encoder.encode_descriptor(
                 metric.stem(),
@@ -186,6 +196,27 @@ fn kind(kind: Kind) -> MetricType {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_roles_of_one_process_tell_what_both_know_once() {
+        let role = |role: &str, memory, bytes| {
+            let mut exposition = Exposition::default();
+            exposition.set(&catalogue::BUILD, &["0.1.0", role], 1.0);
+            exposition.set(&catalogue::PROCESS_MEMORY, &[], memory);
+            exposition.count(&catalogue::WORKER_BYTES, &[role], bytes);
+            exposition
+        };
+        let text = role("master", 7.0, 1).with(role("worker", 8.0, 2)).encode();
+        for line in [
+            "millstream_build_info{version=\"0.1.0\",role=\"master\"} 1",
+            "millstream_build_info{version=\"0.1.0\",role=\"worker\"} 1",
+            "millstream_process_resident_memory_bytes 7.0",
+            "millstream_worker_read_bytes_total{job=\"worker\"} 2.0",
+        ] {
+            assert!(text.lines().any(|each| each == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("memory_bytes 8.0"), "{text}");
+    }
 
     #[test]
     fn samples_of_a_metric_stand_together_under_its_help_type_and_unit() {

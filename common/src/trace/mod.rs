@@ -32,14 +32,20 @@ impl TraceId {
         Self::derived("epoch", incarnation, epoch.0)
     }
 
-    /// Of the submission that a life of a job goes on with, by its time.
-    pub fn of_submission(incarnation: Incarnation, submitted_at_us: i64) -> Self {
-        Self::derived("submit", incarnation, submitted_at_us.unsigned_abs())
+    /// Of a submission that begins a life of a job, or goes on with one behind the epoch `from`; by the time of the life's first.
+    pub fn of_submission(incarnation: Incarnation, submitted_at_us: i64, from: Epoch) -> Self {
+        let kind = format!("submit/{from}/");
+        Self::derived(&kind, incarnation, submitted_at_us.unsigned_abs())
     }
 
     /// Of a recovery, by the generation that was lost first.
     pub fn of_recovery(incarnation: Incarnation, lost: Generation) -> Self {
         Self::derived("recovery", incarnation, lost.0)
+    }
+
+    /// Of a takeover by another master, by its time: a generation may be taken over more than once.
+    pub fn of_takeover(incarnation: Incarnation, at_us: i64) -> Self {
+        Self::derived("takeover", incarnation, at_us.unsigned_abs())
     }
 
     /// Of a move of the shares of a generation to other workers.

@@ -148,20 +148,27 @@ fn of_rows(job: &JobView) -> Option<(Tone, String)> {
     if job.rows_read == 0 {
         return Some((
             Tone::Waits,
-            match job.lag_records.unwrap_or_default() {
-                0 => "Nothing comes in: no source has given a row yet.".to_owned(),
-                lag => format!(
-                    "No row has been read yet, although {} records wait.",
+            match job.lag_records {
+                Some(0) => "Nothing comes in: no source has given a row yet.".to_owned(),
+                Some(lag) => format!(
+                    "No epoch with rows is committed yet, and {} records wait.",
                     text::count(lag)
                 ),
+                None => "No epoch with rows is committed yet.".to_owned(),
             },
         ));
     }
-    (job.rows_rejected == job.rows_read).then(|| {
+    let dropped: u64 = job.sources.iter().map(|source| source.rows_dropped).sum();
+    (job.rows_rejected + dropped >= job.rows_read).then(|| {
         let rows = text::count(job.rows_read);
+        let what = match (job.rows_rejected, dropped) {
+            (_, 0) => "rejected: look at the dead letters",
+            (0, _) => "dropped (on_violation = 'drop')",
+            (_, _) => "rejected or dropped (on_violation = 'drop'): look at the dead letters",
+        };
         (
             Tone::Bad,
-            format!("All {rows} rows that were read were rejected: look at the dead letters."),
+            format!("All {rows} rows that were read were {what}."),
         )
     })
 }

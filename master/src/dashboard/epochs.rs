@@ -5,6 +5,7 @@ use millstream_common::control::CheckpointView;
 use millstream_common::text;
 
 use super::frame::or_dash;
+use super::table::{Column, Region, Table};
 
 /// Units of a bar.
 const WIDTH: u64 = 400;
@@ -25,6 +26,21 @@ fn whole(epoch: &CheckpointView) -> u64 {
 
 pub(super) fn section(epochs: &[CheckpointView]) -> Markup {
     let longest = epochs.iter().map(whole).max().unwrap_or_default().max(1);
+    let columns = [
+        Column::Number("Epoch"),
+        Column::Text("Watermark"),
+        Column::Number("Rows"),
+        Column::Number("Segments"),
+        Column::Number("State"),
+        Column::Number("Took"),
+        Column::Text("Phases"),
+    ];
+    let table = Table::new(
+        Region::Heading("epochs"),
+        "The newest epochs, newest first",
+        columns,
+    )
+    .tall();
     html! {
         section aria-labelledby="epochs" {
             h2 #epochs { "Epochs" }
@@ -34,21 +50,7 @@ pub(super) fn section(epochs: &[CheckpointView]) -> Markup {
                     li { span.swatch.commit {} "commit: until the log has it" }
                     li { span.swatch.deliver {} "deliver: until every sink holds it" }
                 }
-                div.scroll.tall tabindex="0" role="region" aria-labelledby="epochs" {
-                    table {
-                        caption.hidden { "The newest epochs, newest first" }
-                        thead { tr {
-                            th.number scope="col" { "Epoch" }
-                            th scope="col" { "Watermark" }
-                            th.number scope="col" { "Rows" }
-                            th.number scope="col" { "Segments" }
-                            th.number scope="col" { "State" }
-                            th.number scope="col" { "Took" }
-                            th scope="col" { "Phases" }
-                        } }
-                        tbody { @for epoch in epochs { (row(epoch, longest)) } }
-                    }
-                }
+                (table.around(html! { @for epoch in epochs { (row(epoch, longest)) } }))
             }
         }
     }

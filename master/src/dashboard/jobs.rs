@@ -6,6 +6,7 @@ use millstream_common::text;
 
 use super::frame::{Frame, LIVE_MS, Place, delay, or_dash, pager, state};
 use super::query::{Paging, Query, path_segment};
+use super::table::{Column, Region, Table};
 
 /// Jobs of a page.
 pub(super) const PAGE: usize = 100;
@@ -118,26 +119,20 @@ fn filter(named: &[&JobView], query: &Query) -> Markup {
 }
 
 fn table<'a>(jobs: impl Iterator<Item = &'a &'a &'a JobView>, now_us: i64) -> Markup {
-    html! {
-        div.scroll tabindex="0" role="region" aria-label="Jobs" {
-            table {
-                caption.hidden { "Jobs with their figures now" }
-                thead { tr {
-                    th scope="col" { "Name" }
-                    th scope="col" { "State" }
-                    th.number scope="col" { "Rows/s" }
-                    th.number scope="col" { "Epoch" }
-                    th scope="col" { "Watermark" }
-                    th.number scope="col" { "Delay" }
-                    th.number scope="col" { "Lag" }
-                    th.number scope="col" { "Sinks behind" }
-                    th.number scope="col" { "Dead letters" }
-                    th.number scope="col" { "Restarts" }
-                } }
-                tbody { @for job in jobs { (row(job, now_us)) } }
-            }
-        }
-    }
+    let columns = [
+        Column::Text("Name"),
+        Column::Text("State"),
+        Column::Number("Rows/s"),
+        Column::Number("Epoch"),
+        Column::Text("Watermark"),
+        Column::Number("Delay"),
+        Column::Number("Lag"),
+        Column::Number("Sinks behind"),
+        Column::Number("Dead letters"),
+        Column::Number("Restarts"),
+    ];
+    let table = Table::new(Region::Name("Jobs"), "Jobs with their figures now", columns);
+    table.around(html! { @for job in jobs { (row(job, now_us)) } })
 }
 
 fn row(job: &JobView, now_us: i64) -> Markup {

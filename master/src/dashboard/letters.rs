@@ -7,6 +7,7 @@ use millstream_common::text;
 
 use super::frame::{Frame, Place, SLOW_MS, badge, cut, or_dash, state};
 use super::query::{Query, path_segment};
+use super::table::{Column, Region, Table};
 
 /// Letters of a page.
 pub(super) const PAGE: usize = 50;
@@ -93,24 +94,23 @@ fn filter(plan: &PlanView, query: &Query) -> Markup {
 }
 
 fn table<'a>(letters: impl Iterator<Item = &'a DeadLetterView>) -> Markup {
-    html! {
-        div.scroll tabindex="0" role="region" aria-label="Dead letters" {
-            table.letters {
-                caption.hidden { "Dead letters, newest first" }
-                thead { tr {
-                    th scope="col" { "Received" }
-                    th scope="col" { "Relation" }
-                    th scope="col" { "Code" }
-                    th scope="col" { "Reason and payload" }
-                    th scope="col" { "Origin" }
-                    th.number scope="col" { "Position" }
-                    th scope="col" { "Event time" }
-                    th.number scope="col" { "Epoch" }
-                } }
-                tbody { @for letter in letters { (row(letter)) } }
-            }
-        }
-    }
+    let columns = [
+        Column::Text("Received"),
+        Column::Text("Relation"),
+        Column::Text("Code"),
+        Column::Text("Reason and payload"),
+        Column::Text("Origin"),
+        Column::Number("Position"),
+        Column::Text("Event time"),
+        Column::Number("Epoch"),
+    ];
+    let table = Table::new(
+        Region::Name("Dead letters"),
+        "Dead letters, newest first",
+        columns,
+    )
+    .class("letters");
+    table.around(html! { @for letter in letters { (row(letter)) } })
 }
 
 fn row(letter: &DeadLetterView) -> Markup {

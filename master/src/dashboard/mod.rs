@@ -19,8 +19,9 @@ mod sinks;
 mod source_text;
 mod splits;
 mod stages;
+mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod workers;
 
 use std::sync::Arc;

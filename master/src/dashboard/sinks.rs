@@ -6,6 +6,7 @@ use millstream_common::text;
 
 use super::frame::{badge, or_dash};
 use super::stages::percent;
+use super::table::{Column, Region, Table};
 
 /// The colour of a sink's standing.
 pub(super) fn tone(sink: &SinkView) -> &'static str {
@@ -18,30 +19,33 @@ pub(super) fn tone(sink: &SinkView) -> &'static str {
 
 pub(super) fn section(job: &JobView) -> Markup {
     let has_quota = job.sinks.iter().any(|sink| sink.quota.is_some());
+    let quota = has_quota.then_some(Column::Number("Quota"));
+    let columns = [
+        Column::Text("Sink"),
+        Column::Text("State"),
+        Column::Text("Connector"),
+        Column::Text("Relation"),
+        Column::Number("Epoch"),
+        Column::Number("Behind"),
+        Column::Number("Rows"),
+        Column::Number("Bytes"),
+        Column::Number("Age"),
+    ];
+    let last = [
+        Column::Number("Delivered"),
+        Column::Number("Refused"),
+        Column::Text("Worker"),
+    ];
+    let columns = columns.into_iter().chain(quota).chain(last);
+    let table = Table::new(
+        Region::Heading("sinks"),
+        "Sinks and how far behind each is",
+        columns,
+    );
     html! {
         section aria-labelledby="sinks" {
             h2 #sinks { "Sinks" }
-            div.scroll tabindex="0" role="region" aria-labelledby="sinks" {
-                table {
-                    caption.hidden { "Sinks and how far behind each is" }
-                    thead { tr {
-                        th scope="col" { "Sink" }
-                        th scope="col" { "State" }
-                        th scope="col" { "Connector" }
-                        th scope="col" { "Relation" }
-                        th.number scope="col" { "Epoch" }
-                        th.number scope="col" { "Behind" }
-                        th.number scope="col" { "Rows" }
-                        th.number scope="col" { "Bytes" }
-                        th.number scope="col" { "Age" }
-                        @if has_quota { th.number scope="col" { "Quota" } }
-                        th.number scope="col" { "Delivered" }
-                        th.number scope="col" { "Refused" }
-                        th scope="col" { "Worker" }
-                    } }
-                    tbody { @for sink in &job.sinks { (row(sink, has_quota)) } }
-                }
-            }
+            (table.around(html! { @for sink in &job.sinks { (row(sink, has_quota)) } }))
         }
     }
 }

@@ -8,6 +8,7 @@ use millstream_common::text;
 
 use super::frame::{badge, or_dash, pager};
 use super::query::{Paging, Query};
+use super::table::{Column, Region, Table};
 
 /// Splits of a page.
 pub(super) const PAGE: usize = 100;
@@ -46,27 +47,23 @@ pub(super) fn section(job: &JobView, watermarks: &WatermarksView, query: &Query)
 }
 
 fn source_table(job: &JobView, watermarks: &WatermarksView) -> Markup {
-    html! {
-        div.scroll tabindex="0" role="region" aria-labelledby="sources" {
-            table {
-                caption.hidden { "Sources and what became of their rows" }
-                thead { tr {
-                    th scope="col" { "Source" }
-                    th scope="col" { "Connector" }
-                    th.number scope="col" { "Splits" }
-                    th.number scope="col" { "Read" }
-                    th.number scope="col" { "Rejected" }
-                    th.number scope="col" { "Dropped" }
-                    th scope="col" { "Watermark" }
-                    th.number scope="col" { "Delay" }
-                    th scope="col" { "Held back by" }
-                } }
-                tbody {
-                    @for (source, time) in job.sources.iter().zip(&watermarks.sources) { (source_row(source, time)) }
-                }
-            }
-        }
-    }
+    let columns = [
+        Column::Text("Source"),
+        Column::Text("Connector"),
+        Column::Number("Splits"),
+        Column::Number("Read"),
+        Column::Number("Rejected"),
+        Column::Number("Dropped"),
+        Column::Text("Watermark"),
+        Column::Number("Delay"),
+        Column::Text("Held back by"),
+    ];
+    let table = Table::new(
+        Region::Heading("sources"),
+        "Sources and what became of their rows",
+        columns,
+    );
+    table.around(html! { @for (source, time) in job.sources.iter().zip(&watermarks.sources) { (source_row(source, time)) } })
 }
 
 fn source_row(source: &SourceView, time: &SourceWatermarkView) -> Markup {
@@ -102,24 +99,23 @@ fn source_row(source: &SourceView, time: &SourceWatermarkView) -> Markup {
 fn split_table<'a>(
     splits: impl Iterator<Item = &'a (&'a SourceWatermarkView, &'a SplitWatermarkView)>,
 ) -> Markup {
-    html! {
-        div.scroll.tall tabindex="0" role="region" aria-labelledby="splits" {
-            table {
-                caption.hidden { "Splits that are not ended, those furthest behind first" }
-                thead { tr {
-                    th scope="col" { "Split" }
-                    th scope="col" { "Source" }
-                    th scope="col" { "State" }
-                    th scope="col" { "Watermark" }
-                    th.number scope="col" { "Position" }
-                    th.number scope="col" { "Lag" }
-                    th.number scope="col" { "Last row" }
-                    th scope="col" { "Worker" }
-                } }
-                tbody { @for (source, split) in splits { (split_row(source, split)) } }
-            }
-        }
-    }
+    let columns = [
+        Column::Text("Split"),
+        Column::Text("Source"),
+        Column::Text("State"),
+        Column::Text("Watermark"),
+        Column::Number("Position"),
+        Column::Number("Lag"),
+        Column::Number("Last row"),
+        Column::Text("Worker"),
+    ];
+    let table = Table::new(
+        Region::Heading("splits"),
+        "Splits that are not ended, those furthest behind first",
+        columns,
+    )
+    .tall();
+    table.around(html! { @for (source, split) in splits { (split_row(source, split)) } })
 }
 
 fn split_row(source: &SourceWatermarkView, split: &SplitWatermarkView) -> Markup {

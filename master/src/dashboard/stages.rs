@@ -5,6 +5,7 @@ use millstream_common::control::{JobView, StageView};
 use millstream_common::text;
 
 use super::frame::badge;
+use super::table::{Column, Region, Table};
 
 /// A stage whose tasks wait more of their time than this is held up by what is behind it.
 const BLOCKED_SHARE: f64 = 0.2;
@@ -20,25 +21,25 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 pub(super) fn table(job: &JobView) -> Markup {
+    let columns = [
+        Column::Text("Stage"),
+        Column::Number("Rows/s"),
+        Column::Number("Received"),
+        Column::Number("Duplicates"),
+        Column::Number("Late"),
+        Column::Number("Filtered"),
+        Column::Number("Failed"),
+        Column::Number("Sent"),
+        Column::Number("Busy"),
+        Column::Number("Blocked"),
+    ];
+    let table = Table::new(
+        Region::Name("Stages"),
+        "Stages and what became of their rows",
+        columns,
+    );
     html! {
-        div.scroll tabindex="0" role="region" aria-label="Stages" {
-            table {
-                caption.hidden { "Stages and what became of their rows" }
-                thead { tr {
-                    th scope="col" { "Stage" }
-                    th.number scope="col" { "Rows/s" }
-                    th.number scope="col" { "Received" }
-                    th.number scope="col" { "Duplicates" }
-                    th.number scope="col" { "Late" }
-                    th.number scope="col" { "Filtered" }
-                    th.number scope="col" { "Failed" }
-                    th.number scope="col" { "Sent" }
-                    th.number scope="col" { "Busy" }
-                    th.number scope="col" { "Blocked" }
-                } }
-                tbody { @for stage in &job.stages { (row(stage)) } }
-            }
-        }
+        (table.around(html! { @for stage in &job.stages { (row(stage)) } }))
         @if job.rows_unaccounted > 0 {
             p { (badge("bad", "defect")) " " (text::count(job.rows_unaccounted)) " rows are in none of the counters." }
         }

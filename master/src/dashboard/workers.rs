@@ -6,6 +6,7 @@ use millstream_common::text;
 
 use super::frame::{Frame, LIVE_MS, Place, badge, figure};
 use super::query::path_segment;
+use super::table::{Column, Region, Table};
 
 /// Workers and, of each, jobs that are listed.
 const WORKERS_SHOWN: usize = 500;
@@ -44,26 +45,24 @@ pub(super) fn page(workers: &[WorkerView], now_us: i64) -> Markup {
 }
 
 fn table(workers: &[WorkerView]) -> Markup {
-    html! {
-        div.scroll tabindex="0" role="region" aria-label="Workers" {
-            table {
-                caption.hidden { "Workers with what they run now" }
-                thead { tr {
-                    th scope="col" { "Worker" }
-                    th scope="col" { "State" }
-                    th.number scope="col" { "Slots" }
-                    th.number scope="col" { "Tasks" }
-                    th.number scope="col" { "Splits" }
-                    th scope="col" { "Jobs" }
-                    th.number scope="col" { "Joined" }
-                    th.number scope="col" { "Heartbeat" }
-                    th scope="col" { "Flight" }
-                    th scope="col" { "Version" }
-                } }
-                tbody { @for worker in workers.iter().take(WORKERS_SHOWN) { (row(worker)) } }
-            }
-        }
-    }
+    let columns = [
+        Column::Text("Worker"),
+        Column::Text("State"),
+        Column::Number("Slots"),
+        Column::Number("Tasks"),
+        Column::Number("Splits"),
+        Column::Text("Jobs"),
+        Column::Number("Joined"),
+        Column::Number("Heartbeat"),
+        Column::Text("Flight"),
+        Column::Text("Version"),
+    ];
+    let table = Table::new(
+        Region::Name("Workers"),
+        "Workers with what they run now",
+        columns,
+    );
+    table.around(html! { @for worker in workers.iter().take(WORKERS_SHOWN) { (row(worker)) } })
 }
 
 fn row(worker: &WorkerView) -> Markup {

@@ -96,6 +96,7 @@ impl JobState {
     pub(super) fn epoch_recorded(&mut self, entry: EpochEntry) -> Handled {
         self.committing = false;
         self.progress.apply(&entry)?;
+        self.refusals.dropped_counted();
         self.refusals.drop_named(&self.progress);
         self.progress.note_delivered(self.entry.plan.sinks.len());
         self.put_away();
@@ -105,7 +106,11 @@ impl JobState {
         self.traces.committed(&entry, self.clock.unix_micros());
         let is_live = matches!(self.phase, Phase::Running | Phase::Delivering(_));
         if entry.generation != self.generation || !is_live {
-            // The generation ended while its last epoch was on its way: the next one begins behind it.
+            // The generation ended while its last epoch was on its way: the next one begins behind it. Of what is left of the
+            // generation somebody may have to say what it did of the epoch.
+            if entry.generation == self.generation {
+                self.tell_committed(&entry)?;
+            }
             self.keep_savepoints()?;
             return self.advance();
         }

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millstream_common::control::JobView;
+use millstream_common::control::{JobView, SinkView};
 use millstream_common::ids::{Epoch, SourceIndex, SplitId, StageIndex, WorkerId};
 use millstream_common::metrics::Histogram;
 use millstream_common::report::{PipelineReport, SplitStatus, StageTimes};
+use ractor::RpcReplyPort;
 
 use super::job_actor::{JobState, Phase};
+use super::lifecycle::Handled;
 
 /// Rows by source and code.
 type Rejects = BTreeMap<SourceIndex, BTreeMap<String, u64>>;
@@ -72,6 +74,11 @@ impl Tally {
         self.collected = Some((since, now));
     }
 
+    /// Nothing has changed up to the barrier: it makes no epoch.
+    pub(super) fn found_empty(&mut self) {
+        self.collected = None;
+    }
+
     /// An epoch is in the log; how long its phases took: one without a barrier has none.
     pub(super) fn committed(&mut self, epoch: Epoch, now: Duration) -> Option<Took> {
         self.epoch_count += 1;
@@ -90,6 +97,11 @@ impl Tally {
         Some(took)
     }
 
+    /// Nobody reads the splits any more.
+    pub(super) fn ended(&mut self) {
+        self.lags.clear();
+    }
+
     /// Other workers read the splits from now on, from the last epoch in the log.
     pub(super) fn assigned(&mut self) {
         self.lags.clear();
@@ -103,6 +115,28 @@ impl Tally {
         of_source
             .map(|(split, lag)| (split.clone(), *lag))
             .collect()
+    }
+}
+
+/// The most that scrapes were told of each sink: rows that it delivered, refused and dropped. A sink that is sent back holds less than
+/// before, and what is left of a part of the backlog is an estimate; a counter goes back for neither.
+#[derive(Debug, Default)]
+pub(super) struct Told(Vec<[u64; 3]>);
+
+impl Told {
+    fn at_least(&mut self, sinks: &mut [SinkView]) {
+        self.0.resize(sinks.len(), [0; 3]);
+        for (told, sink) in self.0.iter_mut().zip(sinks) {
+            let counts = [
+                &mut sink.rows_delivered,
+                &mut sink.rows_refused,
+                &mut sink.rows_dropped,
+            ];
+            for (told, count) in told.iter_mut().zip(counts) {
+                *told = (*told).max(*count);
+                *count = *told;
+            }
+        }
     }
 }
 
@@ -125,7 +159,7 @@ pub struct JobFigures {
     pub(crate) stages: Vec<(String, StageTimes)>,
     pub(crate) phases: EpochPhases,
     pub(crate) epoch_count: u64,
-    /// Of the last epoch, while the job runs.
+    /// Of the last epoch, or of this actor; unless there will be no other epoch.
     pub(crate) epoch_age: Option<Duration>,
     pub(crate) state_parts: u64,
     pub(crate) state_bytes: u64,
@@ -134,6 +168,8 @@ pub struct JobFigures {
 /// A source for a scrape.
 #[derive(Debug)]
 pub(crate) struct SourceFigures {
+    /// It has a watermark, or will have one.
+    pub(crate) keeps_time: bool,
     pub(crate) bytes_read: u64,
     /// Expected, active, idle, ended.
     pub(crate) splits: [u64; 4],
@@ -142,15 +178,27 @@ pub(crate) struct SourceFigures {
 }
 
 impl JobState {
-    pub(super) fn figures(&self) -> JobFigures {
+    pub(super) fn tell_figures(&mut self, reply: RpcReplyPort<JobFigures>) -> Handled {
+        let mut figures = self.figures();
+        self.observed.told.at_least(&mut figures.view.sinks);
+        self.answer(reply, |_| figures)
+    }
+
+    /// What waits for workers waits for an epoch too.
+    fn epoch_age(&self) -> Option<Duration> {
+        if self.is_over() || matches!(self.phase, Phase::Delivering(_)) {
+            return None;
+        }
+        let last = self.observed.last_commit.unwrap_or(self.observed.begun);
+        Some(self.clock.monotonic().saturating_sub(last))
+    }
+
+    fn figures(&self) -> JobFigures {
         let tally = &self.observed.tally;
         let sources = 0..self.entry.plan.sources.len();
         let stages = self.entry.plan.stages.iter().enumerate();
         let times = |index: usize| tally.times.get(&StageIndex(index as u32)).copied();
         let parts = self.progress.parts.values().flatten();
-        let is_running = matches!(self.phase, Phase::Running);
-        let last = self.observed.last_commit.filter(|_| is_running);
-        let now = self.clock.monotonic();
         JobFigures {
             view: self.view(),
             sources: sources
@@ -161,7 +209,7 @@ impl JobState {
                 .collect(),
             phases: tally.phases.clone(),
             epoch_count: tally.epoch_count,
-            epoch_age: last.map(|last| now.saturating_sub(last)),
+            epoch_age: self.epoch_age(),
             state_parts: parts.clone().count() as u64,
             state_bytes: parts.map(|part| part.bytes).sum(),
         }
@@ -181,6 +229,7 @@ impl JobState {
             splits[status] += 1;
         }
         SourceFigures {
+            keeps_time: self.entry.plan.sources[source.index()].watermark.is_some(),
             bytes_read: counters.map_or(0, |counters| counters.bytes),
             splits,
             lags: tally.lags_of(source),
@@ -194,6 +243,21 @@ mod tests {
     use millstream_common::report::ReportFigures;
 
     use super::*;
+    use crate::dashboard::tests::scene;
+
+    #[test]
+    fn counters_of_a_sink_do_not_go_back_in_the_eyes_of_a_scraper() {
+        let mut told = Told::default();
+        let mut scraped = |delivered, dropped| {
+            let mut sinks = [scene::sink("warehouse")];
+            (sinks[0].rows_delivered, sinks[0].rows_dropped) = (delivered, dropped);
+            told.at_least(&mut sinks);
+            (sinks[0].rows_delivered, sinks[0].rows_dropped)
+        };
+        assert_eq!(scraped(90, 3), (90, 3));
+        assert_eq!(scraped(40, 0), (90, 3), "it was sent back");
+        assert_eq!(scraped(95, 4), (95, 4));
+    }
 
     #[test]
     fn rows_that_are_refused_again_after_a_rewind_are_counted_once() {
@@ -234,7 +298,10 @@ mod tests {
         };
         assert_eq!(tally.committed(Epoch(1), at(190)), Some(took));
         assert_eq!(tally.committed(Epoch(2), at(191)), None);
-        assert_eq!(tally.epoch_count, 2);
+        tally.collected(at(200), at(210));
+        tally.found_empty();
+        assert_eq!(tally.committed(Epoch(3), at(900)), None);
+        assert_eq!(tally.epoch_count, 3);
         assert_eq!(tally.phases.total.count(), 1);
         assert_eq!(tally.phases.collect.count(), 1);
     }

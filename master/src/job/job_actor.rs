@@ -34,7 +34,7 @@ use tokio::task::JoinSet;
 use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage, spawn_enumerators};
 use super::epochs::ShownEpochs;
-use super::figures::{JobFigures, Tally};
+use super::figures::{JobFigures, Tally, Told};
 use super::paces::Paces;
 use super::quotas::Quotas;
 use super::reattach::Lasting;
@@ -51,6 +51,7 @@ use super::watermarks::Sightings;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::config::ConnectorsRef;
 use crate::log_actor::LogMessage;
+use crate::replay::newest::NewestEpochs;
 use crate::retention::Looked;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
@@ -259,6 +260,8 @@ pub struct JobConfig {
     pub savepoints: Savepoints,
     /// What its workers may hold under a new master; `None` under the one that placed it.
     pub(crate) lasting: Option<Lasting>,
+    /// Its newest epochs by the log, for their traces.
+    pub(crate) newest: NewestEpochs,
     /// Where epochs that sinks lack are put away.
     pub store: StoreRef,
     /// The one writer of the log.
@@ -356,6 +359,7 @@ pub(super) struct Observed {
     /// As of the collector's last look.
     pub(super) storage: Option<StorageUse>,
     pub(super) tally: Tally,
+    pub(super) told: Told,
     pub(super) paces: Paces,
     pub(super) sightings: Sightings,
 }
@@ -458,7 +462,7 @@ impl Actor for JobActor {
             JobMessage::View(reply) => state.answer(reply, JobState::view),
             JobMessage::Plan(reply) => state.answer(reply, JobState::plan_view),
             JobMessage::Watermarks(reply) => state.answer(reply, JobState::watermarks),
-            JobMessage::Figures(reply) => state.answer(reply, JobState::figures),
+            JobMessage::Figures(reply) => state.tell_figures(reply),
             JobMessage::Shares(reply) => state.answer(reply, JobState::shares),
             JobMessage::Checkpoints(limit, reply) => {
                 state.answer(reply, |state| state.newest_checkpoints(limit))

@@ -56,9 +56,22 @@ pub(crate) fn delivered(
     let shipped = progress.shipped.get(&output).copied();
     let owed = progress.owed.get(&sink).copied();
     let refused = progress.refused.get(&sink).copied();
+    let refused = refused.unwrap_or_default();
     let due = shipped.unwrap_or_default() + owed.unwrap_or_default();
-    // Refused rows of an epoch that is not delivered yet are among both.
-    due.saturating_sub(lacked + refused.unwrap_or_default() + dropped)
+    // Those of an epoch that is not delivered yet are among what the sink lacks.
+    let refused = refused.saturating_sub(refused_and_lacked(progress, sink));
+    due.saturating_sub(lacked + refused + dropped)
+}
+
+/// The rows that a sink refused of epochs which it does not hold yet.
+fn refused_and_lacked(progress: &JobProgress, sink: SinkIndex) -> u64 {
+    let marker = progress.marker(sink);
+    let named = progress.recent.iter().flat_map(|epoch| &epoch.refused);
+    let named = named.chain(&progress.left_out);
+    let rows = named
+        .filter(|named| named.sink == sink)
+        .flat_map(|named| named.rows.range(marker.next()..));
+    rows.map(|(_, rows)| rows.len() as u64).sum()
 }
 
 #[cfg(test)]
@@ -67,7 +80,7 @@ mod tests {
 
     use millstream_common::log::backlog::{BacklogPart, OutputSum};
     use millstream_common::log::entry::CommittedEpoch;
-    use millstream_common::report::Segment;
+    use millstream_common::report::{RefusedRows, Segment};
 
     use super::*;
 
@@ -125,6 +138,27 @@ mod tests {
         assert_eq!(found(5), expected(6, 7, 14));
         assert_eq!(found(11), expected(12, 1, 2));
         assert_eq!(found(12), Lag::default());
+    }
+
+    #[test]
+    fn rows_that_a_sink_refused_before_it_holds_their_epoch_are_not_taken_off_twice() {
+        let mut progress = progress();
+        progress.sink_markers.insert(SINK, Epoch(11));
+        let held = |progress: &JobProgress| {
+            let marker = progress.marker(SINK);
+            let lacked = lag(progress, OUTPUT, marker).row_count;
+            delivered(progress, SINK, OUTPUT, lacked, 0)
+        };
+        assert_eq!(held(&progress), 22);
+        progress.refused.insert(SINK, 1);
+        progress.recent[1].refused.push(RefusedRows {
+            sink: SINK,
+            attempt: String::new(),
+            rows: BTreeMap::from([(Epoch(12), vec![0])]),
+        });
+        assert_eq!(held(&progress), 22, "the row is among those it lacks");
+        progress.sink_markers.insert(SINK, Epoch(12));
+        assert_eq!(held(&progress), 23);
     }
 
     #[test]

@@ -275,13 +275,15 @@ impl JobState {
             return Ok(());
         }
         self.observed.cause.clear();
+        let now_us = self.clock.unix_micros();
+        self.traces.deployed(self.generation, now_us);
         if self.progress.drained {
+            // There is nothing to commit any more.
+            self.traces.settled(None, self.generation, now_us);
             return self.deliver(JobEnd::Finished);
         }
         debug!(job = %self.entry.job, generation = %self.generation, "run");
         self.phase = Phase::Running;
-        let now_us = self.clock.unix_micros();
-        self.traces.deployed(self.generation, now_us);
         self.start_readers()?;
         if self.stop.is_some() {
             return self.barrier_due();
@@ -448,6 +450,7 @@ impl JobState {
             end: end.clone(),
             progress: Box::new(self.progress.clone()),
         })?;
+        self.observed.tally.ended();
         self.phase = Phase::Ended(end);
         self.keep_savepoints()?;
         self.answer_stops()
@@ -465,6 +468,7 @@ impl JobState {
     pub(super) fn commit(&mut self, mut entry: EpochEntry) -> Handled {
         self.committing = true;
         entry.committed_at_us = self.clock.unix_micros();
+        self.traces.appended(&entry, entry.committed_at_us);
         if mutant::is(Mutant::DeliverBeforeRecord) {
             self.tell_committed(&entry)?;
         }

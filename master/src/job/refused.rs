@@ -21,6 +21,8 @@ pub(super) struct Refusals {
     waiting: Vec<Refusal>,
     /// Rows that sinks dropped and no Epoch counts yet. They outlast the generation: what is left out of a sink stays out.
     dropped: BTreeMap<SinkIndex, u64>,
+    /// The same that an Epoch on its way into the log counts.
+    being_counted: BTreeMap<SinkIndex, u64>,
 }
 
 impl Refusals {
@@ -38,14 +40,21 @@ impl Refusals {
         }
     }
 
-    /// Rows that a sink dropped and no Epoch counts yet.
+    /// Rows that a sink dropped and no Epoch of the log counts yet.
     pub(super) fn dropped_by(&self, sink: SinkIndex) -> u64 {
-        self.dropped.get(&sink).copied().unwrap_or_default()
+        let counts = [&self.dropped, &self.being_counted];
+        counts.iter().filter_map(|count| count.get(&sink)).sum()
     }
 
     /// What the next Epoch is to count.
     pub(super) fn take_dropped(&mut self) -> BTreeMap<SinkIndex, u64> {
-        std::mem::take(&mut self.dropped)
+        self.being_counted = std::mem::take(&mut self.dropped);
+        self.being_counted.clone()
+    }
+
+    /// The Epoch that counts them is in the log.
+    pub(super) fn dropped_counted(&mut self) {
+        self.being_counted.clear();
     }
 
     /// What the next Epoch is to name: without rows that an earlier one names, of which their sink will hear.
@@ -164,6 +173,18 @@ mod tests {
         let taken = refusals.take(&JobProgress::default());
         assert_eq!(attempts(&taken), ["b", "c"]);
         assert!(refusals.take(&JobProgress::default()).is_empty());
+    }
+
+    #[test]
+    fn rows_that_a_sink_dropped_are_counted_also_while_their_epoch_is_on_its_way() {
+        let sink = SinkIndex(0);
+        let mut refusals = Refusals::default();
+        refusals.add_dropped(sink, 3);
+        assert_eq!(refusals.take_dropped(), [(sink, 3)].into());
+        refusals.add_dropped(sink, 1);
+        assert_eq!(refusals.dropped_by(sink), 4);
+        refusals.dropped_counted();
+        assert_eq!(refusals.dropped_by(sink), 1);
     }
 
     #[test]

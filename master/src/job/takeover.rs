@@ -31,6 +31,8 @@ impl JobState {
         self.generation = lasting.generation;
         self.observed.cause = "waiting for the workers that ran it".to_owned();
         self.observed.recovery.lost(self.clock.monotonic());
+        let now_us = self.clock.unix_micros();
+        self.traces.taken_over(self.generation, now_us);
         self.reattach()
     }
 
@@ -107,6 +109,11 @@ impl JobState {
         self.coordinator = Coordinator::resume(reporters, triggered, open.clone(), now);
         self.observed.cause.clear();
         self.phase = Phase::Running;
+        let now_us = self.clock.unix_micros();
+        self.traces.reattached(lasting.generation, now_us);
+        if open.is_some() {
+            self.traces.barrier_sent(now_us);
+        }
         self.gather();
         // Before it repeats its report, a worker has to know that somebody listens; the rest it obeys once.
         self.send_all(&ToWorker::Resume(self.at()))?;

@@ -244,6 +244,8 @@ impl JobState {
     pub(super) fn observe_empty_epoch(&mut self) {
         self.observed.last_commit = Some(self.clock.monotonic());
         self.observed.rows_per_second /= 2.0;
+        self.observed.tally.found_empty();
+        self.traces.found_empty();
         let lags_are_known = self
             .entry
             .plan

@@ -48,10 +48,11 @@ impl Sightings {
             moved_us: None,
             idle_us: None,
         });
-        if seen.position != progress.position {
-            seen.position = progress.position;
+        // Behind a rewind it goes back without a row, and moves again where it has been.
+        if seen.position < progress.position {
             seen.moved_us = Some(now_us);
         }
+        seen.position = progress.position;
         seen.idle_us = match progress.status {
             SplitStatus::Idle => seen.idle_us.or(Some(now_us)),
             SplitStatus::Expected | SplitStatus::Active | SplitStatus::Ended => None,
@@ -98,7 +99,9 @@ impl JobState {
         open.sort_by_key(|split| (split.is_idle, split.watermark));
         let watermark = self.progress.watermarks.get(&index).copied();
         let keeps_time = source.watermark.is_some();
-        let first = open.first().filter(|split| keeps_time && !split.is_idle);
+        // Nothing waits for the time of a job that is over.
+        let waits = keeps_time && !self.is_over();
+        let first = open.first().filter(|split| waits && !split.is_idle);
         let now_us = self.clock.unix_micros();
         SourceWatermarkView {
             name: source.name.clone(),
@@ -183,6 +186,11 @@ mod tests {
         sightings.seen(key(), &progress(6, SplitStatus::Active), 50);
         let seen = sightings.0[&key()];
         assert_eq!((seen.moved_us, seen.idle_us), (Some(50), None));
+        sightings.seen(key(), &progress(2, SplitStatus::Active), 55);
+        let seen = sightings.0[&key()];
+        assert_eq!(seen.moved_us, Some(50), "a rewind is no row");
+        sightings.seen(key(), &progress(3, SplitStatus::Active), 57);
+        assert_eq!(sightings.0[&key()].moved_us, Some(57));
         sightings.seen(key(), &progress(6, SplitStatus::Ended), 60);
         assert!(sightings.0.is_empty(), "INV-9");
     }

@@ -19,7 +19,7 @@ pub(super) fn why(plan: &JobPlan, job: &JobView, sources: &[SourceWatermarkView]
         (_, None) => {}
     }
     if !job.state.is_over() {
-        why.extend(why_of_rows(job));
+        why.extend(why_of_rows(job, sources));
         why.extend(why_of_stages(plan, job));
         for (source, planned) in sources.iter().zip(&plan.sources) {
             why.extend(why_of_source(source, planned.idle_timeout_ms));
@@ -29,23 +29,39 @@ pub(super) fn why(plan: &JobPlan, job: &JobView, sources: &[SourceWatermarkView]
     why
 }
 
-fn why_of_rows(job: &JobView) -> Option<String> {
+/// Rows are counted once their epoch is in the log: before the first one nobody knows how many were read.
+fn why_of_rows(job: &JobView, sources: &[SourceWatermarkView]) -> Option<String> {
     if job.rows_read == 0 {
-        return Some(match job.lag_records.unwrap_or_default() {
-            0 => "no row has been read: the sources hold none yet".to_owned(),
-            lag => format!(
-                "no row has been read, although {} records wait",
+        let are_empty = job.state == JobState::Running && sources.iter().all(is_read_to_its_end);
+        return Some(match job.lag_records {
+            _ if are_empty => "no row has been read: the sources hold none yet".to_owned(),
+            Some(lag) if lag > 0 => format!(
+                "no epoch with rows is committed yet, and {} records wait",
                 text::count(lag)
             ),
+            Some(_) | None => "no epoch with rows is committed yet".to_owned(),
         });
     }
-    (job.rows_rejected == job.rows_read).then(|| {
-        format!(
-            "all {} rows that were read are dead letters: `millstream dead-letters {}` shows why",
-            text::count(job.rows_rejected),
-            job.name
-        )
+    let dropped: u64 = job.sources.iter().map(|source| source.rows_dropped).sum();
+    if job.rows_rejected + dropped < job.rows_read {
+        return None;
+    }
+    let letters = format!("`millstream dead-letters {}` shows why", job.name);
+    let [read, dropped_count] = [job.rows_read, dropped].map(text::count);
+    Some(match (job.rows_rejected, dropped) {
+        (_, 0) => format!("all {read} rows that were read are dead letters: {letters}"),
+        (0, _) => format!("all {read} rows that were read were dropped (on_violation = 'drop')"),
+        (_, _) => format!(
+            "all {read} rows that were read were refused: {dropped_count} were dropped (on_violation = 'drop'), \
+             the others are dead letters: {letters}"
+        ),
     })
+}
+
+/// It is known that none of its splits holds a record that nobody has read.
+fn is_read_to_its_end(source: &SourceWatermarkView) -> bool {
+    let mut splits = source.splits.iter();
+    !source.splits.is_empty() && splits.all(|split| split.lag_records == Some(0))
 }
 
 /// A stage that lets nothing pass.
@@ -179,6 +195,7 @@ mod tests {
     use millstream_common::control::{BranchView, SplitWatermarkView};
 
     use super::*;
+    use crate::dashboard::tests::scene;
 
     fn split(name: &str, watermark: Option<i64>) -> SplitWatermarkView {
         SplitWatermarkView {
@@ -220,6 +237,53 @@ mod tests {
             ..source(Vec::new())
         };
         assert_eq!(why_of_source(&untimed, None), None);
+    }
+
+    fn job(
+        state: JobState,
+        lag_records: Option<u64>,
+        [read, rejected, dropped]: [u64; 3],
+    ) -> JobView {
+        let mut job = scene::job("clicks");
+        (job.state, job.lag_records) = (state, lag_records);
+        (job.rows_read, job.rows_rejected) = (read, rejected);
+        job.sources[0].rows_dropped = dropped;
+        job
+    }
+
+    #[test]
+    fn sources_are_said_to_be_empty_only_where_that_is_known() {
+        let read = [source(vec![split("clicks-0", None)])];
+        let unread = [source(vec![SplitWatermarkView {
+            lag_records: None,
+            ..split("part.csv", None)
+        }])];
+        let why = |state, lag, sources: &[SourceWatermarkView]| {
+            why_of_rows(&job(state, lag, [0; 3]), sources).expect("a cause")
+        };
+        let empty = "no row has been read: the sources hold none yet";
+        let unknown = "no epoch with rows is committed yet";
+        assert_eq!(why(JobState::Running, Some(0), &read), empty);
+        assert_eq!(why(JobState::Running, None, &unread), unknown);
+        assert_eq!(why(JobState::Running, None, &[source(Vec::new())]), unknown);
+        assert_eq!(why(JobState::Waiting, Some(0), &read), unknown);
+        let waiting = why(JobState::Running, Some(1_200), &unread);
+        assert_eq!(waiting, format!("{unknown}, and 1,200 records wait"));
+    }
+
+    #[test]
+    fn rows_that_were_all_dropped_are_spoken_of() {
+        let why = |counts| why_of_rows(&job(JobState::Running, Some(0), counts), &[]);
+        assert_eq!(why([10, 4, 5]), None);
+        let dropped = why([10, 0, 10]).expect("a cause");
+        assert_eq!(
+            dropped,
+            "all 10 rows that were read were dropped (on_violation = 'drop')"
+        );
+        let both = why([10, 4, 6]).expect("a cause");
+        for part in ["6 were dropped", "dead-letters clicks"] {
+            assert!(both.contains(part), "{both}");
+        }
     }
 
     fn stage(branch: BranchView) -> StageView {

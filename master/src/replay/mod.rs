@@ -3,6 +3,8 @@
 //! Called by the trail of a master (`reign/trail.rs`) and by the supervisor when a job's actor has failed. Pure. Failure: an Epoch entry that breaks its
 //! job's chain, which no master of ours can have written.
 
+pub(crate) mod newest;
+
 use std::collections::BTreeMap;
 
 use millstream_common::ids::{Generation, Incarnation, JobName, Seq, Term};
@@ -13,6 +15,7 @@ use millstream_common::log::savepoint::{Savepoint, Savepoints};
 use millstream_common::log::{Entry, LogObject};
 use serde::{Deserialize, Serialize};
 
+use self::newest::NewestEpochs;
 use crate::job::reattach::Lasting;
 use crate::letters::index::Letters;
 
@@ -35,6 +38,9 @@ pub struct ReplayedJob {
     /// Its checkpoints that are kept by name, over all its lives.
     #[serde(default)]
     pub savepoints: Savepoints,
+    /// For its traces.
+    #[serde(default)]
+    pub newest: NewestEpochs,
 }
 
 impl ReplayedJob {
@@ -48,6 +54,7 @@ impl ReplayedJob {
             Entry::Epoch(epoch) if epoch.generation == self.generation => {
                 self.progress.apply(epoch)?;
                 self.letters.note(&self.entry.plan, epoch);
+                self.newest.note(epoch);
                 self.progress.note_delivered(self.entry.plan.sinks.len());
             }
             Entry::Ended { end, .. } => {
@@ -179,6 +186,7 @@ fn begin(jobs: &mut ReplayedJobs, entry: JobEntry, progress: JobProgress) {
         generation: Generation::default(),
         assignment: None,
         savepoints: old.map(|old| old.savepoints).unwrap_or_default(),
+        newest: NewestEpochs::default(),
         entry,
     };
     jobs.insert(replayed.entry.job.clone(), replayed);

@@ -100,6 +100,7 @@ impl SupervisorState {
         let entry = job.entry.clone();
         let config = JobConfig {
             lasting: job.lasting(),
+            newest: job.newest,
             entry: job.entry,
             progress: job.progress,
             end: job.end,

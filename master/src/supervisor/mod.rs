@@ -20,4 +20,6 @@ pub mod submit;
 pub mod supervisor_actor;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trace_tests;
 pub mod workers;

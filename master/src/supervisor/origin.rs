@@ -10,11 +10,11 @@ use millstream_common::log::Entry;
 use millstream_common::log::entry::{JobEnd, JobEntry, JobProgress};
 use millstream_common::log::savepoint::CarriedEntry;
 use millstream_common::suggest::nearest;
-use ractor::{ActorProcessingErr, RpcReplyPort};
+use ractor::ActorProcessingErr;
 
 use super::jobs::RunningJob;
-use super::submission::{Started, Submission, beginning};
-use super::supervisor_actor::{SupervisorState, answer};
+use super::submission::{Asked, Submission, beginning};
+use super::supervisor_actor::SupervisorState;
 use crate::carry::outputs::numbered_as;
 use crate::carry::{Carried, Terms, carry};
 use crate::job::savepoint;
@@ -35,12 +35,12 @@ impl SupervisorState {
         &mut self,
         submission: Submission,
         from: &FromCheckpoint,
-        reply: RpcReplyPort<Result<Started, ControlError>>,
+        asked: Asked,
     ) -> Result<(), ActorProcessingErr> {
         let (entry, notes) = match self.take(submission, from) {
             Ok(taken) => taken,
             Err(refused) => {
-                answer(reply, Err(refused));
+                asked.refuse(refused);
                 return Ok(());
             }
         };
@@ -51,7 +51,7 @@ impl SupervisorState {
         });
         let savepoints = savepoints.unwrap_or_default();
         let job: ReplayedJob = beginning(entry.job.clone(), entry.progress.clone(), savepoints);
-        self.record_submission(Entry::Carried(entry), job, notes, reply)
+        self.record_submission(Entry::Carried(entry), job, notes, asked)
     }
 
     fn take(&self, submission: Submission, from: &FromCheckpoint) -> Result<Taken, ControlError> {

@@ -320,6 +320,7 @@ async fn a_drained_worker_is_told_and_given_nothing_until_it_goes() {
         plan: plan(ENDLESS),
         fresh: false,
         from: None,
+        trace: Default::default(),
     });
     let started = call!(supervisor, |reply| SupervisorMessage::Submit {
         submission,
@@ -356,6 +357,7 @@ async fn a_new_master_goes_on_with_what_a_leaving_worker_holds_and_then_moves_it
         generation: Generation(7),
         entry,
         letters: Default::default(),
+        newest: Default::default(),
     };
     let held = |worker: &str, is_leaving| WorkerHello {
         worker: worker.into(),

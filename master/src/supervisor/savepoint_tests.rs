@@ -118,6 +118,7 @@ impl Cluster {
                 checkpoint: from.to_owned(),
                 may_drop: false,
             }),
+            trace: Default::default(),
         });
         let started = soon(async {
             call!(self.supervisor, |reply| SupervisorMessage::Submit {

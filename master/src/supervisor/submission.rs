@@ -18,10 +18,13 @@ use crate::job::job_actor::JobMessage;
 use crate::letters::index::Letters;
 use crate::log_actor::LogMessage;
 use crate::replay::ReplayedJob;
+use crate::submission_trace::SubmissionTrace;
 
 /// A planned job to begin or resume.
 #[derive(Debug)]
 pub struct Submission {
+    /// Of the call.
+    pub trace: SubmissionTrace,
     /// Its name.
     pub job: JobName,
     /// As written.
@@ -45,14 +48,34 @@ pub struct Started {
     pub notes: Vec<String>,
 }
 
+/// Whoever has asked for a submission: told once it is settled, and its trace with them.
+pub struct Asked {
+    reply: RpcReplyPort<Result<Started, ControlError>>,
+    trace: SubmissionTrace,
+}
+
+impl Asked {
+    pub(super) fn refuse(self, refused: ControlError) {
+        self.trace.refused(&refused);
+        answer(self.reply, Err(refused));
+    }
+
+    fn begun(self, started: Started, entry: &JobEntry) {
+        self.trace.recorded(entry, started.resumed_from);
+        answer(self.reply, Ok(started));
+    }
+}
+
 impl SupervisorState {
     pub(super) fn submit(
         &mut self,
-        submission: Submission,
+        mut submission: Submission,
         reply: RpcReplyPort<Result<Started, ControlError>>,
     ) -> Result<(), ActorProcessingErr> {
+        let trace = std::mem::take(&mut submission.trace);
+        let asked = Asked { reply, trace };
         if let Some(from) = submission.from.clone() {
-            return self.submit_from(submission, &from, reply);
+            return self.submit_from(submission, &from, asked);
         }
         let existing = self.jobs.get_mut(&submission.job);
         let savepoints = existing.as_ref().map(|job| job.savepoints.clone());
@@ -75,7 +98,7 @@ impl SupervisorState {
         let decision = submit::decide(&submission.job, &submission.plan, submission.fresh, before);
         let (entry, job) = match (decision, existing) {
             (Err(refused), _) => {
-                answer(reply, Err(refused));
+                asked.refuse(refused);
                 return Ok(());
             }
             (Ok(Decision::Resume), Some(job)) => {
@@ -106,7 +129,7 @@ impl SupervisorState {
                 (Entry::Job(Box::new(entry)), job)
             }
         };
-        self.record_submission(entry, job, Vec::new(), reply)
+        self.record_submission(entry, job, Vec::new(), asked)
     }
 
     /// Nothing runs before the entry is durable.
@@ -115,12 +138,12 @@ impl SupervisorState {
         entry: Entry,
         job: ReplayedJob,
         notes: Vec<String>,
-        reply: RpcReplyPort<Result<Started, ControlError>>,
+        asked: Asked,
     ) -> Result<(), ActorProcessingErr> {
         let myself = self.myself.clone();
         let on_written = Box::new(move |_| {
             let job = Box::new(job);
-            let _ = myself.cast(SupervisorMessage::SubmissionRecorded { job, notes, reply });
+            let _ = myself.cast(SupervisorMessage::SubmissionRecorded { job, notes, asked });
         });
         self.log.cast(LogMessage::Append {
             entry: Box::new(entry),
@@ -133,19 +156,20 @@ impl SupervisorState {
         &mut self,
         job: ReplayedJob,
         notes: Vec<String>,
-        reply: RpcReplyPort<Result<Started, ControlError>>,
+        asked: Asked,
     ) -> Result<(), ActorProcessingErr> {
         if let Some(old) = self.jobs.remove(&job.entry.job) {
             old.actor.stop(None);
         }
         let resumed_from = job.progress.epoch;
+        let entry = job.entry.clone();
         let actor = self.start_job(job, None).await?;
         let started = Started {
             actor,
             resumed_from,
             notes,
         };
-        answer(reply, Ok(started));
+        asked.begun(started, &entry);
         Ok(())
     }
 }
@@ -163,6 +187,7 @@ pub(super) fn beginning(
         generation: Generation::default(),
         assignment: None,
         letters: Letters::default(),
+        newest: Default::default(),
         savepoints,
     }
 }

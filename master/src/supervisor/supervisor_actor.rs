@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info};
 
 use super::jobs::{Reread, RunningJob};
-use super::submission::{Started, Submission};
+use super::submission::{Asked, Started, Submission};
 use super::workers::WorkerStatus;
 use crate::cluster::registry::{NameTaken, Registry, Session};
 use crate::config::ConnectorsRef;
@@ -94,7 +94,7 @@ pub enum SupervisorMessage {
         /// What a person should know of what was carried over.
         notes: Vec<String>,
         /// Who asked.
-        reply: RpcReplyPort<Result<Started, ControlError>>,
+        asked: Asked,
     },
     /// The log has been read again for a job whose actor had ended.
     JobReread(Box<Reread>),
@@ -234,8 +234,8 @@ impl Actor for SupervisorActor {
             Message::DrainWorker(worker, reply) => answer(reply, state.drain_worker(&worker)),
             Message::Expire => state.expire(),
             Message::Submit { submission, reply } => state.submit(*submission, reply)?,
-            Message::SubmissionRecorded { job, notes, reply } => {
-                state.submission_recorded(*job, notes, reply).await?
+            Message::SubmissionRecorded { job, notes, asked } => {
+                state.submission_recorded(*job, notes, asked).await?
             }
             // A job and its start are large, and this is rare.
             Message::JobReread(reread) => Box::pin(state.job_reread(*reread)).await?,

@@ -1,5 +1,6 @@
 //! What tests of the master share: storage in memory that can be held up, and workers that answer as they are told.
 
+mod kept_spans;
 mod told_log;
 
 use std::collections::BTreeMap;
@@ -22,10 +23,11 @@ use millstream_common::report::{PipelineReport, RowCounters};
 use millstream_common::secret;
 use millstream_common::store::{Error, Store, StoreRef};
 use millstream_common::time::{ClockRef, SystemClock};
-use millstream_common::trace::NoTracer;
+use millstream_common::trace::{NoTracer, TracerRef};
 use ractor::{Actor, ActorRef, call};
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use self::kept_spans::KeptSpans;
 pub(crate) use self::told_log::ToldLog;
 use crate::cluster::registry::Session;
 use crate::config::RealConnectors;
@@ -70,6 +72,7 @@ pub(crate) async fn supervise(
         generation: Generation::default(),
         assignment: None,
         letters: Letters::default(),
+        newest: Default::default(),
         savepoints: Savepoints::new(),
     });
     supervise_begun(store, begun.collect()).await
@@ -79,13 +82,31 @@ pub(crate) async fn supervise(
 pub(crate) async fn supervise_log(store: &Arc<MemoryStore>) -> ActorRef<SupervisorMessage> {
     let store: StoreRef = store.clone();
     let history = read_history(&store).await.expect("a log");
-    supervise_from(store, history.through.next(), history.jobs).await
+    let next = history.through.next();
+    supervise_from(store, next, history.jobs, Arc::new(NoTracer)).await
 }
 
 /// A supervisor over jobs that the last master has run.
 pub(crate) async fn supervise_begun(
     store: &Arc<MemoryStore>,
     jobs: Vec<ReplayedJob>,
+) -> ActorRef<SupervisorMessage> {
+    supervise_as(store, jobs, Arc::new(NoTracer)).await
+}
+
+/// The same, with every span that it tells.
+pub(crate) async fn supervise_traced(
+    store: &Arc<MemoryStore>,
+    jobs: Vec<ReplayedJob>,
+) -> (ActorRef<SupervisorMessage>, Arc<KeptSpans>) {
+    let kept = Arc::new(KeptSpans::default());
+    (supervise_as(store, jobs, kept.clone()).await, kept)
+}
+
+async fn supervise_as(
+    store: &Arc<MemoryStore>,
+    jobs: Vec<ReplayedJob>,
+    tracer: TracerRef,
 ) -> ActorRef<SupervisorMessage> {
     let store: StoreRef = store.clone();
     let object = log::LogObject {
@@ -98,13 +119,14 @@ pub(crate) async fn supervise_begun(
     };
     log::append(&store, Seq(1), &object).await.expect("append");
     let named = jobs.into_iter().map(|job| (job.entry.job.clone(), job));
-    supervise_from(store, Seq(2), named.collect()).await
+    supervise_from(store, Seq(2), named.collect(), tracer).await
 }
 
 async fn supervise_from(
     store: StoreRef,
     next: Seq,
     jobs: ReplayedJobs,
+    tracer: TracerRef,
 ) -> ActorRef<SupervisorMessage> {
     let log = LogConfig {
         store: store.clone(),
@@ -123,7 +145,7 @@ async fn supervise_from(
         log,
         jobs,
         clock,
-        tracer: Arc::new(NoTracer),
+        tracer,
         connectors: Arc::new(connectors),
     };
     let (supervisor, _) = Actor::spawn(None, SupervisorActor, config)

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use millstream_common::dead_letter::Code;
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{SourceIndex, SplitId, TaskId};
 use millstream_common::link::BarrierCommand;
@@ -197,7 +198,7 @@ impl ReaderTask {
 struct ReadSoFar {
     counters: RowCounters,
     flow: StageFlow,
-    rejects: BTreeMap<String, u64>,
+    rejects: BTreeMap<Code, u64>,
     consumed: Stretch,
     decoded: Stretch,
     links: Vec<TraceContext>,
@@ -213,7 +214,7 @@ impl ReadSoFar {
         self.links.extend(rows.links.iter().take(room));
         self.counters.add(counters);
         for (code, count) in &rows.codes {
-            *self.rejects.entry(code.as_str().to_owned()).or_default() += count;
+            *self.rejects.entry(*code).or_default() += count;
         }
         self.consumed
             .add_rows(decoded.begun, now, counters.read, counters.bytes);

@@ -108,6 +108,11 @@ impl Holding {
         }
     }
 
+    /// What its tasks did of the epoch in flight.
+    pub(crate) fn spans(&self) -> &Arc<PipelineSpans> {
+        &self.spans
+    }
+
     /// What it is of.
     pub(crate) fn at(&self) -> &JobGeneration {
         &self.at

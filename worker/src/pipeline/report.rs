@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use millstream_common::dead_letter::Code;
 use millstream_common::ids::{
     Epoch, OperatorId, OutputIndex, SourceIndex, SplitId, TaskId, WorkerId,
 };
@@ -34,7 +35,7 @@ pub enum TaskReport {
         /// By split, records between its position and its end, where that is known.
         lags: BTreeMap<SplitId, u64>,
         /// The rows that it rejected, by code.
-        rejects: BTreeMap<String, u64>,
+        rejects: BTreeMap<Code, u64>,
         /// What hinders its client.
         trouble: Option<String>,
         /// What it did.
@@ -191,7 +192,7 @@ fn add(report: &mut PipelineReport, said: TaskReport) {
             }
             for (code, count) in rejects {
                 let of_source = report.figures.rejects.entry(source).or_default();
-                *of_source.entry(code).or_default() += count;
+                *of_source.entry(code.to_string()).or_default() += count;
             }
             // What hinders one reader of a source hinders the others as well: one reason is enough.
             report.troubles.extend(trouble.map(|cause| (source, cause)));
@@ -240,7 +241,7 @@ mod tests {
                 ..StageFlow::default()
             },
             lags: BTreeMap::from([(format!("clicks-{index}").as_str().into(), 1)]),
-            rejects: BTreeMap::from([("late".to_owned(), 2)]),
+            rejects: BTreeMap::from([(Code::Late, 2)]),
             work: TaskWork {
                 busy: Duration::from_millis(3),
                 ..TaskWork::default()

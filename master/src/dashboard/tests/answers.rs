@@ -87,6 +87,10 @@ fn rows_that_do_not_come_in_or_are_all_rejected_are_the_answer() {
     job.rows_rejected = 5_000;
     let headline = "All 5,000 rows that were read were rejected: look at the dead letters.";
     assert_eq!(said(&job), (Tone::Bad, headline.to_owned()));
+    (job.rows_rejected, job.sources[0].rows_dropped) = (0, 5_000);
+    let headline = "All 5,000 rows that were read were dropped (on_violation = 'drop').";
+    assert_eq!(said(&job), (Tone::Bad, headline.to_owned()));
+    job.sources[0].rows_dropped = 0;
     (job.rows_read, job.rows_rejected, job.lag_records) = (0, 0, Some(0));
     assert_eq!(
         said(&job).1,
@@ -95,8 +99,10 @@ fn rows_that_do_not_come_in_or_are_all_rejected_are_the_answer() {
     job.lag_records = Some(1_204);
     assert_eq!(
         said(&job).1,
-        "No row has been read yet, although 1,204 records wait."
+        "No epoch with rows is committed yet, and 1,204 records wait."
     );
+    job.lag_records = None;
+    assert_eq!(said(&job).1, "No epoch with rows is committed yet.");
 }
 
 #[test]

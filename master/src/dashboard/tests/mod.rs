@@ -3,4 +3,4 @@
 mod answers;
 mod pages;
 mod routes;
-mod scene;
+pub(crate) mod scene;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use millstream_common::http;
 use millstream_common::net::{MemoryNet, Net};
 use millstream_common::time::SystemClock;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use super::super::router;
@@ -31,15 +30,9 @@ async fn serve(shown: Shown) -> Served {
 
 impl Served {
     async fn ask(&self, method: &str, path: &str) -> String {
-        let mut connection = self.net.connect("m:1").await.expect("connect");
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: m\r\nconnection: close\r\n\r\n");
-        connection
-            .write_all(request.as_bytes())
-            .await
-            .expect("write");
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).await.expect("read");
-        answer
+        let request = format!("{method} {path}");
+        let answer = http::ask(&self.net, "m:1", &request, "").await;
+        answer.expect("an answer")
     }
 }
 

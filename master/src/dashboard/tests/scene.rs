@@ -17,9 +17,9 @@ use crate::letters::listing::Listed;
 use crate::service::ControlBackend;
 
 /// The master's time in all scenes: 2026-05-01 10:00:00 UTC.
-pub(super) const NOW_US: i64 = 1_777_629_600_000_000;
+pub(crate) const NOW_US: i64 = 1_777_629_600_000_000;
 
-pub(super) fn job(name: &str) -> JobView {
+pub(crate) fn job(name: &str) -> JobView {
     JobView {
         name: name.into(),
         state: JobState::Running,
@@ -72,7 +72,7 @@ fn source(name: &str) -> SourceView {
     }
 }
 
-pub(super) fn sink(name: &str) -> SinkView {
+pub(crate) fn sink(name: &str) -> SinkView {
     SinkView {
         name: name.to_owned(),
         connector: "postgres".to_owned(),

@@ -1,32 +1,56 @@
 //! The master's part of a job's traces: the root of every epoch, and what a placement takes.
 //!
 //! Told by the job's actor what happens anyway; each word of it costs nothing while no trace is kept. A placement is what begins a
-//! generation: a submission, a recovery from a loss, or a move of shares; its trace lasts until the first epoch behind it. Losses
-//! during a recovery prolong it. What workers and sinks did in between they add themselves, below the contexts that go with Deploy
-//! and EpochCommitted. Pure, but for the spans that it hands on.
+//! generation, or goes on with one: a submission, a recovery from a loss, a move of shares, or a takeover by another master; its trace
+//! lasts until the first epoch behind it. Losses during a recovery or a takeover prolong it. What workers and sinks did in between they
+//! add themselves, below the contexts that go with Deploy and EpochCommitted.
+//! No trace is without its root: a placement that the actor does not see to its end is told when the actor goes, and roots of epochs that
+//! the last master may have taken with it are told again by the next one. Pure, but for the spans that it hands on.
 
 use std::time::Duration;
 
 use millstream_common::ids::{Epoch, Generation, Incarnation, JobName};
 use millstream_common::log::entry::{EpochEntry, JobEntry};
+use millstream_common::time::ClockRef;
 use millstream_common::trace::{Span, TraceContext, TraceId, TracerRef};
 use tracing::info;
 
 use super::job_actor::{JobConfig, JobState};
+use crate::replay::newest::{NewestEpochs, ToldEpoch};
 
 /// The traces that one job is in.
 #[derive(Debug)]
 pub(super) struct JobTraces {
     tracer: TracerRef,
+    /// For a placement that nobody ends.
+    clock: ClockRef,
     job: JobName,
     incarnation: Incarnation,
     /// Where the epoch that is being read began: at the last barrier, or the start of the generation.
     cut_us: Option<i64>,
-    /// When the epoch of the barrier under way began, when that was sent, and when all workers had passed it.
-    begun_us: Option<i64>,
-    barrier_us: Option<i64>,
-    collected_us: Option<i64>,
+    /// The barrier under way.
+    open: Option<Cut>,
+    /// The epoch on its way into the log, which gets there whatever becomes of its generation.
+    appended: Option<Appended>,
     placement: Option<Placement>,
+}
+
+/// A barrier.
+#[derive(Debug)]
+struct Cut {
+    /// When the epoch that it ends began.
+    begun_us: i64,
+    sent_us: i64,
+    /// When all workers had passed it.
+    collected_us: Option<i64>,
+}
+
+/// An epoch that is being committed.
+#[derive(Debug)]
+struct Appended {
+    /// Its barrier, if it has one.
+    cut: Option<Cut>,
+    at_us: i64,
 }
 
 /// A generation that is being begun.
@@ -45,34 +69,49 @@ struct Placement {
 impl JobTraces {
     /// Of a job whose actor begins.
     pub(super) fn begin(config: &JobConfig) -> Self {
-        let is_submitted = config.end.is_none() && config.lasting.is_none();
-        let tracer = config.tracer.clone();
-        let now_us = config.clock.unix_micros();
-        Self::new(tracer, &config.entry, is_submitted, now_us)
+        let (tracer, clock) = (config.tracer.clone(), config.clock.clone());
+        let now_us = clock.unix_micros();
+        let mut traces = Self::new(tracer, clock, &config.entry);
+        if config.end.is_none() && config.lasting.is_none() {
+            traces.submitted(&config.entry, config.progress.epoch, now_us);
+        }
+        traces.tell_again(&config.newest, config.end.is_some(), now_us);
+        traces
     }
 
-    /// Of a job that is begun by a submission under this master, or found in the log by it.
-    pub(super) fn new(
-        tracer: TracerRef,
-        entry: &JobEntry,
-        is_submitted: bool,
-        now_us: i64,
-    ) -> Self {
-        let mut traces = Self {
+    fn new(tracer: TracerRef, clock: ClockRef, entry: &JobEntry) -> Self {
+        Self {
             tracer,
+            clock,
             job: entry.job.clone(),
             incarnation: entry.incarnation,
             cut_us: None,
-            begun_us: None,
-            barrier_us: None,
-            collected_us: None,
+            open: None,
+            appended: None,
             placement: None,
-        };
-        if is_submitted {
-            let trace = TraceId::of_submission(entry.incarnation, entry.submitted_at_us);
-            traces.place(SUBMIT, trace, Generation::default(), now_us, None);
         }
-        traces
+    }
+
+    /// The job is begun by a submission under this master, behind an epoch.
+    fn submitted(&mut self, entry: &JobEntry, from: Epoch, now_us: i64) {
+        let trace = TraceId::of_submission(entry.incarnation, entry.submitted_at_us, from);
+        self.place(SUBMIT, trace, Generation::default(), now_us, None);
+    }
+
+    /// Roots that the last master may have recorded and not exported; where it has, they are told twice. Of a job that has ended
+    /// long ago the last master has had the time.
+    fn tell_again(&self, newest: &NewestEpochs, has_ended: bool, now_us: i64) {
+        let mut begun_us = None;
+        for told in newest.iter() {
+            let at_us = told.committed_at_us;
+            let is_sure = has_ended && now_us - at_us > LONG_AGO_US;
+            if let Some(root) = self.of_epoch(told.epoch).filter(|_| !is_sure) {
+                let times = (begun_us.unwrap_or(at_us), at_us);
+                let span = self.epoch_span(root, told, times);
+                self.tracer.record(span.with(AGAIN, "by the next master"));
+            }
+            begun_us = Some(at_us);
+        }
     }
 
     /// The root of an epoch's trace, if it is kept.
@@ -88,27 +127,48 @@ impl JobTraces {
 
     /// Everything that is read from now on belongs to the next epoch.
     pub(super) fn barrier_sent(&mut self, now_us: i64) {
-        let begun = self.cut_us.replace(now_us);
-        self.begun_us = Some(begun.unwrap_or(now_us));
-        self.barrier_us = Some(now_us);
-        self.collected_us = None;
+        let begun_us = self.cut_us.replace(now_us).unwrap_or(now_us);
+        self.open = Some(Cut {
+            begun_us,
+            sent_us: now_us,
+            collected_us: None,
+        });
     }
 
     /// All workers have passed the barrier.
     pub(super) fn collected(&mut self, now_us: i64) {
-        self.collected_us = Some(now_us);
+        if let Some(cut) = &mut self.open {
+            cut.collected_us = Some(now_us);
+        }
+    }
+
+    /// Nothing has changed up to the barrier: it makes no epoch.
+    pub(super) fn found_empty(&mut self) {
+        self.open = None;
+    }
+
+    /// An epoch is on its way into the log.
+    pub(super) fn appended(&mut self, entry: &EpochEntry, now_us: i64) {
+        let cut = match entry.without_barrier {
+            true => None,
+            false => self.open.take(),
+        };
+        self.appended = Some(Appended { cut, at_us: now_us });
     }
 
     /// The epoch is in the log. One without a barrier has only its commit.
     pub(super) fn committed(&mut self, entry: &EpochEntry, now_us: i64) {
-        let barrier_us = self.barrier_us.take();
-        let collected_us = self.collected_us.take().unwrap_or(now_us);
-        let begun_us = self.begun_us.take().unwrap_or(collected_us);
+        let appended = self.appended.take();
         let Some(root) = self.of_epoch(entry.epoch) else {
             return;
         };
-        if let Some(barrier_us) = barrier_us {
-            let collect = Span::child(root, "collect", "", (barrier_us, collected_us));
+        let at_us = appended.as_ref().map_or(now_us, |appended| appended.at_us);
+        let cut = appended.and_then(|appended| appended.cut);
+        let begun_us = cut.as_ref().map_or(at_us, |cut| cut.begun_us);
+        let collected_us = cut.as_ref().and_then(|cut| cut.collected_us);
+        let collected_us = collected_us.unwrap_or(at_us);
+        if let Some(cut) = cut {
+            let collect = Span::child(root, "collect", "", (cut.sent_us, collected_us));
             self.tracer.record(self.of_entry(collect, entry));
         }
         let segments = entry.segments.iter();
@@ -119,15 +179,19 @@ impl JobTraces {
         let commit = commit.with("segments", entry.segments.len() as u64);
         let commit = commit.with("rows", rows.sum::<u64>());
         self.tracer.record(commit.with("bytes", bytes.sum::<u64>()));
-        let counters = entry.counters.values();
-        let splits = entry.splits.values().map(|splits| splits.len() as u64);
-        let rows = counters.clone().map(|count| count.read).sum::<u64>();
-        let bytes = counters.map(|count| count.bytes).sum::<u64>();
-        let epoch = self.of_entry(Span::root("epoch", root, begun_us, now_us), entry);
-        let epoch = epoch.with("parent", entry.parent.0).with("rows", rows);
-        let epoch = epoch.with("bytes", bytes);
-        self.tracer
-            .record(epoch.with("splits", splits.sum::<u64>()));
+        let epoch = self.epoch_span(root, &entry.into(), (begun_us, now_us));
+        self.tracer.record(epoch);
+    }
+
+    fn epoch_span(&self, root: TraceContext, told: &ToldEpoch, times: (i64, i64)) -> Span {
+        Span::root("epoch", root, times.0, times.1)
+            .with("job", self.job.as_str())
+            .with("generation", told.generation.0)
+            .with("epoch", told.epoch.0)
+            .with("parent", told.parent.0)
+            .with("rows", told.rows)
+            .with("bytes", told.bytes)
+            .with("splits", told.splits)
     }
 
     fn of_entry(&self, span: Span, entry: &EpochEntry) -> Span {
@@ -139,10 +203,9 @@ impl JobTraces {
     /// The generation is lost: what was lost spoke last at `heard_us`.
     pub(super) fn lost(&mut self, lost: Generation, cause: &str, heard_us: i64, now_us: i64) {
         self.cut_us = None;
-        self.begun_us = None;
-        self.barrier_us = None;
+        self.open = None;
         let placement = self.placement.as_mut();
-        match placement.filter(|placement| placement.name == RECOVERY) {
+        match placement.filter(|placement| matches!(placement.name, RECOVERY | TAKEOVER)) {
             // Several are told of one loss, and one of them knows since when.
             Some(recovery) => recovery.begun_us = recovery.begun_us.min(heard_us),
             None => {
@@ -160,7 +223,20 @@ impl JobTraces {
 
     fn is_recovering(&self) -> bool {
         let placement = self.placement.as_ref();
-        placement.is_some_and(|placement| placement.name == RECOVERY)
+        placement.is_some_and(|placement| matches!(placement.name, RECOVERY | TAKEOVER))
+    }
+
+    /// The job is found in the log, and waits for the workers that ran its generation under the last master.
+    pub(super) fn taken_over(&mut self, generation: Generation, now_us: i64) {
+        let trace = TraceId::of_takeover(self.incarnation, now_us);
+        self.place(TAKEOVER, trace, generation, now_us, None);
+    }
+
+    /// They are there, and the generation goes on.
+    pub(super) fn reattached(&mut self, generation: Generation, now_us: i64) {
+        let placement = self.placement.as_ref();
+        self.cut_us = placement.map(|placement| placement.begun_us);
+        self.timed_step("reattach", generation, now_us);
     }
 
     /// The shares of the generation move, without a loss.
@@ -280,6 +356,15 @@ impl JobTraces {
     }
 }
 
+/// Also where the actor is killed with its master, or fails.
+impl Drop for JobTraces {
+    fn drop(&mut self) {
+        let now_us = self.clock.unix_micros();
+        let cause = "its master ended, or the job's actor";
+        self.finish(Some(cause.to_owned()), now_us);
+    }
+}
+
 impl JobState {
     /// The generation is lost: because of a worker that was heard last some time ago, or of what it said just now.
     pub(super) fn trace_loss(&mut self, cause: &str) {
@@ -307,136 +392,11 @@ impl JobState {
 /// What the trace of a submission is called.
 pub(crate) const SUBMIT: &str = "submit";
 const RECOVERY: &str = "recovery";
+const TAKEOVER: &str = "takeover";
+/// Tells of a span that it may have been told by another process already.
+const AGAIN: &str = "told_again";
+/// Whoever has lived so long after a span was recorded has exported it.
+const LONG_AGO_US: i64 = 60_000_000;
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::{Arc, Mutex};
-
-    use millstream_common::trace::{SpanCounts, Tracer};
-
-    use super::*;
-    use crate::testing::{ENDLESS, plan};
-
-    fn job_entry() -> JobEntry {
-        JobEntry {
-            job: "numbers".into(),
-            incarnation: Incarnation::fresh(),
-            sql: String::new(),
-            plan: plan(ENDLESS),
-            submitted_at_us: 10,
-        }
-    }
-
-    fn epoch_entry(job: &JobEntry) -> EpochEntry {
-        EpochEntry {
-            job: job.job.clone(),
-            incarnation: job.incarnation,
-            epoch: Epoch(2),
-            parent: Epoch(0),
-            committed_at_us: 0,
-            generation: Generation(2),
-            splits: BTreeMap::new(),
-            watermarks: BTreeMap::new(),
-            parts: BTreeMap::new(),
-            segments: Vec::new(),
-            counters: BTreeMap::new(),
-            flows: BTreeMap::new(),
-            sink_markers: BTreeMap::new(),
-            refused: Vec::new(),
-            dropped: Default::default(),
-            drained: false,
-            without_barrier: false,
-        }
-    }
-
-    /// Keeps every span.
-    #[derive(Debug, Default)]
-    struct Kept(Mutex<Vec<Span>>);
-
-    impl Tracer for Kept {
-        fn keeps(&self, _: TraceId) -> bool {
-            true
-        }
-
-        fn record(&self, span: Span) {
-            self.0.lock().expect("no panic").push(span);
-        }
-
-        fn counts(&self) -> Option<SpanCounts> {
-            Some(SpanCounts::default())
-        }
-    }
-
-    fn names(kept: &Kept) -> Vec<&'static str> {
-        let spans = kept.0.lock().expect("no panic");
-        spans.iter().map(|span| span.name).collect()
-    }
-
-    #[test]
-    fn a_loss_during_a_recovery_prolongs_it_and_the_trace_is_whole() {
-        let kept = Arc::new(Kept::default());
-        let mut traces = JobTraces::new(kept.clone(), &job_entry(), false, 0);
-        traces.lost(Generation(3), "worker w1 is lost", 100, 900);
-        let placement = traces.of_placement();
-        traces.assigned(Generation(5), 950);
-        traces.lost(Generation(5), "worker w2 is lost", 960, 970);
-        assert_eq!(traces.of_placement(), placement, "it is the same recovery");
-        traces.assigned(Generation(7), 980);
-        traces.deployed(Generation(7), 990);
-        traces.settled(Some(Epoch(8)), Generation(7), 1_000);
-        traces.settled(Some(Epoch(9)), Generation(7), 2_000);
-        assert_eq!(
-            names(&kept),
-            [
-                "detect",
-                "assign",
-                "detect",
-                "assign",
-                "deploy",
-                "first_epoch",
-                "recovery"
-            ]
-        );
-        let spans = kept.0.lock().expect("no panic");
-        let root = spans.last().expect("the root");
-        assert_eq!((root.parent, root.start_us, root.end_us), (0, 100, 1_000));
-        for span in spans.iter().take(spans.len() - 1) {
-            assert_eq!(span.parent, root.context.span, "{span:?}");
-        }
-        let first = &spans[spans.len() - 2];
-        assert_eq!(first.links, Vec::from_iter(traces.of_epoch(Epoch(8))));
-    }
-
-    #[test]
-    fn a_submission_is_told_by_who_takes_it_and_an_epoch_begins_where_the_last_one_ended() {
-        let kept = Arc::new(Kept::default());
-        let entry = job_entry();
-        let mut traces = JobTraces::new(kept.clone(), &entry, true, 10);
-        traces.assigned(Generation(2), 20);
-        traces.deployed(Generation(2), 30);
-        traces.barrier_sent(80);
-        traces.collected(90);
-        traces.barrier_sent(180);
-        traces.collected(190);
-        let committed = epoch_entry(&entry);
-        traces.committed(&committed, 200);
-        traces.settled(Some(committed.epoch), Generation(2), 200);
-        assert_eq!(
-            names(&kept),
-            [
-                "assign",
-                "deploy",
-                "collect",
-                "commit",
-                "epoch",
-                "first_epoch"
-            ]
-        );
-        let spans = kept.0.lock().expect("no panic");
-        let (collect, commit, epoch) = (&spans[2], &spans[3], &spans[4]);
-        assert_eq!((epoch.start_us, epoch.end_us), (80, 200));
-        assert_eq!((collect.start_us, collect.end_us), (180, 190));
-        assert_eq!((commit.start_us, commit.parent), (190, epoch.context.span));
-    }
-}
+mod tests;
