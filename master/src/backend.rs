@@ -94,6 +94,7 @@ impl Backend {
             plan: planned.plan,
             fresh: request.fresh,
             from: request.from,
+            id: request.id,
         };
         let submission = Box::new(submission);
         let started = call!(self.supervisor()?, |reply| SupervisorMessage::Submit {
@@ -108,6 +109,7 @@ impl Backend {
         Ok(Submitted {
             job,
             resumed_from,
+            unchanged: started.unchanged,
             warnings: planned.warnings.into_iter().chain(notes).collect(),
         })
     }
@@ -363,6 +365,7 @@ mod tests {
             file: "clicks.sql".to_owned(),
             fresh: false,
             from: None,
+            id: None,
         };
         let refused = backend.submit(request).await.expect_err("no SQL");
         assert!(matches!(refused, ControlError::Problems(_)), "{refused:?}");

@@ -105,6 +105,7 @@ impl Cluster {
             file: format!("{}.sql", self.job),
             fresh: true,
             from: None,
+            id: None,
         };
         self.client
             .submit(request)

@@ -325,6 +325,7 @@ mod tests {
             sql: String::new(),
             plan: plan(ENDLESS),
             submitted_at_us: 10,
+            submission: None,
         }
     }
 

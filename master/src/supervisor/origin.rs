@@ -10,10 +10,10 @@ use millstream_common::log::Entry;
 use millstream_common::log::entry::{JobEnd, JobEntry, JobProgress};
 use millstream_common::log::savepoint::CarriedEntry;
 use millstream_common::suggest::nearest;
-use ractor::{ActorProcessingErr, RpcReplyPort};
+use ractor::ActorProcessingErr;
 
 use super::jobs::RunningJob;
-use super::submission::{Started, Submission, beginning};
+use super::submission::{Reply, Started, Submission, beginning};
 use super::supervisor_actor::{SupervisorState, answer};
 use crate::carry::outputs::numbered_as;
 use crate::carry::{Carried, Terms, carry};
@@ -35,8 +35,18 @@ impl SupervisorState {
         &mut self,
         submission: Submission,
         from: &FromCheckpoint,
-        reply: RpcReplyPort<Result<Started, ControlError>>,
+        reply: Reply,
     ) -> Result<(), ActorProcessingErr> {
+        let id = submission.id.clone();
+        if let Some(own) = self.jobs.get(&submission.job)
+            && own.ended.is_none()
+            && id.is_some()
+            && id == own.entry.submission
+        {
+            // This very submission: its answer was lost.
+            answer(reply, Ok(Started::before(own)));
+            return Ok(());
+        }
         let (entry, notes) = match self.take(submission, from) {
             Ok(taken) => taken,
             Err(refused) => {
@@ -51,7 +61,7 @@ impl SupervisorState {
         });
         let savepoints = savepoints.unwrap_or_default();
         let job: ReplayedJob = beginning(entry.job.clone(), entry.progress.clone(), savepoints);
-        self.record_submission(Entry::Carried(entry), job, notes, reply)
+        self.record_submission(Entry::Carried(entry), job, id, notes, reply)
     }
 
     fn take(&self, submission: Submission, from: &FromCheckpoint) -> Result<Taken, ControlError> {
@@ -105,6 +115,7 @@ impl SupervisorState {
             sql: submission.sql,
             plan,
             submitted_at_us: self.clock.unix_micros(),
+            submission: submission.id,
         };
         Ok((Box::new(CarriedEntry { job, progress }), notes))
     }

@@ -39,6 +39,7 @@ impl Cluster {
             sql: String::new(),
             plan: plan(ENDLESS),
             submitted_at_us: 0,
+            submission: None,
         };
         let supervisor = supervise(&store, vec![entry]).await;
         let mut worker = FakeWorker::join(&supervisor, "alpha").await;
@@ -118,6 +119,7 @@ impl Cluster {
                 checkpoint: from.to_owned(),
                 may_drop: false,
             }),
+            id: None,
         });
         let started = soon(async {
             call!(self.supervisor, |reply| SupervisorMessage::Submit {

@@ -1,16 +1,19 @@
 //! Submissions: from a planned job to its entry in the log, and from there to its actor.
 //!
 //! Called by the supervisor's actor; [`super::submit`] decides whether a submission begins a job, resumes one, or is refused.
-//! Nothing runs before its entry is durable. Failure: a refusal is the answer; what the log never takes is never answered.
+//! Nothing runs before its entry is durable, and while it is on its way the same submission waits for it, and any other of its name is
+//! refused: a client that tries again begins nothing twice. Failure: a refusal is the answer; what the log never takes is never answered.
 
 use millstream_common::control::{ControlError, FromCheckpoint};
 use millstream_common::ids::{Epoch, Generation, Incarnation, JobName};
 use millstream_common::log::Entry;
 use millstream_common::log::entry::{JobEntry, JobProgress};
 use millstream_common::log::savepoint::Savepoints;
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::JobPlan;
 use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 
+use super::jobs::RunningJob;
 use super::submit::{self, Decision};
 use super::supervisor_actor::{SupervisorMessage, SupervisorState, answer};
 use crate::carry::outputs::numbered_as;
@@ -32,6 +35,19 @@ pub struct Submission {
     pub fresh: bool,
     /// What it goes on from.
     pub from: Option<FromCheckpoint>,
+    /// As its client names it in each try.
+    pub id: Option<String>,
+}
+
+/// Who waits for a submission.
+pub(super) type Reply = RpcReplyPort<Result<Started, ControlError>>;
+
+/// A submission whose entry is on its way into the log.
+pub(super) struct Starting {
+    plan: JobPlan,
+    id: Option<String>,
+    /// Those who said it again.
+    waiting: Vec<Reply>,
 }
 
 /// A job that has been begun or resumed.
@@ -43,14 +59,31 @@ pub struct Started {
     pub resumed_from: Epoch,
     /// What a person should know of what was carried over.
     pub notes: Vec<String>,
+    /// It ran already.
+    pub unchanged: bool,
+}
+
+impl Started {
+    /// It runs, and stays as it is.
+    pub(super) fn before(job: &RunningJob) -> Self {
+        Self {
+            actor: job.actor.clone(),
+            resumed_from: Epoch::default(),
+            notes: Vec::new(),
+            unchanged: true,
+        }
+    }
 }
 
 impl SupervisorState {
     pub(super) fn submit(
         &mut self,
         submission: Submission,
-        reply: RpcReplyPort<Result<Started, ControlError>>,
+        reply: Reply,
     ) -> Result<(), ActorProcessingErr> {
+        let Some(reply) = self.wait_for_start(&submission, reply) else {
+            return Ok(());
+        };
         if let Some(from) = submission.from.clone() {
             return self.submit_from(submission, &from, reply);
         }
@@ -71,11 +104,16 @@ impl SupervisorState {
                 .as_ref()
                 .map(|(end, _)| end)
                 .filter(|_| !job.is_starting),
+            submission: job.entry.submission.as_deref(),
         });
-        let decision = submit::decide(&submission.job, &submission.plan, submission.fresh, before);
+        let decision = submit::decide(&submission.job, submission.wanted(), before);
         let (entry, job) = match (decision, existing) {
             (Err(refused), _) => {
                 answer(reply, Err(refused));
+                return Ok(());
+            }
+            (Ok(Decision::Leave), Some(job)) => {
+                answer(reply, Ok(Started::before(job)));
                 return Ok(());
             }
             (Ok(Decision::Resume), Some(job)) => {
@@ -91,7 +129,7 @@ impl SupervisorState {
                 };
                 (resumed, beginning(job.entry.clone(), progress, savepoints))
             }
-            (Ok(Decision::Begin | Decision::Resume), existing) => {
+            (Ok(Decision::Begin | Decision::Resume | Decision::Leave), existing) => {
                 if let Some(job) = existing {
                     job.is_starting = true;
                 }
@@ -101,12 +139,42 @@ impl SupervisorState {
                     sql: submission.sql,
                     plan: submission.plan,
                     submitted_at_us: self.clock.unix_micros(),
+                    submission: submission.id.clone(),
                 };
                 let job = beginning(entry.clone(), JobProgress::default(), savepoints);
                 (Entry::Job(Box::new(entry)), job)
             }
         };
-        self.record_submission(entry, job, Vec::new(), reply)
+        self.record_submission(entry, job, submission.id, Vec::new(), reply)
+    }
+
+    /// Lets whoever says again what is on its way wait for it; the reply comes back where nothing of that name is.
+    fn wait_for_start(&mut self, submission: &Submission, reply: Reply) -> Option<Reply> {
+        let starting = self.starting.get_mut(&submission.job);
+        let starting = starting.filter(|_| !mutant::is(Mutant::BeginTwice));
+        let Some(starting) = starting else {
+            return Some(reply);
+        };
+        let under_way = submit::Existing {
+            plan: &starting.plan,
+            ended: None,
+            submission: starting.id.as_deref(),
+        };
+        let plan = numbered_as(&starting.plan, submission.plan.clone());
+        let wanted = submit::Wanted {
+            plan: &plan,
+            ..submission.wanted()
+        };
+        match wanted.is_running_as(under_way) {
+            true => starting.waiting.push(reply),
+            false => answer(
+                reply,
+                Err(ControlError::AlreadyRunning {
+                    name: submission.job.to_string(),
+                }),
+            ),
+        }
+        None
     }
 
     /// Nothing runs before the entry is durable.
@@ -114,9 +182,16 @@ impl SupervisorState {
         &mut self,
         entry: Entry,
         job: ReplayedJob,
+        id: Option<String>,
         notes: Vec<String>,
-        reply: RpcReplyPort<Result<Started, ControlError>>,
+        reply: Reply,
     ) -> Result<(), ActorProcessingErr> {
+        let starting = Starting {
+            plan: job.entry.plan.clone(),
+            id,
+            waiting: Vec::new(),
+        };
+        self.starting.insert(job.entry.job.clone(), starting);
         let myself = self.myself.clone();
         let on_written = Box::new(move |_| {
             let job = Box::new(job);
@@ -133,8 +208,10 @@ impl SupervisorState {
         &mut self,
         job: ReplayedJob,
         notes: Vec<String>,
-        reply: RpcReplyPort<Result<Started, ControlError>>,
+        reply: Reply,
     ) -> Result<(), ActorProcessingErr> {
+        let starting = self.starting.remove(&job.entry.job);
+        let waiting = starting.map_or_else(Vec::new, |starting| starting.waiting);
         if let Some(old) = self.jobs.remove(&job.entry.job) {
             old.actor.stop(None);
         }
@@ -144,9 +221,23 @@ impl SupervisorState {
             actor,
             resumed_from,
             notes,
+            unchanged: false,
         };
-        answer(reply, Ok(started));
+        for reply in waiting.into_iter().chain([reply]) {
+            answer(reply, Ok(started.clone()));
+        }
         Ok(())
+    }
+}
+
+impl Submission {
+    fn wanted(&self) -> submit::Wanted<'_> {
+        submit::Wanted {
+            plan: &self.plan,
+            fresh: self.fresh,
+            is_from: self.from.is_some(),
+            submission: self.id.as_deref(),
+        }
     }
 }
 
