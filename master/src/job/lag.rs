@@ -55,10 +55,21 @@ pub(crate) fn delivered(
 ) -> u64 {
     let shipped = progress.shipped.get(&output).copied();
     let owed = progress.owed.get(&sink).copied();
-    let refused = progress.refused.get(&sink).copied();
+    let refused = progress.refused.get(&sink).copied().unwrap_or_default();
     let due = shipped.unwrap_or_default() + owed.unwrap_or_default();
-    // Refused rows of an epoch that is not delivered yet are among both.
-    due.saturating_sub(lacked + refused.unwrap_or_default() + dropped)
+    // Of an epoch that the sink lacks, or lacks again because it was sent back, refused rows are among those that it lacks.
+    let left_out = refused.saturating_sub(refused_ahead(progress, sink));
+    due.saturating_sub(lacked + left_out + dropped)
+}
+
+/// Rows that the sink has refused of epochs which it lacks.
+fn refused_ahead(progress: &JobProgress, sink: SinkIndex) -> u64 {
+    let marker = progress.marker(sink);
+    let recent = progress.recent.iter().flat_map(|epoch| &epoch.refused);
+    let named = recent.chain(&progress.left_out);
+    let own = named.filter(|refused| refused.sink == sink);
+    let behind = own.flat_map(|refused| refused.rows.range(marker.next()..));
+    behind.map(|(_, rows)| rows.len() as u64).sum()
 }
 
 #[cfg(test)]
@@ -67,7 +78,7 @@ mod tests {
 
     use millstream_common::log::backlog::{BacklogPart, OutputSum};
     use millstream_common::log::entry::CommittedEpoch;
-    use millstream_common::report::Segment;
+    use millstream_common::report::{RefusedRows, Segment};
 
     use super::*;
 
@@ -140,5 +151,25 @@ mod tests {
         assert_eq!(held(&progress, 12, 1), 20);
         progress.owed.insert(SINK, 5);
         assert_eq!(held(&progress, 12, 1), 25);
+    }
+
+    #[test]
+    fn refused_rows_of_an_epoch_that_a_sink_lacks_again_are_left_out_once() {
+        let mut progress = progress();
+        progress.refused.insert(SINK, 2);
+        progress.recent[1].refused.push(RefusedRows {
+            sink: SINK,
+            attempt: "first".to_owned(),
+            rows: BTreeMap::from([(Epoch(11), vec![0]), (Epoch(10), vec![1])]),
+        });
+        let mut held = |marker| {
+            progress.sink_markers.insert(SINK, Epoch(marker));
+            let lacked = lag(&progress, OUTPUT, Epoch(marker)).row_count;
+            delivered(&progress, SINK, OUTPUT, lacked, 0)
+        };
+        assert_eq!(held(12), 22);
+        assert_eq!(held(11), 20);
+        assert_eq!(held(10), 19, "one of its two rows of epoch 11 is a letter");
+        assert_eq!(held(0), 0);
     }
 }
