@@ -189,7 +189,7 @@ impl Person<'_> {
         if !is_told {
             let may_duplicate = is_copied || !is_keyed(sink);
             match self.rewind(sink, to, may_duplicate).await? {
-                Ok(()) => {}
+                Ok(()) => self.check_sent_to(sink, to),
                 Err(refused) if is_passing(&refused) => return Ok(Next::Again),
                 Err(_) if is_copied => return self.resume(sink, Next::Done).await,
                 Err(_) => return Ok(Next::Done),
@@ -253,6 +253,16 @@ impl Person<'_> {
             Err(refused) => event!("sink {sink} stays: {refused}"),
         }
         Ok(answer)
+    }
+
+    /// There was an epoch of that number: another one is not what was asked for.
+    fn check_sent_to(&self, sink: &str, asked: Epoch) {
+        let told = self.world(|world| world.ledger.newest_rewind(sink));
+        if told != Some(asked) {
+            self.violated(format!(
+                "sink {sink} was to go back to {asked}, the log says {told:?}"
+            ));
+        }
     }
 
     fn violated(&self, what: String) {

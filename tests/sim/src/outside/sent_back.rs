@@ -157,12 +157,21 @@ impl Ledger {
 
     /// How often the log has sent a sink back.
     pub(crate) fn rewind_count(&self, sink: &str) -> usize {
-        let counts = self.chains.values().map(|chain| {
+        self.rewinds(sink).count()
+    }
+
+    /// Where the log has sent a sink back to for the last time.
+    pub(crate) fn newest_rewind(&self, sink: &str) -> Option<Epoch> {
+        self.rewinds(sink).last()
+    }
+
+    fn rewinds(&self, sink: &str) -> impl Iterator<Item = Epoch> {
+        self.chains.values().flat_map(move |chain| {
             let own = chain.pace.sink(sink);
             let told = chain.way_back.told.values();
-            told.filter(|(sink, _)| Some(*sink) == own).count()
-        });
-        counts.sum()
+            let own = told.filter(move |(sink, _)| Some(*sink) == own);
+            own.map(|(_, to)| *to)
+        })
     }
 
     /// The epoch of the log at such a share of those that a sink holds; 0 is before the first.
