@@ -98,7 +98,10 @@ pub(crate) async fn submit(
 pub(crate) fn began(submitted: &Submitted) -> String {
     let name = &submitted.job.name;
     match submitted.resumed_from {
-        _ if submitted.unchanged => format!("{name} runs as it is submitted; nothing changed"),
+        _ if submitted.unchanged => {
+            let state = submitted.job.state;
+            format!("{name} is {state}, as it is submitted; nothing changed")
+        }
         Some(epoch) => format!("{name} goes on from epoch {epoch}"),
         None => format!("{name} begins"),
     }

@@ -38,13 +38,10 @@ impl SupervisorState {
         reply: Reply,
     ) -> Result<(), ActorProcessingErr> {
         let id = submission.id.clone();
-        if let Some(own) = self.jobs.get(&submission.job)
-            && own.ended.is_none()
-            && id.is_some()
-            && id == own.entry.submission
-        {
+        let own = self.jobs.get(&submission.job);
+        if let Some(own) = own.filter(|own| id.is_some() && id == own.entry.submission) {
             // This very submission: its answer was lost.
-            answer(reply, Ok(Started::before(own)));
+            answer(reply, Ok(Started::before(own, id.as_deref())));
             return Ok(());
         }
         let (entry, notes) = match self.take(submission, from) {

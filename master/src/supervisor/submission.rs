@@ -59,18 +59,44 @@ pub struct Started {
     pub resumed_from: Epoch,
     /// What a person should know of what was carried over.
     pub notes: Vec<String>,
-    /// It ran already.
-    pub unchanged: bool,
+    /// Whether anything was done.
+    pub unchanged: Unchanged,
+}
+
+/// Whether a job was there before it was submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unchanged {
+    /// It is begun, or goes on, by this submission.
+    No,
+    /// By an earlier try of this submission.
+    Retry,
+    /// Another submission has asked for the same.
+    Alike,
 }
 
 impl Started {
-    /// It runs, and stays as it is.
-    pub(super) fn before(job: &RunningJob) -> Self {
+    /// It is there, and stays as it is; asked for by that submission.
+    pub(super) fn before(job: &RunningJob, id: Option<&str>) -> Self {
+        let is_retry = id.is_some() && id == job.entry.submission.as_deref();
         Self {
             actor: job.actor.clone(),
             resumed_from: Epoch::default(),
             notes: Vec::new(),
-            unchanged: true,
+            unchanged: match is_retry {
+                true => Unchanged::Retry,
+                false => Unchanged::Alike,
+            },
+        }
+    }
+}
+
+impl RunningJob {
+    fn known(&self) -> submit::Existing<'_> {
+        let end = self.ended.as_ref().map(|(end, _)| end);
+        submit::Existing {
+            plan: &self.entry.plan,
+            ended: end.filter(|_| !self.is_starting),
+            submission: self.entry.submission.as_deref(),
         }
     }
 }
@@ -97,15 +123,7 @@ impl SupervisorState {
             },
             ..submission
         };
-        let before = existing.as_ref().map(|job| submit::Existing {
-            plan: &job.entry.plan,
-            ended: job
-                .ended
-                .as_ref()
-                .map(|(end, _)| end)
-                .filter(|_| !job.is_starting),
-            submission: job.entry.submission.as_deref(),
-        });
+        let before = existing.as_deref().map(RunningJob::known);
         let decision = submit::decide(&submission.job, submission.wanted(), before);
         let (entry, job) = match (decision, existing) {
             (Err(refused), _) => {
@@ -113,7 +131,7 @@ impl SupervisorState {
                 return Ok(());
             }
             (Ok(Decision::Leave), Some(job)) => {
-                answer(reply, Ok(Started::before(job)));
+                answer(reply, Ok(Started::before(job, submission.id.as_deref())));
                 return Ok(());
             }
             (Ok(Decision::Resume), Some(job)) => {
@@ -221,7 +239,7 @@ impl SupervisorState {
             actor,
             resumed_from,
             notes,
-            unchanged: false,
+            unchanged: Unchanged::No,
         };
         for reply in waiting.into_iter().chain([reply]) {
             answer(reply, Ok(started.clone()));

@@ -7,7 +7,7 @@ use millstream_common::log::{self, Entry};
 use millstream_common::store::StoreRef;
 use ractor::{ActorRef, call};
 
-use super::submission::{Started, Submission};
+use super::submission::{Started, Submission, Unchanged};
 use super::supervisor_actor::SupervisorMessage;
 use crate::testing::{Answers, MemoryStore, memory, plan, soon, supervise};
 
@@ -83,9 +83,12 @@ async fn what_runs_as_it_is_submitted_again_is_left_alone_and_other_sql_is_refus
     let store = memory();
     let supervisor = supervise(&store, Vec::new()).await;
     let first = submit(&supervisor, SQL, false, "one").await.expect("new");
-    assert!(!first.unchanged);
+    assert_eq!(first.unchanged, Unchanged::No);
     let again = submit(&supervisor, SQL, false, "two").await.expect("same");
-    assert!(again.unchanged && again.actor.get_id() == first.actor.get_id());
+    assert_eq!(again.unchanged, Unchanged::Alike);
+    assert_eq!(again.actor.get_id(), first.actor.get_id());
+    let retry = submit(&supervisor, SQL, true, "one").await.expect("same");
+    assert_eq!(retry.unchanged, Unchanged::Retry);
     let fresh = submit(&supervisor, SQL, true, "three").await;
     assert!(is_refused(&fresh), "a new life was asked for: {fresh:?}");
     let other = submit(&supervisor, OTHER_SQL, false, "four").await;

@@ -35,9 +35,12 @@ pub struct Wanted<'a> {
 impl Wanted<'_> {
     /// Whether a job that runs is what is asked for: by this very submission, or the same by one that does not say how it is to begin.
     pub fn is_running_as(&self, running: Existing<'_>) -> bool {
-        let is_same_try = self.submission.is_some() && self.submission == running.submission;
         let is_plain = !self.fresh && !self.is_from;
-        is_same_try || (is_plain && self.plan == running.plan)
+        self.is_retry_of(running) || (is_plain && self.plan == running.plan)
+    }
+
+    fn is_retry_of(&self, existing: Existing<'_>) -> bool {
+        self.submission.is_some() && self.submission == existing.submission
     }
 }
 
@@ -63,6 +66,8 @@ pub fn decide(
         return Ok(Decision::Begin);
     };
     match existing.ended {
+        // A short job may have come to its end before its client tries again.
+        Some(_) if wanted.is_retry_of(existing) => Ok(Decision::Leave),
         None if wanted.is_running_as(existing) => Ok(Decision::Leave),
         None => Err(ControlError::AlreadyRunning {
             name: job.to_string(),
@@ -181,6 +186,8 @@ mod tests {
         assert_eq!(submit(false, None, 1), Ok(Decision::Leave));
         let again = submit_as("first", true, None, 1);
         assert_eq!(again, Ok(Decision::Leave), "its answer was lost");
+        let ended = submit_as("first", true, Some(&JobEnd::Finished), 1);
+        assert_eq!(ended, Ok(Decision::Leave), "and it was short");
     }
 
     #[test]
