@@ -1,4 +1,4 @@
-//! `millstream submit`: plans, checks and starts a job on the cluster; `--watch` shows it until it ends.
+//! `millstream submit`: plans, checks and starts a job on the cluster; `--watch` shows it until it ends. Said again, it changes nothing.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -79,6 +79,7 @@ pub(crate) async fn submit(
         file: text.file.clone(),
         fresh: beginning.fresh,
         from: beginning.from(),
+        id: None,
     };
     match client.submit(request).await {
         Ok(submitted) => {
@@ -97,6 +98,10 @@ pub(crate) async fn submit(
 pub(crate) fn began(submitted: &Submitted) -> String {
     let name = &submitted.job.name;
     match submitted.resumed_from {
+        _ if submitted.unchanged => {
+            let state = submitted.job.state;
+            format!("{name} is {state}, as it is submitted; nothing changed")
+        }
         Some(epoch) => format!("{name} goes on from epoch {epoch}"),
         None => format!("{name} begins"),
     }

@@ -93,6 +93,24 @@ mutants! {
     CommitBeforeRefusals,
     /// Refused rows that the log names are named again.
     NameRefusalsTwice,
+    /// A sink is sent back before the log says so.
+    RewindUnrecorded,
+    /// Markers of before a sink was sent back are believed.
+    HearOldMarkers,
+    /// A sink is sent back to where its segments are forgotten.
+    RewindPastForgotten,
+    /// A sink goes back and does not note that it did.
+    ForgetRewind,
+    /// A sink that is sent back counts as holding that epoch, whatever it held.
+    RewindForward,
+    /// Readers read on although a sink has used up its quota.
+    ReadOverQuota,
+    /// Readers that waited for a sink are not started again.
+    LeaveReadersHeld,
+    /// The next generation delivers to a suspended sink.
+    DeliverToSuspended,
+    /// A job whose entry is on its way is begun again when it is said again.
+    BeginTwice,
     /// Log objects are collected that no boundary stands for.
     CollectWithoutBoundary,
     /// State parts are collected that the log refers to.
@@ -101,6 +119,8 @@ mutants! {
     CollectUnpublished,
     /// Segments are collected that a sink still lacks.
     CollectUndelivered,
+    /// Segments are collected before the log says that they are forgotten.
+    CollectUnforgotten,
 }
 
 #[cfg(feature = "mutants")]

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::control::{
-    CheckpointView, ControlError, JobView, LetterQuery, PlanView, ReplayRequest, Replayed,
-    RewindTerms, SavepointView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest, Submitted,
-    WatermarksView, WorkerView,
+    CheckpointView, ControlError, JobState, JobView, LetterQuery, PlanView, ReplayRequest,
+    Replayed, RewindTerms, SavepointView, SinkCommand, SinkView, StopMode, Stopped, SubmitRequest,
+    Submitted, WatermarksView, WorkerView,
 };
 use millstream_common::ids::{Epoch, JobName, WorkerId};
 use millstream_common::problem::{Place, Problem};
@@ -27,7 +27,7 @@ use crate::plan::{self, check::ExternalProbe};
 use crate::reign::role::Roles;
 use crate::service::ControlBackend;
 use crate::submission_trace::SubmissionTrace;
-use crate::supervisor::submission::Submission;
+use crate::supervisor::submission::{Submission, Unchanged};
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
 /// The handle of a running master.
@@ -102,6 +102,7 @@ impl Backend {
             plan: planned.plan,
             fresh: request.fresh,
             from: request.from,
+            id: request.id,
         };
         let submission = Box::new(submission);
         let started = call!(self.supervisor()?, |reply| SupervisorMessage::Submit {
@@ -110,12 +111,20 @@ impl Backend {
         });
         let started = started.map_err(gone)??;
         let job = call!(started.actor, JobMessage::View).map_err(gone)?;
+        if started.unchanged == Unchanged::Alike && job.state == JobState::Stopping {
+            // Somebody stops it: it can be resumed then.
+            return Err(ControlError::Unavailable {
+                cause: format!("job {} is about to end", job.name),
+                active: None,
+            });
+        }
         let resumed_from = (started.resumed_from > Epoch(0)).then_some(started.resumed_from);
         let notes = started.notes.into_iter();
         let notes = notes.map(|note| Problem::at(Place::default(), note));
         Ok(Submitted {
             job,
             resumed_from,
+            unchanged: started.unchanged != Unchanged::No,
             warnings: planned.warnings.into_iter().chain(notes).collect(),
         })
     }
@@ -374,6 +383,7 @@ mod tests {
             file: "clicks.sql".to_owned(),
             fresh: false,
             from: None,
+            id: None,
         };
         let refused = backend.submit(request).await.expect_err("no SQL");
         assert!(matches!(refused, ControlError::Problems(_)), "{refused:?}");

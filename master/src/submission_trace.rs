@@ -54,7 +54,12 @@ impl SubmissionTrace {
     /// It is in the log: the job goes on behind epoch `from`.
     pub(crate) fn recorded(mut self, entry: &JobEntry, from: Epoch) {
         let trace = TraceId::of_submission(entry.incarnation, entry.submitted_at_us, from);
-        self.tell(trace, Ok(from));
+        self.tell(trace, Ok(Some(from)));
+    }
+
+    /// What it asks for is there already. That is a trace of its own.
+    pub(crate) fn unchanged(mut self) {
+        self.tell(TraceId::of_refused(&self.job, self.begun_us), Ok(None));
     }
 
     /// It is not taken. That is a trace of its own.
@@ -66,7 +71,7 @@ impl SubmissionTrace {
         self.tell(TraceId::of_refused(&self.job, self.begun_us), Err(cause));
     }
 
-    fn tell(&mut self, trace: TraceId, outcome: Result<Epoch, String>) {
+    fn tell(&mut self, trace: TraceId, outcome: Result<Option<Epoch>, String>) {
         if std::mem::replace(&mut self.is_told, true) {
             return;
         }
@@ -80,13 +85,14 @@ impl SubmissionTrace {
             self.tracer.record(span.with("job", self.job.as_str()));
         };
         step("plan", (self.begun_us, planned_us));
-        if outcome.is_ok() {
+        if let Ok(Some(_)) = outcome {
             step("record", (planned_us, now_us));
         }
         let mut span = Span::root(SUBMIT, root, self.begun_us, now_us);
         span = span.with("job", self.job.as_str());
         match outcome {
-            Ok(from) => span = span.with("epoch", from.0),
+            Ok(Some(from)) => span = span.with("epoch", from.0),
+            Ok(None) => span = span.with("outcome", "unchanged"),
             Err(cause) => span.error = Some(cause),
         }
         self.tracer.record(span);

@@ -125,6 +125,7 @@ impl Cluster {
             file: format!("{}.sql", self.job),
             fresh: true,
             from: None,
+            id: None,
         };
         self.client
             .submit(request)

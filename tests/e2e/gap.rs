@@ -92,6 +92,7 @@ async fn records_that_are_gone_stop_the_job_with_their_number_and_are_passed_ove
             checkpoint: "latest".to_owned(),
             may_drop: false,
         }),
+        id: None,
     };
     let submitted = cluster.client().await?.submit(request).await;
     submitted.with_context(|| cluster.logs())?;

@@ -21,6 +21,7 @@ mod letters_kept;
 mod master_crash;
 mod metrics;
 mod protection;
+mod quotas;
 mod refused_rows;
 mod replay;
 mod rescale;

@@ -105,6 +105,7 @@ async fn go_on(cluster: &Cluster, sql: &str) -> anyhow::Result<()> {
             checkpoint: LATEST.to_owned(),
             may_drop: false,
         }),
+        id: None,
     };
     Ok(cluster.client().await?.submit(request).await.map(drop)?)
 }

@@ -27,21 +27,31 @@ CREATE SINK copies FROM clicks WITH (
 );";
 
 /// The job over clicks with a second kind of sink.
-struct Apart {
-    clicks: Clicks,
+pub(crate) struct Apart {
+    pub(crate) clicks: Clicks,
     copies: Topic,
-    cluster: Cluster,
+    pub(crate) cluster: Cluster,
 }
 
 impl Apart {
     async fn start(services: &Services, test: &str) -> anyhow::Result<Self> {
+        Self::start_with(services, test, &job("page_views.sql")?).await
+    }
+
+    /// With the job of `page_views.sql`, perhaps with more options.
+    pub(crate) async fn start_with(
+        services: &Services,
+        test: &str,
+        page_views: &str,
+    ) -> anyhow::Result<Self> {
         let clicks = Clicks::within(services, test).await?;
         let copies = Topic::create(&services.kafka, test, PARTITION_COUNT).await?;
         let mut environment = clicks.environment();
         environment.push(("COPIES_TOPIC", copies.name.clone()));
         let cluster = Cluster::start(environment, 1).await?;
-        let sql = format!("{}{COPIES}", job("page_views.sql")?);
-        cluster.submit("clicks", &sql).await?;
+        cluster
+            .submit("clicks", &format!("{page_views}{COPIES}"))
+            .await?;
         Ok(Self {
             clicks,
             copies,
@@ -49,30 +59,30 @@ impl Apart {
         })
     }
 
-    fn is_copied(&self) -> anyhow::Result<()> {
+    pub(crate) fn is_copied(&self) -> anyhow::Result<()> {
         let expected = oracle::events(&self.clicks.topic.read_back()?);
         equal(&expected, &oracle::events(&self.copies.committed()?)).context("copies")
     }
 
-    async fn wait_for_copies(&self) -> anyhow::Result<()> {
+    pub(crate) async fn wait_for_copies(&self) -> anyhow::Result<()> {
         let copied = wait::until("every click is copied once", DEADLINE, || async {
             self.is_copied().map_err(|error| format!("{error:#}"))
         });
         copied.await.with_context(|| self.cluster.logs())
     }
 
-    async fn wait_for_page_views(&self) -> anyhow::Result<()> {
+    pub(crate) async fn wait_for_page_views(&self) -> anyhow::Result<()> {
         let expected = self.clicks.oracle()?;
         let right = self.clicks.wait_for_page_views(&expected).await;
         right.with_context(|| self.cluster.logs())
     }
 
-    async fn sink(&self, name: &str) -> anyhow::Result<SinkView> {
+    pub(crate) async fn sink(&self, name: &str) -> anyhow::Result<SinkView> {
         let job = self.cluster.client().await?.job(&"clicks".into()).await?;
         sink_of(&job, name).context("no such sink")
     }
 
-    async fn wait_until_current(&self, name: &str) -> anyhow::Result<()> {
+    pub(crate) async fn wait_until_current(&self, name: &str) -> anyhow::Result<()> {
         let is_current = |job: &JobView| sink_of(job, name).is_some_and(|sink| sink.lag_rows == 0);
         let what = "the sink lacks nothing";
         self.cluster
@@ -81,7 +91,7 @@ impl Apart {
         Ok(())
     }
 
-    async fn command(&self, command: &str, sink: &str) -> anyhow::Result<()> {
+    pub(crate) async fn command(&self, command: &str, sink: &str) -> anyhow::Result<()> {
         let master = &self.cluster.address;
         let arguments = ["sink", command, "clicks", sink, "--master", master];
         let (code, shown, said) = run_to_end(&arguments, &[]).await?;

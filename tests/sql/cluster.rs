@@ -126,6 +126,7 @@ impl Cluster {
             file: "case.sql".to_owned(),
             fresh: false,
             from: None,
+            id: None,
         };
         self.client.submit(request).await?;
         if job.bounded {

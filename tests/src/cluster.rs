@@ -293,6 +293,7 @@ impl Cluster {
             file: format!("{name}.sql"),
             fresh: false,
             from: None,
+            id: None,
         };
         let submitted = self.client().await?.submit(request).await;
         submitted.map(drop).with_context(|| self.logs())

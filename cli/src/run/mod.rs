@@ -259,17 +259,22 @@ impl Job {
         })
     }
 
-    /// The log of a process that was killed says that its job runs: this master has taken it up
-    /// already. It is stopped, so that the file given now is what goes on, or is refused.
+    /// The log of a process that was killed says that its job runs: this master has taken it up already. Where that is not by the file
+    /// given now it is stopped, so that the file is what goes on, or is refused.
     async fn submit(&self, text: &JobText) -> anyhow::Result<Option<Submitted>> {
-        match submit(&self.client, &self.name, text, &self.beginning).await {
-            Err(client::Error::Refused(ControlError::AlreadyRunning { .. })) => {}
-            settled => return Ok(settled?),
-        }
+        let submitted = submit(&self.client, &self.name, text, &self.beginning).await;
+        let goes_on = match &submitted {
+            Err(client::Error::Refused(ControlError::AlreadyRunning { .. })) => false,
+            Ok(Some(submitted)) if submitted.unchanged => true,
+            _ => return Ok(submitted?),
+        };
         eprintln!(
             "{} was not stopped last time; going on from its last epoch",
             self.name
         );
+        if goes_on {
+            return Ok(submitted?);
+        }
         match self.stop_what_was_left().await {
             // It may have come to its own end in between.
             Ok(_) | Err(client::Error::Refused(ControlError::NotRunning { .. })) => {}

@@ -100,6 +100,7 @@ impl ControlBackend for Script {
         Ok(Submitted {
             job: self.view(),
             resumed_from: None,
+            unchanged: false,
             warnings: Vec::new(),
         })
     }

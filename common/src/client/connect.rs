@@ -146,8 +146,8 @@ impl ControlClient {
             is_denied: false,
             active: None,
         };
-        let channel =
-            net::channel(&net, &address).map_err(|error| refusal(crate::error::chain(&error)))?;
+        let channel = net::patient_channel(&net, &address)
+            .map_err(|error| refusal(crate::error::chain(&error)))?;
         let client =
             control_client::ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
         let mut probe = client.clone();

@@ -8,6 +8,7 @@ mod connect;
 mod dead_letters;
 mod plan;
 mod savepoints;
+mod submit;
 mod watermarks;
 
 use std::fmt;
@@ -21,7 +22,7 @@ pub use connect::Role;
 
 use crate::control::{
     CheckpointView, ControlError, JobView, RewindTerms, SinkCommand, SinkView, StopMode, Stopped,
-    SubmitRequest, Submitted, WorkerView,
+    WorkerView,
 };
 use crate::error::Kind;
 use crate::grpc::{self, Malformed};
@@ -89,6 +90,17 @@ pub enum Error {
         /// What the transport says.
         cause: String,
     },
+    /// Every try of a submission was lost: whether the job was taken is unknown.
+    #[error(
+        "whether job {name} was taken is not known ({cause}); submit it again: a job that runs as it is submitted is left as it is; \
+         or look at it with `millstream job {name}`"
+    )]
+    Unsettled {
+        /// The job.
+        name: String,
+        /// What became of the last try.
+        cause: String,
+    },
     /// The answer breaks the contract.
     #[error(transparent)]
     Malformed(#[from] Malformed),
@@ -102,7 +114,8 @@ impl Error {
             Self::Unreachable { .. }
             | Self::Vacant { .. }
             | Self::TimedOut { .. }
-            | Self::Broken { .. } => Kind::External,
+            | Self::Broken { .. }
+            | Self::Unsettled { .. } => Kind::External,
             Self::Denied { .. } => Kind::User,
             Self::Malformed(_) => Kind::Internal,
         }
@@ -138,14 +151,6 @@ impl ControlClient {
     /// The address that answered.
     pub fn address(&self) -> &str {
         &self.address
-    }
-
-    /// Plans, checks and starts a job.
-    pub async fn submit(&self, request: SubmitRequest) -> Result<Submitted, Error> {
-        let mut client = self.client.clone();
-        let answer = client.submit_job(timed(request.into(), SUBMIT_DEADLINE));
-        let response = self.within("submit job", SUBMIT_DEADLINE, answer).await?;
-        Ok(response.try_into()?)
     }
 
     /// Ends a job; answers when its last epoch is delivered, or when waiting for that was given up.

@@ -14,9 +14,9 @@ pub enum ControlError {
     /// The request itself is wrong.
     #[error("{0}")]
     Invalid(String),
-    /// A job of this name runs.
+    /// A job of this name runs, with other SQL or another beginning.
     #[error(
-        "job {name} is running; stop it first (`millstream stop {name}`) or submit under another name"
+        "job {name} is running, and not as it is submitted now; stop it first (`millstream stop {name}`) or submit under another name"
     )]
     AlreadyRunning {
         /// The name asked for.

@@ -41,6 +41,8 @@ pub struct SubmitRequest {
     pub fresh: bool,
     /// What it goes on from; `None`: from the last epoch with the same SQL, or from nothing.
     pub from: Option<FromCheckpoint>,
+    /// Made by the client, the same in each try: one that took effect and whose answer was lost is not made again.
+    pub id: Option<String>,
 }
 
 /// An accepted job.
@@ -50,6 +52,8 @@ pub struct Submitted {
     pub job: JobView,
     /// The epoch it goes on from; `None` begins from nothing.
     pub resumed_from: Option<Epoch>,
+    /// It ran already as it is submitted: nothing was changed.
+    pub unchanged: bool,
     /// What is allowed, but may not be meant, in order of place.
     pub warnings: Vec<Problem>,
 }

@@ -24,6 +24,7 @@ impl From<SubmitRequest> for v1::SubmitJobRequest {
             fresh: request.fresh,
             allow_dropped_state: request.from.as_ref().is_some_and(|from| from.may_drop),
             from_checkpoint: request.from.map(|from| from.checkpoint).unwrap_or_default(),
+            submission_id: request.id.unwrap_or_default(),
         }
     }
 }
@@ -39,6 +40,7 @@ impl From<v1::SubmitJobRequest> for SubmitRequest {
                 checkpoint,
                 may_drop: request.allow_dropped_state,
             }),
+            id: some(request.submission_id),
         }
     }
 }
@@ -48,6 +50,7 @@ impl From<Submitted> for v1::SubmitJobResponse {
         Self {
             job: Some(submitted.job.into()),
             resumed_from_epoch: submitted.resumed_from.unwrap_or_default().0,
+            unchanged: submitted.unchanged,
             warnings: submitted.warnings.iter().map(Into::into).collect(),
         }
     }
@@ -61,6 +64,7 @@ impl TryFrom<v1::SubmitJobResponse> for Submitted {
             job: job(response.job)?,
             resumed_from: Some(Epoch(response.resumed_from_epoch))
                 .filter(|epoch| *epoch != Epoch::default()),
+            unchanged: response.unchanged,
             warnings: response.warnings.into_iter().map(Into::into).collect(),
         })
     }

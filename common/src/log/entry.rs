@@ -169,6 +169,9 @@ pub struct JobEntry {
     pub plan: JobPlan,
     /// Wall clock at submit, microseconds since 1970 UTC.
     pub submitted_at_us: i64,
+    /// Which submission this is, as its client says in each of its tries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submission: Option<String>,
 }
 
 /// Rows that are to go through a job again.

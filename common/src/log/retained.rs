@@ -29,7 +29,8 @@ impl JobProgress {
     /// Takes the markers that an Epoch tells of, but for sinks that were sent back since its generation began.
     pub(super) fn hear_markers(&mut self, entry: &EpochEntry) {
         for (sink, marker) in &entry.sink_markers {
-            if !self.is_going_back(*sink, entry.generation) {
+            let is_old = self.is_going_back(*sink, entry.generation);
+            if !is_old || mutant::is(Mutant::HearOldMarkers) {
                 // The actor may have heard of more since the entry was made.
                 let known = self.sink_markers.entry(*sink).or_default();
                 *known = (*known).max(*marker);

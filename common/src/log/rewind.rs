@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::JobProgress;
 use crate::ids::{Epoch, Generation, Seq, SinkIndex};
+use crate::mutant::{self, Mutant};
 
 /// The last time that a sink was sent back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +24,8 @@ pub struct SinkRewind {
 impl JobProgress {
     /// Folds the entry at `at`; says whether the sink goes back. It does not where epochs that it would need are forgotten.
     pub fn rewind_sink(&mut self, sink: SinkIndex, to: Epoch, at: Seq) -> bool {
-        if to < self.retained_from || to > self.epoch {
+        let is_kept = to >= self.retained_from || mutant::is(Mutant::RewindPastForgotten);
+        if !is_kept || to > self.epoch {
             return false;
         }
         self.note_counted_drops(sink, self.marker(sink));

@@ -87,6 +87,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Both sides ping an open connection this often; a half-open one is found after twice this.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A person's client may be starved for as long on a busy machine: its connection is not given up before. Workers and masters miss each
+/// other sooner.
+pub const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What calls are made on.
 pub type Channel = InterceptedService<tonic::transport::Channel, Bearer>;
 
@@ -118,10 +122,23 @@ impl Interceptor for Bearer {
 
 /// A gRPC channel to `address` over `net`; it connects at the first call and again after a loss.
 pub fn channel(net: &NetRef, address: &str) -> Result<Channel, tonic::transport::Error> {
+    channel_with(net, address, KEEPALIVE_INTERVAL)
+}
+
+/// The same for clients of people, which find a half-open connection later.
+pub fn patient_channel(net: &NetRef, address: &str) -> Result<Channel, tonic::transport::Error> {
+    channel_with(net, address, CLIENT_PATIENCE)
+}
+
+fn channel_with(
+    net: &NetRef,
+    address: &str,
+    patience: Duration,
+) -> Result<Channel, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(patience)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     let bearer = Bearer::of(net);

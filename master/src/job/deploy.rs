@@ -58,7 +58,10 @@ impl JobState {
                 sink_starts: self.progress.sink_starts.clone(),
                 sink_markers: self.progress.sink_markers.clone(),
                 sink_rewinds: self.open_rewinds(),
-                paused_sinks: self.progress.paused_sinks.clone(),
+                paused_sinks: match mutant::is(Mutant::DeliverToSuspended) {
+                    true => &self.progress.paused_sinks - &self.progress.suspended_sinks,
+                    false => self.progress.paused_sinks.clone(),
+                },
                 snapshots: self.progress.snapshots.clone(),
             },
             flight_addresses: addresses

@@ -175,4 +175,24 @@ mod tests {
         progress.owed.insert(SINK, 5);
         assert_eq!(held(&progress, 12, 1), 25);
     }
+
+    #[test]
+    fn refused_rows_of_an_epoch_that_a_sink_lacks_again_are_left_out_once() {
+        let mut progress = progress();
+        progress.refused.insert(SINK, 2);
+        progress.recent[1].refused.push(RefusedRows {
+            sink: SINK,
+            attempt: "first".to_owned(),
+            rows: BTreeMap::from([(Epoch(11), vec![0]), (Epoch(10), vec![1])]),
+        });
+        let mut held = |marker| {
+            progress.sink_markers.insert(SINK, Epoch(marker));
+            let lacked = lag(&progress, OUTPUT, Epoch(marker)).row_count;
+            delivered(&progress, SINK, OUTPUT, lacked, 0)
+        };
+        assert_eq!(held(12), 22);
+        assert_eq!(held(11), 20);
+        assert_eq!(held(10), 19, "one of its two rows of epoch 11 is a letter");
+        assert_eq!(held(0), 0);
+    }
 }

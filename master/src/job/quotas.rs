@@ -12,6 +12,7 @@ use millstream_common::control::{QuotaView, SinkCommand};
 use millstream_common::ids::SinkIndex;
 use millstream_common::link::ToWorker;
 use millstream_common::log::Entry;
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::{OnQuota, SinkQuota};
 use tracing::{info, warn};
 
@@ -134,14 +135,17 @@ impl JobState {
 
     /// Readers read although they should not: the next barrier is the last of their generation.
     pub(super) fn is_to_be_held(&self) -> bool {
-        !self.quotas.is_held && self.held_back_by().is_some()
+        !self.quotas.is_held && self.held_back_by().is_some() && !mutant::is(Mutant::ReadOverQuota)
     }
 
     /// The tasks are built: starts the readers, unless they have to wait.
     pub(super) fn start_readers(&mut self) -> Handled {
         self.judge_quotas()?;
-        self.quotas.is_held = self.held_back_by().is_some();
-        if let Some((_, sink)) = self.held_back_by() {
+        let holder = self.held_back_by();
+        let holder = holder.filter(|_| !mutant::is(Mutant::ReadOverQuota));
+        let held = holder.map(|(_, sink)| sink.to_owned());
+        self.quotas.is_held = held.is_some();
+        if let Some(sink) = held {
             info!(job = %self.entry.job, sink, "reading waits for a sink");
             return Ok(());
         }
@@ -165,6 +169,9 @@ impl JobState {
             return Ok(());
         }
         info!(job = %self.entry.job, epoch = %self.progress.epoch, "reading goes on");
+        if mutant::is(Mutant::LeaveReadersHeld) {
+            return Ok(());
+        }
         self.send_all(&ToWorker::Start(self.at()))?;
         self.give_new_splits()
     }

@@ -15,6 +15,7 @@ use millstream_common::log::Entry;
 use millstream_common::log::backlog;
 use millstream_common::log::entry::JobEnd;
 use millstream_common::log::rewind::SinkRewind;
+use millstream_common::mutant::{self, Mutant};
 use millstream_common::plan::SinkSpec;
 use millstream_common::task::caught;
 use ractor::RpcReplyPort;
@@ -80,7 +81,7 @@ impl JobState {
             format!("job {job} is stopping or being taken over: try again once it runs")
         } else if is_under_way {
             format!("sink {name} is being sent back already: try again in a moment")
-        } else if to < oldest {
+        } else if to < oldest && !mutant::is(Mutant::RewindPastForgotten) {
             format!(
                 "sink {name} cannot go back to epoch {to}: the segments behind it are not kept any more, or of other columns; the oldest \
                  epoch there is to go back to is {oldest} (SET segment_retention says how long they are kept). A place that holds less than \
@@ -161,6 +162,10 @@ impl JobState {
                 return self.answer(reply, |_| Err(refused));
             }
         };
+        if mutant::is(Mutant::RewindUnrecorded) {
+            let at = Seq(self.generation.0);
+            return self.sink_rewound(sink, to, at, reply);
+        }
         let entry = Entry::SinkRewound {
             job: self.entry.job.clone(),
             incarnation: self.entry.incarnation,

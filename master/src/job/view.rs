@@ -115,7 +115,11 @@ impl JobState {
         if !self.observed.cause.is_empty() {
             return Some(self.observed.cause.clone());
         }
-        if let Some(waits) = self.quota_cause().filter(|_| !self.is_over()) {
+        if let Some(waits) = self.ending_cause() {
+            return Some(waits);
+        }
+        let reads = !self.is_over() && !matches!(self.phase, Phase::Delivering(_));
+        if let Some(waits) = self.quota_cause().filter(|_| reads) {
             return Some(waits);
         }
         if let Some(trouble) = self.source_trouble() {

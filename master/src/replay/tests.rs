@@ -29,6 +29,7 @@ fn job(incarnation: Incarnation) -> Entry {
         sql: String::new(),
         plan: SINKLESS,
         submitted_at_us: 0,
+        submission: None,
     }))
 }
 

@@ -328,7 +328,10 @@ impl Collector {
                 true => BTreeSet::new(),
                 false => checkpoints.chain(savepoints).collect(),
             },
-            forgotten: job.progress.retained_from,
+            forgotten: match mutant::is(Mutant::CollectUnforgotten) {
+                true => self.forgettable(job),
+                false => job.progress.retained_from,
+            },
             kept_outputs: kept_outputs.collect(),
             letters: letters::kept(job, seen.map(|seen| &seen.unnamed_rejects)),
             read_replays: letters::read_replays(job, self.clock.unix_micros()),

@@ -16,7 +16,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use millstream_common::control::ControlError;
 use millstream_common::ids::JobName;
-use millstream_common::net::{KEEPALIVE_INTERVAL, Listener};
+use millstream_common::net::{CLIENT_PATIENCE, KEEPALIVE_INTERVAL, Listener};
 use millstream_proto::v1;
 use millstream_proto::v1::control_server::ControlServer;
 use millstream_proto::v1::worker_link_server::{WorkerLink, WorkerLinkServer};
@@ -95,7 +95,7 @@ pub async fn serve<L: WorkerLink>(
     reporter.set_serving::<WorkerLinkServer<L>>().await;
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(CLIENT_PATIENCE))
         .layer(access)
         .add_service(control)
         .add_service(link)

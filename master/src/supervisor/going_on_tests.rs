@@ -145,6 +145,7 @@ async fn a_job_that_has_ended_says_nothing_more_of_epochs_that_it_was_putting_aw
         fresh: false,
         from: None,
         trace: Default::default(),
+        id: None,
     });
     let resumed = call!(supervisor, |reply| SupervisorMessage::Submit {
         submission: resumed,

@@ -16,6 +16,8 @@ mod rewind_tests;
 #[cfg(test)]
 mod savepoint_tests;
 pub mod submission;
+#[cfg(test)]
+mod submission_tests;
 pub mod submit;
 pub mod supervisor_actor;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use millstream_common::suggest::nearest;
 use ractor::ActorProcessingErr;
 
 use super::jobs::RunningJob;
-use super::submission::{Asked, Submission, beginning};
+use super::submission::{Asked, Started, Submission, beginning};
 use super::supervisor_actor::SupervisorState;
 use crate::carry::outputs::numbered_as;
 use crate::carry::{Carried, Terms, carry};
@@ -37,6 +37,13 @@ impl SupervisorState {
         from: &FromCheckpoint,
         asked: Asked,
     ) -> Result<(), ActorProcessingErr> {
+        let id = submission.id.clone();
+        let own = self.jobs.get(&submission.job);
+        if let Some(own) = own.filter(|own| id.is_some() && id == own.entry.submission) {
+            // This very submission: its answer was lost.
+            asked.left(Started::before(own, id.as_deref()));
+            return Ok(());
+        }
         let (entry, notes) = match self.take(submission, from) {
             Ok(taken) => taken,
             Err(refused) => {
@@ -51,7 +58,7 @@ impl SupervisorState {
         });
         let savepoints = savepoints.unwrap_or_default();
         let job: ReplayedJob = beginning(entry.job.clone(), entry.progress.clone(), savepoints);
-        self.record_submission(Entry::Carried(entry), job, notes, asked)
+        self.record_submission(Entry::Carried(entry), job, id, notes, asked)
     }
 
     fn take(&self, submission: Submission, from: &FromCheckpoint) -> Result<Taken, ControlError> {
@@ -105,6 +112,7 @@ impl SupervisorState {
             sql: submission.sql,
             plan,
             submitted_at_us: self.clock.unix_micros(),
+            submission: submission.id,
         };
         Ok((Box::new(CarriedEntry { job, progress }), notes))
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millstream_common::control::{JobView, RewindTerms, SinkCommand, StopMode};
+use millstream_common::control::{JobState, JobView, RewindTerms, SinkCommand, StopMode};
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{Epoch, JobName, OutputIndex, SinkIndex};
 use millstream_common::link::{BarrierCommand, BarrierKind, JobGeneration, ToMaster, ToWorker};
@@ -378,4 +378,54 @@ async fn rows_that_a_sink_drops_again_because_it_was_sent_back_are_counted_once(
         (view.sinks[0].rows_delivered, view.sinks[0].rows_dropped),
         (17, 3)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_has_read_everything_says_which_suspended_sink_keeps_it_from_its_end() {
+    let options = ", quota_bytes = '100', on_quota = 'suspend'";
+    let (supervisor, mut worker) = begin(options).await;
+    let (at, newest) = epoch(&mut worker, 12).await;
+    assert_eq!(told(&mut worker).await, SinkCommand::Pause);
+    let clicks = find(&supervisor, "clicks").await;
+    let mode = StopMode::Drain;
+    let stopping = clicks.clone();
+    let mut draining = Box::pin(async move {
+        let drained = call!(stopping, |reply| JobMessage::Stop { mode, reply });
+        drained.expect("call")
+    });
+    let passing = async {
+        loop {
+            let barrier = worker.barrier().await;
+            let is_last = barrier.1.kind == BarrierKind::Stop;
+            report(&worker, &barrier, u64::from(is_last));
+            if is_last {
+                worker.committed().await;
+                break (barrier.0, barrier.1.epoch);
+            }
+        }
+    };
+    let last = soon(async {
+        tokio::select! {
+            _ = &mut draining => panic!("the sink lacks rows"),
+            last = passing => last,
+        }
+    })
+    .await;
+    let cause = view(&supervisor).await.cause.expect("a cause");
+    assert!(
+        cause.contains("sink nowhere is suspended")
+            && cause.contains("millstream sink resume clicks nowhere"),
+        "{cause}"
+    );
+    let resumed = call!(clicks, |reply| JobMessage::CommandSink {
+        sink: "nowhere".to_owned(),
+        command: SinkCommand::Resume,
+        reply,
+    });
+    resumed.expect("call").expect("resumed");
+    assert_eq!(view(&supervisor).await.cause, None);
+    assert!(last.0.generation >= at.generation && last.1 > newest);
+    advance(&worker, &last.0, last.1, 0);
+    let drained = soon(draining).await;
+    assert_eq!(drained.job.state, JobState::Finished);
 }

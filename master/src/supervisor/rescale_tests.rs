@@ -29,6 +29,7 @@ fn job(sql: &str) -> JobEntry {
         sql: String::new(),
         plan: plan(sql),
         submitted_at_us: 0,
+        submission: None,
     }
 }
 
@@ -321,6 +322,7 @@ async fn a_drained_worker_is_told_and_given_nothing_until_it_goes() {
         fresh: false,
         from: None,
         trace: Default::default(),
+        id: None,
     });
     let started = call!(supervisor, |reply| SupervisorMessage::Submit {
         submission,

@@ -39,6 +39,7 @@ impl Cluster {
             sql: String::new(),
             plan: plan(ENDLESS),
             submitted_at_us: 0,
+            submission: None,
         };
         let supervisor = supervise(&store, vec![entry]).await;
         let mut worker = FakeWorker::join(&supervisor, "alpha").await;
@@ -119,6 +120,7 @@ impl Cluster {
                 may_drop: false,
             }),
             trace: Default::default(),
+            id: None,
         });
         let started = soon(async {
             call!(self.supervisor, |reply| SupervisorMessage::Submit {

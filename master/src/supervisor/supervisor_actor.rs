@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info};
 
 use super::jobs::{Reread, RunningJob};
-use super::submission::{Asked, Started, Submission};
+use super::submission::{Asked, Started, Starting, Submission};
 use super::workers::WorkerStatus;
 use crate::cluster::registry::{NameTaken, Registry, Session};
 use crate::config::ConnectorsRef;
@@ -165,6 +165,8 @@ pub struct SupervisorState {
     pub(super) connectors: ConnectorsRef,
     pub(super) registry: Registry,
     pub(super) jobs: BTreeMap<JobName, RunningJob>,
+    /// Jobs whose entries are on their way into the log.
+    pub(super) starting: BTreeMap<JobName, Starting>,
     pub(super) myself: ActorRef<SupervisorMessage>,
     /// Reads of the log for jobs whose actors have ended.
     pub(super) rereads: JoinSet<()>,
@@ -195,6 +197,7 @@ impl Actor for SupervisorActor {
             connectors: config.connectors,
             registry: Registry::default(),
             jobs: BTreeMap::new(),
+            starting: BTreeMap::new(),
             myself: myself.clone(),
             rereads: JoinSet::new(),
         };

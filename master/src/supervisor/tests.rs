@@ -29,6 +29,7 @@ pub(super) fn job(name: &str, plan: JobPlan) -> JobEntry {
         sql: String::new(),
         plan,
         submitted_at_us: 0,
+        submission: None,
     }
 }
 

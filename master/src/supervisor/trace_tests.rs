@@ -29,6 +29,7 @@ async fn a_submission_whose_caller_hangs_up_goes_on_and_has_its_root() {
     let clock: ClockRef = Arc::new(SystemClock::new());
     let job = "clicks".into();
     let submission = Submission {
+        id: None,
         trace: SubmissionTrace::begin(kept.clone(), clock, &job),
         job,
         sql: String::new(),

@@ -41,6 +41,7 @@ impl ToldLog {
             sql: sql.to_owned(),
             plan: plan(sql),
             submitted_at_us: 0,
+            submission: None,
         };
         told.append(Entry::Job(Box::new(entry))).await;
         told.assign().await;

@@ -88,13 +88,20 @@ impl Target {
     /// progress topic that was made anew, or restored, may hold less than the epoch it is sent back to.
     async fn go_back(&self, open: &mut Open, rewind: SinkRewind) -> Result<(), ClusterError> {
         let slot = &open.names.slot;
-        let to = rewind.to.min(open.marker);
-        let (key, value) = slot.marker(&self.deliverer, to, rewind.at);
+        let to = match mutant::is(Mutant::RewindForward) {
+            true => rewind.to,
+            false => rewind.to.min(open.marker),
+        };
+        let at = match mutant::is(Mutant::ForgetRewind) {
+            true => open.rewound,
+            false => rewind.at,
+        };
+        let (key, value) = slot.marker(&self.deliverer, to, at);
         let record = Records::one(&open.names.progress_topic, slot.partition, key, &value);
         open.producer.begin().await?;
         open.producer.send(record).await?;
         open.producer.commit().await?;
-        (open.marker, open.rewound) = (to, rewind.at);
+        (open.marker, open.rewound) = (to, at);
         Ok(())
     }
 

@@ -209,7 +209,7 @@ pub(crate) fn difference(what: &str, expected: &[Row], found: &[Row]) -> Option<
 }
 
 /// The rows of `left` that `right` does not hold as often.
-fn without(left: &[Row], right: &[Row]) -> Vec<Row> {
+pub(crate) fn without(left: &[Row], right: &[Row]) -> Vec<Row> {
     let mut counts: BTreeMap<&Row, i64> = BTreeMap::new();
     for row in right {
         *counts.entry(row).or_default() += 1;

@@ -1,4 +1,4 @@
-//! The hosts of a simulation: real masters, real workers, and a person with a client.
+//! The hosts of a simulation: real masters and real workers; the person with a client is in `people.rs`.
 //!
 //! Built by `simulation.rs`; each closure is what the machine runs when it starts. A process that ends by itself is started again, as
 //! a service manager would. Failure: told in the trace; only the driver decides that a simulation failed.
@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use millstream_common::client::{ControlClient, Error};
-use millstream_common::control::{ControlError, JobState, RewindTerms, SubmitRequest};
-use millstream_common::ids::{JobName, WorkerId};
+use millstream_common::ids::WorkerId;
 use millstream_common::net::NetRef;
 use millstream_common::plan::SourcePlan;
 use millstream_common::plan::connector::{
@@ -44,7 +42,7 @@ use crate::trace::event;
 
 /// The job's name.
 pub(crate) const JOB: &str = "clicks";
-const MASTER_ADDRESSES: &str = "master-0:7070,master-1:7070";
+pub(crate) const MASTER_ADDRESSES: &str = "master-0:7070,master-1:7070";
 /// A service manager waits this long before it starts a process again.
 const RESTART_DELAY: Duration = Duration::from_millis(300);
 
@@ -68,7 +66,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    fn net(&self) -> NetRef {
+    pub(crate) fn net(&self) -> NetRef {
         Arc::new(SimulatedNet {
             host: self.name.to_owned(),
             outside: self.outside.clone(),
@@ -169,62 +167,6 @@ impl Host {
         }
         worker.shutdown().await;
         ended.unwrap_or(Ok(()))
-    }
-
-    /// Submits the job and watches it to its end; goes on about whatever fails.
-    pub(crate) async fn run_client(self, sql: String) {
-        loop {
-            match self.client_life(&sql).await {
-                Ok(()) => return,
-                Err(error) => event!("client: {error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    }
-
-    async fn client_life(&self, sql: &str) -> Result<(), Error> {
-        let name = JobName(JOB.to_owned());
-        let client = ControlClient::connect(self.net(), MASTER_ADDRESSES).await?;
-        loop {
-            match client.job(&name).await {
-                Ok(job) if job.state == JobState::Finished => {
-                    event!("job finished at epoch {}", job.epoch);
-                    return Ok(());
-                }
-                Ok(job) if job.state != JobState::Failed => self.send_back(&client, &name).await?,
-                Ok(_) | Err(Error::Refused(ControlError::NotFound { .. })) => {
-                    let request = SubmitRequest {
-                        name: name.clone(),
-                        sql: sql.to_owned(),
-                        file: "clicks.sql".to_owned(),
-                        fresh: false,
-                        from: None,
-                    };
-                    let submitted = client.submit(request).await?;
-                    event!("job submitted, goes on from {:?}", submitted.resumed_from);
-                }
-                Err(error) => return Err(error),
-            }
-            tokio::time::sleep(Duration::from_millis(700)).await;
-        }
-    }
-}
-
-impl Host {
-    /// Sends sinks back that are wanted to; what is refused stays as it is.
-    async fn send_back(&self, client: &ControlClient, name: &JobName) -> Result<(), Error> {
-        while let Some((sink, to)) = self.outside.with(|world| world.to_send_back.pop()) {
-            let terms = RewindTerms {
-                to: Some(to),
-                may_duplicate: true,
-            };
-            match client.rewind_sink(name, sink, terms).await {
-                Ok(_) => event!("sink {sink} is to go back to {to}"),
-                Err(Error::Refused(refused)) => event!("sink {sink} stays: {refused}"),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 }
 

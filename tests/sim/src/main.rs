@@ -15,8 +15,10 @@ mod matrix;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod outside;
+mod people;
 mod pool;
 mod process;
+mod quota;
 mod report;
 mod scenario;
 mod simulation;

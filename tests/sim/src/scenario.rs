@@ -14,6 +14,7 @@ use crate::faults::{self, Fault};
 use crate::outside::damage::Wound;
 use crate::outside::trap::Moment;
 use crate::outside::{disk, topics};
+use crate::workload::REFUSED;
 
 /// The masters' hosts; the second one stands by, or is not there at all.
 pub(crate) const MASTERS: [&str; 2] = ["master-0", "master-1"];
@@ -35,6 +36,8 @@ pub(crate) struct Scenario {
     pub(crate) joins_at: Option<Duration>,
     /// What the collector keeps, and how often it looks.
     pub(crate) retention: Retention,
+    /// A person resumes suspended sinks from then on.
+    pub(crate) resumed_from: Duration,
     /// What happens, by time.
     pub(crate) actions: Vec<(Duration, Action)>,
 }
@@ -82,10 +85,21 @@ pub(crate) enum Action {
     Stall(&'static str, Duration),
     /// A worker is told to leave in order, and begins anew.
     Leave(&'static str),
-    /// A table is found as it was at such a share of the epochs that it has held, and its sink is sent back there.
-    SendBack(&'static str, f64),
+    /// A person sends a sink back to such a share of the epochs that it has held.
+    SendBack(&'static str, f64, Manner),
     /// Whoever makes a step of that name for the n-th time from now on is killed before it, in it or behind it.
     Ambush(&'static str, u32, Moment),
+}
+
+/// How a sink is sent back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// What it holds stays: rows that it appends come twice.
+    Again,
+    /// Its table is restored from a copy of then while it is paused.
+    Restored,
+    /// The same, but the copy turns out to be older than that.
+    RestoredOlder,
 }
 
 /// Nothing new fails after this.
@@ -94,7 +108,7 @@ const FAULTS_MAX: usize = 12;
 /// Of the plans in which an object is damaged, whatever else fails.
 const DAMAGED_SHARE: f64 = 0.35;
 /// Of the plans in which sinks are sent back.
-const SENT_BACK_SHARE: f64 = 0.35;
+const SENT_BACK_SHARE: f64 = 0.45;
 /// Of those in which somebody is killed in a step of the protocol.
 const AMBUSHED_SHARE: f64 = 0.5;
 
@@ -128,19 +142,12 @@ impl Scenario {
                 _ => Some(Duration::from_millis(chance.random_range(500..10_000))),
             },
             retention: draw_retention(chance),
+            resumed_from: Duration::ZERO,
             actions,
         };
         // Behind everything else, so that what else happens is as it was.
         if chance.random_bool(SENT_BACK_SHARE) {
-            let rest = [topics::NAME, disk::NAME];
-            let is_table = |name: &&&str| !rest.contains(*name);
-            let tables: Vec<&'static str> = targets.iter().filter(is_table).copied().collect();
-            for _ in 0..chance.random_range(1..=2) {
-                let at = Duration::from_millis(chance.random_range(3_000..FAULTS_END_MS));
-                let table = tables.choose(chance).copied().expect("tables");
-                let send_back = Action::SendBack(table, chance.random_range(0.0..1.0));
-                scenario.actions.push((at, send_back));
-            }
+            draw_send_backs(chance, targets, &mut scenario.actions);
         }
         scenario.actions.sort_by_key(|(at, _)| *at);
         scenario
@@ -155,6 +162,7 @@ impl Scenario {
             slots: [1, 2, 1],
             joins_at: Some(Duration::ZERO),
             retention: Retention::default(),
+            resumed_from: Duration::ZERO,
             actions: Vec::new(),
         }
     }
@@ -175,6 +183,30 @@ impl Scenario {
         });
         let joined = self.joins_at.unwrap_or_default();
         ends.max().unwrap_or_default().max(joined)
+    }
+}
+
+/// Tables of one plan are sent back in one manner: what is there twice, and what a copy holds, need not be told apart then.
+fn draw_send_backs(
+    chance: &mut SmallRng,
+    targets: &[&'static str],
+    actions: &mut Vec<(Duration, Action)>,
+) {
+    let is_restored = chance.random_bool(0.5);
+    for _ in 0..chance.random_range(1..=3) {
+        let at = Duration::from_millis(chance.random_range(2_000..FAULTS_END_MS));
+        let target = targets.choose(chance).copied().expect("targets");
+        let share = chance.random_range(0.0..1.0);
+        let is_older = chance.random_bool(0.4);
+        let manner = match target {
+            topics::NAME | disk::NAME => Manner::Again,
+            // Which epoch names refused rows is chance, and so is how many would be there twice.
+            REFUSED => Manner::Restored,
+            _ if !is_restored => Manner::Again,
+            _ if is_older => Manner::RestoredOlder,
+            _ => Manner::Restored,
+        };
+        actions.push((at, Action::SendBack(target, share, manner)));
     }
 }
 

@@ -12,9 +12,11 @@ use rand::rngs::SmallRng;
 
 use crate::entropy;
 use crate::expected::{self, Click, Event, Expected, Progress, difference};
-use crate::outside::disk::FOLDER;
+use crate::outside::disk::{self, FOLDER};
 use crate::outside::kafka::{Record, Topic};
 use crate::outside::postgres::{Cell, Row};
+use crate::outside::topics;
+use crate::quota::Limit;
 
 const URLS: [&str; 5] = ["/", "/cart", "/help", "/news", "/search"];
 /// Of each table, the columns that are compared; the others say when, or where, a row was made.
@@ -26,7 +28,9 @@ const COLUMNS: [(&str, &[&str]); 5] = [
     (REFUSED, &["code"]),
 ];
 /// Rows that a table refused are named by some later epoch; which one is chance.
-const REFUSED: &str = "refused";
+pub(crate) const REFUSED: &str = "refused";
+/// The table with a primary key.
+const KEYED: &str = "counts";
 /// What the sink into a topic of Kafka writes.
 pub(crate) const TOPIC_OUT: &str = "clicks_out";
 
@@ -39,6 +43,7 @@ pub(crate) struct Workload {
     pub(crate) span: Duration,
     /// Sinks that are no tables: a topic of Kafka, a folder of files.
     pub(crate) others: Vec<&'static str>,
+    interval_ms: u64,
     clicks: Vec<Vec<Click>>,
     all: Expected,
     /// What was worked out for an epoch.
@@ -91,7 +96,8 @@ impl Workload {
             topic.insert(expected::split(partition), records);
         }
         Self {
-            sql: sql(interval_ms, &others),
+            sql: sql(interval_ms, &others, None),
+            interval_ms,
             topic: Arc::new(topic),
             span,
             record_count: clicks.iter().map(|clicks| clicks.len() as u64).sum(),
@@ -100,6 +106,11 @@ impl Workload {
             clicks,
             by_epoch: BTreeMap::new(),
         }
+    }
+
+    /// Holds a sink to a quota.
+    pub(crate) fn limit(&mut self, limit: &Limit) {
+        self.sql = sql(self.interval_ms, &self.others, Some(limit));
     }
 
     /// The tables that the job writes.
@@ -127,27 +138,73 @@ impl Workload {
         &self.by_epoch[&epoch].1
     }
 
-    /// What a table of that name lacks and has too much at the end.
-    pub(crate) fn difference(&self, table: &str, rows: &[Row]) -> Option<String> {
+    /// What a table of that name lacks and has too much at the end, where it got what lies between some epochs again.
+    pub(crate) fn difference(
+        &mut self,
+        table: &str,
+        again: &[Again],
+        rows: &[Row],
+    ) -> Option<String> {
         let what = format!("table {table}");
-        difference(&what, &self.all.rows(table), &compared(table, rows))
+        let mut expected = self.all.rows(table);
+        self.add_again(table, again, &mut expected);
+        difference(&what, &expected, &compared(table, rows))
     }
 
     /// The same as of an epoch.
     pub(crate) fn difference_at(
         &mut self,
-        epoch: Epoch,
-        progress: &Progress,
+        (epoch, progress): (Epoch, &Progress),
         table: &str,
+        again: &[Again],
         rows: &[Row],
     ) -> Option<String> {
-        if table == REFUSED {
+        let is_between = |again: &Again| epoch < again.held.0;
+        // Until it has caught up, a table that is written by key holds newer values of some rows.
+        if table == REFUSED || (is_keyed(table) && again.iter().any(is_between)) {
             return None;
         }
         let what = format!("table {table} at epoch {epoch}");
-        let expected = self.at(epoch, progress).rows(table);
+        let mut expected = self.at(epoch, progress).rows(table);
+        self.add_again(table, again, &mut expected);
         difference(&what, &expected, &compared(table, rows))
     }
+
+    /// Adds the rows that are there once more, unless they take the places of those before.
+    fn add_again(&mut self, table: &str, again: &[Again], rows: &mut Vec<Row>) {
+        if is_keyed(table) {
+            return;
+        }
+        for Again { to, held } in again {
+            let before = self.at(to.0, &to.1).rows(table);
+            let until = self.at(held.0, &held.1).rows(table);
+            rows.extend(expected::without(&until, &before));
+        }
+        rows.sort();
+    }
+}
+
+/// A sink was sent back: it has got what lies behind an epoch, up to the one that it held, again.
+#[derive(Clone, Debug)]
+pub(crate) struct Again {
+    /// Where it went on from.
+    pub(crate) to: (Epoch, Progress),
+    /// Where it was.
+    pub(crate) held: (Epoch, Progress),
+}
+
+/// The sink that writes to a place, as the weather calls it: a table's has its name.
+pub(crate) fn sink_at(target: &'static str) -> &'static str {
+    match target {
+        topics::NAME => TOPIC_OUT,
+        disk::NAME => FOLDER,
+        table => table,
+    }
+}
+
+/// Whether the sink of that name writes rows by key.
+pub(crate) fn is_keyed(sink: &str) -> bool {
+    sink == KEYED
 }
 
 /// The columns of `rows` that are compared, sorted.
@@ -215,20 +272,27 @@ fn payload(click: &Click) -> String {
     }
 }
 
-fn sql(interval_ms: u64, others: &[&str]) -> String {
+fn sql(interval_ms: u64, others: &[&str], limit: Option<&Limit>) -> String {
+    let quota = |sink: &str| {
+        let own = limit.filter(|limit| limit.sink == sink);
+        own.map_or("", |limit| limit.options.as_str())
+    };
     let sink = |table: &str, relation: &str, more: &str| {
         format!(
             "CREATE SINK {table} FROM {relation} WITH (connector = 'postgres', url = 'postgres://simulated/db', \
-             table = '{table}', create = 'if_missing'{more});\n"
+             table = '{table}', create = 'if_missing'{more}{});\n",
+            quota(table)
         )
     };
     let topic = format!(
         "CREATE SINK {TOPIC_OUT} FROM unique_clicks WITH (connector = 'kafka', brokers = 'simulated:9092', \
-         topic = '{TOPIC_OUT}', transaction_timeout = '10 seconds');\n"
+         topic = '{TOPIC_OUT}', transaction_timeout = '10 seconds'{});\n",
+        quota(TOPIC_OUT)
     );
     let folder = format!(
         "CREATE SINK {FOLDER} FROM unique_clicks WITH (connector = 'files', path = '{FOLDER}', format = 'json', \
-         roll_interval = '1 second');\n"
+         roll_interval = '1 second'{});\n",
+        quota(FOLDER)
     );
     let other = |name: &str, sql: String| match others.contains(&name) {
         true => sql,

@@ -15,6 +15,7 @@ fn job_entry() -> JobEntry {
         sql: String::new(),
         plan: plan(ENDLESS),
         submitted_at_us: 10,
+        submission: None,
     }
 }
 

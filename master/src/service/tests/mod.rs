@@ -58,6 +58,10 @@ struct Script {
     looks: AtomicUsize,
     /// Stands by for so many calls for the workers, with which clients find out who reigns.
     standing_by: AtomicUsize,
+    /// So many submissions are taken without an answer of use.
+    lost_answers: AtomicUsize,
+    /// What tries of submissions were called.
+    tries: Mutex<Vec<Option<String>>>,
     stopped: Mutex<Option<StopMode>>,
 }
 
@@ -73,9 +77,19 @@ impl ControlBackend for Script {
                 hint: None,
             }]));
         }
+        self.tries.lock().unwrap().push(request.id);
+        let lost = self.lost_answers.load(Ordering::Relaxed);
+        if lost > 0 {
+            self.lost_answers.store(lost - 1, Ordering::Relaxed);
+            return Err(ControlError::Unavailable {
+                cause: "it is ending".to_owned(),
+                active: None,
+            });
+        }
         Ok(Submitted {
             job: view(JobState::Waiting),
             resumed_from: request.fresh.then_some(Epoch(4)),
+            unchanged: false,
             warnings: vec![unread()],
         })
     }
@@ -330,6 +344,7 @@ fn request(name: &str, sql: &str) -> SubmitRequest {
         file: "clicks.sql".to_owned(),
         fresh: true,
         from: None,
+        id: None,
     }
 }
 

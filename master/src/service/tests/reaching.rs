@@ -46,6 +46,38 @@ async fn a_client_waits_for_a_takeover_as_long_as_a_master_stands_by() {
 }
 
 #[tokio::test]
+async fn a_submission_whose_answer_is_lost_is_tried_again_as_the_same_one() {
+    let served = serve_script().await;
+    served.script.lost_answers.store(2, Ordering::Relaxed);
+    let client = connect(&served).await;
+    let submitted = client.submit(request("clicks", "SELECT 1")).await;
+    assert_eq!(submitted.unwrap().job, view(JobState::Waiting));
+    client.submit(request("clicks", "SELECT 1")).await.unwrap();
+    let tries = served.script.tries.lock().unwrap().clone();
+    let [first, second, third, other] = tries.as_slice() else {
+        panic!("{tries:?}");
+    };
+    assert!(first.is_some() && first == second && second == third);
+    assert_ne!(other, first, "another submission");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_submission_that_no_master_answers_says_that_it_may_be_made_again() {
+    let served = serve_script().await;
+    served
+        .script
+        .lost_answers
+        .store(usize::MAX, Ordering::Relaxed);
+    let client = connect(&served).await;
+    let unsettled = client.submit(request("clicks", "SELECT 1")).await;
+    let unsettled = unsettled.unwrap_err().to_string();
+    assert!(
+        unsettled.contains("submit it again") && unsettled.contains("it is ending"),
+        "{unsettled}"
+    );
+}
+
+#[tokio::test]
 async fn a_generic_client_finds_the_services_and_their_health() {
     use tonic_reflection::pb::v1::ServerReflectionRequest;
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;

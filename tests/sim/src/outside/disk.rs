@@ -11,8 +11,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use millstream_common::blocking::{Blocking, Panicked};
+use millstream_common::ids::{Epoch, Seq, Token};
+use serde_json::Value;
 
 use super::postgres::Row;
+use super::sent_back::Said;
 use super::{Outside, World, topics};
 use crate::process;
 use crate::trace;
@@ -81,33 +84,122 @@ impl Blocking for SimulatedDisk {
     }
 }
 
-/// The life of the sink and the last epoch of its newest whole run.
-pub(crate) fn marker() -> Option<(String, u64)> {
-    let journal = Path::new(FOLDER).join("_millstream");
-    let lives = names(&journal).into_iter();
-    let mut markers = lives.filter_map(|life| {
-        let commits = names(&journal.join(&life).join(FOLDER).join("commits"));
-        let newest = commits.last()?.strip_suffix(".json")?.parse().ok()?;
-        Some((life, newest))
+/// What the sink says of itself: its newest life, and the last epoch of its newest whole run since it was last sent back.
+pub(crate) fn said() -> Option<Said> {
+    let pass = passes().pop()?;
+    let newest = pass.commits.last();
+    let said = newest.and_then(|commit| {
+        Some(Said {
+            incarnation: pass.incarnation.clone(),
+            epoch: serde_json::from_value(commit["last"].clone()).ok()?,
+            rewound: pass.rewound,
+            token: serde_json::from_value(commit["token"].clone()).ok()?,
+        })
     });
-    markers.next_back()
+    let back = pass.rewound > Seq::default();
+    said.or(back.then_some(Said {
+        incarnation: pass.incarnation,
+        epoch: pass.to,
+        rewound: pass.rewound,
+        // It is not noted whose the note is; the fences say who came last.
+        token: pass.fenced,
+    }))
 }
 
-/// The rows of all runs up to that epoch; a row that is there twice is there twice.
-pub(crate) fn rows(up_to: u64) -> Vec<Row> {
-    let whole = |name: &String| {
-        let epoch = name.split('-').nth(1)?.parse::<u64>().ok()?;
-        (name.starts_with("part-") && epoch <= up_to).then_some(())
+/// What a sink wrote from one time that it was sent back to the next.
+struct Pass {
+    incarnation: String,
+    rewound: Seq,
+    to: Epoch,
+    fenced: Token,
+    commits: Vec<Value>,
+}
+
+/// All passes, the first ones first.
+fn passes() -> Vec<Pass> {
+    let journal = Path::new(FOLDER).join("_millstream");
+    let mut passes = Vec::new();
+    for incarnation in names(&journal) {
+        let life = journal.join(&incarnation).join(FOLDER);
+        let fenced = names(&life.join("fences"));
+        let fenced = fenced.last().and_then(|name| number(name));
+        let pass = |rewound: u64, to: Epoch, runs: &Path| Pass {
+            incarnation: incarnation.clone(),
+            rewound: Seq(rewound),
+            to,
+            fenced: Token(fenced.unwrap_or_default()),
+            commits: objects(&runs.join("commits")),
+        };
+        let first = pass(0, Epoch(0), &life);
+        if !first.commits.is_empty() {
+            passes.push(first);
+        }
+        for rewind in objects(&life.join("rewinds")) {
+            let at = rewind["at"].as_u64().unwrap_or_default();
+            let to = Epoch(rewind["to"].as_u64().unwrap_or_default());
+            passes.push(pass(at, to, &life.join(format!("rewound-{at:020}"))));
+        }
+    }
+    passes
+}
+
+/// The rows of all whole runs; a row that is there twice is there twice. Where the sink was never sent back, whoever only lists the folder
+/// finds the same; else a run that it had begun then may be there in part.
+pub(crate) fn rows() -> Vec<Row> {
+    let passes = passes();
+    let files = match passes.as_slice() {
+        [] => return Vec::new(),
+        [only] if only.rewound == Seq::default() => listed(only),
+        passes => committed(passes),
     };
-    let files = names(Path::new(FOLDER)).into_iter();
-    let files = files.filter(|name| whole(name).is_some());
-    let texts = files.filter_map(|name| std::fs::read(Path::new(FOLDER).join(name)).ok());
+    let texts = files
+        .iter()
+        .filter_map(|name| std::fs::read(Path::new(FOLDER).join(name)).ok());
     let rows = texts.flat_map(|text| {
         let lines = text.split(|byte| *byte == b'\n');
         let lines = lines.filter(|line| !line.is_empty());
         lines.map(topics::row).collect::<Vec<Row>>()
     });
     rows.collect()
+}
+
+/// The files that commits name.
+fn committed(passes: &[Pass]) -> Vec<String> {
+    let commits = passes.iter().flat_map(|pass| &pass.commits);
+    let files = commits.filter_map(|commit| commit["files"].as_array());
+    let names = files.flatten().filter_map(|file| file["name"].as_str());
+    names.map(str::to_owned).collect()
+}
+
+/// The files that bear epochs up to the newest commit's in their names.
+fn listed(pass: &Pass) -> Vec<String> {
+    let newest = pass
+        .commits
+        .last()
+        .and_then(|commit| commit["last"].as_u64());
+    let is_whole = |name: &String| {
+        let epoch = name
+            .split('-')
+            .nth(1)
+            .and_then(|epoch| epoch.parse::<u64>().ok());
+        name.starts_with("part-") && epoch.is_some_and(|epoch| Some(epoch) <= newest)
+    };
+    let names = names(Path::new(FOLDER)).into_iter();
+    names.filter(is_whole).collect()
+}
+
+/// The objects in a folder of the journal, by their numbers.
+fn objects(folder: &Path) -> Vec<Value> {
+    let numbered = names(folder)
+        .into_iter()
+        .filter(|name| number(name).is_some());
+    let texts = numbered.filter_map(|name| std::fs::read(folder.join(name)).ok());
+    let objects = texts.filter_map(|text| serde_json::from_slice(&text).ok());
+    objects.collect()
+}
+
+fn number(name: &str) -> Option<u64> {
+    name.strip_suffix(".json")?.parse().ok()
 }
 
 fn names(folder: &Path) -> BTreeSet<String> {

@@ -1,24 +1,25 @@
 //! The invariants that can be seen from outside, checked at each log object and each move of a marker.
 //!
 //! Told by the simulated storage and Postgres, at the moment of the effect. Folds the log as a reader of it would, apart from the
-//! production's replay. INV-1 one chain, INV-2 and INV-3 markers, INV-4 terms, generations and tokens, INV-5 positions, INV-6
-//! watermarks, INV-8 objects. What has to be compared with the records (INV-7, INV-10) is handed to the driver, which knows them.
+//! production's replay. INV-1 one chain, INV-2 and INV-3 markers (with `sent_back.rs`), INV-4 terms, generations and tokens, INV-5
+//! positions, INV-6 watermarks, INV-8 objects, INV-9 by `pace.rs`. What has to be compared with the records (INV-7, INV-10) is handed to the driver, which knows them.
 //! Failure: the first broken rule is kept and ends the simulation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use millstream_common::ids::{
-    Epoch, Generation, Incarnation, JobName, OperatorId, Seq, SinkIndex, SourceIndex, SplitId,
+    Epoch, Generation, Incarnation, JobName, OperatorId, OutputIndex, Seq, SourceIndex, SplitId,
     Term, Token,
 };
 use millstream_common::log::entry::{AssignEntry, EpochEntry, JobEnd, JobProgress, generation_of};
-use millstream_common::log::rewind::SinkRewind;
 use millstream_common::log::{self, Boundary, Entry, LogObject};
 use millstream_common::report::StatePart;
 use millstream_common::time::EventTime;
 use millstream_sinks::sink::{Deliverer, EpochRun};
 
+use super::pace::Pace;
+use super::sent_back::WayBack;
 use crate::expected::Progress;
 use crate::trace::event;
 
@@ -30,10 +31,10 @@ const SOURCE: SourceIndex = SourceIndex(0);
 pub(crate) struct Ledger {
     read_to: Seq,
     term: Term,
-    chains: BTreeMap<String, Chain>,
+    pub(super) chains: BTreeMap<String, Chain>,
     violation: Option<String>,
     /// The greatest token that has fenced each table.
-    tokens: BTreeMap<String, Token>,
+    pub(super) tokens: BTreeMap<String, Token>,
     /// Tables whose marker has moved since the driver looked.
     pub(crate) moved: BTreeSet<String>,
     /// Epochs that have come since the driver looked.
@@ -55,12 +56,19 @@ pub(crate) struct Chain {
     /// By table.
     pub(crate) markers: BTreeMap<String, Epoch>,
     /// How far each epoch has come.
-    history: BTreeMap<Epoch, Progress>,
-    /// The epochs of segments that are in storage.
-    segments: BTreeMap<String, Epoch>,
-    /// Each time that a sink was sent back, and those that were followed.
-    rewinds: BTreeMap<Seq, (SinkIndex, Epoch)>,
-    followed: BTreeSet<Seq>,
+    pub(super) history: BTreeMap<Epoch, Progress>,
+    /// The segments that are in storage, by path.
+    pub(super) segments: BTreeMap<String, Kept>,
+    pub(super) way_back: WayBack,
+    pub(super) pace: Pace,
+}
+
+/// A segment that an epoch names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) epoch: Epoch,
+    pub(super) output: OutputIndex,
+    pub(super) bytes: u64,
 }
 
 /// An epoch that has come, for a look at the state that it names.
@@ -128,7 +136,15 @@ impl Ledger {
     fn entry(&mut self, seq: Seq, entry: &Entry, objects: &Objects) {
         match entry {
             Entry::Fence { term, .. } => event!("log {seq}: fence {term}"),
-            Entry::Job(job) => event!("log {seq}: job {}", job.job),
+            Entry::Job(job) => {
+                event!("log {seq}: job {}", job.job);
+                let chain = chain(&mut self.chains, &job.job, job.incarnation);
+                chain.pace.set(&job.plan);
+                if self.chains.len() > 1 {
+                    let what = format!("job {} begins a second life, and nobody asked", job.job);
+                    self.violated("lives", what);
+                }
+            }
             Entry::Assign(assign) => self.assigned(seq, assign),
             Entry::Epoch(epoch) => self.epoch(seq, epoch, objects),
             Entry::Ended { end, .. } => {
@@ -138,8 +154,18 @@ impl Ledger {
                 }
             }
             Entry::Replay(replay) => event!("log {seq}: replay {}", replay.split),
-            Entry::SinkCommanded { sink, command, .. } => {
-                event!("log {seq}: sink {sink} told to {command:?}")
+            Entry::SinkCommanded {
+                job,
+                incarnation,
+                sink,
+                command,
+                by_quota,
+            } => {
+                event!("log {seq}: sink {sink} told to {command:?}, by quota {by_quota}");
+                let chain = chain(&mut self.chains, job, *incarnation);
+                if let Some(what) = chain.commanded(seq, *sink, *command, *by_quota) {
+                    self.violated("quota", what);
+                }
             }
             Entry::SinkRewound {
                 job,
@@ -149,9 +175,8 @@ impl Ledger {
             } => {
                 event!("log {seq}: sink {sink} is sent back to {to}");
                 let chain = chain(&mut self.chains, job, *incarnation);
-                // Not where what it would need is forgotten.
-                if chain.progress.rewind_sink(*sink, *to, seq) {
-                    chain.rewinds.insert(seq, (*sink, *to));
+                if let Some(what) = chain.sent_back(seq, *sink, *to) {
+                    self.violated("INV-8", what);
                 }
             }
             Entry::Forgotten {
@@ -185,6 +210,7 @@ impl Ledger {
         let chain = chain(&mut self.chains, &assign.job, assign.incarnation);
         let head = chain.progress.epoch;
         chain.generations.push(generation);
+        chain.pace.assigned();
         if assign.restore_from != head {
             let from = assign.restore_from;
             let what =
@@ -202,6 +228,7 @@ impl Ledger {
         );
         let chain = chain(&mut self.chains, &entry.job, entry.incarnation);
         let mut broken = chain.check(entry);
+        broken.extend(chain.check_pace(entry).map(|what| ("INV-9", what)));
         if let Err(error) = chain.progress.apply(entry) {
             broken.push(("INV-1", error.to_string()));
         }
@@ -230,23 +257,6 @@ impl Ledger {
         *newest = token.max(*newest);
     }
 
-    /// A sink has moved its marker back, as the log says.
-    pub(crate) fn went_back(&mut self, table: &str, deliverer: &Deliverer, rewind: SinkRewind) {
-        let chain = chain(&mut self.chains, &deliverer.job, deliverer.incarnation);
-        chain.markers.insert(table.to_owned(), rewind.to);
-        let told = chain.rewinds.get(&rewind.at);
-        let is_told = told.is_some_and(|(_, to)| *to == rewind.to);
-        chain.followed.insert(rewind.at);
-        self.moved.insert(table.to_owned());
-        if !is_told || deliverer.token.0 <= rewind.at.0 {
-            let what = format!(
-                "sink {table} goes back to {}, and the log does not",
-                rewind.to
-            );
-            self.violated("INV-3", what);
-        }
-    }
-
     /// A sink holds a run now.
     pub(crate) fn delivered(&mut self, table: &str, deliverer: &Deliverer, run: &EpochRun) {
         let newest = self.tokens.get(table).copied().unwrap_or_default();
@@ -263,6 +273,7 @@ impl Ledger {
             let what = format!("sink {table} goes from {marker} to {}", run.last);
             self.violated("INV-3", what);
         }
+        self.check_paused(table, &key, deliverer.token);
         self.holds(table, &key, run.last);
     }
 
@@ -316,11 +327,11 @@ impl Ledger {
     }
 }
 
-fn chain_key(job: &JobName, incarnation: Incarnation) -> String {
+pub(super) fn chain_key(job: &JobName, incarnation: Incarnation) -> String {
     format!("{job} {incarnation}")
 }
 
-fn chain<'a>(
+pub(super) fn chain<'a>(
     chains: &'a mut BTreeMap<String, Chain>,
     job: &JobName,
     incarnation: Incarnation,
@@ -352,22 +363,16 @@ impl Chain {
         };
         self.history.insert(entry.epoch, progress.clone());
         let segments = entry.segments.iter();
-        let segments = segments.map(|segment| (segment.path.clone(), entry.epoch));
+        let segments = segments.map(|segment| {
+            let kept = Kept {
+                epoch: entry.epoch,
+                output: segment.output,
+                bytes: segment.bytes,
+            };
+            (segment.path.clone(), kept)
+        });
         self.segments.extend(segments);
         progress
-    }
-
-    /// A sink that was sent back and did not go.
-    pub(crate) fn stayed(&self) -> Option<String> {
-        // Of several the last counts.
-        let last: BTreeMap<&SinkIndex, (&Seq, &Epoch)> = self
-            .rewinds
-            .iter()
-            .map(|(at, (sink, to))| (sink, (at, to)))
-            .collect();
-        let mut last = last.into_iter();
-        let open = last.find(|(_, (at, _))| !self.followed.contains(at));
-        open.map(|(sink, (_, to))| format!("sink {sink} was to go back to {to}"))
     }
 
     fn needs_part(&self, key: &str) -> bool {
@@ -375,14 +380,18 @@ impl Chain {
         parts.any(|part| part.path == key)
     }
 
-    /// Whether a sink lacks the epoch of a segment.
+    /// Whether a sink lacks the epoch of a segment, or may still be sent back to before it: the log does not say that it is forgotten.
     fn needs_segment(&self, key: &str, sink_count: usize) -> bool {
         let held = match self.markers.len() < sink_count {
             true => None,
             false => self.markers.values().min(),
         };
-        let epoch = self.segments.get(key);
-        epoch.is_some_and(|epoch| held.is_none_or(|held| epoch > held))
+        let needs = |epoch: Epoch| {
+            let is_lacked = held.is_none_or(|held| epoch > *held);
+            is_lacked || epoch > self.progress.retained_from
+        };
+        let segment = self.segments.get(key);
+        segment.is_some_and(|segment| needs(segment.epoch))
     }
 
     /// What is wrong with an epoch, seen from its parent.

@@ -8,7 +8,9 @@ pub(crate) mod damage;
 pub(crate) mod disk;
 pub(crate) mod kafka;
 pub(crate) mod ledger;
+mod pace;
 pub(crate) mod postgres;
+pub(crate) mod sent_back;
 pub(crate) mod store;
 mod stragglers;
 pub(crate) mod topics;
@@ -20,7 +22,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use millstream_common::ids::Epoch;
 use millstream_sinks::kafka::MemoryCluster;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -32,6 +33,7 @@ use self::postgres::Tables;
 use self::stragglers::{Behind, Stragglers};
 use self::trap::{Moment, Trap};
 pub(crate) use self::weather::{Fate, Weather};
+use crate::people::Errand;
 use crate::trace::{self, event};
 
 type Effect = Box<dyn FnOnce(&mut World) + Send>;
@@ -69,6 +71,8 @@ pub(crate) struct World {
     pub(crate) cluster: MemoryCluster,
     /// A transaction has ended since the driver looked.
     pub(crate) has_topic_changed: bool,
+    /// Markers in the topic of markers that the driver has looked at.
+    pub(crate) topic_said_count: usize,
     /// A file may have changed since the driver looked.
     pub(crate) has_disk_changed: bool,
     /// What the log and the markers have said so far, and what was wrong with it.
@@ -77,8 +81,10 @@ pub(crate) struct World {
     pub(crate) weather: Weather,
     /// Which objects of the storage read wrong.
     pub(crate) damage: Damage,
-    /// Sinks that a person wants to send back, and where to.
-    pub(crate) to_send_back: Vec<(&'static str, Epoch)>,
+    /// What a person has yet to do, in order.
+    pub(crate) errands: Vec<Errand>,
+    /// When a person begins to resume suspended sinks.
+    pub(crate) resumed_from: Duration,
     /// The step that the matrix, or an ambush, waits for.
     pub(crate) trap: Option<Trap>,
     /// What comes about late.

@@ -52,9 +52,18 @@ pub(crate) struct Table {
     keyed: Keyed,
     /// Where there is none.
     appended: Vec<Row>,
-    /// Copies, by the epoch that it held.
-    copies: BTreeMap<Epoch, (Keyed, Vec<Row>)>,
+    /// Copies of all of it, by the epoch that it held.
+    copies: BTreeMap<Epoch, Copied>,
     /// The last rewind that its sink has followed.
+    rewound: Seq,
+}
+
+/// A table as it was once, with what stands beside it.
+#[derive(Clone, Debug, Default)]
+struct Copied {
+    token: Token,
+    keyed: Keyed,
+    appended: Vec<Row>,
     rewound: Seq,
 }
 
@@ -66,20 +75,14 @@ impl Table {
         rows
     }
 
-    /// The epoch that it held at such a share of its past; 0 is before the first.
-    pub(crate) fn held_at(&self, share: f64) -> Epoch {
-        let place = (self.copies.len() as f64 * share) as usize;
-        let held = self.copies.keys().nth(place.wrapping_sub(1));
-        held.copied().unwrap_or_default()
-    }
-
-    /// Is as it was at `to`, as if restored from a copy; says whether there is one.
-    fn restore(&mut self, to: Epoch) -> bool {
-        let copy = self.copies.get(&to).cloned();
-        let is_known = copy.is_some() || to == Epoch(0);
-        (self.keyed, self.appended) = copy.unwrap_or_default();
-        self.copies.retain(|held, _| *held <= to);
-        is_known
+    /// Is as it was at `to`.
+    fn restore(&mut self, to: Epoch) {
+        let copy = self.copies.get(&to).cloned().unwrap_or_default();
+        (self.keyed, self.appended) = (copy.keyed, copy.appended);
+        (self.token, self.rewound) = (copy.token, copy.rewound);
+        for marker in self.markers.values_mut() {
+            *marker = to;
+        }
     }
 
     fn change(&mut self, primary_key: &[String], changes: Vec<(Row, bool)>) {
@@ -242,9 +245,13 @@ impl Commit {
         let name = self.spec.table.clone();
         let incarnation = self.deliverer.incarnation;
         let table = world.tables.entry(name.clone()).or_default();
-        if table.token != self.deliverer.token && !mutant::is(Mutant::ForgetToken) {
+        if table.token > self.deliverer.token && !mutant::is(Mutant::ForgetToken) {
             event!("sink {name} stops token {}", self.deliverer.token);
             return Err(SinkError::Fenced { newer: table.token });
+        }
+        if table.token < self.deliverer.token && !mutant::is(Mutant::ForgetToken) {
+            let cause = "the fence of this deliverer is gone";
+            return Err(SinkError::unavailable("commit", cause));
         }
         let marker = table.markers.entry(incarnation.to_string()).or_default();
         if *marker == self.run.last {
@@ -266,7 +273,12 @@ impl Commit {
             world.ledger.violated("INV-2", what);
         }
         table.change(&self.spec.primary_key, self.changes);
-        let copy = (table.keyed.clone(), table.appended.clone());
+        let copy = Copied {
+            token: table.token,
+            keyed: table.keyed.clone(),
+            appended: table.appended.clone(),
+            rewound: table.rewound,
+        };
         table.copies.insert(self.run.last, copy);
         world.ledger.delivered(&name, &self.deliverer, &self.run);
         Ok(Applied {
@@ -276,25 +288,60 @@ impl Commit {
     }
 }
 
-/// Follows a rewind that the table has not noted yet, in the unit that fences.
+/// Follows a rewind that the table has not noted yet, in the unit that fences: the marker moves back, never forward, and no row changes.
 fn go_back(world: &mut World, name: &str, deliverer: &Deliverer) {
     let table = world.tables.entry(name.to_owned()).or_default();
     let Some(rewind) = deliverer.rewind.filter(|rewind| rewind.at > table.rewound) else {
         return;
     };
-    table.rewound = rewind.at;
-    let is_known = table.restore(rewind.to);
-    let incarnation = deliverer.incarnation.to_string();
-    table.markers.insert(incarnation, rewind.to);
-    event!("sink {name} goes back to {}", rewind.to);
-    if !is_known {
-        let what = format!(
-            "sink {name} is sent back to {}, which it never held",
-            rewind.to
-        );
-        world.ledger.violated("INV-3", what);
+    if !mutant::is(Mutant::ForgetRewind) {
+        table.rewound = rewind.at;
     }
-    world.ledger.went_back(name, deliverer, rewind);
+    let incarnation = deliverer.incarnation.to_string();
+    let marker = table.markers.entry(incarnation).or_default();
+    let held = *marker;
+    *marker = match mutant::is(Mutant::RewindForward) {
+        true => rewind.to,
+        false => rewind.to.min(held),
+    };
+    let to = *marker;
+    event!("sink {name} goes back from {held} to {to}");
+    world.ledger.went_back(name, deliverer, rewind, to);
+}
+
+impl World {
+    /// The epoch that a table held at such a share of its past; 0 is before the first.
+    pub(crate) fn copy_at(&self, name: &str, share: f64) -> Epoch {
+        let Some(table) = self.tables.get(name) else {
+            return Epoch(0);
+        };
+        let newest = table.markers.values().max().copied().unwrap_or_default();
+        let held: Vec<&Epoch> = table
+            .copies
+            .range(..=newest)
+            .map(|(held, _)| held)
+            .collect();
+        let place = (held.len() as f64 * share) as usize;
+        held.get(place.wrapping_sub(1))
+            .map_or(Epoch(0), |held| **held)
+    }
+
+    /// The newest copy that is older than that of `to`.
+    pub(crate) fn copy_before(&self, name: &str, to: Epoch) -> Option<Epoch> {
+        let older = self.tables.get(name)?.copies.range(..to).next_back();
+        older.map(|(held, _)| *held)
+    }
+
+    /// Somebody restores the table, and what stands beside it, from its copy of then.
+    pub(crate) fn restore(&mut self, name: &str, to: Epoch) {
+        let Some(table) = self.tables.get_mut(name) else {
+            return;
+        };
+        event!("table {name} is restored as of {to}");
+        table.restore(to);
+        let (token, rewound) = (table.token, table.rewound);
+        self.ledger.restored(name, to, token, rewound);
+    }
 }
 
 /// The rows of a batch, each with whether it is a delete.

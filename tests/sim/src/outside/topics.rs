@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::executor::block_on;
+use millstream_common::ids::{Epoch, Seq, Token};
 use millstream_common::plan::connector::KafkaSinkSpec;
 use millstream_sinks::kafka::{
     Cluster, ClusterError, CommittedReader, MemoryCluster, ProducerSettings, ReadRecords, Records,
@@ -14,6 +15,7 @@ use millstream_sinks::kafka::{
 };
 use serde::Deserialize;
 
+use super::sent_back::Said;
 use super::weather::Failure;
 use super::{Outside, World};
 use crate::outside::postgres::{Cell, Row};
@@ -219,8 +221,8 @@ pub(crate) fn row(value: &[u8]) -> Row {
     cells.collect()
 }
 
-/// The marker of a sink: the newest one of any life.
-pub(crate) fn marker(cluster: &MemoryCluster) -> Option<(String, u64)> {
+/// What the sink has said of itself, from the first.
+pub(crate) fn said(cluster: &MemoryCluster) -> Vec<Said> {
     #[derive(Deserialize)]
     struct Key {
         kind: String,
@@ -228,13 +230,20 @@ pub(crate) fn marker(cluster: &MemoryCluster) -> Option<(String, u64)> {
     }
     #[derive(Deserialize)]
     struct Marker {
-        epoch: u64,
+        epoch: Epoch,
+        token: Token,
+        rewound: Seq,
     }
     let records = cluster.committed(PROGRESS_TOPIC).into_iter().flatten();
-    let mut markers = records.filter_map(|record| {
+    let markers = records.filter_map(|record| {
         let key: Key = serde_json::from_slice(&record.key?).ok()?;
         let marker: Marker = serde_json::from_slice(&record.value?).ok()?;
-        (key.kind == "marker").then_some((key.incarnation, marker.epoch))
+        (key.kind == "marker").then_some(Said {
+            incarnation: key.incarnation,
+            epoch: marker.epoch,
+            rewound: marker.rewound,
+            token: marker.token,
+        })
     });
-    markers.next_back()
+    markers.collect()
 }

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use millstream_common::ids::Epoch;
 use millstream_common::report::RowCounters;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -30,10 +29,12 @@ use crate::outside::ledger::Chain;
 use crate::outside::postgres::Row;
 use crate::outside::trap::Trap;
 use crate::outside::{Outside, World, topics};
+use crate::people::{Errand, Stage};
+use crate::quota;
 use crate::scenario::{Action, MASTERS, Scenario, WORKERS, hosts};
 use crate::state::States;
 use crate::trace::{self, event};
-use crate::workload::{TOPIC_OUT, Workload};
+use crate::workload::{TOPIC_OUT, Workload, sink_at};
 
 /// Virtual time of one step: messages between hosts arrive at its multiples.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
@@ -80,13 +81,16 @@ pub(crate) fn warm_up() {
 pub(crate) fn run(seed: u64, is_dumped: bool) -> Outcome {
     let chance = SmallRng::seed_from_u64(seed);
     let plan = |chance: &mut SmallRng| {
-        let workload = Workload::draw(chance, false);
+        let mut workload = Workload::draw(chance, false);
         let others = workload.others.iter().map(|other| match *other {
             TOPIC_OUT => topics::NAME,
             _ => disk::NAME,
         });
         let targets: Vec<&str> = workload.tables().chain(others).collect();
-        let scenario = Scenario::draw(chance, &targets);
+        let mut scenario = Scenario::draw(chance, &targets);
+        if let Some(limit) = quota::draw(chance, &targets, &mut scenario) {
+            workload.limit(&limit);
+        }
         (workload, scenario)
     };
     run_planned(seed, chance, is_dumped, plan, Special::None)
@@ -207,6 +211,7 @@ impl Simulation {
             topics::create(&world.cluster, TOPIC_OUT);
             world.ledger.sink_count = workload.sink_count();
             world.trap = case.map(|case| case.trap());
+            world.resumed_from = scenario.resumed_from;
         });
         simulation.add_hosts(workload, scenario);
         simulation
@@ -385,11 +390,12 @@ impl Simulation {
         let now = self.sim.elapsed();
         self.outside.with(|world| match action {
             Action::Damage(wound, until) => world.damage.want(*wound, (*until).max(now)),
-            Action::SendBack(name, share) => {
-                let table = world.tables.get(*name);
-                let to = table.map_or(Epoch(0), |table| table.held_at(*share));
-                world.to_send_back.push((name, to));
-            }
+            Action::SendBack(target, share, manner) => world.errands.push(Errand {
+                sink: sink_at(target),
+                share: *share,
+                manner: *manner,
+                stage: Stage::Wanted,
+            }),
             Action::Ambush(step, count, moment) => {
                 world.trap = Some(Trap::new(step, *count, *moment, now, true));
             }

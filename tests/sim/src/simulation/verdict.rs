@@ -4,15 +4,19 @@
 //! Failure: the first rule that is broken, as a sentence.
 
 use super::*;
+use crate::outside::sent_back::Said;
 
 impl Simulation {
-    pub(super) fn verdict(&self, workload: &Workload) -> Option<String> {
+    pub(super) fn verdict(&self, workload: &mut Workload) -> Option<String> {
         if self.case.is_some() {
             return Some("the step was never made".to_owned());
         }
         self.outside.with(|world| {
-            let mut sinks = workload.tables().chain(workload.others.iter().copied());
-            let differs = sinks.find_map(|sink| workload.difference(sink, &rows(world, sink)));
+            let sinks: Vec<&str> = workload.tables().chain(workload.others.clone()).collect();
+            let differs = sinks.into_iter().find_map(|sink| {
+                let again = world.ledger.again(sink);
+                workload.difference(sink, &again, &rows(world, sink))
+            });
             let late = self.blocked.as_ref().and_then(Blocked::verdict);
             let stayed = world.ledger.chains().find_map(Chain::stayed);
             if let Some(wrong) = differs.or(late).or(stayed) {
@@ -41,10 +45,7 @@ impl Simulation {
 fn rows(world: &World, sink: &str) -> Vec<Row> {
     match sink {
         TOPIC_OUT => topics::rows(&world.cluster, TOPIC_OUT),
-        FOLDER => {
-            let marker = disk::marker();
-            marker.map_or_else(Vec::new, |(_, epoch)| disk::rows(epoch))
-        }
+        FOLDER => disk::rows(),
         table => {
             let table = world.tables.get(table);
             table.map(|table| table.rows()).unwrap_or_default()
@@ -61,23 +62,23 @@ pub(super) fn differs_at_epoch(
 ) -> Option<String> {
     // A reader of committed records may look at any moment, and sees whole epochs only.
     if std::mem::take(&mut world.has_topic_changed) {
-        match topics::marker(&world.cluster) {
-            Some((incarnation, epoch)) => {
-                let chain = format!("{JOB} {incarnation}");
-                world.ledger.holds(TOPIC_OUT, &chain, Epoch(epoch));
-                world.ledger.moved.insert(TOPIC_OUT.to_owned());
-            }
-            None if !topics::rows(&world.cluster, TOPIC_OUT).is_empty() => {
-                return Some(format!("{TOPIC_OUT} has rows and no marker"));
-            }
-            None => {}
+        let said = topics::said(&world.cluster);
+        if said.is_empty() && !topics::rows(&world.cluster, TOPIC_OUT).is_empty() {
+            return Some(format!("{TOPIC_OUT} has rows and no marker"));
+        }
+        for said in said.iter().skip(world.topic_said_count) {
+            world.ledger.says(TOPIC_OUT, &chain_of(said), said);
+        }
+        world.topic_said_count = said.len();
+        if !said.is_empty() {
+            // Rows may have come without a marker.
+            world.ledger.moved.insert(TOPIC_OUT.to_owned());
         }
     }
     if std::mem::take(&mut world.has_disk_changed)
-        && let Some((incarnation, epoch)) = disk::marker()
+        && let Some(said) = disk::said()
     {
-        let chain = format!("{JOB} {incarnation}");
-        world.ledger.holds(FOLDER, &chain, Epoch(epoch));
+        world.ledger.says(FOLDER, &chain_of(&said), &said);
     }
     for come in std::mem::take(&mut world.ledger.come) {
         if !come.epoch.0.is_multiple_of(every) {
@@ -95,11 +96,16 @@ pub(super) fn differs_at_epoch(
         if !epoch.0.is_multiple_of(every) {
             continue;
         }
-        let rows = rows(world, &sink);
-        let differs = workload.difference_at(epoch, &progress, &sink, &rows);
+        let (rows, again) = (rows(world, &sink), world.ledger.again(&sink));
+        let at = (epoch, &progress);
+        let differs = workload.difference_at(at, &sink, &again, &rows);
         if differs.is_some() {
             return differs;
         }
     }
     None
+}
+
+fn chain_of(said: &Said) -> String {
+    format!("{JOB} {}", said.incarnation)
 }
