@@ -2,7 +2,8 @@
 //!
 //! Made by the command line from the files a person names, used like every [`Net`] under tonic and Flight. Both ends of the cluster
 //! trust one authority. A master is known by the host that is dialled; a worker by [`WORKER_NAME`] in its certificate, for workers
-//! come and go at addresses that no certificate foresees; to workers a master is known by [`MASTER_NAME`]. Handshakes run beside each other, so that a silent caller holds up nobody.
+//! come and go at addresses that no certificate foresees; to workers a master is known by [`MASTER_NAME`]. Handshakes run beside each
+//! other, so that a silent caller holds up nobody.
 //! Failure: a server whose certificate does not hold is an `io::Error` that says why; a caller whose certificate does not is dropped.
 
 mod explain;
