@@ -158,7 +158,7 @@ async fn refused(cluster: &Cluster) -> anyhow::Result<()> {
             "event",
             "has no relation event, did you mean events?",
         ),
-        ("kinds", "event", "previewed can be events, "),
+        ("kinds", "event", "these can be previewed: events, "),
         ("kind", "events", "no job kind, did you mean kinds?"),
     ] {
         let master = ("MILLSTREAM_MASTER", cluster.address.as_str());

@@ -29,8 +29,8 @@ const ABOUT_ROWS: &str = "\
 What is shown are the rows of running tasks, from now on:
 - they belong to epochs that may not be committed, and come again after a recovery: for each there may be several lines;
 - a reader that is slower than they come does not hold up the job: it misses rows, and is told how many.
-A relation of groups shows how they change, at each epoch: +U is the new row of a group, -D says that it is gone; +I is a row that is
-only ever added. A sink's name shows what that sink gets. Ctrl-C ends it.";
+A relation of groups shows how they change, at each epoch: +U is the new row of a group, -D says that it is gone. Rows of other
+relations are only ever added, and have no operation. A sink's name shows what that sink gets. Ctrl-C ends it.";
 
 #[derive(Args)]
 #[command(after_help = ABOUT_ROWS)]
@@ -105,7 +105,7 @@ impl Watch {
                         return Err(error.into());
                     }
                     if retry_count == 0 {
-                        note(&format!("waiting: {error}"));
+                        note(&waiting(&error));
                     }
                 }
             }
@@ -138,6 +138,16 @@ impl Watch {
             }
         }
         Ok(End::Silent)
+    }
+}
+
+/// What is said while nothing comes.
+fn waiting(error: &client::Error) -> String {
+    match error {
+        client::Error::Refused(ControlError::Unavailable { cause, .. }) => {
+            format!("no rows for the moment: {cause}; waiting")
+        }
+        error => format!("no rows for the moment: {error}; waiting"),
     }
 }
 

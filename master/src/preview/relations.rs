@@ -39,7 +39,9 @@ pub(super) fn find(
             format!("job {job} has no relation {name}{meant}")
         }
     };
-    Err(ControlError::Invalid(format!("{why}; {}", offered(&known))))
+    let comma = if why.ends_with('?') { "" } else { ";" };
+    let offered = offered(&known);
+    Err(ControlError::Invalid(format!("{why}{comma} {offered}")))
 }
 
 fn offered(known: &[RelationTaps]) -> String {
@@ -50,7 +52,7 @@ fn offered(known: &[RelationTaps]) -> String {
         false => String::new(),
     };
     let first = &names[..names.len().min(NAMES_MAX)];
-    format!("previewed can be {}{more}", first.join(", "))
+    format!("these can be previewed: {}{more}", first.join(", "))
 }
 
 /// Everything that can be named, relations before sinks.
@@ -207,7 +209,10 @@ mod tests {
             text.starts_with("job views has no relation click, did you mean clicks?"),
             "{text}"
         );
-        assert!(text.contains("previewed can be clicks, "), "{text}");
+        assert!(
+            text.contains("clicks? these can be previewed: clicks, "),
+            "{text}"
+        );
         assert!(text.contains("seen"), "{text}");
     }
 
