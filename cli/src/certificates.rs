@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use chrono::Datelike;
 use clap::Args;
-use millstream_common::net::tls::WORKER_NAME;
+use millstream_common::net::tls::{MASTER_NAME, WORKER_NAME};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -52,8 +52,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let authority = Authority::create(folder, arguments.days)?;
     let loopback = LOOPBACK.map(str::to_owned);
-    let hosts: Vec<String> = arguments.hosts.into_iter().chain(loopback).collect();
-    authority.issue(folder, "master", hosts)?;
+    let names = loopback.into_iter().chain([MASTER_NAME.to_owned()]);
+    let subjects: Vec<String> = arguments.hosts.into_iter().chain(names).collect();
+    authority.issue(folder, "master", subjects)?;
     authority.issue(folder, "worker", vec![WORKER_NAME.to_owned()])?;
     authority.issue(folder, "client", Vec::new())?;
     output::print(&format!(
@@ -88,7 +89,7 @@ impl Authority {
         let mut params = params(name, subjects, self.days)?;
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        // Workers dial and are dialled; a master is dialled by the next one's clients.
+        // Workers dial and are dialled; so are masters.
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,

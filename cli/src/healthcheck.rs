@@ -190,6 +190,7 @@ mod tests {
         let storage_url = format!("file://{}", folder.path().display());
         MasterConfig {
             net: net.clone(),
+            workers_net: net.clone(),
             access: Access::Open,
             store: store::open(&storage_url, blocking.clone()).await.unwrap(),
             storage_url,

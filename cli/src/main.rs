@@ -22,6 +22,7 @@ mod logs;
 mod master;
 mod output;
 mod parameters;
+mod preview;
 mod process;
 mod progress;
 mod protection;
@@ -96,6 +97,8 @@ enum Verb {
     Workers(workers::Arguments),
     /// Show how far time has come in a job, who holds it back, and why nothing comes out.
     Watermarks(watermarks::Arguments),
+    /// Show the rows of a source, view or sink of a job as they flow.
+    Preview(preview::Arguments),
     /// Show how far behind each sink of a job is.
     Sinks(sinks::Arguments),
     /// Pause or resume a sink of a job.
@@ -156,6 +159,7 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Stop(arguments) => stop::run(arguments).await,
         Verb::Workers(arguments) => workers::run(arguments).await,
         Verb::Watermarks(arguments) => watermarks::run(arguments).await,
+        Verb::Preview(arguments) => preview::run(arguments).await,
         Verb::Sinks(arguments) => sinks::run(arguments).await,
         Verb::Sink(arguments) => sink::run(arguments).await,
         Verb::Savepoint(arguments) => savepoint::run(arguments).await,

@@ -114,6 +114,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = MasterConfig {
         tracer: export.tracer(),
         net: arguments.tls.net_of_masters(None)?,
+        workers_net: arguments.tls.net_of_workers()?,
         access: arguments
             .access
             .access(&arguments.tls, &blocking, &mut tasks)?,

@@ -68,7 +68,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     arguments.exposure.allow(
         &arguments.master.tls,
         &arguments.flight_listen,
-        "send rows into jobs",
+        "look at the rows of jobs and send more",
     )?;
     arguments
         .exposure

@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod mutant;
 pub mod net;
 pub mod plan;
+pub mod preview;
 pub mod problem;
 pub mod replay_split;
 pub mod report;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use millstream_common::net::tls::{TlsFiles, TlsNet, WORKER_NAME};
+use millstream_common::net::tls::{MASTER_NAME, TlsFiles, TlsNet, WORKER_NAME};
 use millstream_common::net::{Listener, MemoryNet, Net, NetRef};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -198,6 +198,21 @@ async fn workers_send_rows_to_workers_and_to_nobody_else() {
             .await
             .expect_err("refused by the sender");
     }
+}
+
+#[tokio::test]
+async fn masters_reach_workers_and_are_never_taken_for_one() {
+    let (wire, authority) = (wire(), Authority::new());
+    let (worker, master) = (authority.issue(WORKER_NAME), authority.issue(MASTER_NAME));
+    let serves = of_workers(&wire, &authority, &worker);
+    let listener = serves.listen("worker:7080").await.expect("listen");
+    let dials = of_workers(&wire, &authority, &master);
+    assert_eq!(meet(&dials, listener, "worker:7080").await, Ok(true));
+    let posing = of_workers(&wire, &authority, &master);
+    let listener = posing.listen("worker:7080").await.expect("listen");
+    meet(&serves, listener, "worker:7080")
+        .await
+        .expect_err("refused by the sender");
 }
 
 #[tokio::test]

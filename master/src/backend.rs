@@ -24,6 +24,7 @@ use crate::job::job_actor::JobMessage;
 use crate::letters::desk::Desk;
 use crate::letters::listing::Listed;
 use crate::plan::{self, check::ExternalProbe};
+use crate::preview::{PreviewDesk, Previewed};
 use crate::reign::role::Roles;
 use crate::service::ControlBackend;
 use crate::submission_trace::SubmissionTrace;
@@ -36,24 +37,26 @@ pub struct Backend {
     blocking: BlockingRef,
     probe: Arc<dyn ExternalProbe>,
     letters: Desk,
+    previews: PreviewDesk,
     /// Where spans of submissions go, with the time.
     traced: Option<(TracerRef, ClockRef)>,
 }
 
 impl Backend {
     /// In front of the actors of a reign; plans in `blocking` work; `probe` looks at topics, tables and folders before a job is taken;
-    /// `letters` answers about dead letters.
+    /// `letters` answers about dead letters, `previews` shows rows.
     pub fn new(
         roles: Roles,
         blocking: BlockingRef,
         probe: Arc<dyn ExternalProbe>,
-        letters: Desk,
+        (letters, previews): (Desk, PreviewDesk),
     ) -> Self {
         Self {
             roles,
             blocking,
             probe,
             letters,
+            previews,
             traced: None,
         }
     }
@@ -127,6 +130,13 @@ impl Backend {
             unchanged: started.unchanged != Unchanged::No,
             warnings: planned.warnings.into_iter().chain(notes).collect(),
         })
+    }
+
+    /// What the SQL of a running job is planned to now; nothing where it is planned no more, as where a variable is gone.
+    async fn planned_again(&self, sql: String) -> Result<Option<plan::PlannedJob>, ControlError> {
+        let plan = move || plan::plan_job(&sql, &secret::Environment).ok();
+        let planned = blocking::run(&self.blocking, plan).await;
+        planned.map_err(|panicked| ControlError::Internal(format!("plan the job: {panicked}")))
     }
 
     fn supervisor(&self) -> Result<ActorRef<SupervisorMessage>, ControlError> {
@@ -329,6 +339,13 @@ impl ControlBackend for Backend {
         self.letters.list(name, query).await
     }
 
+    async fn preview(&self, name: &JobName, relation: &str) -> Result<Previewed, ControlError> {
+        let job = self.job(name).await?;
+        let placed = call!(job, JobMessage::Placed).map_err(gone)??;
+        let planned = self.planned_again(placed.sql.clone()).await?;
+        self.previews.open(placed, planned.as_ref(), relation).await
+    }
+
     async fn replay(
         &self,
         name: &JobName,
@@ -345,6 +362,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use millstream_common::blocking::{Blocking, Panicked};
+    use millstream_common::net::MemoryNet;
     use millstream_common::time::SystemClock;
 
     use super::*;
@@ -376,7 +394,8 @@ mod tests {
         let clock = Arc::new(SystemClock::new());
         let desk = Desk::new(memory(), clock);
         let roles = reigning(memory(), supervisor).await;
-        let backend = Backend::new(roles, counted.clone(), probe, desk);
+        let previews = PreviewDesk::new(Arc::new(MemoryNet::default()));
+        let backend = Backend::new(roles, counted.clone(), probe, (desk, previews));
         let request = SubmitRequest {
             name: "clicks".into(),
             sql: "SELEC".to_owned(),

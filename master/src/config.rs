@@ -51,6 +51,8 @@ impl Connectors for RealConnectors {
 pub struct MasterConfig {
     /// Where it listens and dials.
     pub net: NetRef,
+    /// The way to workers, to look at rows.
+    pub workers_net: NetRef,
     /// Who may call what.
     pub access: Access,
     /// Where its log is.

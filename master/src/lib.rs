@@ -1,4 +1,5 @@
-//! The control plane: plans jobs, assigns their tasks and splits to workers, commits their epochs. Sees no row.
+//! The control plane: plans jobs, assigns their tasks and splits to workers, commits their epochs. Keeps no row: those that a person wants to see it
+//! passes on ([`preview`]).
 //!
 //! In reading order: a submission is planned ([`plan`]), its splits are found (`enumerate`), placed ([`assign`]), run by
 //! a [`job`], committed epoch by epoch ([`checkpoint`]) in the log ([`log_actor`]), while this master is the one
@@ -18,6 +19,7 @@ pub mod letters;
 pub mod log_actor;
 pub mod master;
 pub mod plan;
+pub mod preview;
 pub mod probe;
 pub mod reign;
 pub mod replay;

@@ -21,6 +21,7 @@ use crate::config::MasterConfig;
 use crate::dashboard;
 use crate::figures::MasterProbes;
 use crate::letters::desk::Desk;
+use crate::preview::PreviewDesk;
 use crate::reign::cluster_name;
 use crate::reign::office::Office;
 use crate::reign::trail::TrailError;
@@ -127,6 +128,7 @@ impl Master {
         let advertised = candidacy.advertise.unwrap_or_else(|| address.clone());
         let (blocking, probe) = (config.blocking.clone(), config.connectors.probe());
         let letters = Desk::new(config.store.clone(), config.clock.clone());
+        let previews = PreviewDesk::new(config.workers_net.clone());
         let storage_url = config.storage_url.clone();
         let access = AccessLayer {
             access: config.access.clone(),
@@ -147,8 +149,8 @@ impl Master {
             clock: clock.clone(),
             tracer: tracer.clone(),
         });
-        let backend = Backend::new(roles, blocking, probe, letters).traced(tracer, clock.clone());
-        let backend: Arc<dyn ControlBackend> = Arc::new(backend);
+        let backend = Backend::new(roles, blocking, probe, (letters, previews));
+        let backend: Arc<dyn ControlBackend> = Arc::new(backend.traced(tracer, clock.clone()));
         let pages = dashboard::router(backend.clone(), clock);
         let (stop_serving, stopped) = oneshot::channel();
         let (leave_office, told) = oneshot::channel();

@@ -20,6 +20,7 @@ mod kafka_sink;
 mod letters_kept;
 mod master_crash;
 mod metrics;
+mod preview;
 mod protection;
 mod quotas;
 mod refused_rows;

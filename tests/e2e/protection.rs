@@ -281,6 +281,31 @@ fn walk(folder: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
     Ok(found)
 }
 
+/// Rows for ever.
+const FLOWING: &str = "
+CREATE SOURCE numbers (n BIGINT NOT NULL) WITH (connector = 'datagen', rows_per_second = 200);
+CREATE SINK nowhere FROM numbers WITH (connector = 'blackhole');
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_workers_are_looked_at_through_a_master_by_those_who_may_read() -> anyhow::Result<()>
+{
+    let cluster = Protected::start().await?;
+    cluster.workers_join(2).await?;
+    let file = path(cluster.folder.path(), "flowing.sql");
+    std::fs::write(&file, FLOWING)?;
+    let submit = ["submit", &file, "--name", "flowing"];
+    let (code, _, stderr) = cluster.verb(Some("submitter"), &submit).await?;
+    ensure!(code == 0, "{stderr}{}", cluster.said());
+    let preview = ["preview", "flowing", "numbers", "--json", "--limit", "5"];
+    let (code, stdout, stderr) = cluster.verb(None, &preview).await?;
+    ensure!(code == 1 && stdout.is_empty(), "{stdout}{stderr}");
+    let (code, stdout, stderr) = cluster.verb(Some("reader"), &preview).await?;
+    ensure!(code == 0, "{stdout}{stderr}{}", cluster.said());
+    ensure!(stdout.lines().count() == 5, "{stdout}{stderr}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_is_taken_back_holds_no_longer_though_the_master_goes_on() -> anyhow::Result<()>
 {

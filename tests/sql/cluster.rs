@@ -77,6 +77,7 @@ impl Cluster {
         let store = store::open(&storage_url, blocking.clone()).await?;
         let master = Master::start(MasterConfig {
             net: net.clone(),
+            workers_net: net.clone(),
             access: Access::Open,
             store: store.clone(),
             storage_url,

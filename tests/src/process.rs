@@ -10,7 +10,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
 /// A debug build on a busy machine needs its time.
@@ -92,6 +92,15 @@ impl Process {
             bail!("{} did not start:\n{}", self.name, self.last_lines());
         }
         Ok(line.trim_end().to_owned())
+    }
+
+    /// Everything on its stdout, until it is closed.
+    pub async fn output(&mut self) -> anyhow::Result<String> {
+        let mut stdout = self.child.stdout.take().context("stdout is read once")?;
+        let mut text = String::new();
+        let read = tokio::time::timeout(DEADLINE, stdout.read_to_string(&mut text)).await;
+        read.with_context(|| format!("wait for {}", self.name))??;
+        Ok(text)
     }
 
     /// SIGKILL, and waits for its end.

@@ -5,6 +5,7 @@
 //! Failure: an error of an edge or a plan ends the pipeline; a row on which an expression fails is handed back to the
 //! caller as [`FailedRow`], for its dead letters: once, even if it fails in several branches.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{BooleanArray, RecordBatch};
@@ -12,12 +13,13 @@ use arrow::datatypes::SchemaRef;
 use millstream_common::dead_letter;
 use millstream_common::error::{Failure, Kind};
 use millstream_common::link::BarrierCommand;
-use millstream_common::plan::{Branch, JobPlan, KeyedKind, Port, StageHead, StagePlan};
+use millstream_common::plan::{JobPlan, KeyedKind, Port, StageHead, StagePlan};
 use millstream_common::report::BranchFlow;
 use millstream_common::time::ClockRef;
 
 use crate::exchange::sender::{EdgeSender, ExchangeSender, SendError};
 use crate::operator::{OperatorError, PartialAggregate};
+use crate::preview::tap::StageTap;
 use crate::transform::{BranchProgram, FailedRow};
 use crate::work::{Step, Stretch, TaskWork};
 
@@ -50,6 +52,8 @@ pub struct Branches {
     /// Rows since the last barrier, by runner.
     flows: Vec<BranchFlow>,
     name: String,
+    /// Who looks at the rows of the head.
+    tap: Arc<StageTap>,
     work: Work,
 }
 
@@ -73,6 +77,7 @@ impl Branches {
             flows: vec![BranchFlow::default(); runners.len()],
             runners,
             name,
+            tap: Arc::default(),
             work: Work {
                 clock,
                 transformed: Stretch::default(),
@@ -81,6 +86,13 @@ impl Branches {
                 blocked: Duration::ZERO,
             },
         }
+    }
+
+    /// Shows the rows of every port to whoever looks at the stage.
+    #[must_use]
+    pub fn tapped(mut self, tap: Arc<StageTap>) -> Self {
+        self.tap = tap;
+        self
     }
 
     /// Hands rows of a port to its branches; returns the rows that an expression failed on.
@@ -94,6 +106,7 @@ impl Branches {
         if batch.num_rows() == 0 {
             return Ok(failed);
         }
+        self.tap.offer(port, batch);
         let runners = self.runners.iter_mut().zip(&mut self.flows);
         for (runner, flow) in runners.filter(|(runner, _)| runner.port == port) {
             let begun = self.work.clock.monotonic();
@@ -215,9 +228,9 @@ fn failure_of(name: &str, error: &SendError) -> Failure {
     Failure::new(error.kind(), name, error)
 }
 
-/// The schema of the rows that a branch reads from its stage's head, without `_op`.
-pub fn input_schema(plan: &JobPlan, stage: &StagePlan, branch: &Branch) -> SchemaRef {
-    match (&stage.head, branch.port) {
+/// The schema of the rows at a port of a stage's head, without `_op`.
+pub fn input_schema(plan: &JobPlan, stage: &StagePlan, port: Port) -> SchemaRef {
+    match (&stage.head, port) {
         (_, Port::DeadLetters) => dead_letter::schema(),
         (StageHead::Source(source), _) => plan.sources[source.index()].schema().0,
         (StageHead::Keyed(keyed), _) => match &keyed.kind {

@@ -42,6 +42,7 @@ impl SupervisorState {
             functions: self.functions.clone(),
             store,
             edges: self.config.edges.clone(),
+            taps: self.config.taps.clone(),
             supervisor: self.myself.clone(),
             rows_read,
             figures: self.config.figures.clone(),

@@ -1,8 +1,8 @@
 //! The data plane: what a worker process runs.
 //!
 //! A row's path, in order: [`consume`], [`decode`], [`exchange`], [`operator`], [`ship`], [`snapshot`]; [`transform`] runs behind decode
-//! and operator, in front of what their rows go to; [`failed_rows`] are those on which it fails. The rest is the frame: [`worker`]
-//! starts, `link` talks to the master, [`supervisor_actor`] keeps one [`pipeline`] a job.
+//! and operator, in front of what their rows go to; [`failed_rows`] are those on which it fails. Whoever looks sees rows by [`preview`].
+//! The rest is the frame: [`worker`] starts, `link` talks to the master, [`supervisor_actor`] keeps one [`pipeline`] a job.
 
 pub mod branch;
 pub mod config;
@@ -18,6 +18,7 @@ pub mod leaving;
 mod link;
 pub mod operator;
 pub mod pipeline;
+pub mod preview;
 pub mod ship;
 pub mod snapshot;
 pub mod spans;

@@ -28,6 +28,7 @@ use crate::holding::Holding;
 use crate::leaving::{Leaving, Left};
 use crate::link::{LinkConfig, keep_link};
 use crate::pipeline::pipeline_actor::PipelineMessage;
+use crate::preview::board::TapBoard;
 use crate::spans::EndedSpans;
 use millstream_common::task;
 
@@ -76,6 +77,8 @@ pub struct SupervisorConfig {
     pub flight_address: String,
     /// The incoming edges, shared with the Flight server.
     pub edges: Arc<EdgeRegistry>,
+    /// What can be looked at, shared with the Flight server.
+    pub taps: Arc<TapBoard>,
     /// Told what is counted.
     pub figures: Arc<Figures>,
     /// Whether a master counts on the worker, for whoever asks.

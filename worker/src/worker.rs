@@ -21,6 +21,7 @@ use crate::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
 use crate::figures::Figures;
 use crate::health;
 use crate::leaving::Left;
+use crate::preview::board::TapBoard;
 use crate::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 
 /// Why a worker could not start, or ended.
@@ -55,6 +56,7 @@ impl Worker {
             .clone()
             .unwrap_or_else(|| listener.address.clone());
         let edges = EdgeRegistry::new(REGISTER_WAIT);
+        let taps = TapBoard::new();
         let (has_joined, joined) = watch::channel(false);
         let figures = Arc::new(Figures::new(config.tracer.clone(), joined.clone()));
         let probes: Arc<dyn Probes> = figures.clone();
@@ -75,8 +77,8 @@ impl Worker {
             health::tell(reporter, joined).await;
             Ok(())
         });
-        let server =
-            flight_server::serve(listener, edges.clone(), endpoint, std::future::pending());
+        let flight = flight_server::service(edges.clone(), taps.clone());
+        let server = flight_server::serve(listener, flight, endpoint, std::future::pending());
         tasks.spawn(async move {
             server
                 .await
@@ -86,6 +88,7 @@ impl Worker {
             worker: config,
             flight_address,
             edges,
+            taps,
             figures,
             has_joined,
         };

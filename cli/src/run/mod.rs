@@ -136,6 +136,7 @@ impl Here {
         let export = Export::from_environment("millstream", "run");
         let master = process::start_master(MasterConfig {
             net: net.clone(),
+            workers_net: net.clone(),
             access: Access::Open,
             store: store::open(&storage_url, blocking.clone()).await?,
             storage_url,

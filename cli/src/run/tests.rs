@@ -11,6 +11,7 @@ use millstream_common::control::{
 use millstream_common::ids::{Epoch, Generation, WorkerId};
 use millstream_common::problem::Problem;
 use millstream_master::letters::listing::Listed;
+use millstream_master::preview::Previewed;
 use millstream_master::service::access::AccessLayer;
 use millstream_master::service::{self, ControlBackend};
 use millstream_proto::v1;
@@ -193,6 +194,10 @@ impl ControlBackend for Script {
 
     async fn dead_letters(&self, _: &JobName, _: LetterQuery) -> Result<Listed, ControlError> {
         Err(ControlError::Invalid("no dead letters".to_owned()))
+    }
+
+    async fn preview(&self, _: &JobName, relation: &str) -> Result<Previewed, ControlError> {
+        Err(ControlError::Invalid(format!("no relation {relation}")))
     }
 
     async fn replay(&self, _: &JobName, _: ReplayRequest) -> Result<Replayed, ControlError> {

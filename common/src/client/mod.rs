@@ -7,6 +7,7 @@
 mod connect;
 mod dead_letters;
 mod plan;
+mod preview;
 mod savepoints;
 mod submit;
 mod watermarks;

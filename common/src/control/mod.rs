@@ -6,6 +6,7 @@
 mod dead_letters;
 mod error;
 mod plan;
+mod preview;
 mod savepoint;
 mod view;
 mod watermarks;
@@ -16,6 +17,7 @@ pub use dead_letters::{
 };
 pub use error::ControlError;
 pub use plan::{PlanBranchView, PlanOutputView, PlanSinkView, PlanStageView, PlanView};
+pub use preview::{PreviewColumn, PreviewHeader, PreviewPart, PreviewRows};
 pub use savepoint::{FromCheckpoint, LATEST, SavepointView};
 pub use view::{
     BranchView, CheckpointView, GapView, JobState, JobView, LastFailure, QUOTA_NEAR, QuotaView,

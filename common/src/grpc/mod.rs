@@ -6,6 +6,7 @@
 
 mod dead_letters;
 mod plan;
+mod preview;
 mod savepoint;
 mod status;
 mod view;

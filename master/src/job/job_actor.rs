@@ -36,6 +36,7 @@ use super::enumerator_actor::{Discovery, EnumeratorMessage, spawn_enumerators};
 use super::epochs::ShownEpochs;
 use super::figures::{JobFigures, Tally, Told};
 use super::paces::Paces;
+use super::placed::Placed;
 use super::quotas::Quotas;
 use super::reattach::Lasting;
 use super::recorded::Recorded;
@@ -210,6 +211,8 @@ pub enum JobMessage {
     View(RpcReplyPort<JobView>),
     /// Its SQL, and what that was planned to.
     Plan(RpcReplyPort<PlanView>),
+    /// What it runs, and where.
+    Placed(RpcReplyPort<Result<Placed, ControlError>>),
     /// How far time has come in it.
     Watermarks(RpcReplyPort<WatermarksView>),
     /// The job for a scrape.
@@ -461,6 +464,7 @@ impl Actor for JobActor {
             JobMessage::Savepoints(reply) => state.answer(reply, JobState::savepoint_views),
             JobMessage::View(reply) => state.answer(reply, JobState::view),
             JobMessage::Plan(reply) => state.answer(reply, JobState::plan_view),
+            JobMessage::Placed(reply) => state.answer(reply, JobState::placed),
             JobMessage::Watermarks(reply) => state.answer(reply, JobState::watermarks),
             JobMessage::Figures(reply) => state.tell_figures(reply),
             JobMessage::Shares(reply) => state.answer(reply, JobState::shares),

@@ -3,8 +3,9 @@
 //! [`job_actor`] receives, [`lifecycle`] moves the job from phase to phase, [`claims`] knows which splits are
 //! whose, `refused` brings rows that sinks refused into the log, [`restart`] decides about failures, [`reattach`] about going on under a
 //! new master, [`recovery_time`] measures what both take, [`deploy`] builds what workers are sent, [`sinks`] knows how far behind each sink
-//! is by `lag`, `rewind` sends them back, `quotas` acts as `quota` decides, `ending` says who keeps the job from its end, `recorded` goes on
-//! with what the log has, [`view`] is what people see, `figures` what is scraped, with the sum of the rows from `row_sum`.
+//! is by `lag`, `rewind` sends them back, `quotas` acts as `quota` decides, `ending` says who keeps the job from its end, `placed` tells what
+//! runs where, `recorded` goes on with what the log has, [`view`] is what people see, `figures` what is scraped, with the sum of the rows
+//! from `row_sum`.
 
 mod backlog;
 pub mod claims;
@@ -18,6 +19,7 @@ pub mod job_actor;
 pub(crate) mod lag;
 mod lifecycle;
 mod paces;
+pub(crate) mod placed;
 mod quota;
 mod quotas;
 pub(crate) mod reattach;

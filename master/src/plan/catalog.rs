@@ -48,6 +48,15 @@ impl Catalog {
         self.entries.get(name).map(|(entry, _)| entry)
     }
 
+    /// Every relation without errors, in order of the statements.
+    pub(super) fn relations(&self) -> impl Iterator<Item = (&str, &Relation)> {
+        let entries = self.entries.iter();
+        entries.filter_map(|(name, (entry, _))| match entry {
+            Entry::Known(relation) => Some((name.as_str(), relation)),
+            Entry::Broken => None,
+        })
+    }
+
     /// Every name, for suggestions.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)

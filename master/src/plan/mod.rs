@@ -28,7 +28,7 @@ mod sums;
 mod tests;
 mod text;
 mod tumble;
-mod types;
+pub(crate) mod types;
 mod value;
 mod view;
 
@@ -41,6 +41,7 @@ use millstream_common::secret::Lookup;
 pub use check::{ExternalProbe, Outside, check_job, check_outside};
 pub use explain::explain;
 pub use problem::{Place, Problem, render};
+pub use stages::taps::{RelationTaps, Tapped};
 
 use catalog::{Catalog, Entry, Relation};
 use check::OutsideSink;
@@ -56,6 +57,8 @@ pub struct PlannedJob {
     pub plan: JobPlan,
     /// What is allowed, but may not be meant.
     pub warnings: Vec<Problem>,
+    /// Where the rows of each of its relations are, for whoever wants to see them; no part of the plan that is stored.
+    pub relations: Vec<RelationTaps>,
 }
 
 /// What became of a job's text.
@@ -338,11 +341,17 @@ impl Planner<'_> {
             return Err(problems);
         }
         let (sources, sinks) = (take(&mut self.sources), take(&mut self.sinks));
-        let plan = stages::finish(settings, sources, take(&mut self.graph), sinks);
-        let plan = plan.map_err(|error| vec![Problem::at(Place::default(), error.to_string())])?;
+        let graph = take(&mut self.graph);
+        let finished = stages::finish(settings, sources, graph, sinks, &self.catalog);
+        let (plan, relations) =
+            finished.map_err(|error| vec![Problem::at(Place::default(), error.to_string())])?;
         let mut warnings = take(&mut self.warnings);
         warnings.extend(intervals::shared(&plan, &self.sink_places));
         warnings.sort_by_key(Problem::place);
-        Ok(PlannedJob { plan, warnings })
+        Ok(PlannedJob {
+            plan,
+            warnings,
+            relations,
+        })
     }
 }

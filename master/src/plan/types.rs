@@ -111,7 +111,7 @@ fn numeric(info: &ExactNumberInfo) -> Option<DataType> {
 }
 
 /// The SQL name of an Arrow type, for people.
-pub(super) fn type_name(data_type: &DataType) -> String {
+pub(crate) fn type_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => "TEXT".to_owned(),
         DataType::Int64 => "BIGINT".to_owned(),

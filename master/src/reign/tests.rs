@@ -40,6 +40,7 @@ fn config(store: &Arc<MemoryStore>, name: &str) -> MasterConfig {
     let clock: ClockRef = Arc::new(RuntimeClock(tokio::time::Instant::now()));
     MasterConfig {
         net: Arc::new(MemoryNet::default()),
+        workers_net: Arc::new(MemoryNet::default()),
         access: Access::Open,
         store: store.clone() as StoreRef,
         storage_url: "memory://".to_owned(),

@@ -12,6 +12,7 @@ use millstream_common::control::{
 use millstream_common::ids::{JobName, WorkerId};
 
 use crate::letters::listing::Listed;
+use crate::preview::Previewed;
 
 /// The master as its clients see it. Names of jobs have been checked for their characters.
 #[async_trait]
@@ -75,6 +76,8 @@ pub trait ControlBackend: Send + Sync + 'static {
         name: &JobName,
         query: LetterQuery,
     ) -> Result<Listed, ControlError>;
+    /// The rows of a relation of a running job, as they flow.
+    async fn preview(&self, name: &JobName, relation: &str) -> Result<Previewed, ControlError>;
     /// Sends rows through a job again; answers when the log has it.
     async fn replay(
         &self,

@@ -40,6 +40,7 @@ impl ControlService {
 #[tonic::async_trait]
 impl control_server::Control for ControlService {
     type WatchJobStream = BoxStream<'static, Result<v1::WatchJobResponse, Status>>;
+    type PreviewRelationStream = BoxStream<'static, Result<v1::PreviewRelationResponse, Status>>;
     type ListDeadLettersStream = BoxStream<'static, Result<v1::ListDeadLettersResponse, Status>>;
 
     async fn submit_job(
@@ -246,6 +247,23 @@ impl control_server::Control for ControlService {
         let listed = self.backend.dead_letters(&name, request.into()).await;
         let listed = listed.map_err(|error| grpc::to_status(&error))?;
         let parts = listed.map(|part| match part {
+            Ok(part) => Ok(part.into()),
+            Err(error) => Err(grpc::to_status(&error)),
+        });
+        Ok(Response::new(
+            parts.take_until(self.shutdown.clone()).boxed(),
+        ))
+    }
+
+    async fn preview_relation(
+        &self,
+        request: Request<v1::PreviewRelationRequest>,
+    ) -> Result<Response<Self::PreviewRelationStream>, Status> {
+        let request = request.into_inner();
+        let name = job_name(request.name)?;
+        let parts = self.backend.preview(&name, &request.relation).await;
+        let parts = parts.map_err(|error| grpc::to_status(&error))?;
+        let parts = parts.map(|part| match part {
             Ok(part) => Ok(part.into()),
             Err(error) => Err(grpc::to_status(&error)),
         });

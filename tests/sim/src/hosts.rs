@@ -100,6 +100,7 @@ impl Host {
         let count = self.starts.fetch_add(1, Ordering::Relaxed);
         let config = MasterConfig {
             net: self.net(),
+            workers_net: self.net(),
             access: Access::Open,
             store: Arc::new(self.store()),
             storage_url: "simulated://storage".to_owned(),

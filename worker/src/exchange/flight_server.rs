@@ -1,4 +1,4 @@
-//! The receiving end of remote edges: Flight's DoExchange, one call an edge.
+//! The receiving end of remote edges: Flight's DoExchange, one call an edge. Beside it DoGet, by which masters look at rows ([`crate::preview`]).
 //!
 //! Dialled by `flight_client.rs` of other workers. Each edge is read at once and delivered into the mailbox of its task,
 //! whether that task keeps up or not: what may be on the way is bounded by the edge's credits, so a blocked edge
@@ -20,7 +20,9 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use millstream_common::error::chain;
 use millstream_common::ids::WorkerId;
-use millstream_common::net::{KEEPALIVE_INTERVAL, Listener};
+use millstream_common::net::tls::WORKER_NAME;
+use millstream_common::net::{KEEPALIVE_INTERVAL, Listener, Peer};
+use millstream_common::preview;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -29,6 +31,7 @@ use super::credit::{CreditPermit, CreditReturns};
 use super::message::{BarrierKind, EdgeBatch, OwnedRows, PeerLost, StreamMessage};
 use super::registry::{ClaimError, ClaimedEdge, EdgeRegistry};
 use super::wire::{self, Answer, Frame, MESSAGE_BYTES_MAX};
+use crate::preview::board::{OpenError, TapBoard};
 
 /// How long a peer that has dialled may take to say which edge it wants.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
@@ -38,13 +41,13 @@ const EDGES_PER_CONNECTION_MAX: u32 = 1 << 16;
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// Serves Flight, and the worker's health beside it, on `listener` until `shutdown`; streams that are open then end with their registrations.
+/// Serves `flight`, and the worker's health beside it, on `listener` until `shutdown`; streams that are open then end with their registrations.
 ///
 /// # Errors
 /// Where the listener cannot be served.
 pub async fn serve(
     listener: Listener,
-    registry: Arc<EdgeRegistry>,
+    flight: FlightServiceServer<FlightEndpoint>,
     health: HealthServer<impl Health>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
@@ -54,21 +57,25 @@ pub async fn serve(
         .max_concurrent_streams(EDGES_PER_CONNECTION_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .add_service(service(registry))
+        .add_service(flight)
         .add_service(health)
         .serve_with_incoming_shutdown(listener.incoming, shutdown)
         .await
 }
 
-/// The Flight service alone, to be served beside others.
-pub fn service(registry: Arc<EdgeRegistry>) -> FlightServiceServer<FlightEndpoint> {
-    FlightServiceServer::new(FlightEndpoint { registry })
+/// The Flight service of a worker with these edges and taps.
+pub fn service(
+    registry: Arc<EdgeRegistry>,
+    taps: Arc<TapBoard>,
+) -> FlightServiceServer<FlightEndpoint> {
+    FlightServiceServer::new(FlightEndpoint { registry, taps })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-/// Flight as this worker speaks it: DoExchange only.
+/// Flight as this worker speaks it: DoExchange for edges, DoGet for previews.
 pub struct FlightEndpoint {
     registry: Arc<EdgeRegistry>,
+    taps: Arc<TapBoard>,
 }
 
 impl FlightEndpoint {
@@ -100,6 +107,27 @@ fn refusal(error: ClaimError) -> Status {
         ClaimError::Taken { .. } => Status::already_exists(text),
         ClaimError::Schema { .. } => Status::invalid_argument(text),
         ClaimError::NotStarted { .. } => Status::unavailable(text),
+    }
+}
+
+fn no_preview(error: &OpenError) -> Status {
+    let text = chain(error);
+    match error {
+        OpenError::NotHere { .. } => Status::aborted(text),
+        OpenError::TooMany => Status::resource_exhausted(text),
+        OpenError::Malformed(_) | OpenError::Unknown { .. } | OpenError::Build(_) => {
+            Status::invalid_argument(text)
+        }
+    }
+}
+
+/// Masters may look at rows, but only workers send any. Who shows no certificate stands in a network that asks for none.
+fn only_workers<T>(request: &Request<T>) -> Result<(), Status> {
+    let peer = request.extensions().get::<Peer>();
+    let certificate = peer.and_then(|peer| peer.certificate.as_ref());
+    match certificate.is_none_or(|certificate| certificate.bears(WORKER_NAME)) {
+        true => Ok(()),
+        false => Err(Status::permission_denied("only workers send rows")),
     }
 }
 
@@ -244,6 +272,7 @@ impl FlightService for FlightEndpoint {
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
+        only_workers(&request)?;
         let session = self.open(request.into_inner()).await?;
         Ok(Response::new(session.answers()))
     }
@@ -283,8 +312,17 @@ impl FlightService for FlightEndpoint {
         unserved("GetSchema")
     }
 
-    async fn do_get(&self, _: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        unserved("DoGet")
+    async fn do_get(
+        &self,
+        request: Request<Ticket>,
+    ) -> Result<Response<Self::DoGetStream>, Status> {
+        let ticket = serde_json::from_slice::<preview::Ticket>(&request.into_inner().ticket)
+            .map_err(|error| Status::invalid_argument(format!("read ticket: {error}")))?;
+        let reading = self
+            .taps
+            .open(&ticket)
+            .map_err(|error| no_preview(&error))?;
+        Ok(Response::new(reading.messages()))
     }
 
     async fn do_put(

@@ -16,7 +16,7 @@ pub mod registry;
 pub mod route;
 pub mod sender;
 mod split;
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 mod testing;

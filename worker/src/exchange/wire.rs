@@ -61,7 +61,7 @@ pub(super) enum Answer {
 
 /// A message that does not read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum WireError {
+pub(crate) enum WireError {
     #[error("the first message has no descriptor")]
     NoDescriptor,
     #[error("read {what}")]
@@ -121,9 +121,9 @@ fn read_json<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T,
     serde_json::from_slice(bytes).map_err(|cause| WireError::Json { what, cause })
 }
 
-/// Encodes the batches of one edge; its buffers are reused.
+/// Encodes the batches of one edge, or of one reader of a preview; its buffers are reused.
 #[derive(Default)]
-pub(super) struct BatchEncoder {
+pub(crate) struct BatchEncoder {
     generator: IpcDataGenerator,
     options: IpcWriteOptions,
     context: IpcWriteContext,
@@ -135,6 +135,12 @@ impl BatchEncoder {
         batch: &RecordBatch,
         credit_bytes: u32,
     ) -> Result<FlightData, WireError> {
+        let frame = write_json("batch", &Frame::Batch { credit_bytes })?;
+        Ok(self.rows(batch)?.with_app_metadata(frame))
+    }
+
+    /// The rows alone, as any Flight client reads them.
+    pub(crate) fn rows(&mut self, batch: &RecordBatch) -> Result<FlightData, WireError> {
         let mut tracker = DictionaryTracker::new(true);
         let (dictionaries, encoded) =
             self.generator
@@ -143,8 +149,7 @@ impl BatchEncoder {
             let text = "dictionary columns do not travel on edges".to_owned();
             return Err(ArrowError::NotYetImplemented(text).into());
         }
-        let frame = write_json("batch", &Frame::Batch { credit_bytes })?;
-        Ok(FlightData::from(encoded).with_app_metadata(frame))
+        Ok(FlightData::from(encoded))
     }
 }
 

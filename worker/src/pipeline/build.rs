@@ -32,6 +32,7 @@ use crate::exchange::sender::{EdgeSender, ExchangeSender};
 use crate::operator::key_hash::KeyHasher;
 use crate::operator::keyed_actor::{KeyedActor, KeyedConfig, KeyedMessage};
 use crate::operator::{PartialAggregate, edge_schema};
+use crate::preview::board::PostedTaps;
 use crate::ship::segment::{SegmentCache, SegmentReader};
 use crate::ship::ship_actor::{ShipActor, ShipConfig, ShipMessage};
 use crate::snapshot::PartScope;
@@ -43,6 +44,8 @@ pub(super) struct Built {
     pub(super) sinks: BTreeMap<SinkIndex, ActorRef<SinkMessage>>,
     /// Ends the incoming Flight streams when dropped.
     _edges: RegisteredEdges,
+    /// Ends previews when dropped.
+    _taps: PostedTaps,
 }
 
 /// Where messages of an edge go once the task exists.
@@ -57,6 +60,7 @@ struct Builder<'a> {
     /// Dialled edges that no task has taken yet.
     remote: BTreeMap<EdgeId, EdgeSender>,
     cache: Arc<SegmentCache>,
+    taps: PostedTaps,
 }
 
 pub(super) async fn build(state: &mut PipelineState) -> Result<Built, Failure> {
@@ -67,7 +71,13 @@ pub(super) async fn build(state: &mut PipelineState) -> Result<Built, Failure> {
     let wiring = Wiring::new(&plan, &assignment, &worker);
     let sinks_here = wiring.local_sinks().into_iter();
     let read_here = sinks_here.map(|sink| plan.sinks[sink.index()].output);
+    let functions = state.config.functions.clone();
+    let at = &deploy.at;
     let mut builder = Builder {
+        taps: state
+            .config
+            .taps
+            .post(&at.job, at.generation, plan.clone(), functions),
         mailboxes: mailboxes(&plan, &wiring),
         plan: plan.clone(),
         ships: BTreeMap::new(),
@@ -97,6 +107,7 @@ pub(super) async fn build(state: &mut PipelineState) -> Result<Built, Failure> {
         readers,
         sinks,
         _edges: edges,
+        _taps: builder.taps,
     })
 }
 
@@ -392,7 +403,7 @@ impl Builder<'_> {
         let stage = &plan.stages[task.stage.index()];
         let mut runners = Vec::new();
         for (index, branch) in stage.branches.iter().enumerate() {
-            let input = crate::branch::input_schema(&plan, stage, branch);
+            let input = crate::branch::input_schema(&plan, stage, branch.port);
             let program = BranchProgram::build(branch, &input, &self.state.config.functions)
                 .map_err(|error| broken(name, &error))?;
             let target = match branch.target {
@@ -412,7 +423,8 @@ impl Builder<'_> {
             });
         }
         let clock = self.state.config.worker.clock.clone();
-        Ok(Branches::new(name.to_owned(), runners, clock))
+        let tap = self.taps.of(task.stage);
+        Ok(Branches::new(name.to_owned(), runners, clock).tapped(tap))
     }
 
     fn exchange(

@@ -30,6 +30,7 @@ use crate::consume::reader_actor::ReaderMessage;
 use crate::consume::reader_task::ReaderCommand;
 use crate::exchange::registry::EdgeRegistry;
 use crate::figures::Figures;
+use crate::preview::board::TapBoard;
 use crate::spans::PipelineSpans;
 use crate::supervisor_actor::SupervisorMessage;
 
@@ -74,6 +75,8 @@ pub struct PipelineConfig {
     pub store: StoreRef,
     /// Incoming edges from other workers.
     pub edges: Arc<EdgeRegistry>,
+    /// Where its rows can be looked at.
+    pub taps: Arc<TapBoard>,
     /// The way to the master.
     pub supervisor: ActorRef<SupervisorMessage>,
     /// Counts the rows that its readers hand on.

@@ -16,6 +16,7 @@ use millstream_common::plan::expression::{self, Functions};
 use millstream_common::plan::{
     Branch, NamedExpression, OP_COLUMN, PlanExpression, Port, Transform,
 };
+use millstream_common::preview::Tap;
 
 use super::steps::{Computed, Condition, Step};
 use super::{BranchProgram, TransformError};
@@ -31,12 +32,50 @@ impl BranchProgram {
         input: &SchemaRef,
         functions: &Functions,
     ) -> Result<Self, TransformError> {
-        let mut builder = Builder {
+        let late = branch.keeps_time;
+        Builder::through(&branch.transforms, input, functions)?.ending(
+            &branch.schema.0,
+            branch.port,
+            late,
+        )
+    }
+
+    /// For the rows that a preview shows of `input`, the schema of the tap's port as in [`Self::build`]. NULLs are allowed everywhere.
+    ///
+    /// # Errors
+    /// As in [`Self::build`].
+    pub fn tapping(
+        tap: &Tap,
+        input: &SchemaRef,
+        functions: &Functions,
+    ) -> Result<Self, TransformError> {
+        let fields = tap.schema.0.fields().iter();
+        let nullable = fields.map(|field| field.as_ref().clone().with_nullable(true));
+        let schema = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
+        Builder::through(&tap.transforms, input, functions)?.ending(&schema, tap.port, false)
+    }
+}
+
+struct Builder<'a> {
+    functions: &'a Functions,
+    /// Of the rows behind the last step.
+    schema: SchemaRef,
+    steps: Vec<Step>,
+}
+
+impl<'a> Builder<'a> {
+    /// With all `transforms`, over rows of `input`.
+    fn through(
+        transforms: &[Transform],
+        input: &SchemaRef,
+        functions: &'a Functions,
+    ) -> Result<Self, TransformError> {
+        let mut builder = Self {
             functions,
             schema: input.clone(),
             steps: Vec::new(),
         };
-        let mut transforms = branch.transforms.iter().peekable();
+        let mut transforms = transforms.iter().peekable();
         while let Some(transform) = transforms.next() {
             match transform {
                 Transform::Project(columns) => builder.project(columns)?,
@@ -55,28 +94,29 @@ impl BranchProgram {
                 }
             }
         }
-        builder.adapt(&branch.schema.0)?;
-        let has_op = branch.port == Port::Changes;
-        Ok(Self {
-            leaves_out_late: branch.keeps_time,
+        Ok(builder)
+    }
+
+    /// The program of rows of a port that are to have `schema` at the end.
+    fn ending(
+        mut self,
+        schema: &SchemaRef,
+        port: Port,
+        leaves_out_late: bool,
+    ) -> Result<BranchProgram, TransformError> {
+        self.adapt(schema)?;
+        let has_op = port == Port::Changes;
+        Ok(BranchProgram {
+            leaves_out_late,
             has_op,
-            steps: builder.steps,
+            steps: self.steps,
             schema: match has_op {
-                true => with_op(&branch.schema.0),
-                false => branch.schema.0.clone(),
+                true => with_op(schema),
+                false => schema.clone(),
             },
         })
     }
-}
 
-struct Builder<'a> {
-    functions: &'a Functions,
-    /// Of the rows behind the last step.
-    schema: SchemaRef,
-    steps: Vec<Step>,
-}
-
-impl Builder<'_> {
     fn filter(
         &mut self,
         conditions: &[&PlanExpression],

@@ -120,10 +120,12 @@ async fn other_methods_of_flight_are_refused_by_name() {
     let mut tasks = JoinSet::new();
     let receiver = Receiver::start(&net, "worker:0", PATIENCE, &mut tasks).await;
     let channel = channel(&net, &receiver.address).expect("channel");
-    let refused = FlightServiceClient::new(channel)
-        .do_get(Ticket::default())
-        .await
-        .expect_err("refused");
+    let mut client = FlightServiceClient::new(channel);
+    let refused = client.get_schema(FlightDescriptor::default()).await;
+    let refused = refused.expect_err("refused");
     assert_eq!(refused.code(), Code::Unimplemented);
-    assert!(refused.message().contains("DoGet"));
+    assert!(refused.message().contains("GetSchema"));
+    let refused = client.do_get(Ticket::default()).await;
+    let refused = refused.expect_err("a preview needs a ticket");
+    assert_eq!(refused.code(), Code::InvalidArgument);
 }

@@ -22,13 +22,14 @@ use millstream_common::net::{MemoryNet, NetRef, TcpNet};
 use millstream_common::time::EventTime;
 use millstream_worker::exchange::align::{Alignment, Outcome};
 use millstream_worker::exchange::flight_client::{ExchangeDialer, OutgoingEdge};
-use millstream_worker::exchange::flight_server::serve;
+use millstream_worker::exchange::flight_server::{serve, service};
 use millstream_worker::exchange::message::{
     BarrierKind, Closed, Deliver, EdgeBarrier, EdgeBatch, EdgeId, OnLost, PeerLost, StreamMessage,
 };
 use millstream_worker::exchange::registry::{EdgeRegistry, IncomingEdge, RegisteredEdges};
 use millstream_worker::exchange::route::RowHasher;
 use millstream_worker::exchange::sender::{EdgeSender, ExchangeSender, SendError};
+use millstream_worker::preview::board::TapBoard;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -123,7 +124,7 @@ impl Receiver {
         let address = listener.address.clone();
         let served = serve(
             listener,
-            registry.clone(),
+            service(registry.clone(), TapBoard::new()),
             tonic_health::server::health_reporter().1,
             std::future::pending(),
         );

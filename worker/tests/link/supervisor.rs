@@ -7,6 +7,7 @@ use millstream_common::link::Held;
 use millstream_common::trace::NoTracer;
 use millstream_worker::exchange::registry::{EdgeRegistry, REGISTER_WAIT};
 use millstream_worker::figures::Figures;
+use millstream_worker::preview::board::TapBoard;
 use millstream_worker::supervisor_actor::{SupervisorActor, SupervisorConfig, SupervisorMessage};
 use ractor::{Actor, ActorRef, call};
 use tokio::sync::watch;
@@ -29,6 +30,7 @@ impl Supervisor {
             worker: config(worker, net, "nobody:1".to_owned(), Arc::new(real_stores())),
             flight_address: "worker:1".to_owned(),
             edges: EdgeRegistry::new(REGISTER_WAIT),
+            taps: TapBoard::new(),
             figures: Arc::new(Figures::new(Arc::new(NoTracer), joined)),
             has_joined,
         };

@@ -2,7 +2,8 @@
 //!
 //! Made by the command line from the files a person names, used like every [`Net`] under tonic and Flight. Both ends of the cluster
 //! trust one authority. A master is known by the host that is dialled; a worker by [`WORKER_NAME`] in its certificate, for workers
-//! come and go at addresses that no certificate foresees. Handshakes run beside each other, so that a silent caller holds up nobody.
+//! come and go at addresses that no certificate foresees; to workers a master is known by [`MASTER_NAME`]. Handshakes run beside each
+//! other, so that a silent caller holds up nobody.
 //! Failure: a server whose certificate does not hold is an `io::Error` that says why; a caller whose certificate does not is dropped.
 
 mod explain;
@@ -28,6 +29,9 @@ use super::{Connection, Listener, Net, NetRef, Peer};
 /// The DNS name in the certificate of every worker: whoever has the key of such a certificate may join, and be sent rows.
 pub const WORKER_NAME: &str = "worker.millstream.internal";
 
+/// The DNS name in the certificate of every master beside its hosts: who has it may look at the rows of workers, and send none.
+pub const MASTER_NAME: &str = "master.millstream.internal";
+
 /// A handshake that takes longer is given up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Handshakes under way at one listener.
@@ -38,7 +42,7 @@ const HANDSHAKES_MAX: usize = 64;
 enum Other {
     /// Masters, known by the host that is dialled; they let in whoever comes, and ask for a certificate where one is needed.
     Masters,
-    /// Workers, and nobody else.
+    /// Workers; only they are dialled, and beside them only masters are let in.
     Workers,
 }
 
@@ -93,7 +97,7 @@ impl TlsNet {
         Self::new(inner, files, Other::Masters, bearer)
     }
 
-    /// The way between workers: each has to show that it is one.
+    /// The way to workers, and their own door: who comes in has to show that it is a worker or a master.
     ///
     /// # Errors
     /// Files that cannot be read or used.
@@ -225,9 +229,9 @@ async fn shake_hands(
     let (_, session) = stream.get_ref();
     let shown = session.peer_certificates().and_then(<[_]>::first).cloned();
     let certificate = shown.map(Certificate);
-    let is_worker = |shown: &Certificate| shown.bears(WORKER_NAME);
-    if callers == Other::Workers && !certificate.as_ref().is_some_and(is_worker) {
-        return drop_caller("its certificate is not a worker's");
+    let is_member = |shown: &Certificate| shown.bears(WORKER_NAME) || shown.bears(MASTER_NAME);
+    if callers == Other::Workers && !certificate.as_ref().is_some_and(is_member) {
+        return drop_caller("its certificate is neither a worker's nor a master's");
     }
     let peer = Peer {
         certificate,

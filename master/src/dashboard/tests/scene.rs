@@ -14,6 +14,7 @@ use millstream_common::ids::{Epoch, Generation, JobName, WorkerId};
 use millstream_common::time::EventTime;
 
 use crate::letters::listing::Listed;
+use crate::preview::Previewed;
 use crate::service::ControlBackend;
 
 /// The master's time in all scenes: 2026-05-01 10:00:00 UTC.
@@ -342,6 +343,10 @@ impl ControlBackend for Shown {
             })
         });
         Ok(stream::iter(parts).boxed())
+    }
+
+    async fn preview(&self, _: &JobName, _: &str) -> Result<Previewed, ControlError> {
+        never()
     }
 
     async fn replay(&self, _: &JobName, _: ReplayRequest) -> Result<Replayed, ControlError> {

@@ -106,31 +106,30 @@ pub(super) fn branches(
         .collect()
 }
 
-fn encode_branch(
-    graph: &Graph,
-    stage: &DraftStage,
-    branch: &DraftBranch,
-    keeps_time: &[bool],
-    sink_count: usize,
-) -> Result<Branch, Error> {
-    let port_fields: Vec<Field> = match branch.port {
+/// The columns of a stage's port.
+pub(super) fn port_fields(stage: &DraftStage, port: Port) -> Vec<Field> {
+    match port {
         Port::DeadLetters => {
             let schema = dead_letter::schema();
-            schema
-                .fields()
-                .iter()
-                .map(|field| field.as_ref().clone())
-                .collect()
+            let fields = schema.fields().iter();
+            fields.map(|field| field.as_ref().clone()).collect()
         }
-        _ => stage
-            .columns
-            .iter()
-            .map(|column| column.field.clone())
-            .collect(),
-    };
-    let mut schema = schema_of(port_fields.iter())?;
+        Port::Rows | Port::Final | Port::Changes => {
+            let columns = stage.columns.iter();
+            columns.map(|column| column.field.clone()).collect()
+        }
+    }
+}
+
+/// `steps`, then `columns`, over rows of these fields.
+pub(super) fn transforms(
+    fields: &[Field],
+    steps: &[Step],
+    columns: &[DraftColumn],
+) -> Result<Vec<Transform>, Error> {
+    let mut schema = schema_of(fields.iter())?;
     let mut transforms = Vec::new();
-    for step in &branch.steps {
+    for step in steps {
         match step {
             Step::Filter(condition) => {
                 transforms.push(Transform::Filter(encode(condition, &schema)?));
@@ -141,9 +140,20 @@ fn encode_branch(
             }
         }
     }
-    if !is_identity(&branch.columns, &schema) {
-        transforms.push(project(&branch.columns, &schema)?);
+    if !is_identity(columns, &schema) {
+        transforms.push(project(columns, &schema)?);
     }
+    Ok(transforms)
+}
+
+fn encode_branch(
+    graph: &Graph,
+    stage: &DraftStage,
+    branch: &DraftBranch,
+    keeps_time: &[bool],
+    sink_count: usize,
+) -> Result<Branch, Error> {
+    let port_fields = port_fields(stage, branch.port);
     let (target, fields, keeps_time) = match branch.target {
         DraftTarget::Exchange(target) => {
             let DraftHead::Keyed { input, .. } = &graph.stages[target].head else {
@@ -164,7 +174,7 @@ fn encode_branch(
     Ok(Branch {
         port: branch.port,
         keeps_time,
-        transforms,
+        transforms: transforms(&port_fields, &branch.steps, &branch.columns)?,
         schema: PlanSchema::from_fields(fields.clone()),
         target,
     })

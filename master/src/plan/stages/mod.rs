@@ -1,9 +1,11 @@
 //! From the draft of a job to its plan: what nothing reads is left out, expressions are encoded.
 //!
-//! Called last by `plan_job`. Every source stays, with its dead letters; a view that no sink reads costs nothing.
+//! Called last by `plan_job`. Every source stays, with its dead letters; a view that no sink reads costs nothing. Views vanish into the
+//! stages that compute them; [`taps`] says where a person who wants to see one has to look.
 
 mod encode;
 mod prune;
+pub(super) mod taps;
 
 use datafusion::error::DataFusionError;
 use millstream_common::ids::SourceIndex;
@@ -11,6 +13,8 @@ use millstream_common::plan::{
     JobPlan, JobSettings, OutputPlan, PlanSchema, SinkPlan, SourcePlan, StagePlan, expression,
 };
 
+use self::taps::{RelationTaps, Tapping};
+use super::catalog::Catalog;
 use super::graph::{DraftHead, DraftKind, DraftTarget, Graph};
 
 /// A plan that cannot be carried to workers: a defect, or an expression that cannot be encoded.
@@ -22,14 +26,15 @@ pub(super) enum Error {
     DataFusion(#[from] DataFusionError),
 }
 
-/// The plan of `graph`.
+/// The plan of `graph`, and where the rows of each relation are in it.
 pub(super) fn finish(
     settings: JobSettings,
     mut sources: Vec<SourcePlan>,
     mut graph: Graph,
     mut sinks: Vec<SinkPlan>,
-) -> Result<JobPlan, Error> {
-    prune::unread_stages(&mut graph);
+    catalog: &Catalog,
+) -> Result<(JobPlan, Vec<RelationTaps>), Error> {
+    let numbers = prune::unread_stages(&mut graph);
     prune::unread_columns(&mut graph);
     let keeps_time = keeps_time(&graph);
     let mut stages = Vec::with_capacity(graph.stages.len());
@@ -53,6 +58,12 @@ pub(super) fn finish(
             branches,
         });
     }
+    let tapping = Tapping {
+        graph: &graph,
+        numbers: &numbers,
+        sink_count: sinks.len(),
+    };
+    let relations = tapping.relations(catalog);
     let outputs = graph
         .outputs
         .into_iter()
@@ -62,13 +73,14 @@ pub(super) fn finish(
             schema: PlanSchema::from_fields(output.fields),
         })
         .collect();
-    Ok(JobPlan {
+    let plan = JobPlan {
         settings,
         sources,
         stages,
         outputs,
         sinks,
-    })
+    };
+    Ok((plan, relations))
 }
 
 /// Which stages keep time, or lead to one that does.

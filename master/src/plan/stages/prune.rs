@@ -12,8 +12,8 @@ use millstream_common::plan::Port;
 use crate::plan::graph::{DraftBranch, DraftHead, DraftKind, DraftTarget, Graph, Step};
 
 /// Drops keyed stages whose rows reach no output, and renumbers the others. Dead letters alone keep no stage: they are of rows
-/// on their way to somebody.
-pub(super) fn unread_stages(graph: &mut Graph) {
+/// on their way to somebody. Gives the new number of each stage that is left.
+pub(super) fn unread_stages(graph: &mut Graph) -> Vec<Option<usize>> {
     let mut read = vec![false; graph.stages.len()];
     for (index, stage) in graph.stages.iter_mut().enumerate().rev() {
         stage.branches.retain(|branch| match branch.target {
@@ -35,8 +35,8 @@ pub(super) fn unread_stages(graph: &mut Graph) {
             number
         })
         .collect();
-    let mut read = read.into_iter();
-    graph.stages.retain(|_| read.next().unwrap_or(false));
+    let mut kept = read.iter();
+    graph.stages.retain(|_| *kept.next().unwrap_or(&false));
     for branch in graph
         .stages
         .iter_mut()
@@ -46,6 +46,10 @@ pub(super) fn unread_stages(graph: &mut Graph) {
             *target = renumbered[*target];
         }
     }
+    let numbers = renumbered.into_iter().zip(read);
+    numbers
+        .map(|(number, is_read)| is_read.then_some(number))
+        .collect()
 }
 
 /// Drops columns from branches and from the rows of DISTINCT, last stage first.
@@ -130,7 +134,7 @@ fn prune_branch(branch: &mut DraftBranch) -> BTreeSet<String> {
     read
 }
 
-fn add_names(expression: &Expr, names: &mut BTreeSet<String>) {
+pub(super) fn add_names(expression: &Expr, names: &mut BTreeSet<String>) {
     let visited = expression.apply(|expression| {
         if let Expr::Column(column) = expression {
             names.insert(column.name.clone());

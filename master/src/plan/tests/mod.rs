@@ -8,6 +8,7 @@ mod lowering;
 mod quotas;
 mod refusals;
 mod source_refusals;
+mod taps;
 
 use std::sync::Arc;
 

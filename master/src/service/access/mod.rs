@@ -23,7 +23,7 @@ pub use token::{Token, TokenError, Tokens, hash};
 /// What a caller may do; each role may do what those before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Look at jobs, workers, sinks, epochs and dead letters.
+    /// Look at jobs, workers, sinks, epochs, rows and dead letters.
     Read,
     /// Start, stop and change jobs.
     Submit,
@@ -109,7 +109,9 @@ fn need(path: &str) -> Need {
     }
     let role = match path.strip_prefix(CONTROL).unwrap_or_default() {
         "GetJob" | "GetPlan" | "ListJobs" | "WatchJob" | "GetWatermarks" | "ListWorkers"
-        | "ListSavepoints" | "ListCheckpoints" | "ListDeadLetters" => Role::Read,
+        | "ListSavepoints" | "ListCheckpoints" | "ListDeadLetters" | "PreviewRelation" => {
+            Role::Read
+        }
         "SubmitJob" | "StopJob" | "CreateSavepoint" | "DropSavepoint" | "PauseSink"
         | "ResumeSink" | "RewindSink" | "ReplayDeadLetters" => Role::Submit,
         _ => Role::Admin,

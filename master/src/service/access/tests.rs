@@ -36,7 +36,7 @@ fn with(access: &Access, path: &str, authorization: Option<&str>) -> Result<Prin
 #[test]
 fn each_call_of_the_contract_needs_what_is_decided_for_it() {
     let decided: BTreeMap<&str, Need> = [
-        (Role::Read, "GetJob GetPlan ListJobs WatchJob GetWatermarks ListWorkers ListSavepoints ListCheckpoints ListDeadLetters"),
+        (Role::Read, "GetJob GetPlan ListJobs WatchJob GetWatermarks ListWorkers ListSavepoints ListCheckpoints ListDeadLetters PreviewRelation"),
         (Role::Submit, "SubmitJob StopJob CreateSavepoint DropSavepoint PauseSink ResumeSink RewindSink ReplayDeadLetters"),
         (Role::Admin, "DrainWorker"),
     ]

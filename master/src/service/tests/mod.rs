@@ -12,8 +12,9 @@ use futures::stream::BoxStream;
 use millstream_common::client::{self, ControlClient};
 use millstream_common::control::{
     CheckpointView, ControlError, DeadLetterView, JobState, JobView, LetterPage, LetterQuery,
-    LetterTotals, PlanView, ReplayRequest, Replayed, RewindTerms, SavepointView, SinkCommand,
-    SinkView, SkippedLetters, StopMode, Stopped, SubmitRequest, Submitted, WorkerView,
+    LetterTotals, PlanView, PreviewHeader, PreviewPart, PreviewRows, ReplayRequest, Replayed,
+    RewindTerms, SavepointView, SinkCommand, SinkView, SkippedLetters, StopMode, Stopped,
+    SubmitRequest, Submitted, WorkerView,
 };
 use millstream_common::ids::{Epoch, Generation, JobName, WorkerId};
 use millstream_common::net::{self, MemoryNet, NetRef};
@@ -24,6 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::*;
 use crate::letters::listing::Listed;
+use crate::preview::Previewed;
 
 fn view(state: JobState) -> JobView {
     JobView {
@@ -255,6 +257,28 @@ impl ControlBackend for Script {
         Ok(futures::stream::iter(parts.chain([last]).map(Ok)).boxed())
     }
 
+    async fn preview(&self, name: &JobName, relation: &str) -> Result<Previewed, ControlError> {
+        let header = PreviewHeader {
+            relation: format!("{name}/{relation}"),
+            ..PreviewHeader::default()
+        };
+        let rows = PreviewRows {
+            worker: "w1".into(),
+            arrow_stream: vec![1, 2],
+            skipped_rows: 3,
+        };
+        let ended = ControlError::Unavailable {
+            cause: "worker w1: its tasks have ended".to_owned(),
+            active: None,
+        };
+        let parts = [
+            Ok(PreviewPart::Header(header)),
+            Ok(PreviewPart::Rows(rows)),
+            Err(ended),
+        ];
+        Ok(futures::stream::iter(parts).boxed())
+    }
+
     async fn replay(&self, _: &JobName, request: ReplayRequest) -> Result<Replayed, ControlError> {
         let rows = request.corrected.unwrap_or_default();
         Ok(Replayed {
@@ -435,4 +459,22 @@ async fn a_watch_ends_with_the_job() {
         states,
         [JobState::Running, JobState::Running, JobState::Finished]
     );
+}
+
+#[tokio::test]
+async fn a_preview_says_what_it_shows_then_rows_and_at_last_that_it_has_to_be_asked_for_again() {
+    let served = serve_script().await;
+    let client = connect(&served).await;
+    let preview = client.preview(&"clicks".into(), "seen").await;
+    let (header, rows) = preview.expect("a preview");
+    assert_eq!(header.relation, "clicks/seen");
+    let rows: Vec<_> = rows.collect().await;
+    let [Ok(first), Err(ended)] = rows.as_slice() else {
+        panic!("{rows:?}");
+    };
+    assert_eq!(
+        (first.arrow_stream.as_slice(), first.skipped_rows),
+        (&[1, 2][..], 3)
+    );
+    assert!(ended.kind().is_retryable(), "{ended}");
 }
