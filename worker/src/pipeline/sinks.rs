@@ -1,6 +1,6 @@
 //! The sinks of a pipeline: started with a token of their generation, heard by the master through the pipeline.
 //!
-//! Called by `build.rs`. What a sink refuses is stored by `refused.rs` and told to the master, for the next Epoch to name.
+//! Called by `build`. What a sink refuses is stored by `refused.rs` and told to the master, for the next Epoch to name.
 //! Failure: a sink that cannot be started ends the pipeline; one that cannot deliver only says so.
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Wiring: who is connected to whom in a generation, seen from one worker.
 //!
-//! Pure; used by `build.rs`. Every stage has the same number of tasks; a branch that ends in an exchange connects each task of its stage with
+//! Pure; used by `build`. Every stage has the same number of tasks; a branch that ends in an exchange connects each task of its stage with
 //! each task of the target stage; a branch that ends in an output connects each task with its own worker's ship actor.
 
 use std::collections::{BTreeMap, BTreeSet};

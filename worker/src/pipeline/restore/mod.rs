@@ -1,6 +1,6 @@
 //! Brings back the state of the keyed tasks of a pipeline from the parts that the log names.
 //!
-//! Called by `build.rs`. Every part of an operator may hold keys of every task, and storage answers each request after some
+//! Called by `build`. Every part of an operator may hold keys of every task, and storage answers each request after some
 //! milliseconds: so a worker reads each part once for all its tasks, many at a time, and folds them in their order. Bounded in bytes
 //! and in requests (INV-9). Keeps INV-7 and INV-8. Failure: a part that is missing, damaged or of another shape, by its name.
 
