@@ -8,7 +8,7 @@ const HEADER_CHARS_MIN: usize = 24;
 /// Unsafe code: batches of librdkafka without a copy, and the consumer it is measured against.
 const UNSAFE: &[&str] = &[
     "worker/src/consume/kafka/batch_queue.rs",
-    "tests/bench/raw_consumer.rs",
+    "tests/bench/throughput/raw_consumer.rs",
     "tests/sim/src/entropy.rs",
     "tests/sim/src/process.rs",
 ];

@@ -30,11 +30,17 @@ impl JobProgress {
     pub(super) fn hear_markers(&mut self, entry: &EpochEntry) {
         for (sink, marker) in &entry.sink_markers {
             let is_old = self.is_going_back(*sink, entry.generation);
-            if !is_old || mutant::is(Mutant::HearOldMarkers) {
-                // The actor may have heard of more since the entry was made.
-                let known = self.sink_markers.entry(*sink).or_default();
-                *known = (*known).max(*marker);
+            if is_old && !mutant::is(Mutant::HearOldMarkers) {
+                continue;
             }
+            let sent_back = self.sink_rewinds.get(sink).map(|rewind| rewind.to);
+            let known = self.sink_markers.entry(*sink).or_default();
+            // Until it has told, a sink is taken to hold what it was sent back to; it may hold less, as it was restored from an older copy.
+            let was_assumed = sent_back == Some(*known) && marker < known;
+            *known = match was_assumed {
+                true => *marker,
+                false => (*known).max(*marker),
+            };
         }
     }
 

@@ -306,6 +306,40 @@ async fn a_boundary_that_was_cut_is_refused_by_name() {
 }
 
 #[test]
+fn a_sink_that_tells_of_less_than_it_was_sent_back_to_is_believed_by_who_reads_the_log() {
+    let mut progress = JobProgress::default();
+    let sink = SinkIndex(0);
+    let say = |number: u64, generation: u64, marker: u64, progress: &mut JobProgress| {
+        let mut entry = epoch(number, number - 1);
+        entry.generation = Generation(generation);
+        entry.sink_markers.insert(sink, Epoch(marker));
+        progress.apply(&entry).expect("chain");
+    };
+    for number in 1..=5 {
+        say(number, 2, number - 1, &mut progress);
+    }
+    assert!(progress.rewind_sink(sink, Epoch(3), Seq(20)));
+    say(6, 21, 3, &mut progress);
+    assert!(
+        progress.open_rewind(sink).is_some(),
+        "it has told nothing yet"
+    );
+    say(7, 21, 1, &mut progress);
+    assert_eq!(
+        progress.marker(sink),
+        Epoch(1),
+        "an older copy was restored"
+    );
+    say(8, 21, 4, &mut progress);
+    say(9, 21, 2, &mut progress);
+    assert_eq!(
+        progress.marker(sink),
+        Epoch(4),
+        "from there it goes forward"
+    );
+}
+
+#[test]
 fn a_sink_goes_back_once_and_what_older_generations_say_of_it_is_of_the_past() {
     let mut progress = JobProgress::default();
     let sink = SinkIndex(0);

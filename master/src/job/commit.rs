@@ -96,7 +96,12 @@ impl JobState {
     /// The epoch is in the log: from here on everything in it will happen.
     pub(super) fn epoch_recorded(&mut self, entry: EpochEntry) -> Handled {
         self.committing = false;
+        let told = self.progress.sink_markers.clone();
         self.progress.apply(&entry)?;
+        if !mutant::is(Mutant::HearOldMarkers) {
+            // What sinks have told since the entry was made is newer than what it says.
+            self.progress.sink_markers.extend(told);
+        }
         self.refusals.dropped_counted();
         self.refusals.drop_named(&self.progress);
         self.progress.note_delivered(self.entry.plan.sinks.len());
