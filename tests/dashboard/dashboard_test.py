@@ -104,7 +104,7 @@ class Walk(Pages):
         browser.follow("nav a[href='/workers']")
         self.assertEqual(browser.count("tbody tr"), 1)
         browser.follow("a[href='/jobs/quiet']")
-        self.assertIn("Nothing comes in", browser.text(".headline"))
+        self.assertIn("No epoch with rows is committed yet", browser.text(".headline"))
         browser.follow("a.brand")
         self.assertEqual(self.title(), "Jobs")
 

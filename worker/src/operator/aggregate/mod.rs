@@ -3,7 +3,8 @@
 //! Made by `operator::build`, driven by the keyed actor. Rows become states of their groups in front of the exchange (`partial.rs`);
 //! behind it the states of the running epoch are folded into a table of their own (`fold.rs`); at the barrier its groups are merged
 //! with their earlier states, looked up in the store (`store.rs`), and appended to it.
-//! So an epoch costs what its changed groups cost, whatever else is held, and the appended rows are the state part. A group's change is pending until it is emitted;
+//! So an epoch costs what its changed groups cost, whatever else is held, and the appended rows are the state part. A group's
+//! change is pending until it is emitted;
 //! a windowed group that closes while pending
 //! emits its last change then, whether changes are due or not, as it is gone afterwards.
 //! A closed window's groups leave ordered by end and key; changes leave in the order of the groups' first change.
