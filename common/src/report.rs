@@ -256,8 +256,6 @@ pub struct PipelineReport {
     /// By stage, what became of the rows since the last barrier.
     #[serde(default)]
     pub flows: BTreeMap<StageIndex, StageFlow>,
-    /// By source, records between the positions and the ends of its splits, where that is known.
-    pub lag: BTreeMap<SourceIndex, u64>,
     /// By source, what hinders its clients at present and is being retried.
     pub troubles: BTreeMap<SourceIndex, String>,
     /// Only to be shown.

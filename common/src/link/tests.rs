@@ -93,7 +93,6 @@ fn frames_to_masters_survive_the_wire() {
         segments: Vec::new(),
         counters: BTreeMap::new(),
         flows: BTreeMap::new(),
-        lag: BTreeMap::new(),
         troubles: BTreeMap::new(),
         figures: Default::default(),
     };

@@ -369,7 +369,6 @@ mod tests {
             segments: Vec::new(),
             counters: BTreeMap::new(),
             flows: BTreeMap::new(),
-            lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
             figures: Default::default(),
         }

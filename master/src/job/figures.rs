@@ -270,7 +270,6 @@ mod tests {
             segments: Vec::new(),
             counters: BTreeMap::new(),
             flows: BTreeMap::new(),
-            lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
             figures: ReportFigures {
                 rejects: BTreeMap::from([(SourceIndex(0), codes.clone())]),

@@ -346,7 +346,6 @@ pub(super) struct Observed {
     pub(super) barrier_since: Duration,
     pub(super) rows_per_second: f64,
     pub(super) last_commit: Option<Duration>,
-    pub(super) lag: BTreeMap<(WorkerId, SourceIndex), u64>,
     /// Why nobody can look for splits of a source.
     pub(super) discovery_troubles: BTreeMap<SourceIndex, String>,
     /// What hinders the readers of a worker.

@@ -1,10 +1,14 @@
-//! How far behind a sink is, and how many rows it holds, by what the log tells of its job.
+//! How far behind a source and a sink are, and how many rows a sink holds, by what the log tells of its job.
 //!
-//! Called by `sinks.rs` and `quotas.rs`, and by `carry` for what a sink takes along. Nothing here was counted by a deliverer: a count that
+//! Called by `view.rs`, `sinks.rs` and `quotas.rs`, and by `carry` for what a sink takes along. Nothing here was counted by a deliverer: a count that
 //! somebody says is lost with who was to hear it, while the marker and the log survive both (INV-10). Pure.
 
-use millstream_common::ids::{Epoch, OutputIndex, SinkIndex};
+use std::collections::BTreeMap;
+
+use millstream_common::ids::{Epoch, OutputIndex, SinkIndex, SplitId};
 use millstream_common::log::entry::JobProgress;
+use millstream_common::replay_split::is_replay;
+use millstream_common::report::{SplitProgress, SplitStatus};
 
 /// What a sink lacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +18,22 @@ pub(crate) struct Lag {
     pub(crate) epoch_count: u64,
     pub(crate) row_count: u64,
     pub(crate) bytes: u64,
+}
+
+/// The records that the splits of a source hold and nobody has read. `told` is what readers know of the ends of some: `None` unless all
+/// that are being read are among them, for a sum of the others would call a job read to its end that is not.
+pub(crate) fn of_splits(
+    splits: &BTreeMap<SplitId, SplitProgress>,
+    told: &BTreeMap<SplitId, u64>,
+) -> Option<u64> {
+    let read = |(split, progress): &(&SplitId, &SplitProgress)| {
+        progress.status != SplitStatus::Ended && !is_replay(split)
+    };
+    splits
+        .iter()
+        .filter(read)
+        .map(|(split, _)| told.get(split))
+        .sum()
 }
 
 /// What a sink of `output` lacks that holds everything up to `marker`. Of a part of the backlog that the marker lies in, a share by
@@ -76,8 +96,6 @@ fn refused_and_lacked(progress: &JobProgress, sink: SinkIndex) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use millstream_common::log::backlog::{BacklogPart, OutputSum};
     use millstream_common::log::entry::CommittedEpoch;
     use millstream_common::report::{RefusedRows, Segment};
@@ -123,6 +141,30 @@ mod tests {
             shipped: BTreeMap::from([(OUTPUT, 24)]),
             ..JobProgress::default()
         }
+    }
+
+    #[test]
+    fn a_source_whose_splits_have_not_all_told_their_ends_has_no_lag_yet() {
+        let split = |name: &str, status| {
+            let progress = SplitProgress {
+                position: 5,
+                end: None,
+                watermark: None,
+                status,
+                identity: None,
+                gaps: None,
+            };
+            (SplitId::from(name), progress)
+        };
+        let splits = BTreeMap::from([
+            split("clicks-0", SplitStatus::Active),
+            split("clicks-1", SplitStatus::Idle),
+            split("clicks-2", SplitStatus::Ended),
+        ]);
+        let mut told = BTreeMap::from([(SplitId::from("clicks-0"), 0)]);
+        assert_eq!(of_splits(&splits, &told), None);
+        told.insert("clicks-1".into(), 7);
+        assert_eq!(of_splits(&splits, &told), Some(7));
     }
 
     #[test]

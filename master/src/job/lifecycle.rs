@@ -175,7 +175,6 @@ impl JobState {
             &candidates,
             &claims::by_source(&self.starts),
         );
-        self.observed.lag.clear();
         self.observed.tally.assigned();
         self.observed.reader_troubles.clear();
         self.sessions = rescale::candidates(&self.workers)

@@ -17,7 +17,7 @@ use ractor::RpcReplyPort;
 
 use super::job_actor::{JobState, Phase, Share};
 use super::lifecycle::Handled;
-use super::row_sum;
+use super::{lag, row_sum};
 use crate::plan::shown;
 
 /// A barrier that takes longer than this is worth a word.
@@ -145,8 +145,23 @@ impl JobState {
         })
     }
 
+    /// Of all topics together; `None` if the end of one split is not known, or if nothing has an end.
     fn lag(&self) -> Option<u64> {
-        (!self.observed.lag.is_empty()).then(|| self.observed.lag.values().sum())
+        let of_topics: Option<Vec<u64>> = self.lags_of_topics().collect();
+        of_topics
+            .filter(|lags| !lags.is_empty())
+            .map(|lags| lags.iter().sum())
+    }
+
+    fn lags_of_topics(&self) -> impl Iterator<Item = Option<u64>> {
+        let sources = self.entry.plan.sources.iter().enumerate();
+        sources
+            .filter(|(_, source)| matches!(source.spec, SourceSpec::Kafka(_)))
+            .map(|(index, _)| {
+                let source = SourceIndex(index as u32);
+                let splits = self.progress.splits.get(&source)?;
+                lag::of_splits(splits, &self.observed.tally.lags_of(source))
+            })
     }
 
     fn source_views(&self) -> Vec<SourceView> {
@@ -225,14 +240,10 @@ impl JobState {
         self.observed.paces.reported(report);
         let now_us = self.clock.unix_micros();
         self.observed.sightings.reported(report, now_us);
-        let worker = &report.worker;
-        let lag = report.lag.iter();
-        let lag = lag.map(|(source, lag)| ((worker.clone(), *source), *lag));
-        self.observed.lag.extend(lag);
         let troubles = report.troubles.clone();
         self.observed
             .reader_troubles
-            .insert(worker.clone(), troubles);
+            .insert(report.worker.clone(), troubles);
     }
 
     /// What hinders a source, which is tried again meanwhile.
@@ -250,18 +261,8 @@ impl JobState {
         self.observed.rows_per_second /= 2.0;
         self.observed.tally.found_empty();
         self.traces.found_empty();
-        let lags_are_known = self
-            .entry
-            .plan
-            .sources
-            .iter()
-            .enumerate()
-            .all(|(index, source)| {
-                let index = SourceIndex(index as u32);
-                let is_told = self.observed.lag.keys().any(|(_, source)| *source == index);
-                is_told || !matches!(source.spec, SourceSpec::Kafka(_))
-            });
-        if lags_are_known && self.lag().unwrap_or_default() == 0 {
+        let nothing_waits = self.lags_of_topics().all(|lag| lag == Some(0));
+        if nothing_waits {
             self.observed.recovery.over(self.clock.monotonic());
             let now_us = self.clock.unix_micros();
             self.traces.settled(None, self.generation, now_us);

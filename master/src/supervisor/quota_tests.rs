@@ -65,7 +65,6 @@ fn report(worker: &FakeWorker, to: &(JobGeneration, BarrierCommand), row_count: 
             .collect(),
         counters: BTreeMap::new(),
         flows: BTreeMap::new(),
-        lag: BTreeMap::new(),
         troubles: BTreeMap::new(),
         figures: Default::default(),
     };

@@ -410,7 +410,6 @@ impl FakeWorker {
             segments: Vec::new(),
             counters: BTreeMap::from([(SourceIndex(0), counters)]),
             flows: BTreeMap::new(),
-            lag: BTreeMap::new(),
             troubles: BTreeMap::new(),
             figures: Default::default(),
         };

@@ -101,7 +101,6 @@ fn snapshotted(epoch: u64) -> ToMaster {
         segments: Vec::new(),
         counters: BTreeMap::new(),
         flows: BTreeMap::new(),
-        lag: BTreeMap::new(),
         troubles: BTreeMap::new(),
         figures: Default::default(),
     };

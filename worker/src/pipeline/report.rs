@@ -143,7 +143,6 @@ impl Gathering {
                 segments: Vec::new(),
                 counters: BTreeMap::new(),
                 flows: BTreeMap::new(),
-                lag: BTreeMap::new(),
                 troubles: BTreeMap::new(),
                 figures: Default::default(),
             },
@@ -186,7 +185,6 @@ fn add(report: &mut PipelineReport, said: TaskReport) {
             report.splits.entry(source).or_default().extend(splits);
             report.counters.entry(source).or_default().add(&counters);
             if !lags.is_empty() {
-                *report.lag.entry(source).or_default() += lags.values().sum::<u64>();
                 let of_source = report.figures.split_lags.entry(source).or_default();
                 of_source.extend(lags);
             }
@@ -265,7 +263,6 @@ mod tests {
         assert_eq!(report.epoch, Epoch(1));
         assert_eq!(report.counters[&SourceIndex(0)].read, 20);
         assert_eq!(report.flows[&StageIndex(0)].received, 18);
-        assert_eq!(report.lag[&SourceIndex(0)], 2);
         let figures = &report.figures;
         assert_eq!(figures.split_lags[&SourceIndex(0)].len(), 2);
         assert_eq!(figures.rejects[&SourceIndex(0)]["late"], 4);
