@@ -164,6 +164,11 @@ impl Vnode {
         Self((hash >> 56) as u8)
     }
 
+    /// The bucket of a key's fingerprint, whose upper half is the key's hash.
+    pub fn of_fingerprint(fingerprint: u128) -> Self {
+        Self((fingerprint >> 120) as u8)
+    }
+
     /// The task that owns this bucket among `task_count` tasks: contiguous ranges of equal size.
     pub fn owner(self, task_count: u32) -> u32 {
         u32::from(self.0) * task_count / VNODE_COUNT

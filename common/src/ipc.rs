@@ -5,7 +5,7 @@
 //! used.
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
@@ -73,7 +73,7 @@ pub struct EncodedObject {
     pub checksum: u32,
 }
 
-/// Encodes batches of one schema; LZ4 where there is enough to be worth it, and no fingerprints, which nothing makes shorter.
+/// Encodes batches of one schema; LZ4 where there is enough to be worth it.
 pub fn encode(
     path: &str,
     schema: &SchemaRef,
@@ -81,19 +81,31 @@ pub fn encode(
 ) -> Result<EncodedObject, ObjectError> {
     /// Below this, compression costs more than it saves.
     const COMPRESSED_FROM_BYTES: usize = 16 << 10;
+    let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+    encode_as(path, schema, batches, bytes >= COMPRESSED_FROM_BYTES)
+}
+
+/// Encodes a batch of what nothing makes shorter, as hashes are.
+pub fn encode_plain(path: &str, batch: &RecordBatch) -> Result<EncodedObject, ObjectError> {
+    encode_as(path, &batch.schema(), std::slice::from_ref(batch), false)
+}
+
+fn encode_as(
+    path: &str,
+    schema: &SchemaRef,
+    batches: &[RecordBatch],
+    is_compressed: bool,
+) -> Result<EncodedObject, ObjectError> {
     let failed = |source| ObjectError::Arrow {
         path: path.to_owned(),
         source,
     };
-    let plain_bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
-    let is_print = |field: &FieldRef| matches!(field.data_type(), DataType::FixedSizeBinary(_));
-    let is_compressed =
-        plain_bytes >= COMPRESSED_FROM_BYTES && !schema.fields().iter().any(is_print);
     let compression = is_compressed.then_some(CompressionType::LZ4_FRAME);
     let options = IpcWriteOptions::default()
         .try_with_compression(compression)
         .map_err(failed)?;
     // What is not compressed fits in at once; what is grows to what it needs.
+    let plain_bytes = batches.iter().map(RecordBatch::get_array_memory_size).sum();
     let buffer = Vec::with_capacity(if is_compressed { 0 } else { plain_bytes });
     let mut writer = StreamWriter::try_new_with_options(buffer, schema, options).map_err(failed)?;
     for batch in batches {

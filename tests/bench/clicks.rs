@@ -1,6 +1,6 @@
 //! The clicks of the bench: about 114 bytes each, the same for the same seed.
 //!
-//! Called by `topic.rs` and `recovery.rs`. Pure. Every click is well formed: what is measured is the path of a good row.
+//! Called by `topic.rs`, `recovery.rs` and the oracle in `throughput/`. Pure. Every click is well formed: what is measured is the path of a good row.
 //! One in fifty comes twice, so that the dedup has something to find.
 
 use std::fmt::Write;

@@ -261,6 +261,36 @@ pub struct EpochEntry {
     pub without_barrier: bool,
 }
 
+impl EpochEntry {
+    /// An epoch in which nothing happened, for whoever makes one to fill.
+    pub fn empty(
+        life: (&JobName, Incarnation),
+        parent: Epoch,
+        epoch: Epoch,
+        generation: Generation,
+    ) -> Self {
+        Self {
+            job: life.0.clone(),
+            incarnation: life.1,
+            epoch,
+            parent,
+            committed_at_us: 0,
+            generation,
+            splits: BTreeMap::new(),
+            watermarks: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            segments: Vec::new(),
+            counters: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            sink_markers: BTreeMap::new(),
+            refused: Vec::new(),
+            dropped: BTreeMap::new(),
+            drained: false,
+            without_barrier: false,
+        }
+    }
+}
+
 /// What a sink has to be told of an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommittedEpoch {

@@ -121,25 +121,8 @@ fn entries_of_a_fenced_term_do_not_count() {
 }
 
 fn epoch(epoch: u64, parent: u64) -> EpochEntry {
-    EpochEntry {
-        job: "clicks".into(),
-        incarnation: Incarnation(uuid::Uuid::nil()),
-        epoch: Epoch(epoch),
-        parent: Epoch(parent),
-        committed_at_us: 0,
-        generation: Generation(1),
-        splits: BTreeMap::new(),
-        watermarks: BTreeMap::new(),
-        parts: BTreeMap::new(),
-        segments: Vec::new(),
-        counters: BTreeMap::new(),
-        flows: BTreeMap::new(),
-        sink_markers: BTreeMap::new(),
-        refused: Vec::new(),
-        dropped: BTreeMap::new(),
-        drained: false,
-        without_barrier: false,
-    }
+    let life = (&"clicks".into(), Incarnation(uuid::Uuid::nil()));
+    EpochEntry::empty(life, Epoch(parent), Epoch(epoch), Generation(1))
 }
 
 #[test]

@@ -111,24 +111,16 @@ impl JobState {
             .into_iter()
             .map(|refusal| (refusal.refused, refusal.segments))
             .unzip();
+        let life = (&self.entry.job, self.entry.incarnation);
+        let epoch = self.coordinator.skip_barrier();
         let entry = EpochEntry {
-            job: self.entry.job.clone(),
-            incarnation: self.entry.incarnation,
-            epoch: self.coordinator.skip_barrier(),
-            parent: self.progress.epoch,
-            committed_at_us: 0,
-            generation: self.generation,
-            splits: BTreeMap::new(),
-            watermarks: BTreeMap::new(),
-            parts: BTreeMap::new(),
             segments: segments.concat(),
-            counters: BTreeMap::new(),
-            flows: BTreeMap::new(),
             sink_markers: self.progress.sink_markers.clone(),
             refused,
             dropped,
             drained: self.progress.drained,
             without_barrier: true,
+            ..EpochEntry::empty(life, self.progress.epoch, epoch, self.generation)
         };
         self.commit(entry)
     }

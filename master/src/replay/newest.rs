@@ -68,31 +68,15 @@ impl NewestEpochs {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use millstream_common::ids::Incarnation;
 
     use super::*;
 
     fn entry(epoch: u64, committed_at_us: i64) -> EpochEntry {
+        let life = (&"clicks".into(), Incarnation::fresh());
         EpochEntry {
-            job: "clicks".into(),
-            incarnation: Incarnation::fresh(),
-            epoch: Epoch(epoch),
-            parent: Epoch(epoch - 1),
             committed_at_us,
-            generation: Generation(2),
-            splits: BTreeMap::new(),
-            watermarks: BTreeMap::new(),
-            parts: BTreeMap::new(),
-            segments: Vec::new(),
-            counters: BTreeMap::new(),
-            flows: BTreeMap::new(),
-            sink_markers: BTreeMap::new(),
-            refused: Vec::new(),
-            dropped: BTreeMap::new(),
-            drained: false,
-            without_barrier: false,
+            ..EpochEntry::empty(life, Epoch(epoch - 1), Epoch(epoch), Generation(2))
         }
     }
 

@@ -43,25 +43,14 @@ fn assign(incarnation: Incarnation) -> Entry {
 }
 
 fn epoch(incarnation: Incarnation, number: u64, generation: u64) -> Entry {
-    Entry::Epoch(Box::new(EpochEntry {
-        job: "clicks".into(),
-        incarnation,
-        epoch: Epoch(number),
-        parent: Epoch(number - 1),
-        committed_at_us: 0,
-        generation: Generation(generation),
-        splits: BTreeMap::new(),
-        watermarks: BTreeMap::new(),
-        parts: BTreeMap::new(),
-        segments: Vec::new(),
-        counters: BTreeMap::new(),
-        flows: BTreeMap::new(),
-        sink_markers: BTreeMap::new(),
-        refused: Vec::new(),
-        dropped: BTreeMap::new(),
-        drained: false,
-        without_barrier: false,
-    }))
+    let life = (&"clicks".into(), incarnation);
+    let entry = EpochEntry::empty(
+        life,
+        Epoch(number - 1),
+        Epoch(number),
+        Generation(generation),
+    );
+    Entry::Epoch(Box::new(entry))
 }
 
 fn replayed(entries: &[Entry]) -> ReplayedJob {

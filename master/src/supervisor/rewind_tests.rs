@@ -18,7 +18,7 @@ use crate::letters::index::Letters;
 use crate::replay::ReplayedJob;
 use crate::retention::Looked;
 use crate::retention::history::read_history;
-use crate::testing::{FakeWorker, MemoryStore, memory, plan, soon, supervise_begun};
+use crate::testing::{Answers, FakeWorker, MemoryStore, memory, plan, soon, supervise_begun};
 
 const SQL: &str = "\
     CREATE SOURCE numbers (n BIGINT NOT NULL) WITH (connector = 'datagen', rows_per_second = '10');\
@@ -167,6 +167,24 @@ async fn a_sink_goes_back_with_the_next_generation_and_lacks_what_it_held() {
         marker == Epoch(3) || told == Some(rewind),
         "{marker} {told:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_holds_less_than_it_was_sent_back_to_is_believed_while_an_epoch_is_being_written()
+ {
+    let mut cluster = Cluster::after(4).await;
+    cluster.rewind("nowhere", 2, false).await.expect("it can");
+    let (_, deploy) = cluster.moved().await;
+    cluster.store.answer(Answers::AllBut("log/"));
+    let (at, barrier) = cluster.worker.barrier().await;
+    cluster.worker.report(&at, barrier.epoch, 1);
+    // The entry on its way to the log was made before the sink, restored from something older, has said what it holds.
+    call!(cluster.supervisor, SupervisorMessage::AllWorkers).expect("call");
+    cluster.advance(&deploy.at, NOWHERE, Epoch(1));
+    assert_eq!(cluster.sink(NOWHERE).await.marker, Epoch(1));
+    cluster.store.answer(Answers::All);
+    assert_eq!(cluster.worker.committed().await.1, barrier.epoch);
+    assert_eq!(cluster.sink(NOWHERE).await.marker, Epoch(1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,5 @@
 //! A log that a test writes entry by entry: one life of one job, its assignments and its epochs.
 
-use std::collections::BTreeMap;
-
 use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, Seq, Term};
 use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry, JobEntry, generation_of};
 use millstream_common::log::{self, Appended, Entry, LogObject};
@@ -79,25 +77,12 @@ impl ToldLog {
 
     /// The next epoch, with nothing in it; it is for the caller to fill and to [`Self::commit`].
     pub(crate) fn next_epoch(&self) -> EpochEntry {
-        EpochEntry {
-            job: self.job.clone(),
-            incarnation: self.life,
-            epoch: self.epoch.next(),
-            parent: self.epoch,
-            committed_at_us: 0,
-            generation: self.generation,
-            splits: BTreeMap::new(),
-            watermarks: BTreeMap::new(),
-            parts: BTreeMap::new(),
-            segments: Vec::new(),
-            counters: BTreeMap::new(),
-            flows: BTreeMap::new(),
-            sink_markers: BTreeMap::new(),
-            refused: Vec::new(),
-            dropped: BTreeMap::new(),
-            drained: false,
-            without_barrier: false,
-        }
+        EpochEntry::empty(
+            (&self.job, self.life),
+            self.epoch,
+            self.epoch.next(),
+            self.generation,
+        )
     }
 
     pub(crate) async fn commit(&mut self, entry: EpochEntry) {

@@ -91,7 +91,7 @@ impl Router {
             prints.reserve(share);
         }
         for (row, fingerprint) in (0..).zip(fingerprints) {
-            let vnode = Vnode::of_hash((fingerprint >> 64) as u64);
+            let vnode = Vnode::of_fingerprint(*fingerprint);
             let task = self.owners[usize::from(vnode.0)];
             let (rows, prints) = &mut self.owned[task as usize];
             rows.push(row);

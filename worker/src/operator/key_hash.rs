@@ -18,7 +18,6 @@ use arrow::datatypes::{
     BinaryType, BinaryViewType, DataType, LargeBinaryType, LargeUtf8Type, SchemaRef,
     StringViewType, ToByteSlice, Utf8Type,
 };
-use millstream_common::ids::Vnode;
 
 use crate::exchange::route::RowHasher;
 use xxhash_rust::xxh3::xxh3_128;
@@ -83,7 +82,7 @@ impl KeyHasher {
         })
     }
 
-    /// A hash for each row; [`Vnode::of_hash`] makes its vnode.
+    /// A hash for each row; [`Vnode::of_hash`](millstream_common::ids::Vnode::of_hash) makes its vnode.
     pub fn hash(&mut self, batch: &RecordBatch) -> &[u64] {
         self.fingerprints(batch);
         self.hashes.clear();
@@ -112,11 +111,6 @@ impl RowHasher for KeyHasher {
 /// The hash that belongs to a fingerprint: its upper half.
 pub fn hash_of(fingerprint: u128) -> u64 {
     (fingerprint >> 64) as u64
-}
-
-/// The vnode that belongs to a fingerprint.
-pub fn vnode_of(fingerprint: u128) -> Vnode {
-    Vnode::of_hash(hash_of(fingerprint))
 }
 
 /// The column with one value for each class of values that are one key: 0.0 for -0.0, one NaN for all.
@@ -239,6 +233,7 @@ fn fold(
 mod tests {
     use arrow::array::{BooleanArray, Float64Array, Int64Array, StringArray, StringViewArray};
     use arrow::datatypes::{Field, Schema};
+    use millstream_common::ids::Vnode;
 
     use super::*;
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, FieldRef};
 use millstream_common::ids::{Epoch, Generation, Incarnation, OperatorId, TaskId};
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::StatePart;
@@ -109,7 +110,13 @@ fn encode_part(
     batch: &RecordBatch,
 ) -> Result<PendingPart, ObjectError> {
     let path = scope.path(epoch);
-    let object = ipc::encode(&path, &batch.schema(), std::slice::from_ref(batch))?;
+    let schema = batch.schema();
+    let is_print = |field: &FieldRef| matches!(field.data_type(), DataType::FixedSizeBinary(_));
+    // Fingerprints of keys are most of the part that they are in.
+    let object = match schema.fields().iter().any(is_print) {
+        true => ipc::encode_plain(&path, batch)?,
+        false => ipc::encode(&path, &schema, std::slice::from_ref(batch))?,
+    };
     let part = StatePart {
         path,
         epoch,

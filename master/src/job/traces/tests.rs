@@ -1,6 +1,5 @@
 //! What a job tells of its epochs and placements, span by span.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_common::time::SystemClock;
@@ -20,25 +19,12 @@ fn job_entry() -> JobEntry {
 }
 
 fn epoch_entry(job: &JobEntry) -> EpochEntry {
-    EpochEntry {
-        job: job.job.clone(),
-        incarnation: job.incarnation,
-        epoch: Epoch(2),
-        parent: Epoch(0),
-        committed_at_us: 0,
-        generation: Generation(2),
-        splits: BTreeMap::new(),
-        watermarks: BTreeMap::new(),
-        parts: BTreeMap::new(),
-        segments: Vec::new(),
-        counters: BTreeMap::new(),
-        flows: BTreeMap::new(),
-        sink_markers: BTreeMap::new(),
-        refused: Vec::new(),
-        dropped: Default::default(),
-        drained: false,
-        without_barrier: false,
-    }
+    EpochEntry::empty(
+        (&job.job, job.incarnation),
+        Epoch(0),
+        Epoch(2),
+        Generation(2),
+    )
 }
 
 /// Of `entry`, with the spans that it tells.

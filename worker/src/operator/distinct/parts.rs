@@ -17,7 +17,6 @@ use arrow::error::ArrowError;
 use millstream_common::ids::{Epoch, Vnode};
 
 use super::super::VNODE_COLUMN;
-use super::super::key_hash::vnode_of;
 use super::seen::FOREVER;
 
 /// Below this many parts a rewrite saves nothing worth its cost.
@@ -83,7 +82,7 @@ impl KeyPart {
     }
 
     pub(super) fn encode(self) -> Result<RecordBatch, ArrowError> {
-        let vnodes = self.iter().map(|(print, _)| vnode_of(print).0);
+        let vnodes = self.iter().map(|(print, _)| Vnode::of_fingerprint(print).0);
         let vnodes = UInt8Array::from_iter_values(vnodes);
         let prints = Buffer::from_vec(self.fingerprints);
         let prints = FixedSizeBinaryArray::try_new(FINGERPRINT_BYTES, prints, None)?;

@@ -3,9 +3,12 @@
 //! Called by `mod.rs`, in this order: two workers that build at the same time do not wait for each other. Failure: a peer that
 //! cannot be reached, or a plan that leads rows where none are taken, ends the pipeline.
 
+use std::collections::BTreeMap;
+
 use arrow::datatypes::SchemaRef;
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{StageIndex, TaskId};
+use millstream_common::plan::expression::Functions;
 use millstream_common::plan::{JobPlan, KeyedPlan, StageHead, Target};
 
 use super::super::wiring::Wiring;
@@ -22,9 +25,6 @@ impl Builder<'_> {
     pub(super) fn register(&self, wiring: &Wiring<'_>) -> Result<RegisteredEdges, Failure> {
         let mut incoming = Vec::new();
         for (task, mailbox) in &self.mailboxes {
-            let StageHead::Keyed(keyed) = &self.plan.stages[task.stage.index()].head else {
-                continue;
-            };
             let inputs = wiring.inputs_of(*task);
             let budget_bytes = edge_budget_bytes(inputs.len());
             for edge in inputs
@@ -33,7 +33,7 @@ impl Builder<'_> {
             {
                 incoming.push(IncomingEdge {
                     edge,
-                    schema: self.edge_schema(keyed)?,
+                    schema: self.edge_schema(task.stage)?,
                     budget_bytes,
                     deliver: deliver_to(mailbox.clone()),
                 });
@@ -50,16 +50,13 @@ impl Builder<'_> {
     fn keyed(&self, stage: StageIndex) -> Result<&KeyedPlan, Failure> {
         match &self.plan.stages[stage.index()].head {
             StageHead::Keyed(keyed) => Ok(keyed),
-            StageHead::Source(_) => Err(Failure {
-                kind: Kind::Internal,
-                origin: "exchange".to_owned(),
-                cause: format!("stage {stage} takes no rows from other stages"),
-            }),
+            StageHead::Source(_) => Err(takes_none(stage)),
         }
     }
 
-    fn edge_schema(&self, keyed: &KeyedPlan) -> Result<SchemaRef, Failure> {
-        edge_schema(keyed, &self.state.config.functions).map_err(|error| broken("exchange", &error))
+    fn edge_schema(&self, stage: StageIndex) -> Result<SchemaRef, Failure> {
+        let schema = self.edge_schemas.get(&stage);
+        schema.cloned().ok_or_else(|| takes_none(stage))
     }
 
     pub(super) async fn dial(&mut self, wiring: &Wiring<'_>) -> Result<(), Failure> {
@@ -101,7 +98,7 @@ impl Builder<'_> {
                     edge,
                     peer: peer.clone(),
                     address: address.clone(),
-                    schema: self.edge_schema(self.keyed(edge.to.stage)?)?,
+                    schema: self.edge_schema(edge.to.stage)?,
                 });
             }
         }
@@ -142,6 +139,34 @@ impl Builder<'_> {
             .map_err(|error| broken("exchange", &error))?;
         Ok((ExchangeSender::new(Box::new(hasher), edges), partial))
     }
+}
+
+fn takes_none(stage: StageIndex) -> Failure {
+    Failure {
+        kind: Kind::Internal,
+        origin: "exchange".to_owned(),
+        cause: format!("stage {stage} takes no rows from other stages"),
+    }
+}
+
+/// By keyed stage, the schema of what travels to its tasks.
+pub(super) fn schemas(
+    plan: &JobPlan,
+    functions: &Functions,
+) -> Result<BTreeMap<StageIndex, SchemaRef>, Failure> {
+    let keyed = (0..)
+        .zip(&plan.stages)
+        .filter_map(|(index, stage)| match &stage.head {
+            StageHead::Keyed(keyed) => Some((StageIndex(index), keyed)),
+            StageHead::Source(_) => None,
+        });
+    keyed
+        .map(|(stage, keyed)| {
+            let schema =
+                edge_schema(keyed, functions).map_err(|error| broken("exchange", &error))?;
+            Ok((stage, schema))
+        })
+        .collect()
 }
 
 /// The edges of a task to the tasks of other stages.

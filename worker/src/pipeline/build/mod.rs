@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{OutputIndex, SinkIndex, StageIndex, TaskId};
 use millstream_common::plan::{Emit, JobPlan, KeyedKind, KeyedPlan, StageHead, Target};
@@ -55,6 +56,8 @@ struct Builder<'a> {
     plan: Arc<JobPlan>,
     mailboxes: BTreeMap<TaskId, Mailbox>,
     ships: BTreeMap<OutputIndex, ActorRef<ShipMessage>>,
+    /// Of what travels to the tasks of each keyed stage.
+    edge_schemas: BTreeMap<StageIndex, SchemaRef>,
     /// Dialled edges that no task has taken yet.
     remote: BTreeMap<EdgeId, EdgeSender>,
     cache: Arc<SegmentCache>,
@@ -77,6 +80,7 @@ pub(super) async fn build(state: &mut PipelineState) -> Result<Built, Failure> {
             .taps
             .post(&at.job, at.generation, plan.clone(), functions),
         mailboxes: mailboxes(&plan, &wiring),
+        edge_schemas: edges::schemas(&plan, &state.config.functions)?,
         plan: plan.clone(),
         ships: BTreeMap::new(),
         remote: BTreeMap::new(),
