@@ -1,5 +1,5 @@
-//! `millstream-bench`: how fast the main job is, as a ratio to a raw consumer, how soon it is seen and back, and what a sink that is cut off
-//! costs.
+//! `millstream-bench`: how fast records are decoded, how fast the main job is, as a ratio to a raw consumer, how soon it is seen and back,
+//! and what a sink that is cut off costs.
 //!
 //! Run by `make bench` on a release build, beside the `millstream` binary of the same build, against the
 //! services in KAFKA_BROKERS and POSTGRES_URL. Prints tables and asserts nothing: a figure belongs to the
@@ -9,6 +9,7 @@
 mod blocked_sink;
 mod clicks;
 mod cluster;
+mod decode;
 mod latency;
 mod process;
 mod recovery;
@@ -18,6 +19,10 @@ mod topic;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+
+/// As in the product, whose code it measures.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures Millstream on this machine, against real services.
 #[derive(Parser)]
@@ -31,6 +36,8 @@ struct Arguments {
 enum Part {
     /// Rows a second of jobs/page_views.sql, as a ratio to raw consumption of the same topic.
     Throughput(throughput::Arguments),
+    /// JSON to Arrow, as a ratio to arrow-json; needs no services.
+    Decode(decode::Arguments),
     /// Where the worker's CPU time goes while it runs a query: a flame graph.
     Profile(throughput::profile::Arguments),
     /// From the producer's timestamp to visible in Postgres, at a steady rate.
@@ -66,15 +73,18 @@ impl Services {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let part = Arguments::parse().part.unwrap_or(Part::All);
-    let services = Services::from_environment()?;
+    let services = Services::from_environment;
     report::machine();
     match part {
-        Part::Throughput(arguments) => throughput::run(&services, &arguments).await,
-        Part::Profile(arguments) => throughput::profile::run(&services, &arguments).await,
-        Part::Latency(arguments) => latency::run(&services, &arguments).await,
-        Part::Recovery(arguments) => recovery::run(&services, &arguments).await,
-        Part::BlockedSink(arguments) => blocked_sink::run(&services, &arguments).await,
+        Part::Decode(arguments) => decode::run(&arguments),
+        Part::Throughput(arguments) => throughput::run(&services()?, &arguments).await,
+        Part::Profile(arguments) => throughput::profile::run(&services()?, &arguments).await,
+        Part::Latency(arguments) => latency::run(&services()?, &arguments).await,
+        Part::Recovery(arguments) => recovery::run(&services()?, &arguments).await,
+        Part::BlockedSink(arguments) => blocked_sink::run(&services()?, &arguments).await,
         Part::All => {
+            let services = services()?;
+            decode::run(&decode::Arguments::default())?;
             throughput::run(&services, &throughput::Arguments::default()).await?;
             latency::run(&services, &latency::Arguments::default()).await?;
             recovery::run(&services, &recovery::Arguments::default()).await?;

@@ -44,3 +44,33 @@ pub(crate) fn millis(span: Duration) -> String {
 pub(crate) fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", count(bytes >> 20))
 }
+
+/// What was measured in the rounds: the least, the middle and the greatest.
+pub(crate) struct Spread {
+    pub(crate) least: f64,
+    pub(crate) median: f64,
+    pub(crate) greatest: f64,
+}
+
+impl Spread {
+    pub(crate) fn of(mut values: Vec<f64>) -> Self {
+        values.sort_unstable_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+        Self {
+            least: at(0),
+            median: at(values.len() / 2),
+            greatest: at(values.len().saturating_sub(1)),
+        }
+    }
+
+    pub(crate) fn rows_per_second(&self) -> String {
+        let whole = |value: f64| count(value.round() as u64);
+        let [least, median, greatest] = [self.least, self.median, self.greatest].map(whole);
+        format!("{median} ({least} to {greatest})")
+    }
+
+    pub(crate) fn micros(&self) -> String {
+        let (least, greatest) = (self.least, self.greatest);
+        format!("{:.2} us ({least:.2} to {greatest:.2})", self.median)
+    }
+}

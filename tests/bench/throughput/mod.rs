@@ -21,6 +21,7 @@ use self::oracle::Expected;
 use self::queries::{QUERIES, Query};
 use self::raw_consumer::Consumed;
 use self::timed::Timed;
+use crate::report::Spread;
 use crate::{Services, report, topic};
 
 #[derive(Args)]
@@ -129,34 +130,4 @@ fn cpu_of_raw(runs: &[Consumed]) -> Spread {
     let micros = runs.iter();
     let micros = micros.map(|run| run.cpu.as_secs_f64() * 1e6 / run.records.max(1) as f64);
     Spread::of(micros.collect())
-}
-
-/// What was measured in the rounds.
-struct Spread {
-    least: f64,
-    median: f64,
-    greatest: f64,
-}
-
-impl Spread {
-    fn of(mut values: Vec<f64>) -> Self {
-        values.sort_unstable_by(f64::total_cmp);
-        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
-        Self {
-            least: at(0),
-            median: at(values.len() / 2),
-            greatest: at(values.len().saturating_sub(1)),
-        }
-    }
-
-    fn rows_per_second(&self) -> String {
-        let count = |value: f64| report::count(value.round() as u64);
-        let [least, median, greatest] = [self.least, self.median, self.greatest].map(count);
-        format!("{median} ({least} to {greatest})")
-    }
-
-    fn micros(&self) -> String {
-        let (least, greatest) = (self.least, self.greatest);
-        format!("{:.2} us ({least:.2} to {greatest:.2})", self.median)
-    }
 }

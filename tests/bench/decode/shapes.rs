@@ -1,0 +1,114 @@
+//! Records in the shapes that producers give them: steady, shuffled, escaped, nested, full of numbers.
+//!
+//! Used by `mod.rs`. Pure, the same for the same seed. Every record is a good row, so that both decoders do the same work.
+
+use std::fmt::Write;
+
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+
+use crate::clicks::Clicks;
+
+const CLICK_COLUMNS: &str =
+    "eventid TEXT, userid TEXT, url TEXT, \"timestamp\" TIMESTAMP, action TEXT";
+const NUMBER_COLUMNS: &str = "id BIGINT, small INTEGER, ratio DOUBLE, share DOUBLE, flag BOOLEAN";
+/// A field may be missing from one record in this many.
+const MISSING_EVERY: u32 = 8;
+
+/// How records are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Clicks as one program writes them: the same keys in the same order.
+    Steady,
+    /// The same, of which three columns are read.
+    Some,
+    /// The same clicks with their keys in any order, and fields that are missing now and then.
+    Shuffled,
+    /// Clicks whose texts have escapes.
+    Escaped,
+    /// Clicks with objects and arrays beside the columns.
+    Nested,
+    /// Numbers and booleans instead of text.
+    Numbers,
+}
+
+pub(super) const SHAPES: [Shape; 6] = [
+    Shape::Steady,
+    Shape::Some,
+    Shape::Shuffled,
+    Shape::Escaped,
+    Shape::Nested,
+    Shape::Numbers,
+];
+
+impl Shape {
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Steady => "clicks, keys in order",
+            Self::Some => "the same, three of five columns",
+            Self::Shuffled => "keys in any order, some missing",
+            Self::Escaped => "texts with escapes",
+            Self::Nested => "objects and arrays beside the columns",
+            Self::Numbers => "numbers and booleans",
+        }
+    }
+
+    /// As a source declares them.
+    pub(super) fn columns(self) -> &'static str {
+        match self {
+            Self::Steady | Self::Shuffled | Self::Escaped | Self::Nested => CLICK_COLUMNS,
+            Self::Some => "eventid TEXT, url TEXT, \"timestamp\" TIMESTAMP",
+            Self::Numbers => NUMBER_COLUMNS,
+        }
+    }
+
+    /// `count` records that follow from `seed` alone.
+    pub(super) fn records(self, count: usize, seed: u64) -> Vec<String> {
+        let mut clicks = Clicks::new(seed);
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut record = || match self {
+            Self::Steady | Self::Some => clicks.next().to_owned(),
+            Self::Shuffled => shuffled(clicks.next(), &mut random),
+            Self::Escaped => clicks
+                .next()
+                .replace("/product/", "\\/caf\\u00e9 \\\"product\\\"\\/"),
+            Self::Nested => nested(clicks.next(), &mut random),
+            Self::Numbers => numbers(&mut random),
+        };
+        (0..count).map(|_| record()).collect()
+    }
+}
+
+fn shuffled(click: &str, random: &mut StdRng) -> String {
+    let mut fields: Vec<&str> = click[1..click.len() - 1].split(',').collect();
+    fields.shuffle(random);
+    if random.random_ratio(1, MISSING_EVERY) {
+        fields.pop();
+    }
+    format!("{{{}}}", fields.join(","))
+}
+
+fn nested(click: &str, random: &mut StdRng) -> String {
+    let (width, height) = (
+        random.random_range(300..2_000),
+        random.random_range(300..2_000),
+    );
+    format!(
+        r#"{{"device":{{"os":"linux","screen":[{width},{height}],"tags":["a","b",{{"deep":[1,[2,[3]]]}}]}},{}"#,
+        &click[1..]
+    )
+}
+
+fn numbers(random: &mut StdRng) -> String {
+    let mut text = String::with_capacity(128);
+    let (id, small): (i64, i32) = (random.random(), random.random_range(0..100_000));
+    let (ratio, share): (f64, f64) = (random.random(), random.random_range(-1e6..1e6));
+    let flag: bool = random.random();
+    write!(
+        text,
+        r#"{{"id":{id},"small":{small},"ratio":{ratio},"share":{share:.2},"flag":{flag}}}"#
+    )
+    .expect("a String takes everything");
+    text
+}
