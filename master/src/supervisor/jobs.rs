@@ -101,6 +101,7 @@ impl SupervisorState {
         let config = JobConfig {
             lasting: job.lasting(),
             newest: job.newest,
+            begun_behind: job.begun_behind,
             entry: job.entry,
             progress: job.progress,
             end: job.end,
