@@ -31,6 +31,13 @@ async fn a_generic_grpc_client_lists_the_control_api_and_asks_for_its_health() -
             "{services:?}"
         );
     }
+    // What errors carry, for a client that shows it.
+    let carried = MessageRequest::FileContainingSymbol("google.rpc.BadRequest".to_owned());
+    let described = reflect(channel.clone(), carried).await?;
+    ensure!(
+        matches!(described, MessageResponse::FileDescriptorResponse(_)),
+        "{described:?}"
+    );
     let request = HealthCheckRequest {
         service: "millstream.v1.Control".to_owned(),
     };

@@ -11,6 +11,8 @@ use millstream_proto::v1;
 use prost::Message;
 use prost_types::Any;
 use tonic::{Code, Status};
+use tonic_types::pb::bad_request::FieldViolation;
+use tonic_types::pb::{BadRequest, Status as RichStatus};
 
 use crate::control::ControlError;
 use crate::problem::Problem;
@@ -35,18 +37,7 @@ const NOT_FOUND: &str = "NOT_FOUND";
 const UNAVAILABLE: &str = "UNAVAILABLE";
 const INTERNAL: &str = "INTERNAL";
 
-/// `google.rpc.Status`, as generic clients decode it.
-#[derive(Clone, PartialEq, Message)]
-struct RichStatus {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<Any>,
-}
-
-/// `google.rpc.ErrorInfo`: a reason and its fields.
+/// `google.rpc.ErrorInfo`: a reason and its fields, in an order of their own that is the same in every process.
 #[derive(Clone, PartialEq, Message)]
 struct ErrorInfo {
     #[prost(string, tag = "1")]
@@ -55,21 +46,6 @@ struct ErrorInfo {
     domain: String,
     #[prost(btree_map = "string, string", tag = "3")]
     metadata: BTreeMap<String, String>,
-}
-
-/// `google.rpc.BadRequest`: what is wrong with which field of a request.
-#[derive(Clone, PartialEq, Message)]
-struct BadRequest {
-    #[prost(message, repeated, tag = "1")]
-    field_violations: Vec<FieldViolation>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct FieldViolation {
-    #[prost(string, tag = "1")]
-    field: String,
-    #[prost(string, tag = "2")]
-    description: String,
 }
 
 /// The status that carries `error`.
@@ -262,6 +238,7 @@ fn bad_request(problems: &[Problem], file: &str) -> Any {
         let violation = FieldViolation {
             field: "sql".to_owned(),
             description: cut(&format!("{}{hint}", spelled(problem, file))),
+            ..FieldViolation::default()
         };
         size += violation.encoded_len();
         // The first is told however long it is.

@@ -84,6 +84,8 @@ pub async fn serve<L: WorkerLink>(
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // What errors carry is made of these: whoever asks can read it.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let reflection = describe().build_v1()?;
     // Many generic clients ask in the words of before only.
