@@ -5,6 +5,7 @@
 
 pub(super) mod escape;
 pub(super) mod layout;
+pub(super) mod literal;
 pub(super) mod scan;
 pub(super) mod walk;
 
