@@ -56,6 +56,13 @@ impl Token {
         }
     }
 
+    /// Whether any characters may stand in it, and not only those of numbers and words.
+    #[inline]
+    pub(super) fn holds_text(self) -> bool {
+        use TokenKind::{Escaped, Field, Nested, String};
+        matches!(self.kind, String | Escaped | Nested | Field)
+    }
+
     /// The value inside `text`; escapes are resolved into `scratch`.
     pub(super) fn value<'a>(self, text: &'a [u8], scratch: &'a mut String) -> Value<'a> {
         match self.kind {

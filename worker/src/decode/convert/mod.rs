@@ -4,6 +4,8 @@
 //! booleans and times; numbers and booleans convert to text as they are written; a number with a fraction is no
 //! integer. Failure: [`Mismatch`], from which the caller makes a `type_mismatch`.
 
+mod digits;
+mod form;
 pub(super) mod number;
 pub(super) mod time;
 

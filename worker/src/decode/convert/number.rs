@@ -3,10 +3,7 @@
 //! Reads `[+-] digits [. digits] [e [+-] digits]` with at least one digit. JSON's numbers are among these; the rest is what
 //! people write in CSV. Failure: `None`, for text of another shape and for numbers that do not fit.
 
-use crate::decode::words::{ONES, eight_digits, not_digits};
-
-/// Eight digits 0.
-const ZEROS: u64 = ONES * b'0' as u64;
+use super::digits::{POWERS, WORD_DIGITS, decimal_digits, sign, unsigned};
 
 /// A number as `mantissa` × 10^`exponent`; the mantissa does not end in 0 unless it is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,17 +11,6 @@ struct Exact {
     mantissa: i128,
     exponent: i32,
 }
-
-/// Powers of ten: of a NUMERIC's precision, and more than one has.
-const POWERS: [i128; 39] = {
-    let mut powers = [1; 39];
-    let mut exponent = 1;
-    while exponent < powers.len() {
-        powers[exponent] = powers[exponent - 1] * 10;
-        exponent += 1;
-    }
-    powers
-};
 
 /// Those that are doubles exactly and can stand below [`DOUBLE_DIGITS`] digits.
 const DOUBLE_POWERS: [f64; DOUBLE_DIGITS + 1] = {
@@ -36,9 +22,6 @@ const DOUBLE_POWERS: [f64; DOUBLE_DIGITS + 1] = {
     }
     powers
 };
-
-/// So many digits are less than 2^64.
-const WORD_DIGITS: usize = 19;
 
 /// So many digits, and a power of ten with as many zeros, are doubles exactly, so that their quotient is rounded once, to the nearest.
 const DOUBLE_DIGITS: usize = 15;
@@ -107,67 +90,6 @@ pub(in crate::decode) fn scaled(text: &[u8], precision: u8, scale: i8) -> Option
 /// The same of text.
 pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
     scaled(text.as_bytes(), precision, scale)
-}
-
-/// Whether there is a minus, and what follows it.
-#[inline]
-fn sign(text: &[u8]) -> (bool, &[u8]) {
-    match text {
-        [b'-', rest @ ..] => (true, rest),
-        all => (false, all),
-    }
-}
-
-/// The number that digits with a point among them would be without it, and how many of them stand behind it: at most
-/// [`WORD_DIGITS`] in all, of which some are before the point, and behind it if there is one.
-#[inline]
-fn decimal_digits(text: &[u8]) -> Option<(u64, usize)> {
-    if text.is_empty() || text.len() > WORD_DIGITS {
-        return None;
-    }
-    let Some(point) = text.iter().position(|byte| *byte == b'.') else {
-        return Some((unsigned(text)?, 0));
-    };
-    let (whole, fraction) = (&text[..point], &text[point + 1..]);
-    if whole.is_empty() || fraction.is_empty() {
-        return None;
-    }
-    let shifted = unsigned(whole)? * POWERS[fraction.len()] as u64;
-    Some((shifted + unsigned(fraction)?, fraction.len()))
-}
-
-/// The number that at most [`WORD_DIGITS`] digits are; none are 0.
-#[inline]
-fn unsigned(digits: &[u8]) -> Option<u64> {
-    let (first, rest) = digits.split_at(digits.len() % 8);
-    let mut number = few_digits(first)?;
-    for chunk in rest.as_chunks::<8>().0 {
-        let word = u64::from_le_bytes(*chunk);
-        if not_digits(word) != 0 {
-            return None;
-        }
-        number = number * 100_000_000 + eight_digits(word);
-    }
-    Some(number)
-}
-
-/// The number that less than eight digits are.
-#[inline]
-fn few_digits(digits: &[u8]) -> Option<u64> {
-    if let (Some(first), Some(last)) = (digits.first_chunk::<4>(), digits.last_chunk::<4>()) {
-        // Both together are all digits; zeros before them make eight.
-        let missing = 8 * (8 - digits.len());
-        let zeros = ZEROS & ((1 << missing) - 1);
-        let first = u64::from(u32::from_le_bytes(*first)) << missing;
-        let last = u64::from(u32::from_le_bytes(*last)) << 32;
-        let word = zeros | first | last;
-        return (not_digits(word) == 0).then(|| eight_digits(word));
-    }
-    let mut number = 0;
-    for digit in digits {
-        number = number * 10 + u64::from(digit.is_ascii_digit().then(|| digit - b'0')?);
-    }
-    Some(number)
 }
 
 /// The number × 10^`digits`, cut to the whole number below.

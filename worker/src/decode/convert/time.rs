@@ -3,15 +3,11 @@
 //! `YYYY-MM-DD`, then optionally `T` or a blank and `HH:MM[:SS[.1 to 9 digits]]`, then optionally `Z`, `+HH`, `+HHMM` or `+HH:MM`.
 //! Digits beyond microseconds are cut; without an offset the time is UTC. Failure: `None`.
 
-use crate::decode::words::{HIGHS, pairs, word};
+use super::form::{CLOCK, DAY_MINUTE, DAY_MINUTE_BLANK, YEAR_MONTH};
+use crate::decode::words::{pairs, word};
 
 const MICROS_A_SECOND: i64 = 1_000_000;
 const SECONDS_A_DAY: i64 = 86_400;
-
-const YEAR_MONTH: Form = Form::of(b"0000-00-");
-const DAY_MINUTE: Form = Form::of(b"00T00:00");
-const DAY_MINUTE_BLANK: Form = Form::of(b"00 00:00");
-const CLOCK: Form = Form::of(b"00:00:00");
 
 /// Days since 1970, from `YYYY-MM-DD` and nothing else.
 pub(super) fn date(text: &str) -> Option<i32> {
@@ -98,39 +94,6 @@ fn take_seconds(text: &[u8]) -> Option<(i64, &[u8])> {
     let seconds = (u32::from(hour) * 60 + u32::from(minute)) * 60 + u32::from(second);
     let seconds = days * SECONDS_A_DAY + i64::from(seconds);
     Some((seconds * MICROS_A_SECOND, rest))
-}
-
-/// How eight bytes of a time are written.
-struct Form {
-    /// The word where all digits are 0.
-    zeros: u64,
-    /// What carries into the highest bit of a byte: over 9 where there is a digit, over 0 elsewhere.
-    limits: u64,
-}
-
-impl Form {
-    const fn of(zeros: &[u8; 8]) -> Self {
-        let mut limits = [0x7f; 8];
-        let mut index = 0;
-        while index < limits.len() {
-            if zeros[index] == b'0' {
-                limits[index] = 0x76;
-            }
-            index += 1;
-        }
-        Self {
-            zeros: u64::from_le_bytes(*zeros),
-            limits: u64::from_le_bytes(limits),
-        }
-    }
-
-    /// The values of the digits, each in its byte.
-    #[inline]
-    fn values(&self, word: u64) -> Option<u64> {
-        let values = word ^ self.zeros;
-        let is_well = (values.wrapping_add(self.limits) | values) & HIGHS == 0;
-        is_well.then_some(values)
-    }
 }
 
 /// The number that two digits are.

@@ -6,7 +6,7 @@
 //! Memory is bounded by [`LITERALS_MAX`] and [`LITERAL_BYTES_MAX`].
 
 use super::literal::Literal;
-use super::scan;
+use super::{scan, text_end};
 use crate::decode::token::{Token, TokenKind};
 
 /// How many literals are remembered: some dozens of keys, or a few orders of a dozen.
@@ -69,8 +69,8 @@ impl Layout {
         self.next = 0;
     }
 
-    /// Reads on while keys come as expected and their values are plain: what nearly all records are from beginning to end. Bytes that
-    /// are no text are not noticed here, see [`Place::is_ascii`].
+    /// Reads on while keys come as expected: what nearly all records are from beginning to end. Bytes that are no text are not noticed
+    /// here, see [`Place::is_ascii`].
     #[inline]
     pub(super) fn follow(&mut self, bytes: &[u8], place: &mut Place, row: &mut [Token]) {
         let Place { mut at, .. } = *place;
@@ -80,24 +80,16 @@ impl Layout {
                 break;
             }
             let begin = at + literal.length();
-            let (token, end) = match bytes.get(begin) {
-                Some(b'"') => {
-                    let mut end = scan::plain_end(bytes, begin + 1);
-                    if let Some(0x80..) = bytes.get(end) {
-                        place.is_ascii = false;
-                        end = scan::special(bytes, end);
+            let (token, end) = match text_end::plain_text(bytes, begin) {
+                Some(end) => (Token::new(TokenKind::String, begin + 1, end), end + 1),
+                None => match scan::value(bytes, begin) {
+                    Ok((token, end)) => {
+                        let is_ascii = !token.holds_text() || bytes[begin..end].is_ascii();
+                        place.is_ascii &= is_ascii;
+                        (token, end)
                     }
-                    if bytes.get(end) != Some(&b'"') {
-                        break;
-                    }
-                    (Token::new(TokenKind::String, begin + 1, end), end + 1)
-                }
-                // None of these has a byte that is not ASCII.
-                Some(b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => match scan::value(bytes, begin) {
-                    Ok(value) => value,
                     Err(_) => break,
                 },
-                _ => break,
             };
             if let Some(slot) = row.get_mut(literal.token_index()) {
                 *slot = token;
