@@ -117,6 +117,26 @@ impl Cluster {
         text.context("read the metrics of a worker")
     }
 
+    /// Waits until a worker has read a record, at most for `patience`; when that was, and the CPU time spent until then.
+    pub(crate) async fn first_record(
+        &mut self,
+        patience: Duration,
+    ) -> anyhow::Result<(Duration, Duration)> {
+        let deadline = self.clock.monotonic() + patience;
+        let name = "millstream_worker_read_rows_total{";
+        loop {
+            let exposition = self.metrics(0).await?;
+            let mut read = exposition.lines().filter_map(|line| {
+                let (_, value) = line.strip_prefix(name)?.split_once("} ")?;
+                value.parse::<f64>().ok()
+            });
+            if read.any(|rows| rows > 0.0) {
+                return Ok((self.clock.monotonic(), self.cpu()));
+            }
+            self.look_again(deadline, "a record is read").await?;
+        }
+    }
+
     /// Submits the job.
     pub(crate) async fn submit(&self, sql: String) -> anyhow::Result<()> {
         let request = SubmitRequest {

@@ -10,6 +10,7 @@ mod blocked_sink;
 mod clicks;
 mod cluster;
 mod decode;
+mod folder;
 mod latency;
 mod process;
 mod recovery;
@@ -38,6 +39,8 @@ enum Part {
     Throughput(throughput::Arguments),
     /// JSON to Arrow, as a ratio to arrow-json; needs no services.
     Decode(decode::Arguments),
+    /// A folder of CSV files to Parquet, as a ratio to DataFusion alone; needs no services.
+    Folder(folder::Arguments),
     /// Where the worker's CPU time goes while it runs a query: a flame graph.
     Profile(throughput::profile::Arguments),
     /// From the producer's timestamp to visible in Postgres, at a steady rate.
@@ -77,6 +80,7 @@ async fn main() -> anyhow::Result<()> {
     report::machine();
     match part {
         Part::Decode(arguments) => decode::run(&arguments),
+        Part::Folder(arguments) => folder::run(&arguments).await,
         Part::Throughput(arguments) => throughput::run(&services()?, &arguments).await,
         Part::Profile(arguments) => throughput::profile::run(&services()?, &arguments).await,
         Part::Latency(arguments) => latency::run(&services()?, &arguments).await,
@@ -85,6 +89,7 @@ async fn main() -> anyhow::Result<()> {
         Part::All => {
             let services = services()?;
             decode::run(&decode::Arguments::default())?;
+            folder::run(&folder::Arguments::default()).await?;
             throughput::run(&services, &throughput::Arguments::default()).await?;
             latency::run(&services, &latency::Arguments::default()).await?;
             recovery::run(&services, &recovery::Arguments::default()).await?;

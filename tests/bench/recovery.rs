@@ -130,6 +130,7 @@ fn print(arguments: &Arguments, recoveries: &[Recovery]) {
     let rows = [
         report::row("kills", report::count(recoveries.len() as u64)),
         report::row("median", share(&seen, 0.5)),
+        report::row("p99", share(&seen, 0.99)),
         report::row("max", share(&seen, 1.0)),
         report::row("median, as the master counts", share(&counted, 0.5)),
         report::row("max, as the master counts", share(&counted, 1.0)),

@@ -265,6 +265,8 @@ pub struct JobConfig {
     pub(crate) lasting: Option<Lasting>,
     /// Its newest epochs by the log, for their traces.
     pub(crate) newest: NewestEpochs,
+    /// As [`ReplayedJob::begun_behind`](crate::replay::ReplayedJob::begun_behind).
+    pub(crate) begun_behind: Option<Epoch>,
     /// Where epochs that sinks lack are put away.
     pub store: StoreRef,
     /// The one writer of the log.

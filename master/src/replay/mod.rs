@@ -7,7 +7,7 @@ pub(crate) mod newest;
 
 use std::collections::BTreeMap;
 
-use millstream_common::ids::{Generation, Incarnation, JobName, Seq, Term};
+use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, Seq, Term};
 use millstream_common::log::entry::{
     Assignment, BrokenChain, JobEnd, JobEntry, JobProgress, generation_of,
 };
@@ -41,6 +41,9 @@ pub struct ReplayedJob {
     /// For its traces.
     #[serde(default)]
     pub newest: NewestEpochs,
+    /// The epoch behind which its last submission goes on, while the master that took it may not have exported its trace.
+    #[serde(default)]
+    pub begun_behind: Option<Epoch>,
 }
 
 impl ReplayedJob {
@@ -54,14 +57,19 @@ impl ReplayedJob {
             Entry::Epoch(epoch) if epoch.generation == self.generation => {
                 self.progress.apply(epoch)?;
                 self.letters.note(&self.entry.plan, epoch);
-                self.newest.note(epoch);
+                if self.newest.note(epoch) {
+                    self.begun_behind = None;
+                }
                 self.progress.note_delivered(self.entry.plan.sinks.len());
             }
             Entry::Ended { end, .. } => {
                 self.end = Some(end.clone());
                 self.assignment = None;
             }
-            Entry::Resumed { .. } => self.end = None,
+            Entry::Resumed { .. } => {
+                self.end = None;
+                self.begun_behind = Some(self.progress.epoch);
+            }
             Entry::Savepoint(kept) if kept.epoch == self.progress.epoch => {
                 let savepoint = Savepoint::of(&self.entry, &self.progress, kept.made_at_us);
                 self.savepoints
@@ -179,6 +187,7 @@ fn begin(jobs: &mut ReplayedJobs, entry: JobEntry, progress: JobProgress) {
         .as_ref()
         .filter(|old| old.entry.incarnation == entry.incarnation);
     let replayed = ReplayedJob {
+        begun_behind: Some(progress.epoch),
         // Outputs keep their numbers under every plan of a life.
         letters: same_life.map_or_else(Letters::default, |old| old.letters.clone()),
         progress,

@@ -49,15 +49,16 @@ impl From<&EpochEntry> for ToldEpoch {
 pub struct NewestEpochs(VecDeque<ToldEpoch>);
 
 impl NewestEpochs {
-    /// The next epoch of the chain.
-    pub(crate) fn note(&mut self, entry: &EpochEntry) {
+    /// The next epoch of the chain. Says whether there were older ones, whose spans have left their master for sure.
+    pub(crate) fn note(&mut self, entry: &EpochEntry) -> bool {
         let oldest_us = entry.committed_at_us - UNSURE_US;
         self.0.push_back(entry.into());
         let is_full = self.0.len() > KEPT_MAX;
         let sure = self
             .0
             .partition_point(|told| told.committed_at_us < oldest_us);
-        self.0.drain(..sure.max(usize::from(is_full)));
+        let known = sure.max(usize::from(is_full));
+        self.0.drain(..known).next().is_some()
     }
 
     /// Oldest first.
@@ -84,7 +85,8 @@ mod tests {
     fn epochs_whose_spans_may_never_have_left_their_master_are_known() {
         let mut newest = NewestEpochs::default();
         for (epoch, at_s) in [(1, 10), (2, 20), (3, 24), (4, 25)] {
-            newest.note(&entry(epoch, at_s * 1_000_000));
+            let is_sure = newest.note(&entry(epoch, at_s * 1_000_000));
+            assert_eq!(is_sure, epoch == 2 || epoch == 4, "{epoch}");
         }
         let known: Vec<u64> = newest.iter().map(|told| told.epoch.0).collect();
         assert_eq!(known, [2, 3, 4]);

@@ -101,6 +101,7 @@ impl SupervisorState {
         let config = JobConfig {
             lasting: job.lasting(),
             newest: job.newest,
+            begun_behind: job.begun_behind,
             entry: job.entry,
             progress: job.progress,
             end: job.end,
@@ -320,7 +321,7 @@ fn forget_of_ended(
     let Some((_, progress)) = job.ended.as_mut().filter(|_| !job.is_starting) else {
         return Ok(());
     };
-    let through = looked.forgettable.min(progress.delivered);
+    let through = progress.forgettable(looked.forgettable);
     if looked.life != job.entry.incarnation || through <= progress.retained_from {
         return Ok(());
     }

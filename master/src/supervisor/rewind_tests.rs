@@ -49,6 +49,7 @@ impl Cluster {
             assignment: None,
             letters: Letters::default(),
             newest: Default::default(),
+            begun_behind: None,
             savepoints: Savepoints::new(),
         };
         let supervisor = supervise_begun(&store, vec![job]).await;

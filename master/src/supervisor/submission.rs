@@ -298,6 +298,7 @@ pub(super) fn beginning(
         assignment: None,
         letters: Letters::default(),
         newest: Default::default(),
+        begun_behind: None,
         savepoints,
     }
 }

@@ -306,6 +306,7 @@ pub(super) fn begun_as(plan: JobPlan, workers: &[&str]) -> ReplayedJob {
         assignment: Some(assignment),
         letters: Default::default(),
         newest: Default::default(),
+        begun_behind: None,
         savepoints: BTreeMap::new(),
     }
 }

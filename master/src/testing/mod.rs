@@ -73,6 +73,7 @@ pub(crate) async fn supervise(
         assignment: None,
         letters: Letters::default(),
         newest: Default::default(),
+        begun_behind: None,
         savepoints: Savepoints::new(),
     });
     supervise_begun(store, begun.collect()).await

@@ -66,7 +66,7 @@ pub(super) async fn run(
     ];
     let mut cluster = Cluster::start(folder.path(), NAME, &WORKER_NAMES, variables).await?;
     cluster.submit(query.sql()?).await?;
-    let (begun, cpu_before) = first_record(&mut cluster).await?;
+    let (begun, cpu_before) = cluster.first_record(RUN_MAX).await?;
     let worker = cluster.workers[0].id();
     let profiler = samples.map(|samples| Profiler::start(worker, samples));
     let profiler = profiler.transpose()?;
@@ -97,23 +97,6 @@ pub(super) async fn run(
         epochs: job.epoch.0,
         steps,
     })
-}
-
-/// Waits for it; when that was, and the CPU time spent until then.
-async fn first_record(cluster: &mut Cluster) -> anyhow::Result<(Duration, Duration)> {
-    let deadline = cluster.clock.monotonic() + RUN_MAX;
-    let name = "millstream_worker_read_rows_total{";
-    loop {
-        let exposition = cluster.metrics(0).await?;
-        let mut read = exposition.lines().filter_map(|line| {
-            let (_, value) = line.strip_prefix(name)?.split_once("} ")?;
-            value.parse::<f64>().ok()
-        });
-        if read.any(|rows| rows > 0.0) {
-            return Ok((cluster.clock.monotonic(), cluster.cpu()));
-        }
-        cluster.look_again(deadline, "a record is read").await?;
-    }
 }
 
 /// The counters of the job, and the table where there is one.

@@ -76,6 +76,9 @@ impl JobTraces {
             traces.submitted(&config.entry, config.progress.epoch, now_us);
         }
         traces.tell_again(&config.newest, config.end.is_some(), now_us);
+        if let Some(from) = config.begun_behind {
+            traces.tell_submission_again(&config.entry, from, &config.newest, now_us);
+        }
         traces
     }
 
@@ -112,6 +115,32 @@ impl JobTraces {
             }
             begun_us = Some(at_us);
         }
+    }
+
+    /// The root of a submission that the last master has taken, likewise. What came before it in the life has no part in it.
+    fn tell_submission_again(
+        &self,
+        entry: &JobEntry,
+        from: Epoch,
+        newest: &NewestEpochs,
+        now_us: i64,
+    ) {
+        let first = newest.iter().find(|told| told.epoch > from);
+        let at_us = match from {
+            Epoch(0) => entry.submitted_at_us,
+            _ => first.map_or(now_us, |told| told.committed_at_us),
+        };
+        let trace = TraceId::of_submission(entry.incarnation, entry.submitted_at_us, from);
+        let Some(root) = self.tracer.root(trace) else {
+            return;
+        };
+        if now_us - at_us > LONG_AGO_US {
+            return;
+        }
+        let span = Span::root(SUBMIT, root, at_us, at_us)
+            .with("job", self.job.as_str())
+            .with("epoch", from.0);
+        self.tracer.record(span.with(AGAIN, "by the next master"));
     }
 
     /// The root of an epoch's trace, if it is kept.

@@ -215,3 +215,27 @@ fn roots_that_the_last_master_may_have_taken_with_it_are_told_again() {
             .all(|span| span.attributes.iter().any(|(name, _)| *name == AGAIN))
     );
 }
+
+#[test]
+fn the_root_of_a_submission_is_told_again_by_a_master_that_comes_soon() {
+    let mut entry = job_entry();
+    entry.submitted_at_us = 500;
+    let mut newest = NewestEpochs::default();
+    let (traces, kept) = traces(&entry);
+    traces.tell_submission_again(&entry, Epoch(0), &newest, 501 + LONG_AGO_US);
+    assert!(kept.spans().is_empty(), "the last master has had the time");
+    traces.tell_submission_again(&entry, Epoch(0), &newest, 900);
+    let trace = TraceId::of_submission(entry.incarnation, 500, Epoch(0));
+    let told = &kept.spans()[0];
+    assert_eq!(
+        (told.name, told.context.trace, told.parent),
+        (SUBMIT, trace, 0)
+    );
+    assert_eq!(told.start_us, 500);
+    // It goes on behind an epoch: when that was follows from the first one behind it.
+    let mut first = epoch_entry(&entry);
+    (first.epoch, first.parent, first.committed_at_us) = (Epoch(8), Epoch(7), 800);
+    newest.note(&first);
+    traces.tell_submission_again(&entry, Epoch(7), &newest, 900);
+    assert_eq!(kept.spans()[1].start_us, 800);
+}
