@@ -16,6 +16,9 @@ const SHORT: usize = 16;
 /// Paths, UUIDs, times.
 const LONGER: usize = 48;
 
+/// So much is reserved without asking whether it is needed.
+const ROOM: usize = 64 << 10;
+
 /// Texts and where each of them ends.
 #[derive(Debug)]
 pub(super) struct Texts {
@@ -40,10 +43,12 @@ impl Default for Texts {
 }
 
 impl Texts {
-    /// Begins anew, with room for `count` texts as long as those of the last time.
+    /// Begins anew, with room for `count` texts as long as those of the last time, but for not much more bytes than these had in all:
+    /// few long texts say little of many (INV-9).
     pub(super) fn begin(&mut self, count: usize) {
         let (last_count, last_bytes) = self.last;
         let expected = last_bytes.saturating_mul(count) / last_count.max(1);
+        let expected = expected.min(last_bytes.saturating_mul(2).max(ROOM));
         self.ends = Vec::with_capacity(count + 1);
         self.ends.push(0);
         self.bytes = Vec::with_capacity(expected + expected / 16 + LONGER);
@@ -118,7 +123,10 @@ impl Texts {
     pub(super) fn finish(&mut self) -> ArrayRef {
         let count = self.ends.len() - 1;
         let ends = std::mem::replace(&mut self.ends, vec![0]);
-        let bytes = std::mem::take(&mut self.bytes);
+        let mut bytes = std::mem::take(&mut self.bytes);
+        if bytes.capacity() / 2 > bytes.len() + ROOM {
+            bytes.shrink_to_fit();
+        }
         self.last = (count, bytes.len());
         let nulls = match self.nulls.is_empty() {
             true => None,
@@ -146,6 +154,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn long_texts_do_not_make_the_next_batch_large() {
+        let mut texts = Texts::default();
+        texts.begin(1);
+        texts.push(&"x".repeat(1 << 20));
+        assert_eq!(texts.finish().len(), 1);
+        texts.begin(10_000);
+        assert!(texts.bytes.capacity() <= 3 << 20);
+        texts.push("y");
+        assert!(texts.finish().get_array_memory_size() < 1 << 18);
+    }
 
     proptest! {
         #[test]
