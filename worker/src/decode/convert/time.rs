@@ -241,6 +241,12 @@ mod tests {
     }
 
     #[test]
+    fn two_digits_and_a_z_are_not_three_digits() {
+        let expected = instant("2024-03-05T06:07:08.5Z");
+        assert_eq!(timestamp("2024-03-05T06:07:08.50Z"), expected);
+    }
+
+    #[test]
     fn what_is_no_time_is_refused() {
         for text in [
             "",
