@@ -13,6 +13,10 @@ use crate::clicks::Clicks;
 const CLICK_COLUMNS: &str =
     "eventid TEXT, userid TEXT, url TEXT, \"timestamp\" TIMESTAMP, action TEXT";
 const NUMBER_COLUMNS: &str = "id BIGINT, small INTEGER, ratio DOUBLE, share DOUBLE, flag BOOLEAN";
+/// As `jobs/page_views.sql` reads them.
+const JUDGED_COLUMNS: &str = "eventid TEXT NOT NULL, userid TEXT, url TEXT NOT NULL, \"timestamp\" TIMESTAMP NOT NULL, \
+     action TEXT NOT NULL CHECK (action IN ('view', 'click', 'purchase')), \
+     WATERMARK FOR \"timestamp\" AS \"timestamp\" - INTERVAL '5 minutes'";
 /// A field may be missing from one record in this many.
 const MISSING_EVERY: u32 = 8;
 
@@ -23,6 +27,8 @@ pub(super) enum Shape {
     Steady,
     /// The same, of which three columns are read.
     Some,
+    /// The same, with the rules of a job that keeps time.
+    Judged,
     /// The same clicks with their keys in any order, and fields that are missing now and then.
     Shuffled,
     /// Clicks whose texts have escapes.
@@ -33,9 +39,10 @@ pub(super) enum Shape {
     Numbers,
 }
 
-pub(super) const SHAPES: [Shape; 6] = [
+pub(super) const SHAPES: [Shape; 7] = [
     Shape::Steady,
     Shape::Some,
+    Shape::Judged,
     Shape::Shuffled,
     Shape::Escaped,
     Shape::Nested,
@@ -47,6 +54,9 @@ impl Shape {
         match self {
             Self::Steady => "clicks, keys in order",
             Self::Some => "the same, three of five columns",
+            Self::Judged => {
+                "the same, NOT NULL, CHECK and WATERMARK (arrow-json knows none of these)"
+            }
             Self::Shuffled => "keys in any order, some missing",
             Self::Escaped => "texts with escapes",
             Self::Nested => "objects and arrays beside the columns",
@@ -58,8 +68,20 @@ impl Shape {
     pub(super) fn columns(self) -> &'static str {
         match self {
             Self::Steady | Self::Shuffled | Self::Escaped | Self::Nested => CLICK_COLUMNS,
+            Self::Judged => JUDGED_COLUMNS,
             Self::Some => "eventid TEXT, url TEXT, \"timestamp\" TIMESTAMP",
             Self::Numbers => NUMBER_COLUMNS,
+        }
+    }
+
+    /// The relation that is delivered, and the view that it is, if it is one: what keeps time has late rows refused.
+    pub(super) fn delivered(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Judged => (
+                "unique_records",
+                "CREATE VIEW unique_records AS SELECT DISTINCT ON (eventid) * FROM records;",
+            ),
+            _ => ("records", ""),
         }
     }
 
@@ -68,7 +90,7 @@ impl Shape {
         let mut clicks = Clicks::new(seed);
         let mut random = StdRng::seed_from_u64(seed);
         let mut record = || match self {
-            Self::Steady | Self::Some => clicks.next().to_owned(),
+            Self::Steady | Self::Some | Self::Judged => clicks.next().to_owned(),
             Self::Shuffled => shuffled(clicks.next(), &mut random),
             Self::Escaped => clicks
                 .next()

@@ -88,10 +88,13 @@ impl BaseColumns {
         records: &impl Records,
         splits: &Splits,
         refusals: &mut Refusals,
-        mut read: impl FnMut(usize, &mut [Token], &mut Refusals) -> &'a str,
+        mut read: impl FnMut(usize, &mut [Token], &mut Refusals) -> &'a [u8],
     ) -> Vec<Option<ArrayRef>> {
         let count = records.count();
         let mut texts = Vec::with_capacity(count.min(BLOCK_ROWS));
+        for column in &mut self.columns {
+            column.column.begin(count);
+        }
         for first_record in (0..count).step_by(BLOCK_ROWS) {
             let block = first_record..count.min(first_record + BLOCK_ROWS);
             texts.clear();
@@ -188,7 +191,8 @@ fn read_typed_column(
         return Ok(column.finish());
     };
     match typed::plain(array)? {
-        array if typed::is_text(&array) => {
+        array if typed::is_text(&array) && !column.takes_any_text() => {
+            column.begin(array.len());
             for (record, value) in typed::texts(&array).enumerate() {
                 let value = value.map_or(Value::Null, Value::Text);
                 column.append_value(value, record, refusals);

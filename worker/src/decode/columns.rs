@@ -4,26 +4,21 @@
 //! the first failure of a record is the first by column order. A refused row keeps its place, with NULLs, until
 //! `rows.rs` takes it out: builders only ever grow.
 
-use std::sync::Arc;
-
-use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder,
-    Float64Builder, Int16Builder, Int32Builder, Int64Builder, PrimitiveBuilder, StringBuilder,
-    Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
-};
-use arrow::datatypes::{ArrowPrimitiveType, DataType, TimeUnit};
+use arrow::array::ArrayRef;
+use arrow::datatypes::DataType;
 use millstream_common::dead_letter::Code;
 use millstream_common::plan::SourceColumn;
 use millstream_common::plan::connector::TimestampFormat;
 
-use super::convert::{self, Converted, MISMATCH, Mismatch};
+use super::builder::{Appended, Builder};
+use super::convert::{Converted, MISMATCH, Mismatch};
 use super::refusals::{Refusals, shown};
 use super::token::{Token, Value};
 
 /// Tokens of some rows, and the texts they point into.
 pub(super) struct Block<'a> {
-    /// One a row.
-    pub(super) texts: &'a [&'a str],
+    /// One a row, UTF-8.
+    pub(super) texts: &'a [&'a [u8]],
     /// Row by row, `width` each.
     pub(super) tokens: &'a [Token],
     /// Tokens in a row.
@@ -63,6 +58,11 @@ impl Column {
         })
     }
 
+    /// Begins a batch of `count` records.
+    pub(super) fn begin(&mut self, count: usize) {
+        self.builder.begin(&self.data_type, count);
+    }
+
     /// Appends the values that stand in the tokens with number `token_index` of each row.
     pub(super) fn append_block(
         &mut self,
@@ -70,23 +70,38 @@ impl Column {
         token_index: usize,
         refusals: &mut Refusals,
     ) {
-        for (row, text) in block.texts.iter().enumerate() {
-            let token = block.tokens[row * block.width + token_index];
-            let value = match self.is_json {
-                false => token.value(text, &mut self.scratch),
-                true => token.json_value(text),
-            };
-            let result = self.builder.append(value);
-            if result == Ok(Appended::Value) || result == Ok(Appended::Null) && self.nullable {
-                continue;
+        let mut row = 0;
+        loop {
+            let builder = &mut self.builder;
+            row += builder.append_expected(block, token_index, row, self.nullable);
+            if row >= block.texts.len() {
+                return;
             }
-            self.refuse(
-                block.first_record + row,
-                result,
-                &token.shown(text),
-                refusals,
-            );
+            self.append_unexpected(block, token_index, row, refusals);
+            row += 1;
         }
+    }
+
+    /// Appends the value of a row the general way, or refuses it.
+    fn append_unexpected(
+        &mut self,
+        block: &Block<'_>,
+        token_index: usize,
+        row: usize,
+        refusals: &mut Refusals,
+    ) {
+        let text = block.texts[row];
+        let token = block.tokens[row * block.width + token_index];
+        let value = match self.is_json {
+            false => token.value(text, &mut self.scratch),
+            true => token.json_value(text),
+        };
+        let result = self.builder.append(value);
+        if result == Ok(Appended::Value) || result == Ok(Appended::Null) && self.nullable {
+            return;
+        }
+        let record = block.first_record + row;
+        self.refuse(record, result, || token.shown(text), refusals);
     }
 
     /// Appends one value of `record`, which is no token.
@@ -100,12 +115,12 @@ impl Column {
         if result == Ok(Appended::Value) || result == Ok(Appended::Null) && self.nullable {
             return;
         }
-        let source = match value {
+        let source = || match value {
             Value::Text(text) => format!("\"{text}\""),
             Value::Number(text) | Value::Json(text) => text.to_owned(),
             other => format!("{other:?}"),
         };
-        self.refuse(record, result, &source, refusals);
+        self.refuse(record, result, source, refusals);
     }
 
     /// Appends what came with `record` beside its payload, or refuses it for what cannot be read.
@@ -136,9 +151,14 @@ impl Column {
     ) {
         match source {
             None if self.nullable => (),
-            None => self.refuse(record, Ok(Appended::Null), "", refusals),
-            Some(source) => self.refuse(record, Err(MISMATCH), source, refusals),
+            None => self.refuse(record, Ok(Appended::Null), String::new, refusals),
+            Some(source) => self.refuse(record, Err(MISMATCH), || source.to_owned(), refusals),
         }
+    }
+
+    /// Every text is a value of it, as it is.
+    pub(super) fn takes_any_text(&self) -> bool {
+        matches!(self.builder, Builder::Text(_))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -154,13 +174,13 @@ impl Column {
         &self,
         record: usize,
         result: Converted<Appended>,
-        source: &str,
+        source: impl FnOnce() -> String,
         refusals: &mut Refusals,
     ) {
         match result {
             Ok(_) => refusals.refuse(record, Code::NullViolation, || null_reason(&self.name)),
             Err(mismatch) => refusals.refuse(record, Code::TypeMismatch, || {
-                mismatch_reason(&self.name, &self.type_name, source, mismatch)
+                mismatch_reason(&self.name, &self.type_name, &source(), mismatch)
             }),
         }
     }
@@ -187,156 +207,5 @@ pub(super) fn mismatch_reason(
     match mismatch.hint {
         None => format!("column \"{column}\": {value} is not a {type_name}"),
         Some(hint) => format!("column \"{column}\": {value} is not a {type_name}; {hint}"),
-    }
-}
-
-/// What an append has added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Appended {
-    Value,
-    Null,
-}
-
-/// A builder for each type that records can fill.
-#[derive(Debug)]
-enum Builder {
-    Boolean(BooleanBuilder),
-    Int16(Int16Builder),
-    Int32(Int32Builder),
-    Int64(Int64Builder),
-    Float32(Float32Builder),
-    Float64(Float64Builder),
-    Decimal(Decimal128Builder, u8, i8),
-    Text(StringBuilder),
-    Json(StringBuilder),
-    Bytes(BinaryBuilder, Vec<u8>),
-    Date(Date32Builder),
-    Time(Time64MicrosecondBuilder),
-    Timestamp(TimestampMicrosecondBuilder, TimestampFormat),
-}
-
-impl Builder {
-    fn new(data_type: &DataType, is_json: bool, format: TimestampFormat) -> Result<Self, String> {
-        Ok(match data_type {
-            DataType::Boolean => Self::Boolean(BooleanBuilder::new()),
-            DataType::Int16 => Self::Int16(Int16Builder::new()),
-            DataType::Int32 => Self::Int32(Int32Builder::new()),
-            DataType::Int64 => Self::Int64(Int64Builder::new()),
-            DataType::Float32 => Self::Float32(Float32Builder::new()),
-            DataType::Float64 => Self::Float64(Float64Builder::new()),
-            DataType::Decimal128(precision, scale) => {
-                let builder = Decimal128Builder::new().with_data_type(data_type.clone());
-                Self::Decimal(builder, *precision, *scale)
-            }
-            DataType::Utf8 if is_json => Self::Json(StringBuilder::new()),
-            DataType::Utf8 => Self::Text(StringBuilder::new()),
-            DataType::Binary => Self::Bytes(BinaryBuilder::new(), Vec::new()),
-            DataType::Date32 => Self::Date(Date32Builder::new()),
-            DataType::Time64(TimeUnit::Microsecond) => Self::Time(Time64MicrosecondBuilder::new()),
-            DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-                let builder = TimestampMicrosecondBuilder::new().with_timezone_opt(zone.clone());
-                Self::Timestamp(builder, format)
-            }
-            other => return Err(format!("records cannot fill a column of type {other}")),
-        })
-    }
-
-    /// Appends exactly one entry: NULL also where the value does not convert.
-    #[inline]
-    fn append(&mut self, value: Value<'_>) -> Converted<Appended> {
-        if matches!(value, Value::Null) {
-            self.append_null();
-            return Ok(Appended::Null);
-        }
-        match self {
-            Self::Boolean(builder) => {
-                let converted = convert::boolean(value);
-                builder.append_option(converted.ok());
-                converted.map(|_| Appended::Value)
-            }
-            Self::Int16(builder) => push(builder, convert::integer(value)),
-            Self::Int32(builder) => push(builder, convert::integer(value)),
-            Self::Int64(builder) => push(builder, convert::integer(value)),
-            Self::Float32(builder) => push(builder, convert::real(value)),
-            Self::Float64(builder) => push(builder, convert::double(value)),
-            Self::Decimal(builder, precision, scale) => {
-                push(builder, convert::decimal(value, *precision, *scale))
-            }
-            Self::Text(builder) => push_text(builder, convert::text(value)),
-            Self::Json(builder) => push_text(builder, convert::json(value)),
-            Self::Bytes(builder, scratch) => {
-                let converted = convert::bytes(value, scratch);
-                builder.append_option(converted.is_ok().then_some(&*scratch));
-                converted.map(|()| Appended::Value)
-            }
-            Self::Date(builder) => push(builder, convert::date(value)),
-            Self::Time(builder) => push(builder, convert::time_of_day(value)),
-            Self::Timestamp(builder, format) => push(builder, convert::timestamp(value, *format)),
-        }
-    }
-
-    fn append_null(&mut self) {
-        match self {
-            Self::Boolean(builder) => builder.append_null(),
-            Self::Int16(builder) => builder.append_null(),
-            Self::Int32(builder) => builder.append_null(),
-            Self::Int64(builder) => builder.append_null(),
-            Self::Float32(builder) => builder.append_null(),
-            Self::Float64(builder) => builder.append_null(),
-            Self::Decimal(builder, _, _) => builder.append_null(),
-            Self::Text(builder) | Self::Json(builder) => builder.append_null(),
-            Self::Bytes(builder, _) => builder.append_null(),
-            Self::Date(builder) => builder.append_null(),
-            Self::Time(builder) => builder.append_null(),
-            Self::Timestamp(builder, _) => builder.append_null(),
-        }
-    }
-
-    fn finish(&mut self) -> ArrayRef {
-        match self {
-            Self::Boolean(builder) => Arc::new(builder.finish()),
-            Self::Int16(builder) => Arc::new(builder.finish()),
-            Self::Int32(builder) => Arc::new(builder.finish()),
-            Self::Int64(builder) => Arc::new(builder.finish()),
-            Self::Float32(builder) => Arc::new(builder.finish()),
-            Self::Float64(builder) => Arc::new(builder.finish()),
-            Self::Decimal(builder, _, _) => Arc::new(builder.finish()),
-            Self::Text(builder) | Self::Json(builder) => Arc::new(builder.finish()),
-            Self::Bytes(builder, _) => Arc::new(builder.finish()),
-            Self::Date(builder) => Arc::new(builder.finish()),
-            Self::Time(builder) => Arc::new(builder.finish()),
-            Self::Timestamp(builder, _) => Arc::new(builder.finish()),
-        }
-    }
-}
-
-#[inline]
-fn push<T: ArrowPrimitiveType>(
-    builder: &mut PrimitiveBuilder<T>,
-    converted: Converted<T::Native>,
-) -> Converted<Appended> {
-    match converted {
-        Ok(value) => {
-            builder.append_value(value);
-            Ok(Appended::Value)
-        }
-        Err(mismatch) => {
-            builder.append_null();
-            Err(mismatch)
-        }
-    }
-}
-
-#[inline]
-fn push_text(builder: &mut StringBuilder, converted: Converted<&str>) -> Converted<Appended> {
-    match converted {
-        Ok(value) => {
-            builder.append_value(value);
-            Ok(Appended::Value)
-        }
-        Err(mismatch) => {
-            builder.append_null();
-            Err(mismatch)
-        }
     }
 }

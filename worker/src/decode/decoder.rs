@@ -133,7 +133,7 @@ impl SourceDecoder {
             };
             row.fill(Token::MISSING);
             refusals.refuse(record, code, || reason);
-            ""
+            &[]
         };
         let input = Lent(records);
         let columns = base.read_texts(&input, &judge.splits, &mut refusals, read);
@@ -153,11 +153,11 @@ impl SourceDecoder {
             &judge.splits,
             &mut refusals,
             |record, row, refusals| match found.read(record, row) {
-                Ok(text) => text,
+                Ok(text) => text.as_bytes(),
                 Err((code, reason)) => {
                     row.fill(Token::MISSING);
                     refusals.refuse(record, code, || reason);
-                    ""
+                    &[]
                 }
             },
         );

@@ -6,11 +6,13 @@
 //! counted as dropped (INV-10). Failure: only `on_violation = 'fail'` and our own defects are errors.
 
 mod base;
+mod builder;
 mod columns;
 mod convert;
 pub mod csv;
 mod dead_letters;
 mod decoder;
+mod expected;
 mod input;
 mod json;
 mod judge;
@@ -19,8 +21,10 @@ mod refusals;
 mod rows;
 mod rules;
 mod splits;
+mod texts;
 mod token;
 mod typed;
+mod words;
 
 use std::ffi::CStr;
 

@@ -56,39 +56,40 @@ impl Token {
         }
     }
 
-    /// The value inside `text`; escapes are resolved into `scratch`.
+    /// Whether any characters may stand in it, and not only those of numbers and words.
     #[inline]
-    pub(super) fn value<'a>(self, text: &'a str, scratch: &'a mut String) -> Value<'a> {
+    pub(super) fn holds_text(self) -> bool {
+        use TokenKind::{Escaped, Field, Nested, String};
+        matches!(self.kind, String | Escaped | Nested | Field)
+    }
+
+    /// The value inside `text`; escapes are resolved into `scratch`.
+    pub(super) fn value<'a>(self, text: &'a [u8], scratch: &'a mut String) -> Value<'a> {
         match self.kind {
             TokenKind::Missing | TokenKind::Null => Value::Null,
             TokenKind::True => Value::Boolean(true),
             TokenKind::False => Value::Boolean(false),
-            TokenKind::Number => Value::Number(self.inside(text)),
-            TokenKind::String | TokenKind::Field => Value::Text(self.inside(text)),
+            TokenKind::Number => Value::Number(checked(self.inside(text))),
+            TokenKind::String | TokenKind::Field => Value::Text(checked(self.inside(text))),
             TokenKind::Escaped => {
-                escape::resolve(self.inside(text), scratch);
+                escape::resolve(checked(self.inside(text)), scratch);
                 Value::Text(scratch)
             }
-            TokenKind::Nested => Value::Json(self.inside(text)),
+            TokenKind::Nested => Value::Json(checked(self.inside(text))),
         }
     }
 
     /// The value as it is written, for a JSON column: strings keep their quotes.
-    pub(super) fn json_value(self, text: &str) -> Value<'_> {
+    pub(super) fn json_value(self, text: &[u8]) -> Value<'_> {
         match self.kind {
             TokenKind::Missing | TokenKind::Null => Value::Null,
-            TokenKind::True | TokenKind::False | TokenKind::Number | TokenKind::Nested => {
-                Value::Json(self.inside(text))
-            }
-            TokenKind::String | TokenKind::Escaped => {
-                Value::Json(&text[self.start as usize - 1..self.end as usize + 1])
-            }
-            TokenKind::Field => Value::Text(self.inside(text)),
+            TokenKind::Field => Value::Text(checked(self.inside(text))),
+            _ => Value::Json(checked(self.written(text))),
         }
     }
 
     /// The value as it is written, for reasons; text has quotes.
-    pub(super) fn shown(self, text: &str) -> String {
+    pub(super) fn shown(self, text: &[u8]) -> String {
         match self.json_value(text) {
             Value::Json(source) => source.to_owned(),
             Value::Text(field) => format!("\"{field}\""),
@@ -96,10 +97,24 @@ impl Token {
         }
     }
 
+    /// Its bytes, without quotes.
     #[inline]
-    fn inside(self, text: &str) -> &str {
+    pub(super) fn inside(self, text: &[u8]) -> &[u8] {
         &text[self.start as usize..self.end as usize]
     }
+
+    /// Its bytes, with the quotes of a JSON string.
+    #[inline]
+    pub(super) fn written(self, text: &[u8]) -> &[u8] {
+        let quotes = matches!(self.kind, TokenKind::String | TokenKind::Escaped);
+        let quote = usize::from(quotes);
+        &text[self.start as usize - quote..self.end as usize + quote]
+    }
+}
+
+/// Records are refused before they have tokens unless they are UTF-8.
+fn checked(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("a token stands in text that was checked, between characters")
 }
 
 /// A value on its way into a column.

@@ -4,6 +4,8 @@
 //! booleans and times; numbers and booleans convert to text as they are written; a number with a fraction is no
 //! integer. Failure: [`Mismatch`], from which the caller makes a `type_mismatch`.
 
+mod digits;
+mod form;
 pub(super) mod number;
 pub(super) mod time;
 
@@ -53,20 +55,12 @@ pub(super) fn integer<T: TryFrom<i64>>(value: Value<'_>) -> Converted<T> {
 
 /// DOUBLE: the nearest; beyond the range is none.
 pub(super) fn double(value: Value<'_>) -> Converted<f64> {
-    let text = number_text(value)?;
-    let number: f64 = text.parse().map_err(|_| MISMATCH)?;
-    number::in_range(number.is_infinite(), text)
-        .then_some(number)
-        .ok_or(MISMATCH)
+    number::double(number_text(value)?.as_bytes()).ok_or(MISMATCH)
 }
 
 /// REAL: the nearest; beyond the range is none.
 pub(super) fn real(value: Value<'_>) -> Converted<f32> {
-    let text = number_text(value)?;
-    let number: f32 = text.parse().map_err(|_| MISMATCH)?;
-    number::in_range(number.is_infinite(), text)
-        .then_some(number)
-        .ok_or(MISMATCH)
+    number::real(number_text(value)?.as_bytes()).ok_or(MISMATCH)
 }
 
 /// NUMERIC(precision, scale): exactly.

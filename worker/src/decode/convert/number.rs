@@ -3,6 +3,8 @@
 //! Reads `[+-] digits [. digits] [e [+-] digits]` with at least one digit. JSON's numbers are among these; the rest is what
 //! people write in CSV. Failure: `None`, for text of another shape and for numbers that do not fit.
 
+use super::digits::{POWERS, WORD_DIGITS, decimal_digits, sign, unsigned};
+
 /// A number as `mantissa` × 10^`exponent`; the mantissa does not end in 0 unless it is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Exact {
@@ -10,32 +12,89 @@ struct Exact {
     exponent: i32,
 }
 
+/// Those that are doubles exactly and can stand below [`DOUBLE_DIGITS`] digits.
+const DOUBLE_POWERS: [f64; DOUBLE_DIGITS + 1] = {
+    let mut powers = [1.0; DOUBLE_DIGITS + 1];
+    let mut exponent = 1;
+    while exponent < powers.len() {
+        powers[exponent] = powers[exponent - 1] * 10.0;
+        exponent += 1;
+    }
+    powers
+};
+
+/// So many digits, and a power of ten with as many zeros, are doubles exactly, so that their quotient is rounded once, to the nearest.
+const DOUBLE_DIGITS: usize = 15;
+
 /// A whole number in the range of i64: `1.0` and `1e2` are, `1.5` is not.
 #[inline]
 pub(in crate::decode) fn integer(text: &str) -> Option<i64> {
-    let bytes = text.as_bytes();
-    let negative = bytes.first() == Some(&b'-');
-    let digits = &bytes[usize::from(negative)..];
-    // 18 digits always fit.
-    if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
-        return exact(text)?.scaled(0)?.try_into().ok();
+    whole(text.as_bytes())
+}
+
+/// The same of bytes.
+#[inline]
+pub(in crate::decode) fn whole(text: &[u8]) -> Option<i64> {
+    let (negative, digits) = sign(text);
+    match (1..=WORD_DIGITS)
+        .contains(&digits.len())
+        .then(|| unsigned(digits))
+    {
+        Some(Some(number)) if negative => 0_i64.checked_sub_unsigned(number),
+        Some(Some(number)) => i64::try_from(number).ok(),
+        _ => exact(text)?.scaled(0)?.try_into().ok(),
     }
-    let number = digits
-        .iter()
-        .fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'));
-    Some(if negative { -number } else { number })
+}
+
+/// The nearest double; beyond the range is none.
+#[inline]
+pub(in crate::decode) fn double(text: &[u8]) -> Option<f64> {
+    let (negative, digits) = sign(text);
+    if digits.len() <= DOUBLE_DIGITS + 1
+        && let Some((mantissa, fraction)) = decimal_digits(digits)
+        && digits.len() <= DOUBLE_DIGITS + usize::from(fraction > 0)
+    {
+        let number = mantissa as f64 / DOUBLE_POWERS[fraction];
+        return Some(if negative { -number } else { number });
+    }
+    let text = std::str::from_utf8(text).ok()?;
+    let number: f64 = text.parse().ok()?;
+    in_range(number.is_infinite(), text).then_some(number)
+}
+
+/// The nearest of half the precision; beyond the range is none.
+pub(in crate::decode) fn real(text: &[u8]) -> Option<f32> {
+    let text = std::str::from_utf8(text).ok()?;
+    let number: f32 = text.parse().ok()?;
+    in_range(number.is_infinite(), text).then_some(number)
 }
 
 /// The number × 10^`scale`, if that is whole and has at most `precision` digits.
+pub(in crate::decode) fn scaled(text: &[u8], precision: u8, scale: i8) -> Option<i128> {
+    let (negative, digits) = sign(text);
+    let scaled = match decimal_digits(digits) {
+        Some((mantissa, fraction))
+            if usize::try_from(scale).is_ok_and(|scale| scale >= fraction) =>
+        {
+            // 19 digits, and 38 at most behind the point, may be too many.
+            let power = POWERS.get(scale as usize - fraction)?;
+            let scaled = i128::from(mantissa).checked_mul(*power)?;
+            if negative { -scaled } else { scaled }
+        }
+        _ => exact(text)?.scaled(i32::from(scale))?,
+    };
+    let limit = POWERS.get(usize::from(precision))?;
+    (scaled.unsigned_abs() < limit.unsigned_abs()).then_some(scaled)
+}
+
+/// The same of text.
 pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
-    let scaled = exact(text)?.scaled(i32::from(scale))?;
-    let limit = 10_u128.checked_pow(u32::from(precision))?;
-    (scaled.unsigned_abs() < limit).then_some(scaled)
+    scaled(text.as_bytes(), precision, scale)
 }
 
 /// The number × 10^`digits`, cut to the whole number below.
 pub(super) fn floor_scaled(text: &str, digits: i32) -> Option<i64> {
-    let number = exact(text)?;
+    let number = exact(text.as_bytes())?;
     if let Some(scaled) = number.scaled(digits) {
         return scaled.try_into().ok();
     }
@@ -47,7 +106,7 @@ pub(super) fn floor_scaled(text: &str, digits: i32) -> Option<i64> {
 }
 
 /// Infinity is in range only where the text says so in words.
-pub(super) fn in_range(is_infinite: bool, text: &str) -> bool {
+fn in_range(is_infinite: bool, text: &str) -> bool {
     !is_infinite || !text.bytes().any(|byte| byte.is_ascii_digit())
 }
 
@@ -63,8 +122,8 @@ impl Exact {
 }
 
 /// `None` also for more significant digits than i128 holds.
-fn exact(text: &str) -> Option<Exact> {
-    let (sign, unsigned) = match text.as_bytes() {
+fn exact(text: &[u8]) -> Option<Exact> {
+    let (sign, unsigned) = match text {
         [b'-', rest @ ..] => (-1, rest),
         [b'+', rest @ ..] => (1, rest),
         all => (1, all),
@@ -132,7 +191,39 @@ fn written_exponent(text: &[u8]) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Numbers as people and programs write them, of any length, and what nearly is one.
+    fn written() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[+-]?[0-9]{0,20}",
+            "[+-]?[0-9]{0,20}\\.?[0-9]{0,20}",
+            "-?[0-9]{1,19}\\.[0-9]{1,10}([eE][+-]?[0-9]{1,3})?",
+            "[0-9.+eE_ä:/-]{0,24}",
+            any::<i64>().prop_map(|number| number.to_string()),
+            any::<i128>().prop_map(|number| number.to_string()),
+            any::<f64>().prop_map(|number| number.to_string()),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn words_of_digits_make_the_number_that_single_digits_make(text in written(), scale in -2..38_i8) {
+            let exact = exact(text.as_bytes());
+            let whole = exact.and_then(|exact| exact.scaled(0)?.try_into().ok());
+            prop_assert_eq!(integer(&text), whole);
+            let scaled = exact.and_then(|exact| exact.scaled(i32::from(scale)));
+            let limit = 10_u128.pow(38);
+            let scaled = scaled.filter(|scaled| scaled.unsigned_abs() < limit);
+            prop_assert_eq!(decimal(&text, 38, scale), scaled);
+            let nearest = text.parse::<f64>().ok().filter(|number| in_range(number.is_infinite(), &text));
+            prop_assert_eq!(double(text.as_bytes()).map(f64::to_bits), nearest.map(f64::to_bits));
+        }
+    }
 
     #[test]
     fn whole_numbers_are_integers_however_they_are_written() {

@@ -7,23 +7,34 @@ pub(in crate::decode) fn resolve(source: &str, target: &mut String) {
     let mut rest = source;
     while let Some(index) = memchr::memchr(b'\\', rest.as_bytes()) {
         target.push_str(&rest[..index]);
-        let escape = &rest[index + 1..];
-        let (character, length) = character(escape);
+        let (character, length) = character(&rest.as_bytes()[index + 1..]);
         target.push(character);
-        rest = &escape[length..];
+        rest = &rest[index + 1 + length..];
     }
     target.push_str(rest);
 }
 
+/// The same for bytes that are known to be UTF-8, behind what `target` holds.
+pub(in crate::decode) fn resolve_bytes(source: &[u8], target: &mut Vec<u8>) {
+    let mut rest = source;
+    while let Some(index) = memchr::memchr(b'\\', rest) {
+        target.extend_from_slice(&rest[..index]);
+        let (character, length) = character(&rest[index + 1..]);
+        target.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+        rest = &rest[index + 1 + length..];
+    }
+    target.extend_from_slice(rest);
+}
+
 /// The character that an escape (without its backslash) stands for, and the bytes it takes.
-fn character(escape: &str) -> (char, usize) {
-    match escape.as_bytes().first() {
+fn character(escape: &[u8]) -> (char, usize) {
+    match escape.first() {
         Some(b'b') => ('\u{8}', 1),
         Some(b'f') => ('\u{c}', 1),
         Some(b'n') => ('\n', 1),
         Some(b'r') => ('\r', 1),
         Some(b't') => ('\t', 1),
-        Some(b'u') => unicode(escape.as_bytes()),
+        Some(b'u') => unicode(escape),
         Some(&other) => (char::from(other), 1),
         None => (char::REPLACEMENT_CHARACTER, 0),
     }

@@ -5,6 +5,10 @@
 //! parsed properly once in the same grammatical place, so that a wrong guess costs time and never the result.
 //! Memory is bounded by [`LITERALS_MAX`] and [`LITERAL_BYTES_MAX`].
 
+use super::literal::Literal;
+use super::{scan, text_end};
+use crate::decode::token::{Token, TokenKind};
+
 /// How many literals are remembered: some dozens of keys, or a few orders of a dozen.
 const LITERALS_MAX: usize = 128;
 
@@ -26,25 +30,29 @@ pub(super) struct Layout {
     surprises: u32,
 }
 
+/// Where the walk over a record stands.
 #[derive(Debug)]
-struct Literal {
-    bytes: Box<[u8]>,
-    /// The column that the key fills; `None` for a field that no column reads.
-    column: Option<usize>,
-    /// The first of a record, with its opening brace.
-    opens: bool,
+pub(super) struct Place {
+    /// Behind the last value; 0 where the record begins.
+    pub(super) at: usize,
+    /// The record is read to its end.
+    pub(super) ended: bool,
+    /// What was followed is ASCII, apart from literals: these are text since they were learned.
+    pub(super) is_ascii: bool,
 }
 
-impl Literal {
-    /// Whether `rest` begins with it, and with a value behind it: of two literals that differ in the blanks behind the colon one is
-    /// the beginning of the other.
-    #[inline]
-    fn leads_up_to_a_value(&self, rest: &[u8]) -> bool {
-        let Some(value) = rest.strip_prefix(&*self.bytes) else {
-            return false;
-        };
-        !matches!(value.first(), Some(b' ' | b'\t' | b'\n' | b'\r'))
-    }
+impl Place {
+    pub(super) const BEGIN: Self = Self {
+        at: 0,
+        ended: false,
+        is_ascii: true,
+    };
+}
+
+/// Whether nothing follows `end` but the brace that ends the record.
+#[inline]
+pub(super) fn ends_with_brace(bytes: &[u8], end: usize) -> bool {
+    end + 1 == bytes.len() && bytes[end] == b'}'
 }
 
 /// A key known from its bytes alone.
@@ -61,30 +69,64 @@ impl Layout {
         self.next = 0;
     }
 
-    /// The key that `rest` begins with, if it is among the next ones; `opens` at the start of a record.
+    /// Reads on while keys come as expected: what nearly all records are from beginning to end. Bytes that are no text are not noticed
+    /// here, see [`Place::is_ascii`].
     #[inline]
-    pub(super) fn predict(&mut self, rest: &[u8], opens: bool) -> Option<Predicted> {
-        for (ahead, literal) in self
-            .literals
-            .iter()
-            .skip(self.next)
-            .take(LOOK_AHEAD)
-            .enumerate()
-        {
-            if literal.opens == opens && literal.leads_up_to_a_value(rest) {
-                self.next += ahead + 1;
+    pub(super) fn follow(&mut self, bytes: &[u8], place: &mut Place, row: &mut [Token]) {
+        let Place { mut at, .. } = *place;
+        let mut followed = 0;
+        for literal in &self.literals[self.next..] {
+            if !literal.stands_at(bytes, at) {
+                break;
+            }
+            let begin = at + literal.length();
+            let (token, end) = match text_end::plain_text(bytes, begin) {
+                Some(end) => (Token::new(TokenKind::String, begin + 1, end), end + 1),
+                None => match scan::value(bytes, begin) {
+                    Ok((token, end)) => {
+                        let is_ascii = !token.holds_text() || bytes[begin..end].is_ascii();
+                        place.is_ascii &= is_ascii;
+                        (token, end)
+                    }
+                    Err(_) => break,
+                },
+            };
+            if let Some(slot) = row.get_mut(literal.token_index()) {
+                *slot = token;
+            }
+            followed += 1;
+            at = end;
+            if ends_with_brace(bytes, end) {
+                place.ended = true;
+                break;
+            }
+        }
+        place.at = at;
+        self.next += followed;
+        self.surprises = self.surprises.saturating_sub(followed as u32);
+    }
+
+    /// The key at `at`, if it is among the next ones.
+    #[inline]
+    pub(super) fn predict(&mut self, bytes: &[u8], at: usize) -> Option<Predicted> {
+        let ahead = self.literals[self.next..].iter().take(LOOK_AHEAD);
+        for (skipped, literal) in ahead.enumerate() {
+            // Of two literals that differ in the blanks behind the colon one is the beginning of the other.
+            let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t' | b'\n' | b'\r'));
+            if literal.stands_at(bytes, at) && !is_blank(bytes.get(at + literal.length())) {
+                self.next += skipped + 1;
                 self.surprises = self.surprises.saturating_sub(1);
                 return Some(Predicted {
-                    column: literal.column,
-                    length: literal.bytes.len(),
+                    column: literal.column(),
+                    length: literal.length(),
                 });
             }
         }
         None
     }
 
-    /// Remembers `bytes`, which led up to a value of `column`, as what comes next here.
-    pub(super) fn learn(&mut self, bytes: &[u8], column: Option<usize>, opens: bool) {
+    /// Remembers `bytes`, which are text and led up to a value of `column`, as what comes next here.
+    pub(super) fn learn(&mut self, bytes: &[u8], column: Option<usize>) {
         self.surprises = self.surprises.saturating_add(4);
         if self.surprises > SURPRISES_ALLOWED || bytes.len() > LITERAL_BYTES_MAX {
             self.surprises = self.surprises.min(2 * SURPRISES_ALLOWED);
@@ -94,13 +136,8 @@ impl Layout {
             self.literals.clear();
             self.next = 0;
         }
-        let literal = Literal {
-            bytes: bytes.into(),
-            column,
-            opens,
-        };
         self.next = self.next.min(self.literals.len());
-        self.literals.insert(self.next, literal);
+        self.literals.insert(self.next, Literal::new(bytes, column));
         self.next += 1;
     }
 }

@@ -5,7 +5,9 @@
 
 pub(super) mod escape;
 pub(super) mod layout;
+pub(super) mod literal;
 pub(super) mod scan;
+pub(super) mod text_end;
 pub(super) mod walk;
 
 #[cfg(test)]

@@ -4,7 +4,9 @@
 //! JSON; the caller asks serde_json for the words.
 
 use super::escape::hex;
+use super::text_end::special;
 use crate::decode::token::{Token, TokenKind};
+use crate::decode::words::{last_word, not_digits};
 
 /// The text is no well-formed JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,14 +47,14 @@ pub(super) fn value(bytes: &[u8], at: usize) -> Result<(Token, usize), Broken> {
             let end = nested(bytes, at)?;
             Ok((Token::new(TokenKind::Nested, at, end), end))
         }
-        Some(b't') => word(bytes, at, b"true", TokenKind::True),
-        Some(b'f') => word(bytes, at, b"false", TokenKind::False),
-        Some(b'n') => word(bytes, at, b"null", TokenKind::Null),
+        Some(b't') => constant(bytes, at, b"true", TokenKind::True),
+        Some(b'f') => constant(bytes, at, b"false", TokenKind::False),
+        Some(b'n') => constant(bytes, at, b"null", TokenKind::Null),
         _ => Err(Broken),
     }
 }
 
-fn word(
+fn constant(
     bytes: &[u8],
     at: usize,
     expected: &[u8],
@@ -79,33 +81,6 @@ pub(super) fn string(bytes: &[u8], at: usize) -> Result<(usize, bool), Broken> {
             _ => return Err(Broken),
         }
     }
-}
-
-/// The first quote, backslash or control character at or behind `at`, or the end: eight bytes a step.
-#[inline]
-fn special(bytes: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = ONES << 7;
-    let zero_bytes = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
-    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let word = u64::from_le_bytes(*chunk);
-        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
-        let quote = zero_bytes(word ^ (ONES * u64::from(b'"')));
-        let backslash = zero_bytes(word ^ (ONES * u64::from(b'\\')));
-        let found = control | quote | backslash;
-        if found != 0 {
-            // Borrows run upwards only, so the lowest mark is exact.
-            return at + (found.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    while let Some(&byte) = bytes.get(at) {
-        if byte < 0x20 || byte == b'"' || byte == b'\\' {
-            return at;
-        }
-        at += 1;
-    }
-    at
 }
 
 /// The place behind the escape whose letter is at `at`.
@@ -162,11 +137,21 @@ fn number(bytes: &[u8], start: usize) -> Result<usize, Broken> {
 
 /// The place behind one or more digits at `at`.
 #[inline]
-fn digits(bytes: &[u8], mut at: usize) -> Result<usize, Broken> {
-    let start = at;
-    while let Some(b'0'..=b'9') = bytes.get(at) {
-        at += 1;
-    }
+fn digits(bytes: &[u8], start: usize) -> Result<usize, Broken> {
+    let mut rest = bytes.get(start..).unwrap_or_default();
+    let others = loop {
+        match rest.split_first_chunk::<8>() {
+            Some((chunk, behind)) => {
+                let others = not_digits(u64::from_le_bytes(*chunk));
+                if others != 0 {
+                    break others;
+                }
+                rest = behind;
+            }
+            None => break not_digits(last_word(bytes, bytes.len() - rest.len())),
+        }
+    };
+    let at = bytes.len() - rest.len() + (others.trailing_zeros() / 8) as usize;
     match at > start {
         true => Ok(at),
         false => Err(Broken),

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use serde_json::Value;
 
 use super::escape;
-use super::layout::Layout;
+use super::layout::{Layout, Place, ends_with_brace};
 use super::scan::{self, Broken, skip_blanks};
 use crate::decode::token::Token;
 
@@ -34,31 +34,37 @@ impl ObjectWalker {
     }
 
     /// Walks the one object that `bytes` must be; `row` has a token for each column, all missing.
-    /// The text it points into; `Err` says what is wrong with it.
+    /// The bytes it points into, which are UTF-8; `Err` says what is wrong with them.
+    #[inline]
     pub(in crate::decode) fn walk_bytes<'a>(
         &mut self,
         bytes: &'a [u8],
         row: &mut [Token],
-    ) -> Result<&'a str, String> {
+    ) -> Result<&'a [u8], String> {
+        let mut place = Place::BEGIN;
+        self.layout.restart();
+        self.layout.follow(bytes, &mut place, row);
+        if !(place.ended && place.is_ascii) {
+            self.walk_on(bytes, place, row)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Walks the rest of a record that is not just what was expected.
+    fn walk_on(&mut self, bytes: &[u8], place: Place, row: &mut [Token]) -> Result<(), String> {
         let Ok(text) = simdutf8::basic::from_utf8(bytes) else {
             return Err(utf8_reason(bytes));
         };
-        match self.walk(text, row) {
-            Ok(()) => Ok(text),
-            Err(Broken) => Err(reason(text)),
-        }
+        self.walk(text, place, row).map_err(|Broken| reason(text))
     }
 
-    /// Walks the one object that `text` must be; `row` has a token for each column, all missing.
-    pub(super) fn walk(&mut self, text: &str, row: &mut [Token]) -> Result<(), Broken> {
+    fn walk(&mut self, text: &str, mut place: Place, row: &mut [Token]) -> Result<(), Broken> {
         let bytes = text.as_bytes();
-        self.layout.restart();
-        let mut at = 0;
-        let mut opens = true;
-        loop {
-            let (column, begin) = match self.layout.predict(&bytes[at..], opens) {
+        while !place.ended {
+            let at = place.at;
+            let (column, begin) = match self.layout.predict(bytes, at) {
                 Some(predicted) => (predicted.column, at + predicted.length),
-                None => match self.key(text, at, opens)? {
+                None => match self.key(text, at)? {
                     Some(found) => found,
                     None => return Ok(()),
                 },
@@ -67,18 +73,20 @@ impl ObjectWalker {
             if let Some(column) = column {
                 row[column] = token;
             }
-            if end + 1 == bytes.len() && bytes[end] == b'}' {
-                return Ok(());
+            place.at = end;
+            place.ended = ends_with_brace(bytes, end);
+            if !place.ended {
+                self.layout.follow(bytes, &mut place, row);
             }
-            at = end;
-            opens = false;
         }
+        Ok(())
     }
 
     /// Reads what stands between values at `at`: the column of the next key and where its value begins, or `None`
     /// at the end of the record.
-    fn key(&mut self, text: &str, at: usize, opens: bool) -> Result<Option<Found>, Broken> {
+    fn key(&mut self, text: &str, at: usize) -> Result<Option<Found>, Broken> {
         let bytes = text.as_bytes();
+        let opens = at == 0;
         let mark = skip_blanks(bytes, at);
         let quote = skip_blanks(bytes, mark + 1);
         match (bytes.get(mark), opens) {
@@ -98,7 +106,7 @@ impl ObjectWalker {
             self.columns.get(name)
         };
         let column = column.copied();
-        self.layout.learn(&bytes[at..key.value], column, opens);
+        self.layout.learn(&bytes[at..key.value], column);
         Ok(Some((column, key.value)))
     }
 }

@@ -3,6 +3,7 @@
 
 mod conversions;
 mod csv;
+mod expected;
 mod late;
 mod records;
 mod typed;
