@@ -8,11 +8,12 @@
 //! stops the actor, and with it this reign.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_common::error::chain;
-use millstream_common::ids::{Seq, Term};
+use millstream_common::ids::{JobName, Seq, Term};
 use millstream_common::log::{self, Appended, Entry, LogObject};
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::store::StoreRef;
@@ -197,7 +198,7 @@ impl LogState {
             return;
         }
         while self.tasks.try_join_next().is_some() {}
-        let count = self.waiting.len().min(ENTRIES_PER_OBJECT_MAX);
+        let count = object_length(self.waiting.iter().map(|(entry, _)| entry));
         let (entries, callbacks) = self.waiting.drain(..count).unzip();
         self.in_flight = callbacks;
         let object = LogObject {
@@ -216,6 +217,23 @@ impl LogState {
             let _ = myself.cast(LogMessage::Finished(result));
         });
     }
+}
+
+/// How many of the entries that wait go into the next object. The position of an assignment is the number of its generation, and that of an
+/// entry which sends a sink back tells which generations know of it (INV-4): so an assignment stands in an object behind those of its job.
+fn object_length<'a>(waiting: impl Iterator<Item = &'a Entry>) -> usize {
+    let mut numbered: BTreeSet<&JobName> = BTreeSet::new();
+    let fit = waiting
+        .take(ENTRIES_PER_OBJECT_MAX)
+        .take_while(|entry| match entry {
+            Entry::Assign(assign) => numbered.insert(&assign.job),
+            Entry::SinkRewound { job, .. } => {
+                numbered.insert(job);
+                true
+            }
+            _ => true,
+        });
+    fit.count()
 }
 
 /// Appends `object` at the first position from `seq` on that takes it. Ends only with a place or with
@@ -272,7 +290,8 @@ impl Landed {
 mod tests {
     use std::sync::atomic::{self, AtomicBool};
 
-    use millstream_common::ids::JobName;
+    use millstream_common::ids::{Epoch, Incarnation, SinkIndex};
+    use millstream_common::log::entry::{AssignEntry, Assignment};
     use ractor::ActorStatus;
 
     use super::*;
@@ -324,6 +343,32 @@ mod tests {
             assert!(matches!(stopped, Stopped::Fenced { .. }), "{stopped:?}");
         }
         assert_eq!(settle(2, 1).await.expect("an older term").seq(), Seq(2));
+    }
+
+    #[test]
+    fn no_two_generations_of_a_job_have_one_number_and_none_that_of_a_rewind_it_knows_of() {
+        let incarnation = Incarnation::fresh();
+        let assign = |job: &str| {
+            Entry::Assign(Box::new(AssignEntry {
+                job: job.into(),
+                incarnation,
+                restore_from: Epoch(0),
+                assignment: Assignment::default(),
+            }))
+        };
+        let rewound = |job: &str| Entry::SinkRewound {
+            job: job.into(),
+            incarnation,
+            sink: SinkIndex(0),
+            to: Epoch(1),
+        };
+        let length = |entries: &[Entry]| object_length(entries.iter());
+        assert_eq!(length(&[assign("a"), assign("b"), assign("a")]), 2);
+        assert_eq!(length(&[rewound("a"), assign("b"), assign("a")]), 2);
+        // The generation does not know of what comes behind it.
+        assert_eq!(length(&[assign("a"), rewound("a"), rewound("a")]), 3);
+        let many: Vec<Entry> = (0..100).map(|_| rewound("a")).collect();
+        assert_eq!(length(&many), ENTRIES_PER_OBJECT_MAX);
     }
 
     #[tokio::test(start_paused = true)]

@@ -54,9 +54,19 @@ impl JobProgress {
         self.delivered = delivered.unwrap_or(self.epoch);
     }
 
-    /// Epochs up to `through`, or as many of them as every sink holds, are kept no longer.
+    /// What may be forgotten of the epochs up to `through`: those that every sink holds. None while a sink that was sent back has told nothing
+    /// since: restored from an older copy it holds less than it was sent back to.
+    pub fn forgettable(&self, through: Epoch) -> Epoch {
+        let mut sent_back = self.sink_rewinds.keys();
+        match sent_back.any(|sink| self.open_rewind(*sink).is_some()) {
+            true => self.retained_from,
+            false => self.retained_from.max(through.min(self.delivered)),
+        }
+    }
+
+    /// Epochs up to `through` are kept no longer, as far as they are [`Self::forgettable`].
     pub fn forget(&mut self, through: Epoch) {
-        self.retained_from = self.retained_from.max(through.min(self.delivered));
+        self.retained_from = self.forgettable(through);
         let floor = self.retained_from;
         self.backlog.retain(|part| part.last > floor);
         let count = self.recent.partition_point(|kept| kept.epoch <= floor);

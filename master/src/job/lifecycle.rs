@@ -407,12 +407,16 @@ impl JobState {
     }
 
     pub(super) fn check_delivered(&mut self) -> Handled {
-        match &self.phase {
-            // An Epoch that is on its way counts what sinks dropped, and they are to hold it too.
-            Phase::Delivering(end) if !self.committing && self.lagging_sinks().is_empty() => {
-                self.end(end.clone())
-            }
-            _ => Ok(()),
+        let Phase::Delivering(end) = &self.phase else {
+            return Ok(());
+        };
+        // An Epoch that is on its way counts what sinks dropped, and they are to hold it too. A sink that is being sent back lacks something
+        // again in a moment, and who goes on with a job that has finished begins anew.
+        let is_settled =
+            !self.committing && (*end != JobEnd::Finished || !self.has_rewind_under_way());
+        match is_settled && self.lagging_sinks().is_empty() {
+            true => self.end(end.clone()),
+            false => Ok(()),
         }
     }
 

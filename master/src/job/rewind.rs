@@ -153,14 +153,10 @@ impl JobState {
         let to = match to {
             Ok(to) if !self.is_over() => to,
             Ok(_) => {
-                self.rewinds.under_way.remove(&sink);
                 let refused = ControlError::Invalid(format!("job {} has ended", self.entry.job));
-                return self.answer(reply, |_| Err(refused));
+                return self.refuse_rewind(sink, reply, refused);
             }
-            Err(refused) => {
-                self.rewinds.under_way.remove(&sink);
-                return self.answer(reply, |_| Err(refused));
-            }
+            Err(refused) => return self.refuse_rewind(sink, reply, refused),
         };
         if mutant::is(Mutant::RewindUnrecorded) {
             let at = Seq(self.generation.0);
@@ -183,15 +179,15 @@ impl JobState {
         at: Seq,
         reply: Reply,
     ) -> Handled {
-        self.rewinds.under_way.remove(&sink);
         let plan = self.entry.plan.sinks[sink.index()].clone();
         if !self.progress.rewind_sink(sink, to, at) {
             let refused = ControlError::Invalid(format!(
                 "the segments behind epoch {to} went meanwhile; the oldest epoch there is is {}",
                 self.progress.retained_from
             ));
-            return self.answer(reply, |_| Err(refused));
+            return self.refuse_rewind(sink, reply, refused);
         }
+        self.rewinds.under_way.remove(&sink);
         info!(job = %self.entry.job, sink = plan.name, %to, "sink is sent back");
         self.observed.sink_causes.remove(&sink);
         self.answer(reply, |state| Ok(state.sink_view(sink, &plan)))?;
@@ -201,6 +197,18 @@ impl JobState {
             // The assignment that follows, or the end, finds it in the log.
             _ => Ok(()),
         }
+    }
+
+    /// Whether an entry that sends some sink back is on its way into the log, or about to be: the job may not end before.
+    pub(super) fn has_rewind_under_way(&self) -> bool {
+        !self.rewinds.under_way.is_empty()
+    }
+
+    /// A sink stays where it is; what waited for it goes on.
+    fn refuse_rewind(&mut self, sink: SinkIndex, reply: Reply, refused: ControlError) -> Handled {
+        self.rewinds.under_way.remove(&sink);
+        self.answer(reply, |_| Err(refused))?;
+        self.check_delivered()
     }
 
     /// Whether an entry that sends the sink back is on its way into the log, or about to be.
@@ -219,7 +227,7 @@ impl JobState {
     pub(super) fn looked(&mut self, looked: Looked) -> Handled {
         self.observed.storage = Some(looked.used);
         let crowded = self.progress.crowded();
-        let through = looked.forgettable.max(crowded).min(self.progress.delivered);
+        let through = self.progress.forgettable(looked.forgettable.max(crowded));
         let is_own = looked.life == self.entry.incarnation;
         let is_news = through > self.progress.retained_from;
         if is_own && matches!(self.phase, Phase::Ended(_)) {
@@ -227,7 +235,7 @@ impl JobState {
             self.progress.forget(looked.forgettable);
             return Ok(());
         }
-        if !is_own || !is_news || self.is_over() || !self.rewinds.under_way.is_empty() {
+        if !is_own || !is_news || self.is_over() || self.has_rewind_under_way() {
             return Ok(());
         }
         if crowded > looked.forgettable {

@@ -320,7 +320,7 @@ fn forget_of_ended(
     let Some((_, progress)) = job.ended.as_mut().filter(|_| !job.is_starting) else {
         return Ok(());
     };
-    let through = looked.forgettable.min(progress.delivered);
+    let through = progress.forgettable(looked.forgettable);
     if looked.life != job.entry.incarnation || through <= progress.retained_from {
         return Ok(());
     }

@@ -233,7 +233,11 @@ impl Person<'_> {
     async fn resume(&self, sink: &str, next: Next) -> Result<Next, Error> {
         let resumed = self.command(sink, SinkCommand::Resume).await?;
         event!("sink {sink} is resumed: {resumed:?}");
-        Ok(next)
+        match resumed {
+            // The job has failed: it is submitted again, and the sink is paused still.
+            Err(ControlError::NotRunning { .. }) => Ok(Next::Again),
+            Ok(()) | Err(_) => Ok(next),
+        }
     }
 
     async fn command(&self, sink: &str, command: SinkCommand) -> Result<Answer, Error> {

@@ -281,7 +281,8 @@ impl Ledger {
     pub(crate) fn holds(&mut self, table: &str, chain: &str, epoch: Epoch) {
         let chain = self.chains.entry(chain.to_owned()).or_default();
         let before = chain.markers.insert(table.to_owned(), epoch);
-        let is_canonical = chain.epochs.contains(&epoch);
+        // Before the first epoch there is nothing, which a sink that was sent back there says as well.
+        let is_canonical = epoch == Epoch(0) || chain.epochs.contains(&epoch);
         if before != Some(epoch) {
             self.moved.insert(table.to_owned());
         }
