@@ -5,17 +5,18 @@
 //! used.
 
 use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow::ipc::writer::{IpcWriteOptions, StreamEncoder};
 use bytes::Bytes;
 
 use crate::error::Kind;
 use crate::ids::nonce;
 use crate::mutant::{self, Mutant};
-use crate::store::{self, StoreRef};
+use crate::store::{self, PieceGatherer, Pieces, StoreRef};
 
 /// What reading or writing an object can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +68,8 @@ impl ObjectError {
 /// An object ready to be stored.
 #[derive(Clone, Debug)]
 pub struct EncodedObject {
-    /// The IPC stream.
-    pub bytes: Bytes,
+    /// The IPC stream; what is not compressed shares the memory of the batches.
+    pub bytes: Pieces,
     /// CRC-32C of it.
     pub checksum: u32,
 }
@@ -104,18 +105,32 @@ fn encode_as(
     let options = IpcWriteOptions::default()
         .try_with_compression(compression)
         .map_err(failed)?;
-    // What is not compressed fits in at once; what is grows to what it needs.
-    let plain_bytes = batches.iter().map(RecordBatch::get_array_memory_size).sum();
-    let buffer = Vec::with_capacity(if is_compressed { 0 } else { plain_bytes });
-    let mut writer = StreamWriter::try_new_with_options(buffer, schema, options).map_err(failed)?;
+    let mut encoder = StreamEncoder::try_new_with_options(schema, options).map_err(failed)?;
+    let mut gatherer = PieceGatherer::default();
     for batch in batches {
-        writer.write(batch).map_err(failed)?;
+        let buffers = encoder.encode(batch).map_err(failed)?;
+        buffers
+            .into_iter()
+            .for_each(|buffer| gatherer.add(Shared(buffer)));
     }
-    let bytes = Bytes::from(writer.into_inner().map_err(failed)?);
-    Ok(EncodedObject {
-        checksum: crc32c::crc32c(&bytes),
-        bytes,
-    })
+    let buffers = encoder.finish().map_err(failed)?;
+    buffers
+        .into_iter()
+        .for_each(|buffer| gatherer.add(Shared(buffer)));
+    let bytes = gatherer.finish();
+    let checksum = bytes
+        .iter()
+        .fold(0, |checksum, piece| crc32c::crc32c_append(checksum, piece));
+    Ok(EncodedObject { bytes, checksum })
+}
+
+/// Memory of a batch.
+struct Shared(Buffer);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_slice()
+    }
 }
 
 /// Reads and decodes the object at `path`, checked against `checksum`.
@@ -157,10 +172,10 @@ pub async fn create(
     path: &str,
     object: &EncodedObject,
 ) -> Result<(), ObjectError> {
-    match store.create(path, object.bytes.clone()).await {
+    match store.create_pieces(path, &object.bytes).await {
         Ok(()) => Ok(()),
         Err(store::Error::Exists { .. }) => match store.get(path).await? {
-            Some(found) if found == object.bytes => Ok(()),
+            Some(found) if object.bytes == found[..] => Ok(()),
             _ => Err(ObjectError::Damaged {
                 path: path.to_owned(),
                 found: 0,
@@ -204,7 +219,7 @@ mod tests {
         let batch = batch();
         let object = encode("a", &batch.schema(), std::slice::from_ref(&batch)).expect("encode");
         assert_eq!(
-            decode("a", &object.bytes, object.checksum).expect("decode"),
+            decode("a", &object.bytes.whole(), object.checksum).expect("decode"),
             [batch]
         );
     }

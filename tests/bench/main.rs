@@ -1,4 +1,4 @@
-//! `millstream-bench`: how fast records are decoded, how fast the main job is, as a ratio to a raw consumer, how soon it is seen and back,
+//! `millstream-bench`: how fast records are decoded and repeats found, how fast the main job is, as a ratio to a raw consumer, how soon it is seen and back,
 //! and what a sink that is cut off costs.
 //!
 //! Run by `make bench` on a release build, beside the `millstream` binary of the same build, against the
@@ -10,6 +10,7 @@ mod blocked_sink;
 mod clicks;
 mod cluster;
 mod decode;
+mod dedup;
 mod folder;
 mod latency;
 mod process;
@@ -41,6 +42,8 @@ enum Part {
     Decode(decode::Arguments),
     /// A folder of CSV files to Parquet, as a ratio to DataFusion alone; needs no services.
     Folder(folder::Arguments),
+    /// Keys of a DISTINCT ON, as a ratio to a bare set of them; needs no services.
+    Dedup(dedup::Arguments),
     /// Where the worker's CPU time goes while it runs a query: a flame graph.
     Profile(throughput::profile::Arguments),
     /// From the producer's timestamp to visible in Postgres, at a steady rate.
@@ -81,6 +84,7 @@ async fn main() -> anyhow::Result<()> {
     match part {
         Part::Decode(arguments) => decode::run(&arguments),
         Part::Folder(arguments) => folder::run(&arguments).await,
+        Part::Dedup(arguments) => dedup::run(&arguments),
         Part::Throughput(arguments) => throughput::run(&services()?, &arguments).await,
         Part::Profile(arguments) => throughput::profile::run(&services()?, &arguments).await,
         Part::Latency(arguments) => latency::run(&services()?, &arguments).await,
@@ -90,6 +94,7 @@ async fn main() -> anyhow::Result<()> {
             let services = services()?;
             decode::run(&decode::Arguments::default())?;
             folder::run(&folder::Arguments::default()).await?;
+            dedup::run(&dedup::Arguments::default())?;
             throughput::run(&services, &throughput::Arguments::default()).await?;
             latency::run(&services, &latency::Arguments::default()).await?;
             recovery::run(&services, &recovery::Arguments::default()).await?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arrow::array::{RecordBatch, UInt8Array};
 use async_trait::async_trait;
 use bytes::Bytes;
+use millstream_common::blocking::ThreadPool;
 use millstream_common::error::Kind;
 use millstream_common::ids::{
     Epoch, Generation, Incarnation, SourceIndex, SplitId, StageIndex, TaskId, Vnode,
@@ -120,7 +121,7 @@ impl KeyedOperator for OneKey {
         let part = RecordBatch::try_from_iter([("_vnode", vnodes as _)]).expect("a batch");
         Ok(BarrierOutcome {
             emitted: Vec::new(),
-            write: StateWrite::Delta(part),
+            write: StateWrite::Delta(part.into()),
             forget: BTreeSet::new(),
         })
     }
@@ -158,7 +159,6 @@ async fn a_panic_while_a_state_part_is_stored_is_a_failure_of_the_task() {
         branch: 0,
     };
     let config = KeyedConfig {
-        task: TASK,
         name: "views.0".to_owned(),
         operator: Box::new(OneKey),
         parts: Vec::new(),
@@ -179,6 +179,7 @@ async fn a_panic_while_a_state_part_is_stored_is_a_failure_of_the_task() {
         emits_all: false,
         keeps_first_rows: false,
         store: Arc::new(Panicking),
+        blocking: Arc::new(ThreadPool),
         clock: Arc::new(SystemClock::default()),
         pipeline,
     };

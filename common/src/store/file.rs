@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Error, Store};
+use super::{Error, Pieces, Store};
 use crate::blocking::{self, BlockingRef};
 
 /// Objects as files under one folder.
@@ -86,7 +86,18 @@ impl Store for FileStore {
         let temporary = self.temporary_path();
         self.run(key, move |path| {
             let link = || with_parent(path, || fs::hard_link(&temporary, path));
-            place(&temporary, &value, link)?;
+            place(&temporary, &[value], link)?;
+            sync_parent(path)
+        })
+        .await
+    }
+
+    async fn create_pieces(&self, key: &str, value: &Pieces) -> Result<(), Error> {
+        let temporary = self.temporary_path();
+        let pieces: Vec<Bytes> = value.iter().cloned().collect();
+        self.run(key, move |path| {
+            let link = || with_parent(path, || fs::hard_link(&temporary, path));
+            place(&temporary, &pieces, link)?;
             sync_parent(path)
         })
         .await
@@ -96,7 +107,7 @@ impl Store for FileStore {
         let temporary = self.temporary_path();
         self.run(key, move |path| {
             let rename = || with_parent(path, || fs::rename(&temporary, path));
-            place(&temporary, &value, rename)?;
+            place(&temporary, &[value], rename)?;
             sync_parent(path)
         })
         .await
@@ -151,19 +162,25 @@ impl Store for FileStore {
     }
 }
 
-/// Writes `value` to a temporary file and lets `act` take it to its place. Leaves no temporary file behind, least of all
+/// Writes bytes to a temporary file and lets `act` take it to its place. Leaves no temporary file behind, least of all
 /// where the disk is full.
-fn place(temporary: &Path, value: &[u8], act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    let placed = write_synced(temporary, value).and_then(|()| act());
+fn place(
+    temporary: &Path,
+    pieces: &[Bytes],
+    act: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    let placed = write_synced(temporary, pieces).and_then(|()| act());
     match fs::remove_file(temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => placed.and(Err(error)),
         _ => placed,
     }
 }
 
-fn write_synced(path: &Path, value: &[u8]) -> io::Result<()> {
+fn write_synced(path: &Path, pieces: &[Bytes]) -> io::Result<()> {
     let mut file = File::create(path)?;
-    file.write_all(value)?;
+    for piece in pieces {
+        file.write_all(piece)?;
+    }
     file.sync_all()
 }
 
@@ -221,6 +238,7 @@ fn collect(root: &Path, folder: &Path, keys: &mut Vec<String>) -> io::Result<()>
 mod tests {
     use std::sync::Arc;
 
+    use super::super::PieceGatherer;
     use super::*;
     use crate::blocking::ThreadPool;
 
@@ -242,6 +260,22 @@ mod tests {
         assert!(matches!(second, Err(Error::Exists { .. })), "{second:?}");
         let kept = store.get("log/1").await.expect("get");
         assert_eq!(kept, Some(Bytes::from_static(b"one")));
+    }
+
+    #[tokio::test]
+    async fn an_object_in_pieces_reads_back_as_one_and_is_created_once() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = open(&folder).await;
+        let mut gatherer = PieceGatherer::default();
+        gatherer.add(vec![1_u8]);
+        gatherer.add(vec![7_u8; 100_000]);
+        let pieces = gatherer.finish();
+        let create = store.create_pieces("state/a/1", &pieces);
+        create.await.expect("create");
+        let found = store.get("state/a/1").await.expect("get");
+        assert_eq!(found, Some(pieces.whole()));
+        let second = store.create_pieces("state/a/1", &pieces).await;
+        assert!(matches!(second, Err(Error::Exists { .. })), "{second:?}");
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 mod bucket;
 mod file;
 mod object;
+mod pieces;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use bytes::Bytes;
 pub use bucket::create_bucket;
 pub use file::FileStore;
 pub use object::ObjectStore;
+pub use pieces::{PieceGatherer, Pieces};
 
 use crate::blocking::BlockingRef;
 use crate::error::Kind;
@@ -76,6 +78,10 @@ impl Error {
 pub trait Store: Send + Sync {
     /// Creates `key`; [`Error::Exists`] if it is there, whoever made it.
     async fn create(&self, key: &str, value: Bytes) -> Result<(), Error>;
+    /// The same, of bytes in pieces. A store that need not join them does not.
+    async fn create_pieces(&self, key: &str, value: &Pieces) -> Result<(), Error> {
+        self.create(key, value.whole()).await
+    }
     /// Creates or replaces `key`. Only for advisory objects that nothing refers to.
     async fn put(&self, key: &str, value: Bytes) -> Result<(), Error>;
     /// The bytes of `key`, or `None` if it is not there.

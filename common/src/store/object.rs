@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-use super::{Error, Store};
+use super::{Error, Pieces, Store};
 
 /// Objects under one prefix of a bucket.
 pub struct ObjectStore {
@@ -41,13 +41,10 @@ impl ObjectStore {
         )
     }
 
-    async fn put_with(&self, key: &str, value: Bytes, mode: PutMode) -> Result<(), Error> {
+    async fn put_with(&self, key: &str, value: PutPayload, mode: PutMode) -> Result<(), Error> {
         let options = PutOptions::from(mode);
         let path = self.path(key);
-        let put = self
-            .inner
-            .put_opts(&path, PutPayload::from(value), options)
-            .await;
+        let put = self.inner.put_opts(&path, value, options).await;
         put.map(drop).map_err(|error| translate(key, error))
     }
 }
@@ -74,11 +71,16 @@ fn translate(key: &str, error: object_store::Error) -> Error {
 #[async_trait]
 impl Store for ObjectStore {
     async fn create(&self, key: &str, value: Bytes) -> Result<(), Error> {
-        self.put_with(key, value, PutMode::Create).await
+        self.put_with(key, value.into(), PutMode::Create).await
+    }
+
+    async fn create_pieces(&self, key: &str, value: &Pieces) -> Result<(), Error> {
+        let payload = PutPayload::from_iter(value.iter().cloned());
+        self.put_with(key, payload, PutMode::Create).await
     }
 
     async fn put(&self, key: &str, value: Bytes) -> Result<(), Error> {
-        self.put_with(key, value, PutMode::Overwrite).await
+        self.put_with(key, value.into(), PutMode::Overwrite).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>, Error> {

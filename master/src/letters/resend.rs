@@ -380,7 +380,7 @@ async fn place(
         let unavailable = |error: StoreError| unreadable(&error.into());
         let found = store.get(&known.path).await.map_err(unavailable)?;
         // Gone: an old one that was read to its end, of the same rows.
-        if found.is_none_or(|found| found == object.bytes) {
+        if found.is_none_or(|found| object.bytes == found[..]) {
             return Ok(Place::Known(split));
         }
     }

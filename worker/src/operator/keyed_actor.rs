@@ -1,23 +1,23 @@
 //! The actor of one keyed task: alignment, operator, branches, state parts.
 //!
 //! Child of the pipeline, one a task of a keyed stage. Receives the messages of its input edges; sends what the operator emits down its
-//! branches, and the barrier behind it; stores the epoch's state part while the next epoch runs, then reports
-//! [`TaskReport::Snapshotted`]. Owns the operator and the list of live parts. Decides nothing: epochs are `align.rs`'s, rows the operator's.
+//! branches, and the barrier behind it; hands what has changed to a writer of its own (`snapshot/writer.rs`), which stores and reports it
+//! while the next epoch runs. Owns the operator and that writer. Decides nothing: epochs are `align.rs`'s, rows the operator's.
 //! Failure: any error is told to the pipeline, which ends as a whole; nothing is repaired in place.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use millstream_common::blocking::BlockingRef;
 use millstream_common::error::{Failure, Kind};
-use millstream_common::ids::{SourceIndex, TaskId};
+use millstream_common::ids::SourceIndex;
 use millstream_common::link::BarrierKind;
 use millstream_common::plan::Port;
 use millstream_common::report::{StageFlow, StatePart};
 use millstream_common::store::StoreRef;
 use millstream_common::time::{ClockRef, EventTime};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tokio::task::JoinSet;
 
 use super::{BarrierRequest, Emitted, KeyedOperator, OperatorError};
 use crate::branch::Branches;
@@ -25,11 +25,10 @@ use crate::exchange::align::{Alignment, Outcome};
 use crate::exchange::message::{EdgeBarrier, EdgeBatch, EdgeId, StreamMessage};
 use crate::failed_rows;
 use crate::pipeline::pipeline_actor::PipelineMessage;
-use crate::pipeline::report::TaskReport;
-use crate::snapshot::{LiveParts, PartScope, PendingPart};
+use crate::snapshot::PartScope;
+use crate::snapshot::writer::{EndedEpoch, SnapshotWriter, WriterConfig};
 use crate::transform::FailedRow;
 use crate::work::{Step, Stretch, TaskWork};
-use millstream_common::task;
 
 /// What a keyed task takes.
 pub enum KeyedMessage {
@@ -44,8 +43,6 @@ pub enum KeyedMessage {
 
 /// What a keyed task starts with, its state already restored.
 pub struct KeyedConfig {
-    /// The task.
-    pub task: TaskId,
     /// For texts.
     pub name: String,
     /// Restored.
@@ -68,6 +65,8 @@ pub struct KeyedConfig {
     pub emits_all: bool,
     /// Storage for parts.
     pub store: StoreRef,
+    /// Where parts are made.
+    pub blocking: BlockingRef,
     /// Time.
     pub clock: ClockRef,
     /// Who is told.
@@ -78,7 +77,7 @@ pub struct KeyedConfig {
 pub struct KeyedState {
     config: KeyedConfig,
     alignment: Alignment,
-    live: LiveParts,
+    writer: SnapshotWriter,
     /// Rows since the last barrier.
     flow: StageFlow,
     /// Work of the operator since the last barrier.
@@ -86,8 +85,6 @@ pub struct KeyedState {
     /// The same, with what became of its rows.
     busy: Duration,
     changes_emitted_at: Duration,
-    /// Parts on their way to storage.
-    tasks: JoinSet<()>,
 }
 
 /// The actor.
@@ -103,14 +100,22 @@ impl Actor for KeyedActor {
         _: ActorRef<KeyedMessage>,
         mut config: KeyedConfig,
     ) -> Result<KeyedState, ActorProcessingErr> {
+        let writer = SnapshotWriter::start(WriterConfig {
+            name: config.name.clone(),
+            scope: config.scope.clone(),
+            parts: std::mem::take(&mut config.parts),
+            store: config.store.clone(),
+            blocking: config.blocking.clone(),
+            clock: config.clock.clone(),
+            pipeline: config.pipeline.clone(),
+        });
         Ok(KeyedState {
             alignment: Alignment::new(config.edges.iter().copied()),
-            live: LiveParts::new(std::mem::take(&mut config.parts)),
+            writer,
             flow: StageFlow::default(),
             worked: Stretch::default(),
             busy: Duration::ZERO,
             changes_emitted_at: config.clock.monotonic(),
-            tasks: JoinSet::new(),
             config,
         })
     }
@@ -233,15 +238,6 @@ impl KeyedState {
         let outcome = outcome.map_err(|error| self.broken(&error))?;
         self.worked.add(begun, self.config.clock.monotonic());
         self.send(outcome.emitted).await?;
-        let pending = self
-            .live
-            .write(
-                &self.config.scope,
-                barrier.epoch,
-                outcome.write,
-                &outcome.forget,
-            )
-            .map_err(|error| Failure::new(error.kind(), &self.config.name, &error))?;
         self.config.branches.send_barrier(&barrier).await?;
         let mut flow = std::mem::take(&mut self.flow);
         flow.branches = self.config.branches.take_flows();
@@ -252,8 +248,15 @@ impl KeyedState {
         };
         work.step(Step::Operator, std::mem::take(&mut self.worked));
         self.config.branches.take_work(&mut work);
-        self.store(pending, &barrier, (flow, work));
-        Ok(())
+        let ended = EndedEpoch {
+            epoch: barrier.epoch,
+            write: outcome.write,
+            forget: outcome.forget,
+            flow,
+            work,
+        };
+        let taken = self.writer.write(ended).await;
+        taken.map_err(|error| Failure::new(Kind::Internal, &self.config.name, &error))
     }
 
     fn are_changes_due(&mut self, kind: BarrierKind) -> bool {
@@ -264,56 +267,6 @@ impl KeyedState {
             self.changes_emitted_at = now;
         }
         is_due || is_forced
-    }
-
-    /// Stores the part beside the path of rows, then reports.
-    fn store(
-        &mut self,
-        pending: Option<PendingPart>,
-        barrier: &EdgeBarrier,
-        (flow, work): (StageFlow, TaskWork),
-    ) {
-        while self.tasks.try_join_next().is_some() {}
-        let clock = self.config.clock.clone();
-        let begun = clock.monotonic();
-        let mut report = TaskReport::Snapshotted {
-            task: self.config.task,
-            operator: self.config.scope.operator.clone(),
-            epoch: barrier.epoch,
-            parts: self.live.list().to_vec(),
-            flow,
-            work,
-        };
-        let store = self.config.store.clone();
-        let pipeline = self.config.pipeline.clone();
-        let name = self.config.name.clone();
-        self.tasks.spawn(async move {
-            let stored = task::caught(async {
-                match &pending {
-                    Some(pending) => pending.store(&store).await,
-                    None => Ok(()),
-                }
-            });
-            let message = match stored.await {
-                Ok(Ok(())) => {
-                    if let (Some(pending), TaskReport::Snapshotted { work, .. }) =
-                        (&pending, &mut report)
-                    {
-                        let mut stored = Stretch::default();
-                        let part = &pending.part;
-                        stored.add_rows(begun, clock.monotonic(), part.row_count, part.bytes);
-                        work.step(Step::Snapshot, stored);
-                    }
-                    PipelineMessage::Reported(report)
-                }
-                Ok(Err(error)) => PipelineMessage::Failed(Failure::new(error.kind(), name, &error)),
-                Err(panicked) => {
-                    PipelineMessage::Failed(Failure::new(Kind::Internal, name, &panicked))
-                }
-            };
-            // A pipeline that has ended needs no report.
-            let _ = pipeline.cast(message);
-        });
     }
 
     fn broken(&self, error: &OperatorError) -> Failure {

@@ -10,6 +10,7 @@ mod distinct;
 mod event_time;
 pub mod key_hash;
 pub mod keyed_actor;
+mod part_rows;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ use millstream_common::time::EventTime;
 use self::aggregate::Aggregate;
 pub use self::aggregate::PartialAggregate;
 use self::distinct::Distinct;
+pub use self::part_rows::PartRows;
 use crate::exchange::message::OwnedRows;
 
 /// The first column of every state part.
@@ -114,9 +116,9 @@ pub enum StateWrite {
     /// Nothing changed.
     Nothing,
     /// Keys that changed since the last part; the earlier parts stay.
-    Delta(RecordBatch),
+    Delta(PartRows),
     /// All live keys; the task's earlier parts are not needed any more.
-    Full(RecordBatch),
+    Full(PartRows),
 }
 
 /// A keyed operator of one task.

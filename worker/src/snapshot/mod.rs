@@ -1,18 +1,19 @@
 //! State parts: what an operator's keys look like in storage, and the list of parts that a task needs.
 //!
-//! Called by `keyed_actor.rs` at each barrier and at restore. A part is written before the Epoch entry that names it (INV-8); parts
+//! Written by the task of `writer.rs` at each barrier. A part is written before the Epoch entry that names it (INV-8); parts
 //! of an epoch that is never committed are orphans that nothing refers to. Failure: see [`ObjectError`].
+
+pub(crate) mod writer;
 
 use std::collections::BTreeSet;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, FieldRef};
 use millstream_common::ids::{Epoch, Generation, Incarnation, OperatorId, TaskId};
 use millstream_common::mutant::{self, Mutant};
 use millstream_common::report::StatePart;
 use millstream_common::store::StoreRef;
 
-use crate::operator::StateWrite;
+use crate::operator::{PartRows, StateWrite};
 use millstream_common::ipc::{self, EncodedObject, ObjectError};
 
 /// Whose parts.
@@ -72,30 +73,29 @@ impl LiveParts {
         Self { parts }
     }
 
-    /// Takes in what a barrier brought about; returns the part to store, if there is one.
-    pub fn write(
-        &mut self,
-        scope: &PartScope,
-        epoch: Epoch,
-        write: StateWrite,
-        forget: &BTreeSet<Epoch>,
-    ) -> Result<Option<PendingPart>, ObjectError> {
-        self.parts.retain(|part| !forget.contains(&part.epoch));
-        let (batch, replaces) = match write {
-            StateWrite::Nothing => return Ok(None),
-            StateWrite::Delta(_) if mutant::is(Mutant::LoseStateDelta) => return Ok(None),
-            StateWrite::Delta(batch) => (batch, false),
-            StateWrite::Full(batch) => (batch, true),
-        };
-        if replaces {
-            self.parts.clear();
+    /// Drops the parts of these epochs.
+    pub fn forget(&mut self, epochs: &BTreeSet<Epoch>) {
+        self.parts.retain(|part| !epochs.contains(&part.epoch));
+    }
+
+    /// What a barrier wants stored, if anything, and whether it takes the place of all parts.
+    pub fn rows_of(write: StateWrite) -> Option<(PartRows, bool)> {
+        match write {
+            StateWrite::Nothing => None,
+            StateWrite::Delta(_) if mutant::is(Mutant::LoseStateDelta) => None,
+            StateWrite::Delta(rows) => Some((rows, false)),
+            StateWrite::Full(rows) => Some((rows, true)),
         }
-        if batch.num_rows() == 0 {
-            return Ok(None);
-        }
-        let pending = encode_part(scope, epoch, &batch)?;
-        self.parts.push(pending.part.clone());
-        Ok(Some(pending))
+    }
+
+    /// The next part takes the place of all.
+    pub fn clear(&mut self) {
+        self.parts.clear();
+    }
+
+    /// Adds a part that is stored.
+    pub fn add(&mut self, part: StatePart) {
+        self.parts.push(part);
     }
 
     /// The parts, oldest first.
@@ -104,18 +104,18 @@ impl LiveParts {
     }
 }
 
-fn encode_part(
-    scope: &PartScope,
-    epoch: Epoch,
-    batch: &RecordBatch,
-) -> Result<PendingPart, ObjectError> {
-    let path = scope.path(epoch);
+/// Makes and encodes the part of an epoch; takes a moment.
+fn encode_part(path: String, epoch: Epoch, rows: PartRows) -> Result<PendingPart, ObjectError> {
+    let batch = match rows.make() {
+        Ok(batch) => batch,
+        Err(source) => return Err(ObjectError::Arrow { path, source }),
+    };
     let schema = batch.schema();
     let is_print = |field: &FieldRef| matches!(field.data_type(), DataType::FixedSizeBinary(_));
     // Fingerprints of keys are most of the part that they are in.
     let object = match schema.fields().iter().any(is_print) {
-        true => ipc::encode_plain(&path, batch)?,
-        false => ipc::encode(&path, &schema, std::slice::from_ref(batch))?,
+        true => ipc::encode_plain(&path, &batch)?,
+        false => ipc::encode(&path, &schema, std::slice::from_ref(&batch))?,
     };
     let part = StatePart {
         path,

@@ -107,7 +107,7 @@ impl Aggregate {
         forget.remove(&request.epoch);
         let write = if self.store.is_compaction_due() {
             forget.clear();
-            StateWrite::Full(self.compact(request.epoch)?)
+            StateWrite::Full(self.compact(request.epoch)?.into())
         } else {
             self.delta(&appended, request.emit_changes)?
         };
@@ -265,10 +265,10 @@ impl Aggregate {
         }
         match &parts[..] {
             [] => Ok(StateWrite::Nothing),
-            [part] => Ok(StateWrite::Delta(part.clone())),
+            [part] => Ok(StateWrite::Delta(part.clone().into())),
             [first, ..] => {
                 let part = concat_batches(first.schema_ref(), &parts)?;
-                Ok(StateWrite::Delta(part))
+                Ok(StateWrite::Delta(part.into()))
             }
         }
     }

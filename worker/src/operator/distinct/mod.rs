@@ -6,6 +6,7 @@
 //! Keeps INV-7: what a key's first row is depends on the order of rows and on barriers only.
 //! Failure: rows or a state part of another shape end the pipeline.
 
+mod key_part;
 mod parts;
 mod seen;
 
@@ -19,13 +20,14 @@ use millstream_common::ids::{Epoch, OperatorId, Vnode};
 use millstream_common::plan::{KeyedPlan, Port};
 use millstream_common::time::EventTime;
 
-use self::parts::{KeyPart, Parts};
+use self::key_part::KeyPart;
+use self::parts::{Parts, REWRITTEN_MAX};
 use self::seen::{FOREVER, SeenKeys};
 use super::event_time::{is_time, micros};
 use super::key_hash::KeyHasher;
 use super::{
-    BarrierOutcome, BarrierRequest, Emitted, KeyedOperator, OperatorError, StateWrite, build_error,
-    run_error,
+    BarrierOutcome, BarrierRequest, Emitted, KeyedOperator, OperatorError, PartRows, StateWrite,
+    build_error, run_error,
 };
 use crate::exchange::message::OwnedRows;
 
@@ -39,6 +41,8 @@ pub(super) struct Distinct {
     /// Keys first seen in the running epoch.
     fresh: KeyPart,
     parts: Parts,
+    /// [`REWRITTEN_MAX`].
+    rewritten_max: usize,
 }
 
 impl Distinct {
@@ -61,6 +65,7 @@ impl Distinct {
             seen: SeenKeys::default(),
             fresh: KeyPart::default(),
             parts: Parts::default(),
+            rewritten_max: REWRITTEN_MAX,
         })
     }
 
@@ -71,29 +76,23 @@ impl Distinct {
             Some(column) => Some(micros(batch.column(column))?),
             None => None,
         };
-        let time_of = |row: u32| match &times {
-            Some(times) if times.is_valid(row as usize) => times.value(row as usize),
+        let (chosen, fingerprints) = match rows.choice() {
+            Some((rows, fingerprints)) => (Some(rows), fingerprints),
+            None => (None, self.hasher.fingerprints(batch)),
+        };
+        let row_at = |place: usize| chosen.map_or(place as u32, |rows| rows[place]);
+        let time_of = |place: usize| match &times {
+            Some(times) if times.is_valid(row_at(place) as usize) => {
+                times.value(row_at(place) as usize)
+            }
             _ => FOREVER,
         };
-        let mut kept: Vec<u32> = Vec::with_capacity(rows.count());
-        let mut keep = |row: u32, fingerprint: u128| {
-            let time = time_of(row);
-            if self.seen.insert(fingerprint, time) {
-                self.fresh.push(fingerprint, time);
-                kept.push(row);
-            }
-        };
-        match rows.choice() {
-            Some((rows, fingerprints)) => {
-                let rows = rows.iter().zip(fingerprints);
-                rows.for_each(|(row, fingerprint)| keep(*row, *fingerprint));
-            }
-            None => {
-                let fingerprints = self.hasher.fingerprints(batch);
-                let rows = (0..).zip(fingerprints);
-                rows.for_each(|(row, fingerprint)| keep(row, *fingerprint));
-            }
-        }
+        let mut kept: Vec<u32> = Vec::with_capacity(fingerprints.len());
+        let fresh = &mut self.fresh;
+        self.seen.insert_all(fingerprints, time_of, |place, time| {
+            fresh.push(fingerprints[place], time);
+            kept.push(row_at(place));
+        });
         if kept.is_empty() {
             return Ok(None);
         }
@@ -103,8 +102,10 @@ impl Distinct {
         take_record_batch(batch, &UInt32Array::from(kept)).map(Some)
     }
 
-    fn end_epoch(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, ArrowError> {
-        let next = KeyPart::with_room_for(self.fresh.len());
+    fn end_epoch(&mut self, request: &BarrierRequest) -> BarrierOutcome {
+        let epoch = request.epoch;
+        // The next epoch is about as long as this one; what it does not fill costs nothing.
+        let next = KeyPart::with_room_for(self.fresh.len() / 2 * 3);
         let mut fresh = replace(&mut self.fresh, next);
         let mut forget = BTreeSet::new();
         if let Some(EventTime(watermark)) = request.watermark {
@@ -112,23 +113,41 @@ impl Distinct {
             fresh.forget(watermark);
             forget = self.parts.forget(watermark);
         }
-        let write = if self.parts.is_rewrite_due(fresh.len()) {
-            let live: KeyPart = self.seen.iter().collect();
-            self.parts.replace(request.epoch, &live);
-            forget.clear();
-            StateWrite::Full(live.encode()?)
-        } else if fresh.len() > 0 {
-            self.parts.add(request.epoch, &fresh);
-            StateWrite::Delta(fresh.encode()?)
-        } else {
-            StateWrite::Nothing
+        let held_count = self.seen.held_count();
+        let write = match self.parts.rewrite_from(epoch, fresh.len(), held_count) {
+            Some(0) if held_count <= self.rewritten_max => {
+                let live: KeyPart = self.seen.iter().collect();
+                self.parts.replace(epoch, &live);
+                forget.clear();
+                StateWrite::Full(rows_of(live))
+            }
+            from => {
+                if let Some(from) = from {
+                    let next = self.seen.copy(from, self.rewritten_max, &mut fresh);
+                    forget.append(&mut self.parts.rewritten(next));
+                }
+                self.delta(epoch, fresh)
+            }
         };
-        Ok(BarrierOutcome {
+        BarrierOutcome {
             emitted: Vec::new(),
             write,
             forget,
-        })
+        }
     }
+
+    fn delta(&mut self, epoch: Epoch, keys: KeyPart) -> StateWrite {
+        if keys.len() == 0 {
+            return StateWrite::Nothing;
+        }
+        self.parts.add(epoch, &keys);
+        StateWrite::Delta(rows_of(keys))
+    }
+}
+
+/// Handed over as they are; a batch is made of them later.
+fn rows_of(keys: KeyPart) -> PartRows {
+    PartRows::later(keys.len(), move || keys.encode())
 }
 
 impl KeyedOperator for Distinct {
@@ -144,8 +163,7 @@ impl KeyedOperator for Distinct {
     }
 
     fn barrier(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, OperatorError> {
-        self.end_epoch(request)
-            .map_err(|error| run_error(&self.operator, error))
+        Ok(self.end_epoch(request))
     }
 
     fn restore(
@@ -177,5 +195,113 @@ impl KeyedOperator for Distinct {
 
     fn key_count(&self) -> usize {
         self.seen.iter().count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, TimestampMicrosecondArray};
+    use arrow::datatypes::{DataType, Field, TimeUnit};
+    use millstream_common::plan::{KeyedKind, PlanSchema};
+
+    use super::*;
+
+    fn empty() -> Distinct {
+        let plan = KeyedPlan {
+            operator: "clicks/distinct/0".into(),
+            fingerprint: "test".to_owned(),
+            input: PlanSchema::from_fields(vec![
+                Field::new("key", DataType::Int64, true),
+                Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+            ]),
+            key_columns: vec![0],
+            kind: KeyedKind::Distinct {
+                time_column: Some(1),
+            },
+        };
+        let mut distinct = Distinct::new(&plan, Some(1)).expect("plan");
+        distinct.rewritten_max = 64;
+        distinct
+    }
+
+    fn rows(keys: std::ops::Range<i64>, time: i64) -> OwnedRows {
+        let times = keys.clone().map(|_| time);
+        let columns = [
+            ("key", Arc::new(Int64Array::from_iter_values(keys)) as _),
+            (
+                "at",
+                Arc::new(TimestampMicrosecondArray::from_iter_values(times)) as _,
+            ),
+        ];
+        OwnedRows::whole(RecordBatch::try_from_iter(columns).expect("batch"))
+    }
+
+    /// What storage holds, by epoch.
+    type Stored = BTreeMap<Epoch, RecordBatch>;
+
+    fn store(stored: &mut Stored, epoch: Epoch, outcome: BarrierOutcome) {
+        stored.retain(|epoch, _| !outcome.forget.contains(epoch));
+        let rows = match outcome.write {
+            StateWrite::Nothing => return,
+            StateWrite::Delta(rows) => rows,
+            StateWrite::Full(rows) => {
+                stored.clear();
+                rows
+            }
+        };
+        stored.insert(epoch, rows.make().expect("a batch"));
+    }
+
+    fn restored(stored: &Stored, watermark: EventTime) -> Distinct {
+        let mut distinct = empty();
+        for (epoch, part) in stored {
+            distinct
+                .restore(*epoch, part, &|_| true, Some(watermark))
+                .expect("restore");
+        }
+        distinct
+    }
+
+    #[test]
+    fn keys_written_again_table_by_table_are_those_that_were_seen_at_every_epoch() {
+        const PER_EPOCH: i64 = 40;
+        let mut distinct = empty();
+        let (mut stored, mut most_parts) = (Stored::new(), 0);
+        for number in 1..=900 {
+            let epoch = Epoch(number);
+            let first = number as i64 * PER_EPOCH;
+            // One key an epoch is far ahead of its time, so that no part is forgotten whole.
+            distinct
+                .fold(rows(first..first + PER_EPOCH - 1, number as i64))
+                .expect("fold");
+            distinct
+                .fold(rows(first + PER_EPOCH - 1..first + PER_EPOCH, 10_000))
+                .expect("fold");
+            let watermark = EventTime(number as i64 - 150);
+            let outcome = distinct.end_epoch(&BarrierRequest {
+                epoch,
+                watermark: Some(watermark),
+                emit_changes: true,
+            });
+            store(&mut stored, epoch, outcome);
+            most_parts = most_parts.max(stored.len());
+            if number % 30 != 0 {
+                continue;
+            }
+            let mut again = restored(&stored, watermark);
+            assert_eq!(again.key_count(), distinct.key_count(), "epoch {number}");
+            let all = 0..first + PER_EPOCH * 2;
+            for distinct in [&mut again, &mut restored(&stored, watermark)] {
+                let emitted = distinct.fold(rows(all.clone(), 20_000)).expect("fold");
+                let count: usize = emitted.iter().map(|rows| rows.batch.num_rows()).sum();
+                let number = number as i64;
+                let live = number.min(151) * (PER_EPOCH - 1) + number;
+                assert_eq!(count as i64, all.end - live, "epoch {number}");
+            }
+        }
+        assert!((100..400).contains(&most_parts), "{most_parts}");
     }
 }

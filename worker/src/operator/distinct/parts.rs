@@ -1,145 +1,25 @@
-//! State parts of a DISTINCT: how keys are written down, and which parts are still needed.
+//! Which state parts of a DISTINCT are still needed, and when its keys are written anew.
 //!
-//! Used by the operator in `mod.rs`. A part holds the keys that were new in an epoch, or all live keys. Parts whose keys
-//! are all forgotten are dropped whole. All live keys are rewritten when the parts since the last rewrite hold as
-//! many keys as that one, so that each key is rewritten a bounded number of times, and never more than
-//! [`PART_COUNT_MAX`] parts are read at a restore.
-//! Failure: a part of another shape is an error.
+//! Used by the operator in `mod.rs`. A part holds the keys that were new in an epoch. Parts whose keys are all forgotten are dropped whole,
+//! so where keys are forgotten in the order in which they come, nothing is ever written twice. Else live keys are written again: when most of
+//! what is stored is forgotten, when that is next to nothing, and before a restore had to read more than [`PART_COUNT_MAX`] parts or little
+//! more. Many keys are written again a few tables an epoch, beside the new ones: an epoch costs what came in it and a fixed share of what is
+//! held, and no barrier waits for all keys. Once every table was written, the parts from before the first are not needed any more.
+//! Pure; cannot fail.
 
 use std::collections::BTreeSet;
-use std::mem::size_of;
-use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, AsArray, FixedSizeBinaryArray, Int64Array, RecordBatch, UInt8Array};
-use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt8Type};
-use arrow::error::ArrowError;
-use millstream_common::ids::{Epoch, Vnode};
+use millstream_common::ids::Epoch;
 
-use super::super::VNODE_COLUMN;
-use super::seen::FOREVER;
+use super::key_part::KeyPart;
+use super::seen::SHARD_COUNT;
 
-/// Below this many parts a rewrite saves nothing worth its cost.
+/// Below this many parts, writing keys again saves nothing worth its cost.
 const PART_COUNT_MIN: usize = 16;
 /// Reading one object a part at a restore stays a matter of seconds.
 const PART_COUNT_MAX: usize = 256;
-
-const FINGERPRINT_BYTES: i32 = 16;
-
-static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-    Arc::new(Schema::new(vec![
-        Field::new(VNODE_COLUMN, DataType::UInt8, false),
-        Field::new(
-            "fingerprint",
-            DataType::FixedSizeBinary(FINGERPRINT_BYTES),
-            false,
-        ),
-        Field::new("event_time", DataType::Int64, true),
-    ]))
-});
-
-/// Keys on their way to or from storage, laid out as there, so that nothing is copied on the way.
-#[derive(Debug, Default)]
-pub(super) struct KeyPart {
-    /// Their bytes, the most significant first.
-    fingerprints: Vec<i128>,
-    times: Vec<i64>,
-}
-
-impl KeyPart {
-    /// Empty, with room for so many: an epoch has about as many as the one before.
-    pub(super) fn with_room_for(count: usize) -> Self {
-        Self {
-            fingerprints: Vec::with_capacity(count),
-            times: Vec::with_capacity(count),
-        }
-    }
-
-    pub(super) fn push(&mut self, fingerprint: u128, time: i64) {
-        self.fingerprints.push(fingerprint.to_be() as i128);
-        self.times.push(time);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.times.len()
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u128, i64)> {
-        let times = self.times.iter().copied();
-        let prints = self.fingerprints.iter();
-        prints.map(|print| u128::from_be(*print as u128)).zip(times)
-    }
-
-    /// Leaves out the keys older than the watermark.
-    pub(super) fn forget(&mut self, watermark: i64) {
-        if self.times.iter().any(|time| *time < watermark) {
-            *self = self.iter().filter(|(_, time)| *time >= watermark).collect();
-        }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.fingerprints.capacity() * size_of::<i128>() + self.times.capacity() * size_of::<i64>()
-    }
-
-    pub(super) fn encode(self) -> Result<RecordBatch, ArrowError> {
-        let vnodes = self.iter().map(|(print, _)| Vnode::of_fingerprint(print).0);
-        let vnodes = UInt8Array::from_iter_values(vnodes);
-        let prints = Buffer::from_vec(self.fingerprints);
-        let prints = FixedSizeBinaryArray::try_new(FINGERPRINT_BYTES, prints, None)?;
-        let kept = self.times.iter().map(|time| *time != FOREVER);
-        let kept = self.times.contains(&FOREVER).then(|| kept.collect());
-        let times = Int64Array::try_new(self.times.into(), kept)?;
-        RecordBatch::try_new(
-            Arc::clone(&SCHEMA),
-            vec![Arc::new(vnodes), Arc::new(prints), Arc::new(times)],
-        )
-    }
-
-    pub(super) fn decode(
-        part: &RecordBatch,
-        owns: &dyn Fn(Vnode) -> bool,
-    ) -> Result<Self, ArrowError> {
-        let types = part
-            .schema_ref()
-            .fields()
-            .iter()
-            .map(|field| field.data_type());
-        if !types.eq(SCHEMA.fields().iter().map(|field| field.data_type())) {
-            let found = part.schema();
-            return Err(ArrowError::SchemaError(format!(
-                "a state part of other columns than a DISTINCT writes: {found}"
-            )));
-        }
-        let vnodes = part.column(0).as_primitive::<UInt8Type>();
-        let prints = part.column(1).as_fixed_size_binary();
-        let times = part.column(2).as_primitive::<Int64Type>();
-        let mut keys = Self::default();
-        for row in 0..part.num_rows() {
-            if !owns(Vnode(vnodes.value(row))) {
-                continue;
-            }
-            let bytes = <[u8; FINGERPRINT_BYTES as usize]>::try_from(prints.value(row))
-                .map_err(|error| ArrowError::SchemaError(error.to_string()))?;
-            let time = if times.is_valid(row) {
-                times.value(row)
-            } else {
-                FOREVER
-            };
-            keys.push(u128::from_be_bytes(bytes), time);
-        }
-        Ok(keys)
-    }
-}
-
-impl FromIterator<(u128, i64)> for KeyPart {
-    fn from_iter<I: IntoIterator<Item = (u128, i64)>>(keys: I) -> Self {
-        let mut part = Self::default();
-        for (fingerprint, time) in keys {
-            part.push(fingerprint, time);
-        }
-        part
-    }
-}
+/// Keys written again at one barrier: a matter of milliseconds. A table is written whole, however many it holds.
+pub(super) const REWRITTEN_MAX: usize = 1 << 18;
 
 /// A part that storage holds.
 #[derive(Debug)]
@@ -150,44 +30,98 @@ struct PartNote {
     time_max: Option<i64>,
 }
 
+/// Tables are being written again.
+#[derive(Clone, Copy, Debug)]
+struct Rewrite {
+    /// The first of them is in the part of this epoch.
+    since: Epoch,
+    /// The next one.
+    shard: usize,
+}
+
 /// The parts that storage holds, oldest first. After a change of the number of tasks several are of one epoch.
 #[derive(Debug, Default)]
-pub(super) struct Parts(Vec<PartNote>);
+pub(super) struct Parts {
+    notes: Vec<PartNote>,
+    /// A restore forgets it: what was written is in parts like any other, and it begins anew when it is due.
+    rewrite: Option<Rewrite>,
+}
 
 impl Parts {
     pub(super) fn add(&mut self, epoch: Epoch, keys: &KeyPart) {
-        self.0.push(PartNote {
+        self.notes.push(PartNote {
             epoch,
             key_count: keys.len(),
-            time_max: keys.times.iter().max().copied(),
+            time_max: keys.time_max(),
         });
     }
 
     /// A part with all live keys takes the place of all.
     pub(super) fn replace(&mut self, epoch: Epoch, keys: &KeyPart) {
-        self.0.clear();
+        self.notes.clear();
+        self.rewrite = None;
         self.add(epoch, keys);
     }
 
     /// Drops the parts without live keys and names them.
     pub(super) fn forget(&mut self, watermark: i64) -> BTreeSet<Epoch> {
         let is_dead = |part: &PartNote| part.time_max.is_none_or(|time| time < watermark);
-        let dead = self.0.extract_if(.., |part| is_dead(part));
-        let mut epochs: BTreeSet<Epoch> = dead.map(|part| part.epoch).collect();
-        for part in &self.0 {
+        self.drop_if(is_dead)
+    }
+
+    /// The table that the part of this epoch is to hold beside `fresh_count` new keys, with as many behind it as it may; `None` if none.
+    /// `held_count`: of all tables.
+    pub(super) fn rewrite_from(
+        &mut self,
+        epoch: Epoch,
+        fresh_count: usize,
+        held_count: usize,
+    ) -> Option<usize> {
+        if self.rewrite.is_none() && self.is_rewrite_due(fresh_count, held_count) {
+            self.rewrite = Some(Rewrite {
+                since: epoch,
+                shard: 0,
+            });
+        }
+        self.rewrite.map(|rewrite| rewrite.shard)
+    }
+
+    /// The tables before this one are written. Behind the last one, the parts that they take the place of, by epoch.
+    pub(super) fn rewritten(&mut self, next_shard: usize) -> BTreeSet<Epoch> {
+        let Some(rewrite) = &mut self.rewrite else {
+            return BTreeSet::new();
+        };
+        rewrite.shard = next_shard;
+        if next_shard < SHARD_COUNT {
+            return BTreeSet::new();
+        }
+        let since = rewrite.since;
+        self.rewrite = None;
+        self.drop_if(|part| part.epoch < since)
+    }
+
+    /// Names the epochs of which no part is left.
+    fn drop_if(&mut self, is_needless: impl Fn(&PartNote) -> bool) -> BTreeSet<Epoch> {
+        let dropped = self.notes.extract_if(.., |part| is_needless(part));
+        let mut epochs: BTreeSet<Epoch> = dropped.map(|part| part.epoch).collect();
+        for part in &self.notes {
             epochs.remove(&part.epoch);
         }
         epochs
     }
 
-    /// Whether all live keys are to be written in place of `fresh_count` new ones.
-    pub(super) fn is_rewrite_due(&self, fresh_count: usize) -> bool {
-        let Some((first, later)) = self.0.split_first() else {
+    fn is_rewrite_due(&self, fresh_count: usize, held_count: usize) -> bool {
+        let Some((first, later)) = self.notes.split_first() else {
             return false;
         };
+        if self.notes.len() < PART_COUNT_MIN {
+            return false;
+        }
         let later_count = later.iter().map(|part| part.key_count).sum::<usize>() + fresh_count;
-        let has_grown = self.0.len() >= PART_COUNT_MIN && later_count >= first.key_count;
-        has_grown || self.0.len() >= PART_COUNT_MAX
+        let stored_count = first.key_count + later_count;
+        let is_cheap = stored_count <= REWRITTEN_MAX && later_count >= first.key_count;
+        let is_garbage = stored_count / 2 >= held_count;
+        is_cheap || is_garbage || self.notes.len() >= PART_COUNT_MAX
     }
 }
 
@@ -226,26 +160,57 @@ mod tests {
         let mut written = 0;
         for epoch in 0..10_000 {
             let fresh = keys(&[0; 10]);
-            if parts.is_rewrite_due(fresh.len()) {
-                let live = keys(&vec![0; 10 * (epoch + 1)]);
+            let held_count = 10 * (epoch + 1);
+            let epoch = Epoch(epoch as u64);
+            if parts.rewrite_from(epoch, fresh.len(), held_count).is_some() {
+                let live = keys(&vec![0; held_count]);
                 written += live.len();
-                parts.replace(Epoch(epoch as u64), &live);
+                parts.replace(epoch, &live);
             } else {
                 written += fresh.len();
-                parts.add(Epoch(epoch as u64), &fresh);
+                parts.add(epoch, &fresh);
             }
-            assert!(parts.0.len() <= PART_COUNT_MAX);
+            assert!(parts.notes.len() <= PART_COUNT_MAX);
         }
         assert!(written < 10_000 * 10 * 25, "{written}");
     }
 
     #[test]
-    fn keys_survive_storage_by_vnode() {
-        let written = keys(&[3, FOREVER, -7]);
-        let part = keys(&[3, FOREVER, -7]).encode().expect("encode");
-        let all = KeyPart::decode(&part, &|_| true).expect("decode");
-        assert!(all.iter().eq(written.iter()));
-        let some = KeyPart::decode(&part, &|vnode| vnode == Vnode(1)).expect("decode");
-        assert_eq!(some.iter().collect::<Vec<_>>(), [(1 << 120, FOREVER)]);
+    fn parts_that_are_forgotten_in_their_order_are_not_rewritten() {
+        let mut parts = Parts::default();
+        let many = keys(&vec![0; REWRITTEN_MAX / 16]);
+        for epoch in 1..1_000 {
+            let mut fresh = keys(&[epoch]);
+            many.iter().for_each(|(key, _)| fresh.push(key, epoch));
+            parts.forget(epoch - 100);
+            let held_count = parts.notes.iter().map(|part| part.key_count).sum();
+            let epoch = Epoch(epoch as u64);
+            assert_eq!(parts.rewrite_from(epoch, fresh.len(), held_count), None);
+            parts.add(epoch, &fresh);
+        }
+    }
+
+    #[test]
+    fn parts_are_dropped_once_every_table_was_written_since() {
+        let mut parts = Parts::default();
+        for epoch in 1..=PART_COUNT_MAX as u64 {
+            assert_eq!(parts.rewrite_from(Epoch(epoch), 1, usize::MAX), None);
+            parts.add(Epoch(epoch), &keys(&vec![0; REWRITTEN_MAX / 16]));
+        }
+        let since = PART_COUNT_MAX as u64 + 1;
+        for shard in 0..SHARD_COUNT {
+            let epoch = Epoch(since + shard as u64);
+            let from = parts.rewrite_from(epoch, 1, usize::MAX);
+            assert_eq!(from, Some(shard));
+            let dropped = parts.rewritten(shard + 1);
+            let expected = match shard + 1 == SHARD_COUNT {
+                true => (1..since).map(Epoch).collect(),
+                false => BTreeSet::new(),
+            };
+            assert_eq!(dropped, expected);
+            parts.add(epoch, &keys(&[0]));
+        }
+        assert_eq!(parts.notes.len(), SHARD_COUNT);
+        assert!(parts.rewrite.is_none());
     }
 }

@@ -3,20 +3,26 @@
 //! Owned by the operator in `mod.rs`. A key counts as seen until the watermark has passed its time. It stays in its table a little longer, where
 //! it counts as unseen, until as many keys have come since as make a sweep of the table worth while: so neither
 //! forgetting nor keeping costs a key more than a few steps through memory in order, and no list of keys by time. Keys are spread over
-//! [`SHARD_COUNT`] tables, of which one grows or is swept at a time. Pure; cannot fail.
+//! [`SHARD_COUNT`] tables, of which one grows or is swept at a time. A key's place is far from the last one's: so the places of some keys are
+//! looked at together, which the processor does at the same time, before these are taken in one by one. Pure; cannot fail.
 
+use std::hint::black_box;
 use std::mem::size_of;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use super::key_part::KeyPart;
+
 /// The time of a key that is never forgotten.
 pub(super) const FOREVER: i64 = i64::MAX;
 
 /// Tables of one task.
-const SHARD_COUNT: usize = 64;
+pub(super) const SHARD_COUNT: usize = 64;
 /// Bits of a fingerprint's upper half below those that make its vnode, which are all alike in a small task.
 const SHARD_SHIFT: u32 = 48;
+/// Keys whose places are looked at together: more than the processor can wait for at once are of no use.
+const BLOCK: usize = 32;
 /// Keys of a table that are not worth a sweep.
 const SWEPT_MIN: usize = 1_024;
 
@@ -63,11 +69,42 @@ impl Default for SeenKeys {
 }
 
 impl SeenKeys {
+    /// Takes the keys of rows in order; names those that are the first of their key to `keep`, by place among them, with their time.
+    pub(super) fn insert_all(
+        &mut self,
+        fingerprints: &[u128],
+        time_of: impl Fn(usize) -> i64,
+        mut keep: impl FnMut(usize, i64),
+    ) {
+        let mut place = 0;
+        for block in fingerprints.chunks(BLOCK) {
+            self.look_at(block);
+            for fingerprint in block {
+                let time = time_of(place);
+                if self.insert(*fingerprint, time) {
+                    keep(place, time);
+                }
+                place += 1;
+            }
+        }
+    }
+
+    /// Has the places of these keys brought near.
+    #[inline]
+    fn look_at(&self, fingerprints: &[u128]) {
+        let known = fingerprints.iter().filter(|fingerprint| {
+            let [high, low] = halves(**fingerprint);
+            let table = &self.shards[shard_of(high)].table;
+            table.find(low, |key| key.low == low).is_some()
+        });
+        black_box(known.count());
+    }
+
     /// Takes a row's key; true if it is the first of its key.
     #[inline]
     pub(super) fn insert(&mut self, fingerprint: u128, time: i64) -> bool {
-        let [high, low] = [(fingerprint >> 64) as u64, fingerprint as u64];
-        let shard = &mut self.shards[(high >> SHARD_SHIFT) as usize % SHARD_COUNT];
+        let [high, low] = halves(fingerprint);
+        let shard = &mut self.shards[shard_of(high)];
         let found = shard
             .table
             .entry(low, |key| key.low == low && key.high == high, |key| key.low);
@@ -100,11 +137,42 @@ impl SeenKeys {
         live.map(|key| (key.fingerprint(), key.time))
     }
 
+    /// Keys in the tables: those that count as seen, and some that are forgotten and not swept yet.
+    pub(super) fn held_count(&self) -> usize {
+        self.shards.iter().map(|shard| shard.table.len()).sum()
+    }
+
+    /// Copies the keys of a table that are not forgotten, and of those behind it until there are `count_max`; names the first table
+    /// that was not copied.
+    pub(super) fn copy(&self, first: usize, count_max: usize, keys: &mut KeyPart) -> usize {
+        let mut copied_count = 0;
+        for (index, shard) in self.shards.iter().enumerate().skip(first) {
+            let count = shard.table.len();
+            if index > first && copied_count + count > count_max {
+                return index;
+            }
+            copied_count += count;
+            keys.reserve(count);
+            for key in shard.table.iter().filter(|key| key.time >= self.watermark) {
+                keys.push(key.fingerprint(), key.time);
+            }
+        }
+        SHARD_COUNT
+    }
+
     /// Bytes of memory held, about.
     pub(super) fn bytes(&self) -> usize {
         let tables = self.shards.iter();
         tables.map(|shard| shard.table.allocation_size()).sum()
     }
+}
+
+fn halves(fingerprint: u128) -> [u64; 2] {
+    [(fingerprint >> 64) as u64, fingerprint as u64]
+}
+
+fn shard_of(high: u64) -> usize {
+    (high >> SHARD_SHIFT) as usize % SHARD_COUNT
 }
 
 impl Shard {
@@ -156,6 +224,43 @@ mod tests {
         assert!(!seen.insert(7, 600));
         seen.forget(501);
         assert!(seen.insert(7, 600));
+    }
+
+    #[test]
+    fn keys_taken_together_are_as_those_taken_one_by_one() {
+        let mut seen = SeenKeys::default();
+        let fingerprints: Vec<u128> = keys(0..100).chain(keys(50..200)).collect();
+        let mut kept = Vec::new();
+        let time_of = |place: usize| place as i64;
+        seen.insert_all(&fingerprints, time_of, |place, time| {
+            kept.push((place, time));
+        });
+        let expected = (0..100).chain(150..250);
+        assert!(kept.into_iter().eq(expected.map(|n| (n, n as i64))));
+        assert_eq!(seen.held_count(), 200);
+    }
+
+    #[test]
+    fn every_live_key_is_in_one_of_the_copies() {
+        let mut seen = SeenKeys::default();
+        for (key, time) in keys(0..10_000).zip(0..) {
+            seen.insert(key, time);
+        }
+        seen.forget(1_000);
+        let (mut copies, mut shard) = (KeyPart::default(), 0);
+        let mut copy_count = 0;
+        while shard < SHARD_COUNT {
+            let next = seen.copy(shard, 500, &mut copies);
+            assert!(next > shard);
+            shard = next;
+            copy_count += 1;
+        }
+        assert!((10..=SHARD_COUNT).contains(&copy_count), "{copy_count}");
+        let mut copied: Vec<_> = copies.iter().collect();
+        let mut live: Vec<_> = seen.iter().collect();
+        copied.sort_unstable();
+        live.sort_unstable();
+        assert_eq!(copied, live);
     }
 
     #[test]

@@ -14,7 +14,9 @@ use millstream_common::plan::{KeyedPlan, Port};
 use millstream_common::time::EventTime;
 
 use super::super::key_hash::KeyHasher;
-use super::super::{BarrierRequest, Emitted, KeyedOperator, PartialAggregate, StateWrite, build};
+use super::super::{
+    BarrierRequest, Emitted, KeyedOperator, PartRows, PartialAggregate, StateWrite, build,
+};
 use crate::exchange::message::OwnedRows;
 
 static FUNCTIONS: LazyLock<Functions> = LazyLock::new(Functions::new);
@@ -107,10 +109,10 @@ impl Cluster {
                 .retain(|(epoch, _)| !outcome.forget.contains(epoch));
             match outcome.write {
                 StateWrite::Nothing => {}
-                StateWrite::Delta(part) => task.parts.push((self.epoch, to_ipc(&part))),
-                StateWrite::Full(part) => {
+                StateWrite::Delta(rows) => task.parts.push((self.epoch, to_ipc(rows))),
+                StateWrite::Full(rows) => {
                     self.full_count += 1;
-                    task.parts = vec![(self.epoch, to_ipc(&part))];
+                    task.parts = vec![(self.epoch, to_ipc(rows))];
                 }
             }
         }
@@ -203,10 +205,11 @@ pub(super) fn texts(batch: &RecordBatch) -> Vec<String> {
     (0..batch.num_rows()).map(row).collect()
 }
 
-fn to_ipc(part: &RecordBatch) -> Vec<u8> {
+fn to_ipc(rows: PartRows) -> Vec<u8> {
+    let part = rows.make().expect("a batch");
     assert_eq!(part.schema().field(0).name(), "_vnode");
     let mut writer = StreamWriter::try_new(Vec::new(), &part.schema()).expect("writer");
-    writer.write(part).expect("write");
+    writer.write(&part).expect("write");
     writer.into_inner().expect("finish")
 }
 

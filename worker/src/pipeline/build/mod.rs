@@ -222,7 +222,6 @@ impl Builder<'_> {
             operator.mark_all_changed();
         }
         let arguments = KeyedConfig {
-            task,
             operator,
             keeps_first_rows: matches!(keyed.kind, KeyedKind::Distinct { .. }),
             parts,
@@ -238,6 +237,7 @@ impl Builder<'_> {
             changes_interval: changes_interval(&self.plan, task.stage),
             emits_all,
             store: config.store.clone(),
+            blocking: config.worker.blocking.clone(),
             clock: config.worker.clock.clone(),
             pipeline: self.state.myself.clone(),
             name: name.clone(),

@@ -89,9 +89,10 @@ fn part(functions: &Functions, number: usize) -> (StatePart, Bytes) {
         emit_changes: true,
     });
     let write = outcome.expect("barrier").write;
-    let (StateWrite::Delta(batch) | StateWrite::Full(batch)) = write else {
+    let (StateWrite::Delta(rows) | StateWrite::Full(rows)) = write else {
         panic!("nothing to store: {write:?}");
     };
+    let batch = rows.make().expect("a batch");
     let path = format!("state/{number}");
     let object = ipc::encode(&path, &batch.schema(), &[batch]).expect("encode");
     let part = StatePart {
@@ -101,7 +102,7 @@ fn part(functions: &Functions, number: usize) -> (StatePart, Bytes) {
         checksum: object.checksum,
         row_count: 1,
     };
-    (part, object.bytes)
+    (part, object.bytes.whole())
 }
 
 #[tokio::test(start_paused = true)]
