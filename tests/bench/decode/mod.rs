@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::Decoder;
 use clap::Args;
@@ -194,7 +194,7 @@ struct ArrowJson {
 impl ArrowJson {
     fn of(plan: &SourcePlan) -> anyhow::Result<Self> {
         let columns = plan.columns.iter().map(|column| column.field.clone());
-        let schema: SchemaRef = Arc::new(Schema::new(columns.map(Field::from).collect::<Vec<_>>()));
+        let schema: SchemaRef = Arc::new(Schema::new(columns.collect::<Vec<_>>()));
         let builder = ReaderBuilder::new(schema).with_batch_size(BATCH_ROWS);
         Ok(Self {
             decoder: builder.build_decoder()?,
