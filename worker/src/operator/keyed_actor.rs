@@ -1,7 +1,7 @@
 //! The actor of one keyed task: alignment, operator, branches, state parts.
 //!
 //! Child of the pipeline, one a task of a keyed stage. Receives the messages of its input edges; sends what the operator emits down its
-//! branches, and the barrier behind it; hands what has changed to a writer of its own (`snapshot/writer.rs`), which stores and reports it
+//! branches, and the barrier behind it; hands what has changed to a writer of its own (`snapshot/writer`), which stores and reports it
 //! while the next epoch runs. Owns the operator and that writer. Decides nothing: epochs are `align.rs`'s, rows the operator's.
 //! Failure: any error is told to the pipeline, which ends as a whole; nothing is repaired in place.
 

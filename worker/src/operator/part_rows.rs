@@ -1,6 +1,6 @@
 //! The rows of a state part, on their way from an operator to storage.
 //!
-//! Made by operators at a barrier, taken by `snapshot/writer.rs`. What an operator hands over is its own no more: it goes on with the next
+//! Made by operators at a barrier, taken by `snapshot/writer`. What an operator hands over is its own no more: it goes on with the next
 //! epoch while these become a batch elsewhere. Failure: rows that do not fit their schema, which is a defect.
 
 use std::fmt;

@@ -1,6 +1,6 @@
 //! State parts: what an operator's keys look like in storage, and the list of parts that a task needs.
 //!
-//! Written by the task of `writer.rs` at each barrier. A part is written before the Epoch entry that names it (INV-8); parts
+//! Written by the task of `writer` at each barrier. A part is written before the Epoch entry that names it (INV-8); parts
 //! of an epoch that is never committed are orphans that nothing refers to. Failure: see [`ObjectError`].
 
 pub(crate) mod writer;
