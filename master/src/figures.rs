@@ -149,8 +149,8 @@ fn source(
         let is_without = u64::from(view.watermark.is_none());
         to.count(&metric::SOURCE_WITHOUT_WATERMARK, &labels, is_without);
     }
-    if !figures.lags.is_empty() {
-        to.count(&metric::SOURCE_LAG, &labels, figures.lags.values().sum());
+    if let Some(lag) = figures.lag {
+        to.count(&metric::SOURCE_LAG, &labels, lag);
     }
     for (split, lag) in &figures.lags {
         to.count(&metric::SPLIT_LAG, &[name, source, split.as_str()], *lag);
@@ -259,6 +259,7 @@ mod tests {
             keeps_time,
             bytes_read: 0,
             splits: [0; 4],
+            lag: None,
             lags: BTreeMap::new(),
             rejects: BTreeMap::new(),
         };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use millstream_common::client::ControlClient;
-use millstream_common::control::{JobView, SubmitRequest};
+use millstream_common::control::{JobState, JobView, SubmitRequest};
 use millstream_common::ids::JobName;
 use millstream_common::net::{NetRef, TcpNet};
 use millstream_common::time::{Clock, SystemClock};
@@ -26,6 +26,8 @@ const HTTP_LISTENING: &str = "http listening address=";
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// Of a job that is measured: each look costs the master a little.
+const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A master, workers and a client.
 pub(crate) struct Cluster {
@@ -117,6 +119,31 @@ impl Cluster {
         text.context("read the metrics of a worker")
     }
 
+    /// Waits until the job has finished, at most for `patience`. Memory of the workers is looked at meanwhile.
+    pub(crate) async fn finished(&mut self, patience: Duration) -> anyhow::Result<JobView> {
+        let deadline = self.clock.monotonic() + patience;
+        loop {
+            let job = self.job().await?;
+            if job.state == JobState::Finished {
+                return Ok(job);
+            }
+            let cause = job.cause.unwrap_or_default();
+            if job.state.is_over() {
+                bail!("the job is {}: {cause}", job.state);
+            }
+            for worker in &mut self.workers {
+                worker.usage();
+            }
+            if self.clock.monotonic() > deadline {
+                bail!(
+                    "the job has not finished within {} s: {cause}",
+                    patience.as_secs()
+                );
+            }
+            tokio::time::sleep(WATCH_INTERVAL).await;
+        }
+    }
+
     /// Waits until a worker has read a record, at most for `patience`; when that was, and the CPU time spent until then.
     pub(crate) async fn first_record(
         &mut self,
@@ -195,7 +222,7 @@ impl Cluster {
     /// A pause before the next look, unless there is no time left.
     pub(crate) async fn look_again(&self, deadline: Duration, what: &str) -> anyhow::Result<()> {
         if self.clock.monotonic() > deadline {
-            bail!("not so within {} s: {what}", PATIENCE.as_secs());
+            bail!("waited in vain for this: {what}");
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
         Ok(())

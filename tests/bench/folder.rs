@@ -18,7 +18,6 @@ use clap::Args;
 use datafusion::config::TableParquetOptions;
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionConfig, SessionContext};
-use millstream_common::control::JobState;
 use millstream_common::time::{Clock, SystemClock};
 
 use crate::clicks::Clicks;
@@ -142,17 +141,7 @@ async fn our_job(input: &Path, output: &Path, count: u64) -> anyhow::Result<Time
     );
     cluster.submit(sql).await?;
     let (begun, _) = cluster.first_record(RUN_MAX).await?;
-    let deadline = begun + RUN_MAX;
-    let job = loop {
-        let job = cluster.job().await?;
-        if job.state == JobState::Finished {
-            break job;
-        }
-        let cause = job.cause.as_deref().unwrap_or_default();
-        ensure!(!job.state.is_over(), "the job is {}: {cause}", job.state);
-        cluster.workers[0].usage();
-        cluster.look_again(deadline, "the job is done").await?;
-    };
+    let job = cluster.finished(RUN_MAX).await?;
     let elapsed = cluster.clock.monotonic().saturating_sub(begun);
     ensure!(
         job.rows_read == count && job.rows_rejected == 0,

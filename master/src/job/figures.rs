@@ -13,6 +13,7 @@ use millstream_common::report::{PipelineReport, SplitStatus, StageTimes};
 use ractor::RpcReplyPort;
 
 use super::job_actor::{JobState, Phase};
+use super::lag;
 use super::lifecycle::Handled;
 
 /// Rows by source and code.
@@ -173,6 +174,9 @@ pub(crate) struct SourceFigures {
     pub(crate) bytes_read: u64,
     /// Expected, active, idle, ended.
     pub(crate) splits: [u64; 4],
+    /// Of all splits together; `None` until all that are being read have told their ends.
+    pub(crate) lag: Option<u64>,
+    /// Where that is known.
     pub(crate) lags: BTreeMap<SplitId, u64>,
     pub(crate) rejects: BTreeMap<String, u64>,
 }
@@ -218,8 +222,13 @@ impl JobState {
     fn source_figures(&self, source: SourceIndex) -> SourceFigures {
         let tally = &self.observed.tally;
         let counters = self.progress.counters.get(&source);
+        let known = self.progress.splits.get(&source);
+        let lags = tally.lags_of(source);
+        // Nobody looks for the ends of files.
+        let lag = known.filter(|_| !lags.is_empty());
+        let lag = lag.and_then(|splits| lag::of_splits(splits, &lags));
         let mut splits = [0; 4];
-        for progress in self.progress.splits.get(&source).into_iter().flatten() {
+        for progress in known.into_iter().flatten() {
             let status = match progress.1.status {
                 SplitStatus::Expected => 0,
                 SplitStatus::Active => 1,
@@ -232,7 +241,8 @@ impl JobState {
             keeps_time: self.entry.plan.sources[source.index()].watermark.is_some(),
             bytes_read: counters.map_or(0, |counters| counters.bytes),
             splits,
-            lags: tally.lags_of(source),
+            lag,
+            lags,
             rejects: tally.rejects.get(&source).cloned().unwrap_or_default(),
         }
     }

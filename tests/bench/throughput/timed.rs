@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use millstream_common::control::{JobState, JobView};
+use millstream_common::control::JobView;
 use millstream_common::time::Clock;
 use tokio_postgres::NoTls;
 
@@ -21,8 +21,6 @@ use crate::{Services, report};
 
 const NAME: &str = "bench_throughput";
 const WORKER_NAMES: [&str; 1] = ["worker-a"];
-/// Memory and the job are looked at this often.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 const RUN_MAX: Duration = Duration::from_secs(600);
 
 /// What one run took.
@@ -70,18 +68,7 @@ pub(super) async fn run(
     let worker = cluster.workers[0].id();
     let profiler = samples.map(|samples| Profiler::start(worker, samples));
     let profiler = profiler.transpose()?;
-    let deadline = begun + RUN_MAX;
-    let job = loop {
-        let job = cluster.job().await?;
-        if job.state == JobState::Finished {
-            break job;
-        }
-        let cause = job.cause.as_deref().unwrap_or_default();
-        ensure!(!job.state.is_over(), "the job is {}: {cause}", job.state);
-        ensure!(cluster.clock.monotonic() < deadline, "not done: {cause}");
-        cluster.workers[0].usage();
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    };
+    let job = cluster.finished(RUN_MAX).await?;
     let elapsed = cluster.clock.monotonic().saturating_sub(begun);
     if let Some(profiler) = profiler {
         profiler.stop().await?;

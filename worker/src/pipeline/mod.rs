@@ -9,4 +9,6 @@ mod refused;
 pub mod report;
 mod restore;
 mod sinks;
+#[cfg(test)]
+pub(crate) mod told;
 pub mod wiring;

@@ -361,32 +361,7 @@ mod tests {
     use super::*;
     use crate::exchange::credit::EdgeCredits;
     use crate::exchange::message::{EdgeBatch, OwnedRows};
-
-    /// Stands in for the pipeline: hands on what it is told.
-    struct Told(mpsc::Sender<PipelineMessage>);
-
-    impl Actor for Told {
-        type Msg = PipelineMessage;
-        type State = ();
-        type Arguments = ();
-
-        async fn pre_start(
-            &self,
-            _: ActorRef<PipelineMessage>,
-            (): (),
-        ) -> Result<(), ActorProcessingErr> {
-            Ok(())
-        }
-
-        async fn handle(
-            &self,
-            _: ActorRef<PipelineMessage>,
-            message: PipelineMessage,
-            (): &mut (),
-        ) -> Result<(), ActorProcessingErr> {
-            Ok(self.0.send(message).await?)
-        }
-    }
+    use crate::pipeline::told::Told;
 
     const EDGE: EdgeId = EdgeId {
         from: TaskId {

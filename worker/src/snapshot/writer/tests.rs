@@ -11,36 +11,11 @@ use millstream_common::blocking::ThreadPool;
 use millstream_common::ids::{Generation, Incarnation, StageIndex, TaskId};
 use millstream_common::store::{Error, Store};
 use millstream_common::time::SystemClock;
-use ractor::{Actor, ActorProcessingErr};
+use ractor::Actor;
 use tokio::sync::Semaphore;
 
 use super::*;
-
-/// Stands in for the pipeline: hands on what it is told.
-struct Told(mpsc::Sender<PipelineMessage>);
-
-impl Actor for Told {
-    type Msg = PipelineMessage;
-    type State = ();
-    type Arguments = ();
-
-    async fn pre_start(
-        &self,
-        _: ActorRef<PipelineMessage>,
-        (): (),
-    ) -> Result<(), ActorProcessingErr> {
-        Ok(())
-    }
-
-    async fn handle(
-        &self,
-        _: ActorRef<PipelineMessage>,
-        message: PipelineMessage,
-        (): &mut (),
-    ) -> Result<(), ActorProcessingErr> {
-        Ok(self.0.send(message).await?)
-    }
-}
+use crate::pipeline::told::Told;
 
 /// Stores an object for each permit.
 struct Gate {
