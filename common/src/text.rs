@@ -1,6 +1,6 @@
 //! Numbers, times and sizes as people read them, on the command line and in the dashboard. Pure.
 
-use crate::control::JobView;
+use crate::control::{JobState, JobView, SourceWatermarkView};
 use crate::time::EventTime;
 
 /// `1234567` as `1,234,567`.
@@ -28,6 +28,34 @@ pub fn left_out(job: &JobView) -> String {
 /// The rate of a job, whole; none where nothing more will be read.
 pub fn job_rate(job: &JobView) -> Option<String> {
     (!job.state.is_over()).then(|| rate(job.rows_per_second))
+}
+
+/// Said of a lag while a split has not told its end: neither 0 nor nothing, which would both call the job up to date.
+pub const LAG_NOT_KNOWN: &str = "not known";
+
+/// How many records wait for a job; none where its sources have no ends to be behind, or are done with for ever.
+pub fn job_lag(job: &JobView) -> Option<String> {
+    let mut connectors = job.sources.iter().map(|source| &source.connector);
+    let reads_on = job.state != JobState::Finished;
+    lag(
+        job.lag_records,
+        reads_on && connectors.any(|name| tells_ends(name)),
+    )
+}
+
+/// How many records wait in a source, or in one of its splits.
+pub fn source_lag(source: &SourceWatermarkView, lag_records: Option<u64>) -> Option<String> {
+    lag(lag_records, tells_ends(&source.connector))
+}
+
+/// Nobody asks how many rows a file still holds, and made-up rows wait nowhere.
+fn tells_ends(connector: &str) -> bool {
+    connector == "kafka"
+}
+
+fn lag(lag_records: Option<u64>, tells_ends: bool) -> Option<String> {
+    let not_known = tells_ends.then(|| LAG_NOT_KNOWN.to_owned());
+    lag_records.map(count).or(not_known)
 }
 
 /// Rows a second, whole.
@@ -86,7 +114,7 @@ pub fn bytes(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{JobState, SinkView, StageView};
+    use crate::control::{SinkView, SourceView, StageView};
     use crate::ids::{Epoch, Generation};
 
     fn job() -> JobView {
@@ -113,6 +141,21 @@ mod tests {
             rows_unaccounted: 0,
             rows_reread: 0,
             last_failure: None,
+        }
+    }
+
+    fn source(connector: &str) -> SourceView {
+        SourceView {
+            name: "clicks".to_owned(),
+            connector: connector.to_owned(),
+            splits: 2,
+            splits_ended: 0,
+            rows_read: 5_000,
+            rows_accepted: 4_988,
+            rows_rejected: 12,
+            rows_dropped: 0,
+            watermark: None,
+            gaps: Vec::new(),
         }
     }
 
@@ -160,6 +203,24 @@ mod tests {
         assert_eq!(job_rate(&job).as_deref(), Some("2,013"));
         job.state = JobState::Stopped;
         assert_eq!(job_rate(&job), None);
+    }
+
+    #[test]
+    fn a_lag_that_nobody_knows_is_neither_zero_nor_nothing_but_files_have_none() {
+        let mut job = job();
+        assert_eq!(job_lag(&job), None);
+        job.sources.push(source("files"));
+        assert_eq!(job_lag(&job), None);
+        job.sources.push(source("kafka"));
+        assert_eq!(job_lag(&job).as_deref(), Some("not known"));
+        job.lag_records = Some(1_204);
+        assert_eq!(job_lag(&job).as_deref(), Some("1,204"));
+        job.lag_records = Some(0);
+        assert_eq!(job_lag(&job).as_deref(), Some("0"));
+        (job.lag_records, job.state) = (None, JobState::Stopped);
+        assert_eq!(job_lag(&job).as_deref(), Some("not known"));
+        job.state = JobState::Finished;
+        assert_eq!(job_lag(&job), None);
     }
 
     #[test]

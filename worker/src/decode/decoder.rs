@@ -153,7 +153,7 @@ impl SourceDecoder {
             &judge.splits,
             &mut refusals,
             |record, row, refusals| match found.read(record, row) {
-                Ok(text) => text.as_bytes(),
+                Ok(text) => text,
                 Err((code, reason)) => {
                     row.fill(Token::MISSING);
                     refusals.refuse(record, code, || reason);

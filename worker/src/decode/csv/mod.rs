@@ -4,14 +4,14 @@
 //! the splitter's state. Records are numbered from 1, the header not counted, and cut the same wherever the windows
 //! end. Failure: whatever stands in the file becomes dead letters; a header that does not fit ends the file.
 
+mod marks;
+mod plain;
 mod split;
-
-use std::ops::Range;
 
 use millstream_common::dead_letter::Code;
 use millstream_common::plan::FormatSpec;
 
-use self::split::{Outcome, Record, Splitter};
+use self::split::{Field, Outcome, Record, Splitter};
 use super::decoder::{SourceDecoder, too_long_reason};
 use super::input::{Payload, Records};
 use super::json::walk::utf8_reason;
@@ -100,7 +100,7 @@ impl CsvFile {
                     is_refused: false,
                 });
             };
-            match self.read_header(decoder, &header) {
+            match self.read_header(decoder, window.bytes, &header) {
                 Ok(columns) => self.columns = Some(columns),
                 Err(reason) => {
                     let payload = Some(&window.bytes[header.raw]);
@@ -114,11 +114,13 @@ impl CsvFile {
             }
         }
         let bytes = &window.bytes[consumed..];
-        consumed += self
+        let split = self
             .splitter
             .split(bytes, window.is_last, window.records_max);
+        consumed += split;
         let found = Found {
             window: bytes,
+            is_utf8: simdutf8::basic::from_utf8(&bytes[..split]).is_ok(),
             slot: window.slot,
             first_position: window.first_position,
             records: &self.splitter.records,
@@ -152,27 +154,28 @@ impl CsvFile {
         })
     }
 
-    /// The text of a record stands without its delimiters: bytes that are no text in two fields may be a character in one.
-    fn ends_fields_between_characters(&self, text: &str, record: &Record) -> bool {
-        let mut fields = self.splitter.fields(record);
-        fields.all(|field| text.is_char_boundary(field.start) && text.is_char_boundary(field.end))
-    }
-
     /// The token that each field fills, or why the header does not fit.
-    fn read_header(&self, decoder: &SourceDecoder, header: &Record) -> Result<Vec<usize>, String> {
+    fn read_header(
+        &self,
+        decoder: &SourceDecoder,
+        window: &[u8],
+        header: &Record,
+    ) -> Result<Vec<usize>, String> {
         match header.outcome {
             Outcome::Whole => (),
             Outcome::TooLong => return Err(too_long_reason(self.record_bytes_max)),
             Outcome::Unclosed => return Err("a quote is not closed".to_owned()),
         }
-        let text = self.splitter.text(header);
-        let text = std::str::from_utf8(text).map_err(|_| utf8_reason(text))?;
-        if !self.ends_fields_between_characters(text, header) {
-            return Err("the name of a column is not UTF-8".to_owned());
-        }
+        let text = self.splitter.text(window, header);
+        let inside = |field: &Field| &text[field.start as usize..field.end as usize];
+        let fields: Vec<&[u8]> = self.splitter.fields(header).iter().map(inside).collect();
+        let joined = fields.concat();
+        std::str::from_utf8(&joined).map_err(|_| utf8_reason(&joined))?;
         let mut columns = Vec::new();
-        for field in self.splitter.fields(header) {
-            let name = &text[field];
+        for name in fields {
+            let Ok(name) = std::str::from_utf8(name) else {
+                return Err("the name of a column is not UTF-8".to_owned());
+            };
             let Some(column) = decoder.record_names().position(|column| column == name) else {
                 return Err(format!(
                     "the header has a column \"{}\" that is not declared",
@@ -195,6 +198,8 @@ impl CsvFile {
 /// The records found in a window.
 pub(super) struct Found<'a> {
     window: &'a [u8],
+    /// All of its records are, so that none has to be looked at by itself.
+    is_utf8: bool,
     slot: SplitSlot,
     first_position: i64,
     records: &'a [Record],
@@ -203,7 +208,11 @@ pub(super) struct Found<'a> {
 
 impl<'a> Found<'a> {
     /// The text of a record and its tokens, or what is wrong with it.
-    pub(super) fn read(&self, record: usize, row: &mut [Token]) -> Result<&'a str, (Code, String)> {
+    pub(super) fn read(
+        &self,
+        record: usize,
+        row: &mut [Token],
+    ) -> Result<&'a [u8], (Code, String)> {
         let found = &self.records[record];
         match found.outcome {
             Outcome::Whole => (),
@@ -216,15 +225,13 @@ impl<'a> Found<'a> {
                 return Err((Code::Malformed, reason.to_owned()));
             }
         }
-        let bytes = self.file.splitter.text(found);
-        let text = simdutf8::basic::from_utf8(bytes).ok();
-        let Some(text) = text.filter(|text| self.file.ends_fields_between_characters(text, found))
-        else {
-            return Err((
-                Code::Malformed,
-                utf8_reason(&self.window[found.raw.clone()]),
-            ));
-        };
+        let splitter = &self.file.splitter;
+        let is_utf8 = self.is_utf8 && found.is_plain() || splitter.is_utf8(self.window, found);
+        if !is_utf8 {
+            let raw = &self.window[found.raw.clone()];
+            return Err((Code::Malformed, utf8_reason(raw)));
+        }
+        let text = splitter.text(self.window, found);
         let columns = self.file.columns.as_deref().unwrap_or_default();
         let field_count = found.fields.len();
         if field_count != columns.len() {
@@ -234,22 +241,30 @@ impl<'a> Found<'a> {
                 format!("{field_count} fields where {expected} are expected"),
             ));
         }
-        for (field, column) in self.file.splitter.fields(found).zip(columns) {
-            row[*column] = self.token(text, field);
+        for (field, column) in splitter.fields(found).iter().zip(columns) {
+            row[*column] = self.token(text, *field);
         }
         Ok(text)
     }
 
-    fn token(&self, text: &str, field: Range<usize>) -> Token {
+    #[inline]
+    fn token(&self, text: &[u8], field: Field) -> Token {
         let is_null = match &self.file.null_string {
-            None => field.is_empty(),
-            Some(null_string) => &text[field.clone()] == null_string,
+            None => field.start == field.end,
+            Some(null_string) => {
+                let inside = &text[field.start as usize..field.end as usize];
+                inside == null_string.as_bytes()
+            }
         };
         let kind = match is_null {
             true => TokenKind::Null,
             false => TokenKind::Field,
         };
-        Token::new(kind, field.start, field.end)
+        Token {
+            kind,
+            start: field.start,
+            end: field.end,
+        }
     }
 }
 
