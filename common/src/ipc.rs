@@ -74,6 +74,16 @@ pub struct EncodedObject {
     pub checksum: u32,
 }
 
+impl From<Bytes> for EncodedObject {
+    /// What is encoded in another way.
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            checksum: crc32c::crc32c(&bytes),
+            bytes: Pieces::from(bytes),
+        }
+    }
+}
+
 /// Encodes batches of one schema; LZ4 where there is enough to be worth it.
 pub fn encode(
     path: &str,
@@ -139,24 +149,27 @@ pub async fn load(
     path: &str,
     checksum: u32,
 ) -> Result<Vec<RecordBatch>, ObjectError> {
-    let Some(bytes) = store.get(path).await? else {
-        return Err(ObjectError::Missing {
-            path: path.to_owned(),
-        });
-    };
+    let bytes = load_bytes(store, path).await?;
     decode(path, &bytes, checksum)
+}
+
+/// Reads the object at `path` as it is, checked against `checksum`.
+pub async fn fetch(store: &StoreRef, path: &str, checksum: u32) -> Result<Bytes, ObjectError> {
+    let bytes = load_bytes(store, path).await?;
+    verify(path, &bytes, checksum)?;
+    Ok(bytes)
+}
+
+async fn load_bytes(store: &StoreRef, path: &str) -> Result<Bytes, ObjectError> {
+    let found = store.get(path).await?;
+    found.ok_or_else(|| ObjectError::Missing {
+        path: path.to_owned(),
+    })
 }
 
 /// Decodes an object.
 pub fn decode(path: &str, bytes: &Bytes, checksum: u32) -> Result<Vec<RecordBatch>, ObjectError> {
-    let found = crc32c::crc32c(bytes);
-    if found != checksum && !mutant::is(Mutant::SkipChecksum) {
-        return Err(ObjectError::Damaged {
-            path: path.to_owned(),
-            found,
-            expected: checksum,
-        });
-    }
+    verify(path, bytes, checksum)?;
     let read = || -> Result<Vec<RecordBatch>, ArrowError> {
         StreamReader::try_new(bytes.as_ref(), None)?.collect()
     };
@@ -164,6 +177,18 @@ pub fn decode(path: &str, bytes: &Bytes, checksum: u32) -> Result<Vec<RecordBatc
         path: path.to_owned(),
         source,
     })
+}
+
+fn verify(path: &str, bytes: &Bytes, expected: u32) -> Result<(), ObjectError> {
+    let found = crc32c::crc32c(bytes);
+    if found != expected && !mutant::is(Mutant::SkipChecksum) {
+        return Err(ObjectError::Damaged {
+            path: path.to_owned(),
+            found,
+            expected,
+        });
+    }
+    Ok(())
 }
 
 /// Creates an object under a name that no other write uses: a retry after an unknown result is harmless.

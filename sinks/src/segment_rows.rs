@@ -9,21 +9,21 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
 use millstream_common::log::backlog::BacklogPart;
 use millstream_common::log::entry::CommittedEpoch;
 use millstream_common::report::Segment;
 use millstream_common::trace::TraceContext;
 
 use crate::left_out::RunSegment;
-use crate::sink::{RunRows, SinkError};
+use crate::sink::{RunPart, RunRows, SinkError, batches_of};
 
 /// Where segments are read: the worker's memory, or storage.
 #[async_trait]
 pub trait SegmentSource: Send + Sync {
-    /// All batches of the segment, in order, with `_op` as last column; its checksum holds (INV-8).
-    async fn read(&self, segment: &Segment) -> Result<Vec<RecordBatch>, SinkError>;
+    /// The rows of the segment, in order, with `_op` as last column, in the form in which it is stored; its checksum holds (INV-8).
+    async fn read(&self, segment: &Segment) -> Result<RunPart, SinkError>;
     /// The epochs of a part of the backlog, in order; its checksum holds (INV-8).
     async fn read_backlog(&self, part: &BacklogPart) -> Result<Vec<CommittedEpoch>, SinkError>;
 }
@@ -61,9 +61,13 @@ impl SegmentRows {
 }
 
 impl SegmentRows {
-    async fn read(&self, part: &RunSegment) -> Result<Vec<RecordBatch>, SinkError> {
-        let batches = self.source.read(&part.segment).await?;
-        part.without_left_out(batches)
+    async fn read(&self, segment: &RunSegment) -> Result<RunPart, SinkError> {
+        let part = self.source.read(&segment.segment).await?;
+        if segment.left_out.is_empty() {
+            return Ok(part);
+        }
+        let kept = segment.without_left_out(part.into_batches()?);
+        kept.map(RunPart::Batches)
             .map_err(|error| SinkError::refused("leave out refused rows", error))
     }
 }
@@ -78,11 +82,13 @@ impl RunRows for SegmentRows {
     }
 
     fn batches(&self) -> BoxStream<'_, Result<RecordBatch, SinkError>> {
+        batches_of(self.parts())
+    }
+
+    fn parts(&self) -> BoxStream<'_, Result<RunPart, SinkError>> {
         stream::iter(&self.segments)
-            .map(|part| self.read(part))
+            .map(|segment| self.read(segment))
             .buffered(2)
-            .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
-            .try_flatten()
             .boxed()
     }
 }

@@ -10,11 +10,15 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use millstream_common::error::Kind;
 use millstream_common::ids::{Epoch, Incarnation, JobName, Token};
 use millstream_common::log::rewind::SinkRewind;
 use millstream_common::trace::TraceContext;
+
+use crate::row_group;
 
 /// What a sink can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +110,45 @@ pub struct EpochRun {
     pub row_count: u64,
 }
 
+/// Rows of a run, in the form in which they are at hand.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RunPart {
+    /// Batches in order.
+    Batches(Vec<RecordBatch>),
+    /// Parquet, see [`row_group`].
+    RowGroup(Bytes),
+}
+
+impl RunPart {
+    /// The rows; decodes what is encoded.
+    pub fn into_batches(self) -> Result<Vec<RecordBatch>, SinkError> {
+        match self {
+            Self::Batches(batches) => Ok(batches),
+            Self::RowGroup(file) => row_group::decode(file)
+                .map_err(|error| SinkError::refused("decode row group", error)),
+        }
+    }
+
+    /// What it holds of memory.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Batches(batches) => batches.iter().map(RecordBatch::get_array_memory_size).sum(),
+            Self::RowGroup(file) => file.len(),
+        }
+    }
+}
+
+/// The rows of `parts`, for rows that are at hand in parts.
+pub fn batches_of(
+    parts: BoxStream<'_, Result<RunPart, SinkError>>,
+) -> BoxStream<'_, Result<RecordBatch, SinkError>> {
+    parts
+        .map(|part| part.and_then(RunPart::into_batches))
+        .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
+        .try_flatten()
+        .boxed()
+}
+
 /// The rows of a run; may be read more than once, always the same rows in the same order.
 pub trait RunRows: Send + Sync {
     /// Columns of the output, then `_op` (Int8: 0 upsert, 1 delete).
@@ -116,6 +159,13 @@ pub trait RunRows: Send + Sync {
     }
     /// The rows from the first: epochs in order, within an epoch segments in order.
     fn batches(&self) -> BoxStream<'_, Result<RecordBatch, SinkError>>;
+    /// The same, for sinks that take row groups; always in the same form.
+    fn parts(&self) -> BoxStream<'_, Result<RunPart, SinkError>> {
+        let batches = self.batches();
+        batches
+            .map_ok(|batch| RunPart::Batches(vec![batch]))
+            .boxed()
+    }
 }
 
 /// Where refused rows become dead letters before the unit that leaves them out commits (INV-10).

@@ -20,6 +20,8 @@ mod kafka_sink;
 mod letters_kept;
 mod master_crash;
 mod metrics;
+mod nexmark;
+mod parquet_folder;
 mod preview;
 mod protection;
 mod quotas;

@@ -143,10 +143,11 @@ pub async fn append(store: &StoreRef, seq: Seq, object: &LogObject) -> Result<Ap
         }
         (Some(found), _) => Ok(Appended::Taken(Box::new(found))),
         (None, Some(unknown)) => Err(unknown.into()),
-        (None, None) => Err(Error::Broken {
+        // It was collected between the two calls: the next try finds the boundary.
+        (None, None) => Err(Error::Store(StoreError::Unavailable {
             key: key(seq),
-            cause: "its key is taken, but nothing can be read there".to_owned(),
-        }),
+            cause: "its key was taken, and nothing is there any more".to_owned(),
+        })),
     }
 }
 

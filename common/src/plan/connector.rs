@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::datagen::nexmark::{NexmarkTable, NexmarkValue};
+
 /// A source's connector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "connector", rename_all = "snake_case")]
@@ -199,6 +201,13 @@ pub enum DatagenKind {
     Template {
         /// The text.
         template: String,
+    },
+    /// As in a table of the Nexmark benchmark.
+    Nexmark {
+        /// The table whose rows these are.
+        table: NexmarkTable,
+        /// What the column holds.
+        value: NexmarkValue,
     },
 }
 

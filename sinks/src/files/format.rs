@@ -1,7 +1,7 @@
 //! One file being written: Parquet, CSV or JSON lines.
 //!
 //! Used by `writer.rs`, inside blocking work. Rows reach the format's writer in batches of a fixed number, however
-//! they came, so that the same rows always make the same bytes. Failure: of the file system or of the format.
+//! they came, so that the same rows always make the same bytes; row groups that come whole stay whole. Failure: of the file system or of the format.
 
 use std::path::Path;
 
@@ -11,19 +11,14 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::json::writer::LineDelimited;
 use millstream_common::plan::connector::FileFormat;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::errors::ParquetError;
-use parquet::file::properties::WriterProperties;
 
 use super::csv::CsvWriter;
 use super::disk::CheckedFile;
+use super::parquet::{ParquetFile, RowGroups};
 use crate::row_json::line_writer;
 
 /// Rows a batch, as the format's writer sees them.
 const BATCH_ROWS: usize = 8_192;
-/// Rows a Parquet row group: bounds what is in memory of one file.
-const ROW_GROUP_ROWS: usize = 262_144;
 
 /// A file being written.
 pub(super) struct FormatWriter {
@@ -32,7 +27,7 @@ pub(super) struct FormatWriter {
 }
 
 enum Encoder {
-    Parquet(Box<ArrowWriter<CheckedFile>>),
+    Parquet(Box<ParquetFile>),
     Csv(CsvWriter<CheckedFile>),
     Json(arrow::json::writer::Writer<CheckedFile, LineDelimited>),
 }
@@ -47,8 +42,7 @@ impl FormatWriter {
         let file = CheckedFile::create(path)?;
         let encoder = match format {
             FileFormat::Parquet => {
-                let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties()));
-                Encoder::Parquet(Box::new(writer.map_err(arrow_error)?))
+                Encoder::Parquet(Box::new(ParquetFile::new(file, schema.clone())?))
             }
             FileFormat::Csv => Encoder::Csv(CsvWriter::new(file)),
             FileFormat::Json => Encoder::Json(line_writer(file)),
@@ -65,10 +59,28 @@ impl FormatWriter {
         self.encode_complete()
     }
 
+    /// Appends rows that are encoded already: as they are where the file is Parquet and has the same columns.
+    pub(super) fn append(&mut self, groups: RowGroups) -> Result<(), ArrowError> {
+        let is_taken = match &self.encoder {
+            Encoder::Parquet(file) => file.takes(&groups),
+            Encoder::Csv(_) | Encoder::Json(_) => false,
+        };
+        if !is_taken {
+            let batches = groups.decode(&self.rows.schema())?;
+            return batches.into_iter().try_for_each(|rows| self.write(rows));
+        }
+        self.rows.finish_buffered_batch()?;
+        self.encode_complete()?;
+        match &mut self.encoder {
+            Encoder::Parquet(file) => file.append(&groups),
+            Encoder::Csv(_) | Encoder::Json(_) => Ok(()),
+        }
+    }
+
     fn encode_complete(&mut self) -> Result<(), ArrowError> {
         while let Some(batch) = self.rows.next_completed_batch() {
             match &mut self.encoder {
-                Encoder::Parquet(writer) => writer.write(&batch).map_err(arrow_error)?,
+                Encoder::Parquet(file) => file.write(batch)?,
                 Encoder::Csv(writer) => writer.write(&batch)?,
                 Encoder::Json(writer) => writer.write(&batch)?,
             }
@@ -81,7 +93,7 @@ impl FormatWriter {
         self.rows.finish_buffered_batch()?;
         self.encode_complete()?;
         let file = match self.encoder {
-            Encoder::Parquet(writer) => writer.into_inner().map_err(arrow_error)?,
+            Encoder::Parquet(file) => file.finish()?,
             Encoder::Csv(writer) => writer.into_inner(),
             Encoder::Json(mut writer) => {
                 writer.finish()?;
@@ -90,23 +102,5 @@ impl FormatWriter {
         };
         file.sync()?;
         Ok((file.bytes, file.checksum))
-    }
-}
-
-fn properties() -> WriterProperties {
-    WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .build()
-}
-
-/// Keeps what the file system said, which the library's own conversion turns into text.
-fn arrow_error(error: ParquetError) -> ArrowError {
-    match error {
-        ParquetError::External(cause) => match cause.downcast::<std::io::Error>() {
-            Ok(cause) => ArrowError::from(*cause),
-            Err(cause) => ArrowError::ExternalError(cause),
-        },
-        error => ArrowError::from(error),
     }
 }

@@ -5,7 +5,8 @@
 //! visible; after it whoever goes on finishes the same run with the same names, and a name that is there with the
 //! same contents is left alone. Readers that want whole runs take the files whose number is not above the
 //! newest of `_millstream/*/*/commits`, of a sink that was sent back also those that the commits in `rewound-*/` name; readers of the
-//! folder may see a part of a run for a moment, but never a row twice. Nothing is ever overwritten.
+//! folder may see a part of a run for a moment, but never a row twice. Nothing is ever overwritten. Rows that were shipped as Parquet come into
+//! Parquet files as they are.
 //! Failure: sorted by `failure.rs`; a name taken by somebody else is refused.
 
 mod csv;
@@ -14,12 +15,13 @@ mod failure;
 mod format;
 mod journal;
 mod names;
+mod parquet;
 mod writer;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use arrow::array::AsArray;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int8Type, SchemaRef};
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -32,10 +34,11 @@ use millstream_common::suggest::nearest;
 
 use self::disk::Published;
 use self::journal::{Journal, RunPlan};
+use self::parquet::RowGroups;
 use self::writer::{Layout, RunFiles, WrittenFile};
 use crate::sink::{
-    Applied, Cadence, Deliverer, EpochRun, Held, REJECTED_ROWS_MAX, RejectedRow, Rejects, RunRows,
-    Sink, SinkError,
+    Applied, Cadence, Deliverer, EpochRun, Held, REJECTED_ROWS_MAX, RejectedRow, Rejects, RunPart,
+    RunRows, Sink, SinkError,
 };
 
 /// A folder of files.
@@ -134,30 +137,46 @@ impl FilesSink {
         let mut files = self
             .blocking(WHAT, move || RunFiles::new(layout, last))
             .await?;
-        let mut batches = rows.batches();
-        while let Some(batch) = batches.next().await {
-            let batch = batch?;
-            self.check_operations(&batch)?;
-            let write = move || {
-                files.write(&batch)?;
-                Ok(files)
+        let mut parts = rows.parts();
+        while let Some(part) = parts.next().await {
+            let batches = match part? {
+                RunPart::RowGroup(bytes) if takes_row_groups(&self.spec) => {
+                    let append = move || {
+                        let groups = RowGroups::read(bytes)?;
+                        let are_upserts = groups.are_upserts();
+                        if are_upserts {
+                            files.append(groups)?;
+                        }
+                        Ok((files, are_upserts))
+                    };
+                    let are_upserts;
+                    (files, are_upserts) = self.blocking(WHAT, append).await?;
+                    self.check_operations(are_upserts)?;
+                    continue;
+                }
+                part => part.into_batches()?,
             };
-            files = self.blocking(WHAT, write).await?;
-            self.check_refused(files.rejected())?;
+            for batch in batches {
+                self.check_operations(are_upserts(&batch))?;
+                let write = move || {
+                    files.write(&batch)?;
+                    Ok(files)
+                };
+                files = self.blocking(WHAT, write).await?;
+                self.check_refused(files.rejected())?;
+            }
         }
         self.blocking(WHAT, move || files.finish()).await
     }
 
-    fn check_operations(&self, batch: &arrow::array::RecordBatch) -> Result<(), SinkError> {
-        let ops = batch.column_by_name(OP_COLUMN);
-        let ops = ops.and_then(|ops| ops.as_primitive_opt::<Int8Type>());
-        if ops.is_some_and(|ops| ops.values().contains(&OP_DELETE)) {
-            return Err(SinkError::refused(
+    fn check_operations(&self, are_upserts: bool) -> Result<(), SinkError> {
+        match are_upserts {
+            true => Ok(()),
+            false => Err(SinkError::refused(
                 format!("write files of {}", self.spec.path),
                 "files cannot take back rows: use emit = 'final'",
-            ));
+            )),
         }
-        Ok(())
     }
 
     /// Gives the written files their names.
@@ -303,6 +322,17 @@ impl Sink for FilesSink {
         };
         self.apply_open(open, run, rows, rejects).await
     }
+}
+
+/// Whether its files take rows that are encoded already: Parquet, and all rows in one file of a run.
+pub fn takes_row_groups(spec: &FilesSinkSpec) -> bool {
+    spec.format == FileFormat::Parquet && spec.partition_by.is_empty()
+}
+
+fn are_upserts(batch: &RecordBatch) -> bool {
+    let ops = batch.column_by_name(OP_COLUMN);
+    let ops = ops.and_then(|ops| ops.as_primitive_opt::<Int8Type>());
+    !ops.is_some_and(|ops| ops.values().contains(&OP_DELETE))
 }
 
 fn held_already(run: &EpochRun) -> Applied {

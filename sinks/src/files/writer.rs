@@ -21,6 +21,7 @@ use millstream_common::plan::connector::FileFormat;
 use super::format::FormatWriter;
 use super::journal::{CommittedFile, PlannedFile};
 use super::names::{FolderNames, file_name};
+use super::parquet::RowGroups;
 use crate::row_json::row_json;
 use crate::sink::RejectedRow;
 
@@ -162,6 +163,20 @@ impl RunFiles {
         self.write_groups(&rows, &mut groups)
     }
 
+    /// Writes rows that come as row groups; for a layout without folders.
+    pub(super) fn append(&mut self, groups: RowGroups) -> Result<(), ArrowError> {
+        let row_count = groups.row_count();
+        self.row_count += row_count;
+        if row_count == 0 {
+            return Ok(());
+        }
+        let file = self.file("")?;
+        file.planned.row_count += row_count;
+        file.writer.append(groups)?;
+        *self.folder_rows.entry(String::new()).or_default() += row_count;
+        Ok(())
+    }
+
     fn write_groups(
         &mut self,
         rows: &RecordBatch,
@@ -191,15 +206,20 @@ impl RunFiles {
         // Nullability may differ from batch to batch; a file has one schema.
         let taken = RecordBatch::try_new(self.file_schema.clone(), taken.columns().to_vec())?;
         let row_count = taken.num_rows() as u64;
-        if !self.open.contains_key(folder) {
-            let file = self.begin(folder)?;
-            self.open.insert(folder.to_owned(), file);
-        }
-        let file = &mut self.open[folder];
+        let file = self.file(folder)?;
         file.planned.row_count += row_count;
         file.writer.write(taken)?;
         *self.folder_rows.entry(folder.to_owned()).or_default() += row_count;
         Ok(())
+    }
+
+    /// The file of a folder that is open, or a new one.
+    fn file(&mut self, folder: &str) -> Result<&mut OpenFile, ArrowError> {
+        if !self.open.contains_key(folder) {
+            let file = self.begin(folder)?;
+            self.open.insert(folder.to_owned(), file);
+        }
+        Ok(&mut self.open[folder])
     }
 
     fn begin(&mut self, folder: &str) -> Result<OpenFile, ArrowError> {

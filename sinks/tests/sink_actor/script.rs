@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use futures::StreamExt;
 use millstream_common::ids::{Epoch, OutputIndex, SinkIndex};
@@ -20,7 +19,7 @@ use millstream_sinks::delivery::Lacking;
 use millstream_sinks::refused_rows::{PlacedRow, places};
 use millstream_sinks::segment_rows::SegmentSource;
 use millstream_sinks::sink::{
-    Applied, Cadence, EpochRun, Held, RejectedRow, Rejects, RunRows, Sink, SinkError,
+    Applied, Cadence, EpochRun, Held, RejectedRow, Rejects, RunPart, RunRows, Sink, SinkError,
 };
 use millstream_sinks::sink_actor::{
     SinkActor, SinkArguments, SinkMessage, SinkObserver, Trouble, TroubleState,
@@ -131,10 +130,11 @@ pub(crate) fn two_rows() -> MemoryRows {
 
 #[async_trait]
 impl SegmentSource for TwoRows {
-    async fn read(&self, _: &Segment) -> Result<Vec<RecordBatch>, SinkError> {
+    async fn read(&self, _: &Segment) -> Result<RunPart, SinkError> {
         let rows = two_rows();
         let batches: Vec<_> = rows.batches().collect().await;
-        batches.into_iter().collect()
+        let batches = batches.into_iter().collect::<Result<_, _>>();
+        batches.map(RunPart::Batches)
     }
 
     async fn read_backlog(&self, part: &BacklogPart) -> Result<Vec<CommittedEpoch>, SinkError> {

@@ -5,3 +5,6 @@
 
 pub mod segment;
 pub mod ship_actor;
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,13 @@
 //! Segments: their names, and reading them back for sinks.
 //!
-//! Sinks read through [`SegmentReader`]: from memory if the segment was shipped here and is still kept, else from storage. A segment is
-//! kept until as many reads have taken it as sinks of this worker read its output. What is kept
-//! is bounded ([`KEPT_BYTES_MAX`]); the oldest goes first, for storage has it (INV-9).
+//! Sinks read through [`SegmentReader`]: from memory if the segment was shipped here and is still kept, else from storage. Its name says how
+//! it is encoded, so that its rows come in the same form from either. A segment is kept until as many reads have taken it as sinks of this
+//! worker read its output, and only while it is new ([`KEPT_EPOCHS`]): a sink that is cut off has its rows in storage and costs no memory
+//! (INV-9). What is kept is bounded besides ([`KEPT_BYTES_MAX`]); the oldest goes first.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_common::ids::{Epoch, Generation, Incarnation, OutputIndex, WorkerId};
 use millstream_common::log::backlog::{self, BacklogPart};
@@ -15,12 +15,41 @@ use millstream_common::log::entry::CommittedEpoch;
 use millstream_common::report::Segment;
 use millstream_common::store::StoreRef;
 use millstream_sinks::segment_rows::SegmentSource;
-use millstream_sinks::sink::SinkError;
+use millstream_sinks::sink::{RunPart, SinkError};
 
 use millstream_common::ipc;
 
 /// Memory for segments that sinks have not read yet, of one pipeline.
 pub const KEPT_BYTES_MAX: usize = 64 << 20;
+
+/// Epochs whose segments are kept for sinks: one that lacks more reads from storage.
+pub const KEPT_EPOCHS: u64 = 4;
+
+/// How the rows of a segment are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// As an Arrow stream.
+    Arrow,
+    /// As Parquet, for sinks that take it as it is.
+    RowGroup,
+}
+
+impl Encoding {
+    /// What names end with.
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Arrow => ".arrow",
+            Self::RowGroup => ".parquet",
+        }
+    }
+
+    fn of(path: &str) -> Self {
+        match path.ends_with(Self::RowGroup.ending()) {
+            true => Self::RowGroup,
+            false => Self::Arrow,
+        }
+    }
+}
 
 /// The storage key of a segment: its place in the log's order, then who wrote it.
 pub fn path(
@@ -29,11 +58,13 @@ pub fn path(
     epoch: Epoch,
     generation: Generation,
     worker: &WorkerId,
+    encoding: Encoding,
 ) -> String {
     format!(
-        "segments/{incarnation}/{output}/{:012}-{generation}-{worker}-{}.arrow",
+        "segments/{incarnation}/{output}/{:012}-{generation}-{worker}-{}{}",
         epoch.0,
-        ipc::attempt()
+        ipc::attempt(),
+        encoding.ending()
     )
 }
 
@@ -53,10 +84,25 @@ struct Kept {
 
 #[derive(Debug)]
 struct KeptSegment {
+    epoch: Epoch,
     path: String,
-    batches: Vec<RecordBatch>,
+    rows: RunPart,
     bytes: usize,
     reads_left: usize,
+}
+
+impl Kept {
+    /// Lets go of what is old or too much, now that `newest` is being shipped.
+    fn shrink(&mut self, newest: Epoch) {
+        while let Some(oldest) = self.segments.front() {
+            let is_old = oldest.epoch.0 + KEPT_EPOCHS <= newest.0;
+            if !is_old && self.bytes <= KEPT_BYTES_MAX {
+                return;
+            }
+            self.bytes -= oldest.bytes;
+            self.segments.pop_front();
+        }
+    }
 }
 
 impl SegmentCache {
@@ -72,40 +118,36 @@ impl SegmentCache {
         }
     }
 
-    /// Keeps a segment for a while, if somebody here is to read it.
-    pub fn keep(&self, segment: &Segment, batches: Vec<RecordBatch>) {
+    /// Keeps a segment of `epoch` for a while, if somebody here is to read it.
+    pub fn keep(&self, epoch: Epoch, segment: &Segment, rows: RunPart) {
         let Some(&reads_left) = self.readers.get(&segment.output) else {
             return;
         };
-        let bytes = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+        let bytes = rows.memory_bytes();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.bytes += bytes;
         kept.segments.push_back(KeptSegment {
+            epoch,
             path: segment.path.clone(),
-            batches,
+            rows,
             bytes,
             reads_left,
         });
-        while kept.bytes > KEPT_BYTES_MAX {
-            let Some(oldest) = kept.segments.pop_front() else {
-                break;
-            };
-            kept.bytes -= oldest.bytes;
-        }
+        kept.shrink(epoch);
     }
 
     /// The rows of a segment that is kept; its last read takes it out. Whoever reads it once more gets it from storage.
-    fn read(&self, path: &str) -> Option<Vec<RecordBatch>> {
+    fn read(&self, path: &str) -> Option<RunPart> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let index = kept.segments.iter().position(|known| known.path == path)?;
         let found = &mut kept.segments[index];
         found.reads_left -= 1;
         if found.reads_left > 0 {
-            return Some(found.batches.clone());
+            return Some(found.rows.clone());
         }
         let read = kept.segments.remove(index)?;
         kept.bytes -= read.bytes;
-        Some(read.batches)
+        Some(read.rows)
     }
 }
 
@@ -119,11 +161,21 @@ pub struct SegmentReader {
 
 #[async_trait]
 impl SegmentSource for SegmentReader {
-    async fn read(&self, segment: &Segment) -> Result<Vec<RecordBatch>, SinkError> {
-        if let Some(batches) = self.cache.read(&segment.path) {
-            return Ok(batches);
+    async fn read(&self, segment: &Segment) -> Result<RunPart, SinkError> {
+        let (path, checksum) = (&segment.path, segment.checksum);
+        if let Some(rows) = self.cache.read(path) {
+            return Ok(rows);
         }
-        let loaded = ipc::load(&self.store, &segment.path, segment.checksum).await;
+        let loaded = match Encoding::of(path) {
+            Encoding::Arrow => {
+                let loaded = ipc::load(&self.store, path, checksum).await;
+                loaded.map(RunPart::Batches)
+            }
+            Encoding::RowGroup => {
+                let fetched = ipc::fetch(&self.store, path, checksum).await;
+                fetched.map(RunPart::RowGroup)
+            }
+        };
         loaded.map_err(|error| {
             let what = "read segment".to_owned();
             let cause = millstream_common::error::chain(&error);
@@ -148,18 +200,16 @@ impl SegmentSource for SegmentReader {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::Int64Array;
+    use arrow::array::{Int64Array, RecordBatch};
     use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
 
-    fn batch(rows: i64) -> RecordBatch {
+    fn rows(count: i64) -> RunPart {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
-        RecordBatch::try_new(
-            schema,
-            vec![Arc::new(Int64Array::from_iter_values(0..rows))],
-        )
-        .expect("batch")
+        let column = Int64Array::from_iter_values(0..count);
+        let batch = RecordBatch::try_new(schema, vec![Arc::new(column)]);
+        RunPart::Batches(vec![batch.expect("batch")])
     }
 
     fn segment(path: &str, output: u32) -> Segment {
@@ -179,23 +229,37 @@ mod tests {
     #[test]
     fn the_oldest_segments_leave_memory_when_the_bound_is_reached() {
         let cache = SegmentCache::new([OutputIndex(0)]);
-        let rows = (KEPT_BYTES_MAX / 8 / 3) as i64;
+        let count = (KEPT_BYTES_MAX / 8 / 3) as i64;
         for name in ["a", "b", "c", "d"] {
-            cache.keep(&segment(name, 0), vec![batch(rows)]);
+            cache.keep(Epoch(1), &segment(name, 0), rows(count));
         }
         assert!(cache.read("a").is_none());
         assert!(cache.read("d").is_some());
     }
 
     #[test]
+    fn a_sink_that_is_cut_off_keeps_no_more_in_memory_than_a_few_epochs() {
+        let cache = SegmentCache::new([OutputIndex(0)]);
+        let mut most = 0;
+        for epoch in 1..=100 {
+            cache.keep(Epoch(epoch), &segment(&epoch.to_string(), 0), rows(10));
+            most = most.max(kept_bytes(&cache));
+        }
+        let one = rows(10).memory_bytes();
+        assert_eq!(most, one * KEPT_EPOCHS as usize);
+        assert!(cache.read("96").is_none());
+        assert!(cache.read("97").is_some());
+    }
+
+    #[test]
     fn a_segment_leaves_memory_once_every_sink_here_has_read_it() {
         let cache = SegmentCache::new([OutputIndex(1), OutputIndex(1)]);
-        cache.keep(&segment("nobody reads it", 0), vec![batch(10)]);
+        cache.keep(Epoch(1), &segment("nobody reads it", 0), rows(10));
         assert_eq!(kept_bytes(&cache), 0);
-        cache.keep(&segment("two read it", 1), vec![batch(10)]);
+        cache.keep(Epoch(1), &segment("two read it", 1), rows(10));
         assert!(kept_bytes(&cache) > 0);
-        assert_eq!(cache.read("two read it"), Some(vec![batch(10)]));
-        assert_eq!(cache.read("two read it"), Some(vec![batch(10)]));
+        assert_eq!(cache.read("two read it"), Some(rows(10)));
+        assert_eq!(cache.read("two read it"), Some(rows(10)));
         assert_eq!(cache.read("two read it"), None);
         assert_eq!(kept_bytes(&cache), 0);
     }

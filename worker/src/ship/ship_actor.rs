@@ -10,25 +10,29 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int8Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use millstream_common::blocking::{self, BlockingRef, Panicked};
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{Epoch, Generation, Incarnation, OutputIndex, WorkerId};
 use millstream_common::plan::{OP_COLUMN, OP_UPSERT};
 use millstream_common::report::Segment;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
+use millstream_sinks::row_group;
+use millstream_sinks::sink::RunPart;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::task::JoinSet;
 
-use super::segment::{SegmentCache, path};
+use super::segment::{Encoding, SegmentCache, path};
 use crate::exchange::align::{Alignment, Outcome};
 use crate::exchange::message::{EdgeId, StreamMessage};
 use crate::pipeline::pipeline_actor::PipelineMessage;
 use crate::pipeline::report::TaskReport;
 use crate::work::{Step, Stretch, TaskWork};
-use millstream_common::ipc::{self, ObjectError};
+use millstream_common::ipc::{self, EncodedObject, ObjectError};
 use millstream_common::task;
 
-/// A segment is closed when it holds this much.
+/// A segment is closed when its rows take this much of memory.
 pub const SEGMENT_BYTES_MAX: usize = 32 << 20;
 
 /// What a ship actor takes.
@@ -60,18 +64,22 @@ pub struct ShipConfig {
     pub schema: SchemaRef,
     /// The edges of all local tasks that feed it.
     pub edges: Vec<EdgeId>,
+    /// All who read it take row groups.
+    pub row_groups_taken: bool,
     /// Where segments go.
     pub store: StoreRef,
     /// Where they wait for sinks of this process.
     pub cache: Arc<SegmentCache>,
+    /// Where rows are encoded.
+    pub blocking: BlockingRef,
     /// Time.
     pub clock: ClockRef,
     /// Who is told.
     pub pipeline: ActorRef<PipelineMessage>,
 }
 
-/// Full segments on their way to storage at once; with one more the actor waits, and its senders with it.
-const UPLOADS_MAX: usize = 2;
+/// Full segments on their way to storage at which the actor waits, and its senders with it: while some are encoded others wait for a disk.
+const UPLOADS_MAX: usize = 4;
 
 /// The state of a ship actor.
 pub struct ShipState {
@@ -84,6 +92,8 @@ pub struct ShipState {
     /// Of the last barrier, or the one the generation begins behind.
     passed: Epoch,
     epoch: EpochUploads,
+    /// Of row groups.
+    encoder: Arc<row_group::Encoder>,
     /// Waits for the uploads of an epoch, and reports it.
     finishing: JoinSet<()>,
 }
@@ -91,7 +101,7 @@ pub struct ShipState {
 /// The segments of the running epoch that were closed before its barrier.
 #[derive(Default)]
 struct EpochUploads {
-    under_way: JoinSet<Result<Uploaded, ObjectError>>,
+    under_way: JoinSet<Result<Uploaded, ShipError>>,
     done: Vec<Uploaded>,
     closed_count: usize,
     /// When its first rows came, monotonic.
@@ -102,7 +112,7 @@ struct EpochUploads {
 struct Uploaded {
     index: usize,
     segment: Segment,
-    batches: Vec<RecordBatch>,
+    rows: RunPart,
 }
 
 /// The actor.
@@ -125,6 +135,7 @@ impl Actor for ShipActor {
             gathered_bytes: 0,
             passed: config.restored,
             epoch: EpochUploads::default(),
+            encoder: Arc::default(),
             finishing: JoinSet::new(),
             config,
         })
@@ -208,6 +219,12 @@ impl ShipState {
     fn close(&mut self, epoch: Epoch) {
         self.gathered_bytes = 0;
         let config = &self.config;
+        let batches = std::mem::take(&mut self.gathered);
+        let row_count = batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+        let encoding = match config.row_groups_taken && row_count >= row_group::ROWS_MIN {
+            true => Encoding::RowGroup,
+            false => Encoding::Arrow,
+        };
         let upload = Upload {
             index: self.epoch.closed_count,
             path: path(
@@ -216,15 +233,18 @@ impl ShipState {
                 epoch,
                 config.generation,
                 &config.worker,
+                encoding,
             ),
+            encoding,
             output: config.output,
             schema: self.segment_schema.clone(),
-            batches: std::mem::take(&mut self.gathered),
+            batches,
+            row_count: row_count as u64,
+            encoder: self.encoder.clone(),
         };
         self.epoch.closed_count += 1;
-        self.epoch
-            .under_way
-            .spawn(upload.store(config.store.clone()));
+        let (store, blocking) = (config.store.clone(), config.blocking.clone());
+        self.epoch.under_way.spawn(upload.store(store, blocking));
     }
 
     fn ship(&mut self, epoch: Epoch) {
@@ -241,7 +261,7 @@ impl ShipState {
         let (begun, clock) = (uploads.begun, self.config.clock.clone());
         self.finishing.spawn(async move {
             let origin = format!("ship {relation}");
-            let message = match task::caught(uploads.finish(&cache)).await {
+            let message = match task::caught(uploads.finish(epoch, &cache)).await {
                 Ok(Ok(segments)) => PipelineMessage::Reported(TaskReport::Shipped {
                     output,
                     epoch,
@@ -288,11 +308,15 @@ impl EpochUploads {
     }
 
     /// Waits for all uploads; the segments in the order they were closed.
-    async fn finish(mut self, cache: &SegmentCache) -> Result<Vec<Segment>, ShipError> {
+    async fn finish(
+        mut self,
+        epoch: Epoch,
+        cache: &SegmentCache,
+    ) -> Result<Vec<Segment>, ShipError> {
         self.wait_below(1).await?;
         self.done.sort_by_key(|uploaded| uploaded.index);
         let segments = self.done.into_iter().map(|uploaded| {
-            cache.keep(&uploaded.segment, uploaded.batches);
+            cache.keep(epoch, &uploaded.segment, uploaded.rows);
             uploaded.segment
         });
         Ok(segments.collect())
@@ -306,13 +330,17 @@ enum ShipError {
     Object(#[from] ObjectError),
     #[error("store segment: {0}")]
     Panicked(#[from] tokio::task::JoinError),
+    #[error("encode segment: {0}")]
+    EncodingPanicked(#[from] Panicked),
+    #[error("encode segment: {0}")]
+    RowGroup(#[from] ArrowError),
 }
 
 impl ShipError {
     fn kind(&self) -> Kind {
         match self {
             Self::Object(error) => error.kind(),
-            Self::Panicked(_) => Kind::Internal,
+            Self::Panicked(_) | Self::EncodingPanicked(_) | Self::RowGroup(_) => Kind::Internal,
         }
     }
 }
@@ -321,127 +349,45 @@ impl ShipError {
 struct Upload {
     index: usize,
     path: String,
+    encoding: Encoding,
     output: OutputIndex,
     schema: SchemaRef,
     batches: Vec<RecordBatch>,
+    row_count: u64,
+    encoder: Arc<row_group::Encoder>,
 }
 
 impl Upload {
-    async fn store(self, store: StoreRef) -> Result<Uploaded, ObjectError> {
-        let object = ipc::encode(&self.path, &self.schema, &self.batches)?;
-        ipc::create(&store, &self.path, &object).await?;
+    async fn store(self, store: StoreRef, blocking: BlockingRef) -> Result<Uploaded, ShipError> {
+        let (index, path) = (self.index, self.path.clone());
+        let (output, row_count) = (self.output, self.row_count);
+        let (object, rows) = blocking::run(&blocking, move || self.encode()).await??;
+        ipc::create(&store, &path, &object).await?;
         let segment = Segment {
-            output: self.output,
-            path: self.path,
+            output,
+            path,
             bytes: object.bytes.len() as u64,
             checksum: object.checksum,
-            row_count: self
-                .batches
-                .iter()
-                .map(|batch| batch.num_rows() as u64)
-                .sum(),
+            row_count,
         };
         Ok(Uploaded {
-            index: self.index,
+            index,
             segment,
-            batches: self.batches,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use arrow::array::Int64Array;
-    use millstream_common::blocking::ThreadPool;
-    use millstream_common::ids::{StageIndex, TaskId};
-    use millstream_common::link::{BarrierCommand, BarrierKind};
-    use millstream_common::store::FileStore;
-    use tokio::sync::mpsc;
-
-    use super::*;
-    use crate::exchange::credit::EdgeCredits;
-    use crate::exchange::message::{EdgeBatch, OwnedRows};
-    use crate::pipeline::told::Told;
-
-    const EDGE: EdgeId = EdgeId {
-        from: TaskId {
-            stage: StageIndex(0),
-            index: 0,
-        },
-        to: TaskId {
-            stage: StageIndex(1),
-            index: 0,
-        },
-        branch: 0,
-    };
-
-    async fn batch(row_count: usize) -> StreamMessage {
-        let schema = Schema::new(vec![Field::new("n", DataType::Int64, false)]);
-        let column = Int64Array::from_value(7, row_count);
-        let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(column)]);
-        StreamMessage::Batch(EdgeBatch {
-            rows: OwnedRows::whole(batch.expect("batch")),
-            permit: EdgeCredits::new(1).acquire(1).await.expect("open"),
+            rows,
         })
     }
 
-    fn barrier(epoch: u64) -> StreamMessage {
-        StreamMessage::Barrier(BarrierCommand {
-            epoch: Epoch(epoch),
-            kind: BarrierKind::Checkpoint,
-            watermarks: Default::default(),
-        })
-    }
-
-    /// The epochs in the names of an epoch's segments.
-    async fn shipped(told: &mut mpsc::Receiver<PipelineMessage>) -> Vec<u64> {
-        let Some(PipelineMessage::Reported(TaskReport::Shipped { segments, .. })) =
-            told.recv().await
-        else {
-            panic!("not shipped");
-        };
-        let names = segments.iter().map(|segment| {
-            let name = segment.path.rsplit('/').next().expect("a name");
-            name.split('-').next().expect("an epoch").parse()
-        });
-        names.map(|epoch| epoch.expect("a number")).collect()
-    }
-
-    #[tokio::test]
-    async fn a_segment_that_is_full_before_its_barrier_is_named_by_the_first_epoch_it_can_belong_to()
-     {
-        let folder = tempfile::tempdir().expect("folder");
-        let path = folder.path().display().to_string();
-        let store = FileStore::open(&path, Arc::new(ThreadPool)).await;
-        let (sender, mut told) = mpsc::channel(10);
-        let (pipeline, _) = Actor::spawn(None, Told(sender), ()).await.expect("spawn");
-        let schema = Schema::new(vec![Field::new("n", DataType::Int64, false)]);
-        let config = ShipConfig {
-            incarnation: Incarnation::fresh(),
-            generation: Generation(3),
-            restored: Epoch(5),
-            worker: "w".into(),
-            output: OutputIndex(0),
-            relation: "numbers".to_owned(),
-            schema: Arc::new(schema),
-            edges: vec![EDGE],
-            store: Arc::new(store.expect("store")),
-            cache: Arc::new(SegmentCache::new([])),
-            clock: Arc::new(millstream_common::time::SystemClock::new()),
-            pipeline: pipeline.clone(),
-        };
-        let (ship, _) = Actor::spawn(None, ShipActor, config).await.expect("spawn");
-        let full = SEGMENT_BYTES_MAX / size_of::<i64>();
-        for (message, epoch) in [(full, 9), (full, 12)] {
-            for message in [batch(message).await, batch(1).await, barrier(epoch)] {
-                let edge = EDGE;
-                ship.cast(ShipMessage::Stream { edge, message })
-                    .expect("it runs");
+    /// What is stored, and what the sinks of this process are given.
+    fn encode(self) -> Result<(EncodedObject, RunPart), ShipError> {
+        match self.encoding {
+            Encoding::Arrow => {
+                let object = ipc::encode(&self.path, &self.schema, &self.batches)?;
+                Ok((object, RunPart::Batches(self.batches)))
+            }
+            Encoding::RowGroup => {
+                let file = self.encoder.encode(&self.schema, &self.batches)?;
+                Ok((file.clone().into(), RunPart::RowGroup(file)))
             }
         }
-        assert_eq!(shipped(&mut told).await, [6, 9], "behind epoch 5");
-        assert_eq!(shipped(&mut told).await, [10, 12], "behind epoch 9");
-        ship.kill();
-        pipeline.kill();
     }
 }

@@ -14,6 +14,7 @@ use arrow::datatypes::SchemaRef;
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{OutputIndex, SinkIndex, StageIndex, TaskId};
 use millstream_common::plan::{Emit, JobPlan, KeyedKind, KeyedPlan, StageHead, Target};
+use millstream_sinks::row_group;
 use millstream_sinks::sink_actor::SinkMessage;
 use ractor::{Actor, ActorRef};
 
@@ -176,8 +177,10 @@ impl Builder<'_> {
                 relation: output.relation.clone(),
                 schema: output.schema.0.clone(),
                 edges,
+                row_groups_taken: row_group::are_taken(&self.plan, index),
                 store: config.store.clone(),
                 cache: self.cache.clone(),
+                blocking: config.worker.blocking.clone(),
                 clock: config.worker.clock.clone(),
                 pipeline: self.state.myself.clone(),
             };
