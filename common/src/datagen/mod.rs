@@ -3,6 +3,7 @@
 //! Called by the planner for each field of a `datagen` source ([`check`]); the generator converts its values by the same
 //! [`fit`] and reads the same [`template::Template`]. Pure. Failure: a [`Misfit`] names the option and the value.
 
+pub mod nexmark;
 pub mod template;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use arrow::error::ArrowError;
 
 use crate::plan::connector::DatagenKind;
 
+use self::nexmark::NexmarkValue;
 use self::template::Template;
 
 /// What is wrong with how a column is made up.
@@ -55,6 +57,21 @@ pub fn check(
                 cause,
             }),
         },
+        DatagenKind::Nexmark { value, .. } => match fits_nexmark(*value, data_type) {
+            true => Ok(()),
+            false => Err(Misfit {
+                option: "kind",
+                cause: format!("the benchmark's is {}", value.data_type()),
+            }),
+        },
+    }
+}
+
+/// Its columns have the types that it says; times may have any unit and time zone.
+fn fits_nexmark(value: NexmarkValue, data_type: &DataType) -> bool {
+    match value.data_type() {
+        DataType::Timestamp(..) => matches!(data_type, DataType::Timestamp(..)),
+        natural => natural == *data_type,
     }
 }
 

@@ -1,12 +1,14 @@
 //! Options of the `datagen` source: how each column is made up.
 //!
 //! `"fields.<column>.<option>"` says how; where nothing is said the type of the column decides. Times are ISO text and
-//! steps of times are durations; in the spec both are microseconds, for DATE too.
+//! steps of times are durations; in the spec both are microseconds, for DATE too. With `"nexmark.table.type"` a column of which nothing is
+//! said is the one that the benchmark's table has under its name.
 
 use std::collections::BTreeMap;
 
 use arrow::datatypes::DataType;
 use millstream_common::datagen;
+use millstream_common::datagen::nexmark::NexmarkTable;
 use millstream_common::plan::connector::{DatagenField, DatagenKind, DatagenSpec};
 
 use super::Options;
@@ -14,6 +16,7 @@ use super::source::RecordColumn;
 use crate::plan::problem::{Place, Problem};
 use crate::plan::{types, value};
 
+const NEXMARK_TABLE: &str = "nexmark.table.type";
 const FIELD_OPTIONS: [&str; 10] = [
     "kind",
     "start",
@@ -34,6 +37,7 @@ pub(super) fn read(options: &mut Options<'_>, columns: &[RecordColumn]) -> Datag
     let row_count = options.number("rows", 0);
     let rows_per_second = options.number("rows_per_second", 1);
     let seed = options.number("seed", 0).unwrap_or(0);
+    let nexmark = options.word(NEXMARK_TABLE, &NexmarkTable::NAMES);
     let mut by_column = gather(options, columns);
     let fields = columns
         .iter()
@@ -44,6 +48,7 @@ pub(super) fn read(options: &mut Options<'_>, columns: &[RecordColumn]) -> Datag
                 column,
                 given,
                 row_count,
+                nexmark,
             }
             .read()
         })
@@ -100,6 +105,8 @@ struct Field<'o, 'a, 'c> {
     given: BTreeMap<String, (String, String)>,
     /// Of the source.
     row_count: Option<u64>,
+    /// The table that its columns are of.
+    nexmark: Option<NexmarkTable>,
 }
 
 impl Field<'_, '_, '_> {
@@ -107,6 +114,7 @@ impl Field<'_, '_, '_> {
         let null_rate = self.number("null_rate", 0.0, 0.0, 1.0);
         let known_problems = self.options.problems.len();
         let kind = match self.kind().as_str() {
+            "nexmark" => self.of_nexmark(),
             "sequence" => self.sequence(),
             "uniform" => self.uniform(),
             "choice" => self.choice(),
@@ -144,6 +152,9 @@ impl Field<'_, '_, '_> {
 
     fn default_kind(&self) -> &'static str {
         let has = |option: &str| self.given.contains_key(option);
+        if self.nexmark.is_some() && self.given.is_empty() {
+            return "nexmark";
+        }
         if has("template") {
             return "template";
         }
@@ -161,6 +172,31 @@ impl Field<'_, '_, '_> {
             DataType::Boolean => "choice",
             DataType::Float32 | DataType::Float64 | DataType::Decimal128(..) => "uniform",
             _ => "sequence",
+        }
+    }
+
+    fn of_nexmark(&mut self) -> DatagenKind {
+        let column = &self.column.name;
+        let named = self.nexmark.map(|table| (table, table.value(column)));
+        if let Some((table, Some(value))) = named {
+            return DatagenKind::Nexmark { table, value };
+        }
+        let columns = named.map_or(&[][..], |(table, _)| table.columns());
+        let names = columns.iter().map(|(name, _)| *name);
+        let place = self.options.place_of(NEXMARK_TABLE);
+        let problem = Problem::at(place, format!("the table has no column {column}"));
+        let problem = match millstream_common::suggest::nearest(column, names.clone()) {
+            Some(nearest) => problem.hint(format!("did you mean {nearest}?")),
+            None => {
+                let names = names.collect::<Vec<_>>().join(", ");
+                let hint = format!("it has {names}; for another one add \"fields.{column}.kind\"");
+                problem.hint(hint)
+            }
+        };
+        self.options.problems.push(problem);
+        // Stands for what is not known, in a plan that is refused.
+        DatagenKind::Template {
+            template: String::new(),
         }
     }
 
@@ -312,6 +348,15 @@ impl Field<'_, '_, '_> {
             return;
         };
         let (column, type_name) = (&self.column.name, types::type_name(data_type));
+        if let DatagenKind::Nexmark { value, .. } = kind {
+            let wanted = types::type_name(&value.data_type());
+            let place = self.options.place_of(NEXMARK_TABLE);
+            let message = format!("column {column} is {type_name}, and {wanted} in the benchmark");
+            let problem = Problem::at(place, message);
+            let hint = format!("declare it {wanted}");
+            self.options.problems.push(problem.hint(hint));
+            return;
+        }
         let option = format!("fields.{column}.{}", misfit.option);
         let message = format!("column {column} is {type_name}: {}", misfit.cause);
         let place = self.options.place_of(&option);
@@ -331,6 +376,7 @@ impl Field<'_, '_, '_> {
             DatagenKind::Uniform { .. } => "uniform",
             DatagenKind::Choice { .. } => "choice",
             DatagenKind::Template { .. } => "template",
+            DatagenKind::Nexmark { .. } => "nexmark",
         };
         for (option, (_, name)) in std::mem::take(&mut self.given) {
             let place = self.options.place_of(&name);

@@ -161,6 +161,30 @@ fn types_and_checks_of_a_source_are_checked() {
 }
 
 #[test]
+fn a_column_of_a_benchmark_table_is_one_that_it_has_with_its_type() {
+    let source = |column: &str, table: &str| {
+        format!(
+            "CREATE SOURCE d ({column}) WITH (connector = 'datagen', rows = 10, \"nexmark.table.type\" = {table});\nCREATE SINK s FROM d WITH (connector = 'blackhole');"
+        )
+    };
+    refused(
+        &source("price BIGINT", "«'bids'»"),
+        "option nexmark.table.type cannot be \"bids\"",
+        "did you mean 'bid'?",
+    );
+    refused(
+        &source("prise BIGINT", "«'bid'»"),
+        "the table has no column prise",
+        "did you mean price?",
+    );
+    refused(
+        &source("price INTEGER", "«'bid'»"),
+        "column price is INTEGER, and BIGINT in the benchmark",
+        "declare it BIGINT",
+    );
+}
+
+#[test]
 fn what_is_made_up_has_to_fit_its_column() {
     let source = |column: &str, options: &str| {
         format!(

@@ -5,6 +5,7 @@
 //! the start, by the injected clock. Rows pass the same rules and the same watermark as those of any source.
 //! Failure: values that do not fit their columns, at the start.
 
+mod nexmark;
 mod random;
 mod rows;
 mod template;

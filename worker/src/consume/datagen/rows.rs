@@ -16,6 +16,7 @@ use millstream_common::datagen::template::Template;
 use millstream_common::plan::connector::{DatagenField, DatagenKind, DatagenSpec};
 use millstream_common::plan::{ColumnOrigin, SourcePlan};
 
+use super::nexmark::NexmarkColumn;
 use super::random::{Chance, ColumnChance};
 use super::template;
 
@@ -40,6 +41,7 @@ enum Kind {
     Fraction { min: f64, max: f64, factor: f64 },
     Choice { values: ArrayRef, weights: Weights },
     Template(Template),
+    Nexmark(NexmarkColumn),
 }
 
 impl RowMaker {
@@ -103,6 +105,9 @@ impl Column {
                 }
             }
             DatagenKind::Template { template } => Kind::Template(Template::parse(template)?),
+            DatagenKind::Nexmark { table, value } => {
+                Kind::Nexmark(NexmarkColumn::new(*table, *value, seed))
+            }
         };
         Ok(Self {
             data_type: data_type.clone(),
@@ -155,6 +160,7 @@ impl Column {
                 }
                 Arc::new(texts.finish())
             }
+            Kind::Nexmark(column) => column.values(rows(), present),
         };
         fit(&made, &self.data_type)
     }
