@@ -2,7 +2,8 @@
 //!
 //! Create-only is `PutMode::Create` (If-None-Match). Credentials and endpoint come from the
 //! process's `AWS_*` variables. object_store retries what it knows to be safe; anything else is
-//! `Unavailable`, and the caller reads back before it tries again.
+//! `Unavailable`, and the caller reads back before it tries again. A create that is refused because another of the same key is under way
+//! (409) proves nothing, for that one may fail: the key counts as taken only where something is there.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -44,8 +45,25 @@ impl ObjectStore {
     async fn put_with(&self, key: &str, value: PutPayload, mode: PutMode) -> Result<(), Error> {
         let options = PutOptions::from(mode);
         let path = self.path(key);
-        let put = self.inner.put_opts(&path, value, options).await;
-        put.map(drop).map_err(|error| translate(key, error))
+        match self.inner.put_opts(&path, value, options).await {
+            Ok(_) => Ok(()),
+            Err(object_store::Error::AlreadyExists { .. }) => Err(self.refused(key, &path).await),
+            Err(error) => Err(translate(key, error)),
+        }
+    }
+
+    /// Why a create was refused. The library says the same of a key that is taken and of one that another request is about to take.
+    async fn refused(&self, key: &str, path: &Path) -> Error {
+        match self.inner.head(path).await {
+            Ok(_) => Error::Exists {
+                key: key.to_owned(),
+            },
+            Err(object_store::Error::NotFound { .. }) => Error::Unavailable {
+                key: key.to_owned(),
+                cause: "another create of this key is under way".to_owned(),
+            },
+            Err(error) => translate(key, error),
+        }
     }
 }
 
@@ -57,14 +75,9 @@ pub(super) fn settings() -> impl Iterator<Item = (String, String)> {
 }
 
 fn translate(key: &str, error: object_store::Error) -> Error {
-    match error {
-        object_store::Error::AlreadyExists { .. } => Error::Exists {
-            key: key.to_owned(),
-        },
-        error => Error::Unavailable {
-            key: key.to_owned(),
-            cause: crate::error::chain(&error),
-        },
+    Error::Unavailable {
+        key: key.to_owned(),
+        cause: crate::error::chain(&error),
     }
 }
 
@@ -121,6 +134,73 @@ impl Store for ObjectStore {
         match self.inner.delete(&self.path(key)).await {
             Err(object_store::Error::NotFound { .. }) | Ok(()) => Ok(()),
             Err(error) => Err(translate(key, error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::aws::AmazonS3Builder;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// A bucket that answers every write with `put` and every look with `head`; both are status lines.
+    #[allow(clippy::disallowed_methods, reason = "the server is the test's own")]
+    async fn bucket(put: &'static str, head: &'static str) -> (ObjectStore, JoinSet<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("an address");
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = vec![0; 64 << 10];
+                let count = stream.read(&mut request).await.unwrap_or(0);
+                let status = match request[..count].starts_with(b"PUT") {
+                    true => put,
+                    false => head,
+                };
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\ncontent-length: 0\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\netag: \"1\"\r\nconnection: close\r\n\r\n"
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let inner = AmazonS3Builder::new()
+            .with_bucket_name("bucket")
+            .with_endpoint(format!("http://{address}"))
+            .with_allow_http(true)
+            .with_region("here")
+            .with_access_key_id("key")
+            .with_secret_access_key("secret")
+            .build();
+        let store = ObjectStore {
+            inner: Box::new(inner.expect("a client")),
+            prefix: Path::default(),
+        };
+        (store, server)
+    }
+
+    #[tokio::test]
+    async fn a_create_refused_for_another_that_is_under_way_is_to_be_tried_again() {
+        let (store, _server) = bucket("409 Conflict", "404 Not Found").await;
+        let refused = store.create("log/1", Bytes::from_static(b"one")).await;
+        assert!(
+            matches!(refused, Err(Error::Unavailable { .. })),
+            "{refused:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_create_refused_for_what_is_there_says_so() {
+        for status in ["409 Conflict", "412 Precondition Failed"] {
+            let (store, _server) = bucket(status, "200 OK").await;
+            let refused = store.create("log/1", Bytes::from_static(b"one")).await;
+            assert!(
+                matches!(refused, Err(Error::Exists { .. })),
+                "{status}: {refused:?}"
+            );
         }
     }
 }

@@ -51,6 +51,14 @@ impl Pieces {
     }
 }
 
+impl From<Bytes> for Pieces {
+    fn from(piece: Bytes) -> Self {
+        let mut pieces = PieceGatherer::default();
+        pieces.push(piece);
+        pieces.finish()
+    }
+}
+
 impl PartialEq<[u8]> for Pieces {
     fn eq(&self, bytes: &[u8]) -> bool {
         let mut rest = bytes;

@@ -67,6 +67,7 @@ impl Office {
             reign: None,
         };
         let sign = office.look().await?;
+        office.refuse_lost_end(&sign).await?;
         match office.entrance {
             Entrance::Alone => {
                 office.wait_for_silence(sign).await?;
@@ -156,6 +157,30 @@ impl Office {
             }
         }
         Ok(())
+    }
+
+    /// A heartbeat is written behind the Fence of its term: a log that does not know the term has lost its end.
+    async fn refuse_lost_end(&mut self, sign: &Sign) -> Result<(), MasterError> {
+        let Some(heartbeat) = &sign.heartbeat else {
+            return Ok(());
+        };
+        if heartbeat.term > self.trail.term() {
+            // Both may have been written since the log was read.
+            self.trail.follow_to_end().await?;
+        }
+        if heartbeat.term <= self.trail.term() {
+            return Ok(());
+        }
+        let lost = millstream_common::log::Error::Broken {
+            key: millstream_common::log::key(self.trail.next()),
+            cause: format!(
+                "the log ends in term {}, and master {} has reigned in term {}: its end is missing",
+                self.trail.term(),
+                heartbeat.master,
+                heartbeat.term
+            ),
+        };
+        Err(TrailError::from(lost).into())
     }
 
     async fn look(&mut self) -> Result<Sign, TrailError> {

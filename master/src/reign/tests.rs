@@ -241,3 +241,23 @@ async fn nobody_takes_over_because_the_storage_is_silent() {
     assert_eq!(reigns(&mut one).await.term, Term(1));
     assert!(two.roles.active().is_err());
 }
+
+#[tokio::test]
+async fn a_log_that_has_lost_its_end_is_refused_by_a_later_sign_of_life() {
+    let store = memory();
+    let place = Place {
+        address: "one:7070".to_owned(),
+        dashboard: None,
+        host: "one".to_owned(),
+    };
+    let heartbeat = Heartbeat::new(Term(3), &place, "one");
+    let shared = store.clone() as StoreRef;
+    super::heartbeat::write(&shared, &heartbeat)
+        .await
+        .expect("write");
+    let address = "two:7070".to_owned();
+    let opened = Office::open(config(&store, "two"), address, None, Entrance::WhenVacant).await;
+    let refused = opened.err().expect("it is refused").to_string();
+    assert!(refused.contains("log/000000000001"), "{refused}");
+    assert!(refused.contains("reigned in term 3"), "{refused}");
+}

@@ -3,6 +3,7 @@
 //! Called by a starting master, and when a job's actor has failed. Failure: a boundary or log object that is broken or
 //! missing is refused by name; nothing is begun from a part of the log.
 
+use millstream_common::ids::Seq;
 use millstream_common::log::boundary::Boundary;
 use millstream_common::log::entry::BrokenChain;
 use millstream_common::log::{self, read_from};
@@ -67,7 +68,26 @@ async fn read_behind(
     for (seq, object) in read_from(store, replay.through.next()).await? {
         replay.take(seq, &object)?;
     }
+    if replay.through == Seq(0) {
+        refuse_leavings(store).await?;
+    }
     Ok(Some(replay))
+}
+
+/// Where there is no log there may be nothing that only a log tells of: to begin from nothing would deliver again what sinks hold.
+async fn refuse_leavings(store: &StoreRef) -> Result<(), HistoryError> {
+    for folder in ["state/", "segments/"] {
+        let left = store.list(folder).await?;
+        // One that was appended meanwhile tells of them.
+        let Some(first) = left.first() else { continue };
+        if log::read(store, Seq(1)).await?.is_none() {
+            return Err(HistoryError::Log(log::Error::Broken {
+                key: log::key(Seq(1)),
+                cause: format!("it is missing, as is every boundary, while {first} is there"),
+            }));
+        }
+    }
+    Ok(())
 }
 
 /// What the log came to at a boundary; `None` if it has been collected.
@@ -99,4 +119,30 @@ pub async fn write_boundary(
     let folded = serde_json::to_vec(replay).map_err(|error| boundary.broken(error.to_string()))?;
     boundary.write(store, &folded).await?;
     Ok(boundary)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::testing::memory;
+
+    #[tokio::test]
+    async fn a_log_that_is_gone_is_no_new_storage_while_its_state_or_segments_are_there() {
+        let empty: StoreRef = memory();
+        let replay = read_history(&empty).await.expect("a new storage");
+        assert_eq!(replay.through, Seq(0));
+        for left in ["state/job/keys/1", "segments/job/0/1"] {
+            let store: StoreRef = memory();
+            store.create(left, Bytes::new()).await.expect("create");
+            let refused = read_history(&store).await.expect_err("no log");
+            let refused = refused.to_string();
+            assert!(
+                refused.contains("read log/000000000001: it is missing"),
+                "{refused}"
+            );
+            assert!(refused.contains(left), "{refused}");
+        }
+    }
 }
