@@ -3,19 +3,24 @@
 //! Waits until it is idle, as a person has to who wants to end it. Failure: a worker that does not come free in time is told with what it has.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use millstream_common::client::ControlClient;
 use millstream_common::control::{WorkerState, WorkerView};
 use millstream_common::ids::WorkerId;
+use millstream_common::time::SystemClock;
 
 use crate::arguments::{Form, MasterAddress};
 use crate::output;
+use crate::progress::Progress;
 
 /// Tasks move within two seconds unless something is in their way.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// What moves within these needs no progress.
+const QUICK_LOOKS: u32 = 5;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -31,7 +36,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let client = arguments.master.connect().await?;
     let id = WorkerId(arguments.id);
     let begun = client.drain_worker(&id).await?;
-    let waited = tokio::time::timeout(PATIENCE, drained(&client, begun.clone())).await;
+    let mut progress = Progress::new(Arc::new(SystemClock::new()));
+    let waiting = drained(&client, begun.clone(), &mut progress);
+    let waited = tokio::time::timeout(PATIENCE, waiting).await;
+    progress.finish();
     let (worker, is_alone) = waited.unwrap_or(Ok((begun, false)))?;
     match arguments.form.json {
         true => output::print_json(&worker)?,
@@ -47,7 +55,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 async fn drained(
     client: &ControlClient,
     mut worker: WorkerView,
+    progress: &mut Progress,
 ) -> anyhow::Result<(WorkerView, bool)> {
+    let mut looks = 0;
     loop {
         let workers = client.workers().await?;
         let is_alone = workers
@@ -61,8 +71,24 @@ async fn drained(
         if worker.state == WorkerState::Drained {
             return Ok((worker, is_alone));
         }
+        looks += 1;
+        if looks > QUICK_LOOKS {
+            progress.tell(in_a_line(&worker));
+        }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
+}
+
+/// `alpha draining | 6 tasks of clicks, views have not moved yet`.
+fn in_a_line(worker: &WorkerView) -> String {
+    let jobs: Vec<&str> = worker.jobs.iter().map(|job| job.as_str()).collect();
+    format!(
+        "{} {} | {} tasks of {} have not moved yet",
+        worker.id,
+        worker.state,
+        worker.tasks,
+        jobs.join(", ")
+    )
 }
 
 fn told(worker: &WorkerView, is_alone: bool) -> String {

@@ -1,10 +1,11 @@
 //! Follows one job to its end: shows progress, and turns interrupts into an orderly stop.
 //!
 //! Called by `run`, where an interrupt stops the job, and by `submit --watch`, where it only ends the
-//! watching. Owns the stop call while it is under way. Failure: a watch that breaks is taken up again
-//! for half a minute, in which another master may have begun; then it is an error. The job itself is
-//! not touched by it.
+//! watching; `stop` and `savepoint` show a job through it while they wait. Owns the stop call while it is
+//! under way. Failure: a watch that breaks is taken up again for half a minute, in which another master may
+//! have begun; then it is an error. The job itself is not touched by it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -13,6 +14,7 @@ use futures::stream::{self, BoxStream, Stream, StreamExt};
 use millstream_common::client::{self, ControlClient};
 use millstream_common::control::{JobView, StopMode, Stopped};
 use millstream_common::ids::JobName;
+use millstream_common::time::SystemClock;
 
 use crate::progress::Progress;
 
@@ -41,6 +43,9 @@ pub(crate) enum End {
 /// How long and how often a broken watch is taken up again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 const RETRIES_MAX: u32 = 60;
+
+/// What is done within this needs no progress.
+const QUICK: Duration = Duration::from_secs(1);
 
 type Stopping = BoxFuture<'static, Result<Stopped, client::Error>>;
 
@@ -80,6 +85,28 @@ pub(crate) async fn follow(
             }
         }
     }
+}
+
+/// Waits for what is done to a job, and shows the job meanwhile once that takes long.
+pub(crate) async fn meanwhile<T>(
+    client: &ControlClient,
+    name: &JobName,
+    doing: impl Future<Output = T>,
+) -> T {
+    let mut doing = std::pin::pin!(doing);
+    if let Ok(done) = tokio::time::timeout(QUICK, &mut doing).await {
+        return done;
+    }
+    let mut jobs = watch(client, name).fuse();
+    let mut progress = Progress::new(Arc::new(SystemClock::new()));
+    let done = loop {
+        tokio::select! {
+            done = &mut doing => break done,
+            Some(Ok(job)) = jobs.next() => progress.show(&job),
+        }
+    };
+    progress.finish();
+    done
 }
 
 fn stop(client: &ControlClient, name: &JobName) -> Stopping {

@@ -56,8 +56,10 @@ pub(crate) fn render(job: &JobView) -> String {
     if let Some(rate) = text::job_rate(job) {
         rows.push_str(&format!(", {rate} a second"));
     }
-    if let Some(lag) = job.lag_records {
-        rows.push_str(&format!(", {} behind", text::count(lag)));
+    match text::job_lag(job) {
+        Some(lag) if job.lag_records.is_none() => rows.push_str(&format!(", lag {lag}")),
+        Some(lag) => rows.push_str(&format!(", {lag} behind")),
+        None => {}
     }
     let restarts = match (job.restarts, job.last_recovery_ms) {
         (0, _) => String::new(),

@@ -48,7 +48,7 @@ fn render(jobs: &[JobView]) -> String {
                 text::job_rate(job).unwrap_or_default(),
                 text::count(job.rows_read),
                 text::count(job.dead_letter_count()),
-                job.lag_records.map(text::count).unwrap_or_default(),
+                text::job_lag(job).unwrap_or_default(),
             ]
         })
         .collect();

@@ -31,6 +31,7 @@ mod retention;
 mod run;
 mod savepoint;
 mod secret_file;
+mod share;
 mod sink;
 mod sinks;
 mod stop;

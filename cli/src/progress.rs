@@ -7,6 +7,8 @@ use millstream_common::control::JobView;
 use millstream_common::text;
 use millstream_common::time::ClockRef;
 
+use crate::share;
+
 /// How often a line is written where lines cannot be rewritten.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Back to the line's start, clear it, and cut what does not fit instead of wrapping it.
@@ -33,7 +35,12 @@ impl Progress {
 
     /// Shows `job`, if it is time to.
     pub(crate) fn show(&mut self, job: &JobView) {
-        if let Some(text) = self.next(job) {
+        self.tell(line(job));
+    }
+
+    /// Shows how something else gets on, if it is time to.
+    pub(crate) fn tell(&mut self, line: String) {
+        if let Some(text) = self.next(line) {
             // Who cannot read the progress does not hold up the job.
             let _ = io::stderr().write_all(text.as_bytes());
         }
@@ -54,9 +61,8 @@ impl Progress {
         }
     }
 
-    fn next(&mut self, job: &JobView) -> Option<String> {
+    fn next(&mut self, line: String) -> Option<String> {
         let now = self.clock.monotonic();
-        let line = line(job);
         let due = match &self.last {
             None => true,
             Some((_, shown)) if self.is_terminal => *shown != line,
@@ -77,11 +83,12 @@ impl Progress {
 /// A job in one line: what matters most stands first.
 pub(crate) fn line(job: &JobView) -> String {
     let mut parts = vec![format!("{} {}", job.name, job.state)];
+    parts.extend(share::bar(job));
     if let Some(rate) = text::job_rate(job) {
         parts.push(format!("{rate} rows/s"));
     }
-    if let Some(lag) = job.lag_records {
-        parts.push(format!("lag {}", text::count(lag)));
+    if let Some(lag) = text::job_lag(job) {
+        parts.push(format!("lag {lag}"));
     }
     parts.push(format!("watermark {}", text::watermark(job.watermark)));
     parts.push(format!("epoch {}", job.epoch));
@@ -209,13 +216,13 @@ pub(crate) mod tests {
             clock: clock.clone(),
             last: None,
         };
-        assert!(progress.next(&job()).is_some());
+        assert!(progress.next(line(&job())).is_some());
         clock.0.store(4, Ordering::Relaxed);
-        assert_eq!(progress.next(&job()), None);
+        assert_eq!(progress.next(line(&job())), None);
         clock.0.store(5, Ordering::Relaxed);
         assert!(
             progress
-                .next(&job())
+                .next(line(&job()))
                 .is_some_and(|text| text.ends_with('\n'))
         );
     }
@@ -229,15 +236,15 @@ pub(crate) mod tests {
         };
         assert!(
             progress
-                .next(&job())
+                .next(line(&job()))
                 .is_some_and(|text| text.starts_with('\r'))
         );
-        assert_eq!(progress.next(&job()), None);
+        assert_eq!(progress.next(line(&job())), None);
         let mut later = job();
         later.epoch = Epoch(42);
         assert!(
             progress
-                .next(&later)
+                .next(line(&later))
                 .is_some_and(|text| !text.contains('\n'))
         );
     }

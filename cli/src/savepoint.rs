@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use millstream_common::control::SavepointView;
+use millstream_common::ids::JobName;
 use millstream_common::text;
 
 use crate::arguments::{Form, MasterAddress};
-use crate::output;
 use crate::table::{self, Align, Column};
+use crate::{follow, output};
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -60,12 +61,12 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 async fn create(arguments: Create) -> anyhow::Result<ExitCode> {
     let client = arguments.master.connect().await?;
-    let job = arguments.job.unwrap_or_default();
-    let name = arguments.name.as_deref();
-    let savepoint = client.create_savepoint(&job.as_str().into(), name).await?;
+    let job = JobName(arguments.job.unwrap_or_default());
+    let kept = client.create_savepoint(&job, arguments.name.as_deref());
+    let savepoint = follow::meanwhile(&client, &job, kept).await?;
     match arguments.form.json {
         true => output::print_json(&savepoint)?,
-        false => output::print(&format!("{}\n", made(&job, &savepoint)))?,
+        false => output::print(&format!("{}\n", made(job.as_str(), &savepoint)))?,
     }
     Ok(ExitCode::SUCCESS)
 }

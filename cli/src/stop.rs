@@ -6,7 +6,7 @@ use clap::Args;
 use millstream_common::control::{StopMode, Stopped};
 
 use crate::arguments::MasterAddress;
-use crate::{output, savepoint};
+use crate::{follow, output, savepoint};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -28,7 +28,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         true => StopMode::Drain,
         false => StopMode::Stop,
     };
-    let stopped = client.stop(&arguments.name.as_str().into(), mode).await?;
+    let name = arguments.name.as_str().into();
+    let stopped = follow::meanwhile(&client, &name, client.stop(&name, mode)).await?;
     output::print(&format!("{}\n", told(&stopped)))?;
     if let Some(name) = arguments.savepoint.as_deref() {
         let job = stopped.job.name;

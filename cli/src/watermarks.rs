@@ -58,6 +58,8 @@ fn rows(source: &SourceWatermarkView) -> Vec<Vec<String>> {
         String::new(),
         watermark,
         behind.unwrap_or_default(),
+        String::new(),
+        text::source_lag(source, source.lag_records).unwrap_or_default(),
     ]];
     rows.extend(source.splits.iter().map(|split| row(source, split)));
     rows
@@ -89,7 +91,7 @@ fn row(source: &SourceWatermarkView, split: &SplitWatermarkView) -> Vec<String> 
         watermark,
         state,
         split.position.to_string(),
-        split.lag_records.map(text::count).unwrap_or_default(),
+        text::source_lag(source, split.lag_records).unwrap_or_default(),
         silent.unwrap_or_default(),
         split
             .worker
@@ -113,7 +115,7 @@ mod tests {
             is_idle,
             watermark: Some(EventTime(60_000_000)),
             position: 7,
-            lag_records: Some(3),
+            lag_records: (!is_idle).then_some(3),
             worker: Some("w1".into()),
             silent_ms: Some(12_000),
             idle_ms: is_idle.then_some(40_000),
@@ -123,12 +125,14 @@ mod tests {
             state: JobState::Running,
             sources: vec![SourceWatermarkView {
                 name: "clicks".to_owned(),
+                connector: "kafka".to_owned(),
                 keeps_time: true,
                 watermark: Some(EventTime(60_000_000)),
                 delay_ms: Some(90_000),
                 held_by: Some("clicks-0".into()),
                 splits: vec![split("clicks-0", false), split("clicks-1", true)],
                 splits_ended: 0,
+                lag_records: None,
             }],
             why: vec!["windows wait for clicks-0".to_owned()],
         });
@@ -138,6 +142,9 @@ mod tests {
         };
         assert!(line("clicks-0 ").contains("holds it back"), "{shown}");
         assert!(line("clicks-1").contains("idle for"), "{shown}");
+        assert!(line("clicks-0 ").contains("  3  "), "{shown}");
+        assert!(line("clicks-1").contains("not known"), "{shown}");
+        assert!(line("clicks  ").contains("not known"), "of both: {shown}");
         assert!(shown.ends_with("- windows wait for clicks-0\n"), "{shown}");
     }
 }

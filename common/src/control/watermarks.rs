@@ -27,6 +27,8 @@ pub struct WatermarksView {
 pub struct SourceWatermarkView {
     /// Its name in the file.
     pub name: String,
+    /// `kafka`, `files`, `datagen`.
+    pub connector: String,
     /// It has none where the file gives it none.
     pub keeps_time: bool,
     /// No older row will come; `None` before the first.
@@ -40,6 +42,8 @@ pub struct SourceWatermarkView {
     pub splits: Vec<SplitWatermarkView>,
     /// Splits that are ended, and hold nobody back.
     pub splits_ended: u64,
+    /// Records behind the positions of its splits; `None` until all that are being read have told their ends, and where they have none.
+    pub lag_records: Option<u64>,
 }
 
 /// The watermark of a split.

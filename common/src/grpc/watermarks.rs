@@ -41,6 +41,8 @@ impl From<SourceWatermarkView> for v1::SourceWatermark {
             held_by: source.held_by.map(|split| split.0).unwrap_or_default(),
             splits: source.splits.into_iter().map(Into::into).collect(),
             splits_ended: source.splits_ended,
+            connector: source.connector,
+            lag_records: source.lag_records,
         }
     }
 }
@@ -56,6 +58,8 @@ impl From<v1::SourceWatermark> for SourceWatermarkView {
             held_by: held_by.map(SplitId),
             splits: source.splits.into_iter().map(Into::into).collect(),
             splits_ended: source.splits_ended,
+            connector: source.connector,
+            lag_records: source.lag_records,
         }
     }
 }

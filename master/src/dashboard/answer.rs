@@ -154,6 +154,10 @@ fn of_rows(job: &JobView) -> Option<(Tone, String)> {
                     "No epoch with rows is committed yet, and {} records wait.",
                     text::count(lag)
                 ),
+                None if text::job_lag(job).is_some() => {
+                    "No epoch with rows is committed yet, and whether records wait is not known: some split has not told its end."
+                        .to_owned()
+                }
                 None => "No epoch with rows is committed yet.".to_owned(),
             },
         ));

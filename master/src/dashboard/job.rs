@@ -100,7 +100,7 @@ fn figures(page: &JobPage) -> Markup {
         dl.figures {
             (figure("Rows/s", &or_dash(text::job_rate(job)), None))
             (figure("Read", &text::count(job.rows_read), Some("rows".to_owned())))
-            (figure("Lag", &or_dash(job.lag_records.map(text::count)), job.lag_records.map(|_| "records".to_owned())))
+            (figure("Lag", &or_dash(text::job_lag(job)), job.lag_records.map(|_| "records".to_owned())))
             (figure("Epoch", &text::count(job.epoch.0), Some(format!("every {interval}"))))
             (figure("Watermark", &text::watermark(job.watermark), delay(job.watermark, now_us).map(|delay| format!("{delay} behind"))))
             (figure("Dead letters", &text::count(job.dead_letter_count()), (dropped > 0).then(|| format!("{} dropped", text::count(dropped)))))

@@ -73,14 +73,31 @@ fn totals(jobs: &[JobView]) -> Markup {
         .map(|job| job.rows_per_second)
         .sum();
     let lags: Vec<u64> = jobs.iter().filter_map(|job| job.lag_records).collect();
-    let lag = (!lags.is_empty()).then(|| text::count(lags.iter().sum()));
+    let not_known = jobs
+        .iter()
+        .filter(|job| {
+            !job.state.is_over() && text::job_lag(job).as_deref() == Some(text::LAG_NOT_KNOWN)
+        })
+        .count();
+    let lag = match (lags.is_empty(), not_known) {
+        (true, 0) => None,
+        (true, _) => Some(text::LAG_NOT_KNOWN.to_owned()),
+        (false, _) => Some(text::count(lags.iter().sum())),
+    };
+    let besides = match (lags.is_empty(), not_known) {
+        (false, 1..) => Some(format!(
+            "and of {} more not known",
+            text::count(not_known as u64)
+        )),
+        _ => None,
+    };
     let behind: usize = jobs.iter().map(sinks_behind).sum();
     let letters: u64 = jobs.iter().map(JobView::dead_letter_count).sum();
     html! {
         dl.figures {
             (super::frame::figure("Running", &text::count(running as u64), Some(format!("of {} jobs", text::count(jobs.len() as u64)))))
             (super::frame::figure("Rows/s", &text::rate(rate), None))
-            (super::frame::figure("Lag", &or_dash(lag), None))
+            (super::frame::figure("Lag", &or_dash(lag), besides))
             (super::frame::figure("Sinks behind", &text::count(behind as u64), None))
             (super::frame::figure("Dead letters", &text::count(letters), None))
         }
@@ -150,7 +167,7 @@ fn row(job: &JobView, now_us: i64) -> Markup {
             td.number { (text::count(job.epoch.0)) }
             td { (text::watermark(job.watermark)) }
             td.number { (or_dash(delay(job.watermark, now_us))) }
-            td.number { (or_dash(job.lag_records.map(text::count))) }
+            td.number { (or_dash(text::job_lag(job))) }
             td.number.warn[behind > 0] { (behind) " of " (job.sinks.len()) }
             td.number {
                 @if letters > 0 { a href=(format!("{address}/dead-letters")) { (text::count(letters)) } } @else { "0" }

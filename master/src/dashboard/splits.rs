@@ -54,6 +54,7 @@ fn source_table(job: &JobView, watermarks: &WatermarksView) -> Markup {
         Column::Number("Read"),
         Column::Number("Rejected"),
         Column::Number("Dropped"),
+        Column::Number("Lag"),
         Column::Text("Watermark"),
         Column::Number("Delay"),
         Column::Text("Held back by"),
@@ -89,6 +90,7 @@ fn source_row(source: &SourceView, time: &SourceWatermarkView) -> Markup {
             td.number { (text::count(source.rows_read)) }
             td.number { (text::count(source.rows_rejected)) }
             td.number { (text::count(source.rows_dropped)) }
+            td.number { (or_dash(text::source_lag(time, time.lag_records))) }
             td { (watermark) }
             td.number { (or_dash(delay)) }
             td { (or_dash(time.held_by.as_ref().map(ToString::to_string))) }
@@ -143,7 +145,7 @@ fn split_row(source: &SourceWatermarkView, split: &SplitWatermarkView) -> Markup
             td { (badge(tone, &state)) }
             td { (watermark) }
             td.number { (split.position) }
-            td.number { (or_dash(split.lag_records.map(text::count))) }
+            td.number { (or_dash(text::source_lag(source, split.lag_records))) }
             td.number { (or_dash(last)) }
             td { (or_dash(split.worker.as_ref().map(ToString::to_string))) }
         }

@@ -13,7 +13,6 @@ use millstream_common::report::{PipelineReport, SplitStatus, StageTimes};
 use ractor::RpcReplyPort;
 
 use super::job_actor::{JobState, Phase};
-use super::lag;
 use super::lifecycle::Handled;
 
 /// Rows by source and code.
@@ -223,10 +222,6 @@ impl JobState {
         let tally = &self.observed.tally;
         let counters = self.progress.counters.get(&source);
         let known = self.progress.splits.get(&source);
-        let lags = tally.lags_of(source);
-        // Nobody looks for the ends of files.
-        let lag = known.filter(|_| !lags.is_empty());
-        let lag = lag.and_then(|splits| lag::of_splits(splits, &lags));
         let mut splits = [0; 4];
         for progress in known.into_iter().flatten() {
             let status = match progress.1.status {
@@ -241,8 +236,8 @@ impl JobState {
             keeps_time: self.entry.plan.sources[source.index()].watermark.is_some(),
             bytes_read: counters.map_or(0, |counters| counters.bytes),
             splits,
-            lag,
-            lags,
+            lag: self.lag_of(source),
+            lags: tally.lags_of(source),
             rejects: tally.rejects.get(&source).cloned().unwrap_or_default(),
         }
     }

@@ -12,6 +12,7 @@ use millstream_common::report::{PipelineReport, SplitProgress, SplitStatus};
 use millstream_common::time::EventTime;
 
 use super::job_actor::JobState;
+use super::view::source_connector;
 use super::why;
 
 /// When splits were seen to move.
@@ -105,6 +106,7 @@ impl JobState {
         let now_us = self.clock.unix_micros();
         SourceWatermarkView {
             name: source.name.clone(),
+            connector: source_connector(&source.spec).to_owned(),
             keeps_time,
             watermark,
             delay_ms: watermark
@@ -113,6 +115,7 @@ impl JobState {
             held_by: first.map(|split| split.split.clone()),
             splits: open,
             splits_ended: ended.len() as u64,
+            lag_records: self.lag_of(index),
         }
     }
 

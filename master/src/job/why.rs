@@ -213,12 +213,14 @@ mod tests {
     fn source(splits: Vec<SplitWatermarkView>) -> SourceWatermarkView {
         SourceWatermarkView {
             name: "clicks".to_owned(),
+            connector: "kafka".to_owned(),
             keeps_time: true,
             watermark: Some(EventTime(0)),
             delay_ms: Some(5),
             held_by: splits.first().map(|split| split.split.clone()),
             splits,
             splits_ended: 0,
+            lag_records: Some(0),
         }
     }
 

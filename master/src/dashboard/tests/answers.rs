@@ -102,6 +102,11 @@ fn rows_that_do_not_come_in_or_are_all_rejected_are_the_answer() {
         "No epoch with rows is committed yet, and 1,204 records wait."
     );
     job.lag_records = None;
+    assert_eq!(
+        said(&job).1,
+        "No epoch with rows is committed yet, and whether records wait is not known: some split has not told its end."
+    );
+    job.sources[0].connector = "files".to_owned();
     assert_eq!(said(&job).1, "No epoch with rows is committed yet.");
 }
 

@@ -3,6 +3,7 @@
 use millstream_common::control::{
     DeadLetterView, JobState, JobView, LastFailure, SplitWatermarkView,
 };
+use millstream_common::text;
 
 use super::super::job::{self as job_page, JobPage};
 use super::super::query::Query;
@@ -109,6 +110,24 @@ fn a_thousand_jobs_are_ten_pages_of_a_hundred_and_a_filter_finds_one() {
     assert_eq!(rows(&one), 1);
     assert!(one.contains("job-0107"), "{one}");
     assert!(page("q=nothing").contains("No job matches"));
+}
+
+#[test]
+fn a_lag_that_nobody_knows_is_said_in_words_wherever_a_lag_is_shown() {
+    let mut page = shown("clicks");
+    page.job.lag_records = None;
+    page.watermarks = watermarks("clicks", vec![split("clicks-0"), split("clicks-1")]);
+    page.watermarks.sources[0].lag_records = None;
+    page.watermarks.sources[0].splits[1].lag_records = None;
+    let html = job_page::page(&page, &no_query()).into_string();
+    let not_known = |html: &str| html.matches(text::LAG_NOT_KNOWN).count();
+    // The figure on top, the source, one of the two splits.
+    assert_eq!(not_known(&html), 3, "{html}");
+    let alone = jobs::page(&[page.job.clone()], 1, &no_query(), NOW_US).into_string();
+    assert_eq!(not_known(&alone), 2, "{alone}");
+    let both = [page.job, job("views")];
+    let both = jobs::page(&both, 1, &no_query(), NOW_US).into_string();
+    assert!(both.contains("and of 1 more not known"), "{both}");
 }
 
 #[test]

@@ -162,12 +162,14 @@ pub(super) fn watermarks(name: &str, splits: Vec<SplitWatermarkView>) -> Waterma
         state: JobState::Running,
         sources: vec![SourceWatermarkView {
             name: "clicks".to_owned(),
+            connector: "kafka".to_owned(),
             keeps_time: true,
             watermark: Some(EventTime(NOW_US - 90_000_000)),
             delay_ms: Some(90_000),
             held_by: splits.first().map(|split| split.split.clone()),
             splits,
             splits_ended: 0,
+            lag_records: Some(1_204),
         }],
         why: Vec::new(),
     }
