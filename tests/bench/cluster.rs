@@ -42,7 +42,7 @@ pub(crate) struct Cluster {
     /// In the order of their names.
     pub(crate) workers: Vec<Process>,
     // Dropped, and so ended, behind its workers.
-    master: Process,
+    pub(crate) master: Process,
 }
 
 impl Cluster {
@@ -150,15 +150,11 @@ impl Cluster {
         patience: Duration,
     ) -> anyhow::Result<(Duration, Duration)> {
         let deadline = self.clock.monotonic() + patience;
-        let name = "millstream_worker_read_rows_total{";
         loop {
-            let exposition = self.metrics(0).await?;
-            let mut read = exposition.lines().filter_map(|line| {
-                let (_, value) = line.strip_prefix(name)?.split_once("} ")?;
-                value.parse::<f64>().ok()
-            });
-            if read.any(|rows| rows > 0.0) {
-                return Ok((self.clock.monotonic(), self.cpu()));
+            for worker in 0..self.workers.len() {
+                if has_read(&self.metrics(worker).await?) {
+                    return Ok((self.clock.monotonic(), self.cpu()));
+                }
             }
             self.look_again(deadline, "a record is read").await?;
         }
@@ -227,6 +223,15 @@ impl Cluster {
         tokio::time::sleep(LOOK_INTERVAL).await;
         Ok(())
     }
+}
+
+/// Whether the worker of this exposition has read a record.
+fn has_read(exposition: &str) -> bool {
+    let mut read = exposition.lines().filter_map(|line| {
+        let labels = line.strip_prefix("millstream_worker_read_rows_total{")?;
+        labels.split_once("} ")?.1.parse::<f64>().ok()
+    });
+    read.any(|rows| rows > 0.0)
 }
 
 fn borrowed<'a>(variables: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {

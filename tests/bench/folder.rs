@@ -1,9 +1,11 @@
 //! Folder: CSV files to Parquet files, beside DataFusion alone on the same files.
 //!
-//! Called by `main.rs`; needs no services. Ours is a job on a master and a worker of its own, with every row checked and delivered once, timed
-//! from the first record read to the last file in its place; DataFusion reads the folder and writes another one in this process, with as many
-//! partitions as there are cores and the same compression. They take turns, and what both wrote is compared. Failure: a job that fails, or rows
-//! that differ.
+//! Called by `main.rs`; needs no services. Ours is a job on a master and a worker of its own, timed from the first record read to the last file
+//! in its place; DataFusion reads the folder and writes another one in this process, with as many partitions as there are cores. They take
+//! turns, and what both wrote is compared. Alike are the files that are read, the types of their columns, and how Parquet is written: zstd of
+//! the same level, dictionaries, statistics of chunks and pages, and otherwise what the writer that both use does by itself. Only ours checks
+//! every row, has it in storage, synced, before an epoch a second is committed, writes it to its file from there, and waits for the disk before a
+//! file gets its name. Failure: a job that fails, or rows that differ.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -22,6 +24,7 @@ use millstream_common::time::{Clock, SystemClock};
 
 use crate::clicks::Clicks;
 use crate::cluster::Cluster;
+use crate::process;
 use crate::report::{self, Spread};
 
 const NAME: &str = "bench_folder";
@@ -36,8 +39,8 @@ const SUMMARY: &str = "SELECT url, action, count(*), min(\"timestamp\"), max(\"t
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Files in the folder.
-    #[arg(long, default_value_t = 16)]
+    /// Files in the folder: enough for a second to be little.
+    #[arg(long, default_value_t = 40)]
     files: usize,
     /// Rows of each.
     #[arg(long, default_value_t = 1_000_000)]
@@ -53,7 +56,7 @@ pub(crate) struct Arguments {
 impl Default for Arguments {
     fn default() -> Self {
         Self {
-            files: 16,
+            files: 40,
             rows: 1_000_000,
             seed: 1,
             rounds: 3,
@@ -66,29 +69,41 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let input = folder.path().join("input");
     fill(&input, arguments)?;
     let count = (arguments.files * arguments.rows) as u64;
-    let rate = |elapsed| report::rate(count, elapsed);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    let mut peak_rss_bytes = 0;
     for round in 1..=arguments.rounds.max(1) {
         let outputs =
             ["ours", "datafusion"].map(|who| folder.path().join(format!("{who}-{round}")));
-        theirs.push(rate(datafusion_alone(&input, &outputs[1]).await?));
-        let timed = our_job(&input, &outputs[0], count).await?;
-        ours.push(rate(timed.elapsed));
-        peak_rss_bytes = peak_rss_bytes.max(timed.peak_rss_bytes);
+        theirs.push(datafusion_alone(&input, &outputs[1]).await?);
+        ours.push(our_job(&input, &outputs[0], count).await?);
         ensure!(
             summary(&outputs[0]).await? == summary(&outputs[1]).await?,
             "the rows differ"
         );
+        for output in outputs {
+            std::fs::remove_dir_all(output).context("make room for the next round")?;
+        }
     }
-    let (ours, theirs) = (Spread::of(ours), Spread::of(theirs));
+    let rates = |runs: &[Timed]| {
+        let rates = runs.iter().map(|run| report::rate(count, run.elapsed));
+        Spread::of(rates.collect())
+    };
+    let cpu = |runs: &[Timed]| {
+        let cpu = runs
+            .iter()
+            .map(|run| run.cpu.as_secs_f64() * 1e6 / count as f64);
+        Spread::of(cpu.collect()).micros()
+    };
+    let peak = ours.iter().map(|run| run.peak_rss_bytes).max();
+    let ratio = rates(&ours).median / rates(&theirs).median;
     let rows = [
-        report::row("rows/s", ours.rows_per_second()),
-        report::row("DataFusion alone", theirs.rows_per_second()),
-        report::row("ratio", format!("{:.2}", ours.median / theirs.median)),
+        report::row("rows/s", rates(&ours).rows_per_second()),
+        report::row("DataFusion alone", rates(&theirs).rows_per_second()),
+        report::row("ratio", format!("{ratio:.2}")),
+        report::row("CPU a row", cpu(&ours)),
+        report::row("of DataFusion alone", cpu(&theirs)),
         report::row(
             "peak memory of the worker",
-            report::mebibytes(peak_rss_bytes),
+            report::mebibytes(peak.unwrap_or_default()),
         ),
     ];
     let title = format!(
@@ -126,6 +141,8 @@ fn fill(folder: &Path, arguments: &Arguments) -> anyhow::Result<()> {
 /// What one run took.
 struct Timed {
     elapsed: Duration,
+    /// Of all processes.
+    cpu: Duration,
     peak_rss_bytes: u64,
 }
 
@@ -140,9 +157,10 @@ async fn our_job(input: &Path, output: &Path, count: u64) -> anyhow::Result<Time
         output.display()
     );
     cluster.submit(sql).await?;
-    let (begun, _) = cluster.first_record(RUN_MAX).await?;
+    let (begun, cpu_before) = cluster.first_record(RUN_MAX).await?;
     let job = cluster.finished(RUN_MAX).await?;
     let elapsed = cluster.clock.monotonic().saturating_sub(begun);
+    let cpu = cluster.cpu().saturating_sub(cpu_before);
     ensure!(
         job.rows_read == count && job.rows_rejected == 0,
         "{} rows read, {} rejected, of {count}",
@@ -151,11 +169,12 @@ async fn our_job(input: &Path, output: &Path, count: u64) -> anyhow::Result<Time
     );
     Ok(Timed {
         elapsed,
+        cpu,
         peak_rss_bytes: cluster.workers[0].usage().peak_rss_bytes,
     })
 }
 
-async fn datafusion_alone(input: &Path, output: &Path) -> anyhow::Result<Duration> {
+async fn datafusion_alone(input: &Path, output: &Path) -> anyhow::Result<Timed> {
     let text = |name: &str| Field::new(name, DataType::Utf8, name == "userid");
     let time = DataType::Timestamp(TimeUnit::Microsecond, None);
     let schema = Arc::new(Schema::new(vec![
@@ -169,7 +188,7 @@ async fn datafusion_alone(input: &Path, output: &Path) -> anyhow::Result<Duratio
     let config = SessionConfig::new().with_target_partitions(cores);
     let context = SessionContext::new_with_config(config);
     let clock = SystemClock::new();
-    let begun = clock.monotonic();
+    let (begun, cpu_before) = (clock.monotonic(), process::own_cpu());
     let options = CsvReadOptions::new().schema(&schema).has_header(true);
     let rows = context.read_csv(path(input)?, options).await?;
     let mut written_as = TableParquetOptions::default();
@@ -180,7 +199,11 @@ async fn datafusion_alone(input: &Path, output: &Path) -> anyhow::Result<Duratio
         Some(written_as),
     );
     written.await.context("write with DataFusion")?;
-    Ok(clock.monotonic().saturating_sub(begun))
+    Ok(Timed {
+        elapsed: clock.monotonic().saturating_sub(begun),
+        cpu: process::own_cpu().saturating_sub(cpu_before),
+        peak_rss_bytes: 0,
+    })
 }
 
 async fn summary(folder: &Path) -> anyhow::Result<String> {

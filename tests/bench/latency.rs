@@ -1,8 +1,9 @@
-//! Latency: from the timestamp a producer puts into a record to the moment a polling reader sees its row.
+//! Latency: from the moment a record is due at its producer to the moment a polling reader sees its row.
 //!
-//! Called by `main.rs`. A producer sends at a steady pace to a job without state (`latency.sql`, an epoch a second); a
-//! reader asks Postgres again and again how far each lane has come. A lane is a partition, and its records are numbered,
-//! so one answer tells of all rows that have become visible since the last. Failure: rows that never come.
+//! Called by `main.rs`. A producer sends at a steady pace to a job without state (`latency.sql`); a reader asks Postgres again and again how
+//! far each lane has come. A lane is a partition, and its records are numbered, so one answer tells of all rows that have become visible since
+//! the last. What counts is when a record was due, not when it was sent: whatever holds the producer up is waited for by every record behind
+//! it. Failure: rows that never come.
 
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::topic::{self, PARTITION_COUNT, Sender};
 use crate::{Services, report};
 
 const JOB: &str = include_str!("latency.sql");
+/// In the job.
+const INTERVAL: &str = "'1 second'";
 const TOPIC: &str = "bench_ticks";
 const LANES: usize = PARTITION_COUNT as usize;
 /// The producer sends what has become due this often.
@@ -36,8 +39,11 @@ const SEEN: &str = "\
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Records a second.
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 50_000)]
     rate: u64,
+    /// Between two epochs, in milliseconds.
+    #[arg(long, default_value_t = 200)]
+    checkpoint_ms: u64,
     /// For how long.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
@@ -49,7 +55,8 @@ pub(crate) struct Arguments {
 impl Default for Arguments {
     fn default() -> Self {
         Self {
-            rate: 10_000,
+            rate: 50_000,
+            checkpoint_ms: 200,
             seconds: 20,
             warmup: 3,
         }
@@ -77,7 +84,9 @@ async fn measure(
         .await
         .context("make table bench_ticks")?;
     let folder = tempfile::tempdir().context("make a folder for the job")?;
-    std::fs::write(folder.path().join("latency.sql"), JOB).context("write the job")?;
+    let interval = format!("'{} ms'", arguments.checkpoint_ms);
+    let job = JOB.replace(INTERVAL, &interval);
+    std::fs::write(folder.path().join("latency.sql"), job).context("write the job")?;
     let variables = [
         ("KAFKA_BROKERS", services.kafka.as_str()),
         ("POSTGRES_URL", services.postgres.as_str()),
@@ -85,56 +94,49 @@ async fn measure(
     ];
     let arguments_of_run = ["run", "latency.sql", "--storage", "storage"];
     let mut process = Process::start(folder.path(), "run", &arguments_of_run, &variables)?;
-    let mut ticks = Ticks::new(Sender::new(&services.kafka, TOPIC)?);
-    first_row(&mut process, &mut ticks, client).await?;
-    let latencies = observe(arguments, &mut process, &mut ticks, client).await?;
-    print(arguments, latencies);
+    let sender = Sender::new(&services.kafka, TOPIC)?;
+    let clock = SystemClock::new();
+    send(&sender, 0, clock.unix_micros())?;
+    first_row(&mut process, &clock, client).await?;
+    let schedule = Schedule {
+        began: clock.monotonic(),
+        began_us: clock.unix_micros(),
+        rate: arguments.rate,
+        total: arguments.rate * arguments.seconds,
+        clock,
+    };
+    let ends = schedule.began + Duration::from_secs(arguments.seconds) + PATIENCE;
+    let counted_from_us = schedule.began_us + arguments.warmup as i64 * 1_000_000;
+    let watched = tokio::try_join!(
+        schedule.send_all(&sender),
+        schedule.watch(client, counted_from_us, ends)
+    );
+    match watched {
+        Ok(((), latencies)) => print(arguments, latencies),
+        Err(error) => bail!("{error:#}:\n{}", process.last_lines()),
+    }
     Ok(())
 }
 
-/// Sends records and remembers when: the time is the one in the payload.
-struct Ticks {
-    clock: SystemClock,
-    sender: Sender,
-    next_lane: usize,
-    /// Of each lane: when each of its records was sent, in microseconds since 1970.
-    sent_us: [Vec<i64>; LANES],
-}
-
-impl Ticks {
-    fn new(sender: Sender) -> Self {
-        Self {
-            clock: SystemClock::new(),
-            sender,
-            next_lane: 0,
-            sent_us: Default::default(),
-        }
-    }
-
-    fn send(&mut self) -> anyhow::Result<()> {
-        let lane = self.next_lane;
-        self.next_lane = (lane + 1) % LANES;
-        let number = self.sent_us[lane].len();
-        let sent_us = self.clock.unix_micros();
-        let payload = format!(r#"{{"lane":{lane},"number":{number},"sent_us":{sent_us}}}"#);
-        self.sent_us[lane].push(sent_us);
-        self.sender.send(lane as i32, &payload)
-    }
+/// Record number `index` of all; they go to the lanes in turns.
+fn send(sender: &Sender, index: u64, due_us: i64) -> anyhow::Result<()> {
+    let (lane, number) = (index as usize % LANES, index as usize / LANES);
+    let payload = format!(r#"{{"lane":{lane},"number":{number},"sent_us":{due_us}}}"#);
+    sender.send(lane as i32, &payload)
 }
 
 /// Starting the job is not what is measured: waits until a first row has come through.
 async fn first_row(
     process: &mut Process,
-    ticks: &mut Ticks,
+    clock: &SystemClock,
     client: &Client,
 ) -> anyhow::Result<()> {
-    let deadline = ticks.clock.monotonic() + PATIENCE;
-    ticks.send()?;
+    let deadline = clock.monotonic() + PATIENCE;
     while seen(client).await?[0] < 0 {
         if let Some(status) = process.ended()? {
             bail!("the job ended ({status}):\n{}", process.last_lines());
         }
-        if ticks.clock.monotonic() > deadline {
+        if clock.monotonic() > deadline {
             bail!("the first row did not come:\n{}", process.last_lines());
         }
         tokio::time::sleep(FIRST_ROW_INTERVAL).await;
@@ -142,59 +144,72 @@ async fn first_row(
     Ok(())
 }
 
-/// Sends for the whole time and looks meanwhile; then waits for the last row.
-async fn observe(
-    arguments: &Arguments,
-    process: &mut Process,
-    ticks: &mut Ticks,
-    client: &Client,
-) -> anyhow::Result<Vec<Duration>> {
-    let began = ticks.clock.monotonic();
-    let counted_from_us = ticks.clock.unix_micros() + arguments.warmup as i64 * 1_000_000;
-    let total = arguments.rate * arguments.seconds;
-    let ends = began + Duration::from_secs(arguments.seconds) + PATIENCE;
-    let mut latencies = Vec::with_capacity(total as usize);
-    let mut reached = seen(client).await?;
-    let mut sent = 0;
-    let mut pace = tokio::time::interval(PACE);
-    let mut looks = tokio::time::interval(READ_INTERVAL);
-    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while sent < total || !is_all_seen(ticks, &reached) {
-        tokio::select! {
-            _ = pace.tick(), if sent < total => {
-                let elapsed = ticks.clock.monotonic().saturating_sub(began);
-                let due = (elapsed.as_secs_f64() * arguments.rate as f64) as u64;
-                while sent < due.min(total) {
-                    ticks.send()?;
-                    sent += 1;
-                }
-            }
-            // An answer takes milliseconds, in which the producer waits: it catches up at its next turn, and the time
-            // in the payload is the time at which it does.
-            _ = looks.tick() => {
-                let now_reached = seen(client).await?;
-                let now_us = ticks.clock.unix_micros();
-                for lane in 0..LANES {
-                    let new = (reached[lane] + 1) as usize..(now_reached[lane] + 1) as usize;
-                    let sent_us = &ticks.sent_us[lane][new];
-                    let counted = sent_us.iter().filter(|sent_us| **sent_us >= counted_from_us);
-                    latencies.extend(counted.map(|sent_us| {
-                        Duration::from_micros(u64::try_from(now_us - sent_us).unwrap_or(0))
-                    }));
-                }
-                reached = now_reached;
-            }
-        }
-        if ticks.clock.monotonic() > ends {
-            bail!("rows are missing:\n{}", process.last_lines());
-        }
-    }
-    Ok(latencies)
+/// When each record is due, from number 1 on: record 0 has shown that the job runs.
+struct Schedule {
+    clock: SystemClock,
+    /// Monotonic.
+    began: Duration,
+    /// The same moment, since 1970.
+    began_us: i64,
+    rate: u64,
+    total: u64,
 }
 
-fn is_all_seen(ticks: &Ticks, reached: &[i64]) -> bool {
-    let mut lanes = ticks.sent_us.iter().zip(reached);
-    lanes.all(|(sent, reached)| sent.len() as i64 == reached + 1)
+impl Schedule {
+    fn due_us(&self, index: u64) -> i64 {
+        self.began_us + (index * 1_000_000 / self.rate) as i64
+    }
+
+    /// Sends every record as soon as it is due.
+    async fn send_all(&self, sender: &Sender) -> anyhow::Result<()> {
+        let mut pace = tokio::time::interval(PACE);
+        let mut sent = 0;
+        while sent < self.total {
+            pace.tick().await;
+            let elapsed = self.clock.monotonic().saturating_sub(self.began);
+            let due = (elapsed.as_secs_f64() * self.rate as f64) as u64;
+            while sent < due.min(self.total) {
+                sent += 1;
+                send(sender, sent, self.due_us(sent))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks until every row is there; how long each took that was due from `counted_from_us` on.
+    async fn watch(
+        &self,
+        client: &Client,
+        counted_from_us: i64,
+        ends: Duration,
+    ) -> anyhow::Result<Vec<Duration>> {
+        let mut latencies = Vec::with_capacity(self.total as usize);
+        let mut looks = tokio::time::interval(READ_INTERVAL);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // The first row of the first lane is there.
+        let mut reached = [0, -1, -1, -1];
+        let mut seen_count = 0;
+        while seen_count < self.total {
+            looks.tick().await;
+            let now_reached = seen(client).await?;
+            let now_us = self.clock.unix_micros();
+            for (lane, (reached, now_reached)) in reached.iter_mut().zip(now_reached).enumerate() {
+                for number in *reached + 1..=now_reached {
+                    let due_us = self.due_us(number as u64 * LANES as u64 + lane as u64);
+                    seen_count += 1;
+                    if due_us >= counted_from_us {
+                        let waited_us = u64::try_from(now_us - due_us).unwrap_or(0);
+                        latencies.push(Duration::from_micros(waited_us));
+                    }
+                }
+                *reached = now_reached;
+            }
+            if self.clock.monotonic() > ends {
+                bail!("rows are missing");
+            }
+        }
+        Ok(latencies)
+    }
 }
 
 /// The last number of each lane that is visible; -1 before the first.
@@ -214,8 +229,9 @@ fn print(arguments: &Arguments, mut latencies: Vec<Duration>) {
         report::row("max", share(1.0)),
     ];
     let title = format!(
-        "producer to visible in Postgres, {} rows/s, an epoch a second",
-        report::count(arguments.rate)
+        "due at the producer to visible in Postgres, {} rows/s, an epoch each {} ms",
+        report::count(arguments.rate),
+        arguments.checkpoint_ms
     );
     report::table(&title, &rows);
 }

@@ -1,4 +1,4 @@
--- The latency bench: each record goes to a row of Postgres, with the time at which its producer made it.
+-- The latency bench: each record goes to a row of Postgres, with the time at which it was due at its producer. The bench puts its own interval in.
 
 SET checkpoint_interval = '1 second';
 

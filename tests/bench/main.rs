@@ -1,5 +1,5 @@
 //! `millstream-bench`: how fast records are decoded and repeats found, how fast the main job is, as a ratio to a raw consumer, how soon it is seen and back,
-//! and what a sink that is cut off costs.
+//! what more workers and partitions, small jobs, idleness and tracing cost, and what a sink that is cut off does.
 //!
 //! Run by `make bench` on a release build, beside the `millstream` binary of the same build, against the
 //! services in KAFKA_BROKERS and POSTGRES_URL. Prints tables and asserts nothing: a figure belongs to the
@@ -13,9 +13,11 @@ mod decode;
 mod dedup;
 mod folder;
 mod latency;
+mod nexmark;
 mod process;
 mod recovery;
 mod report;
+mod small;
 mod throughput;
 mod topic;
 
@@ -46,12 +48,20 @@ enum Part {
     Dedup(dedup::Arguments),
     /// Where the worker's CPU time goes while it runs a query: a flame graph.
     Profile(throughput::profile::Arguments),
+    /// CPU a row on more workers, and out of more partitions.
+    Growth(throughput::growth::Arguments),
+    /// Queries of the Nexmark benchmark, by row and core; needs no services.
+    Nexmark(nexmark::Arguments),
+    /// A job of ten rows from start to end, and a cluster without a job; needs no services.
+    Small(small::Arguments),
     /// From the producer's timestamp to visible in Postgres, at a steady rate.
     Latency(latency::Arguments),
     /// From SIGKILL of a worker to the next committed epoch.
     Recovery(recovery::Arguments),
     /// What other sinks and memory see of a Postgres that is cut off, and how fast it catches up.
     BlockedSink(blocked_sink::Arguments),
+    /// What tracing costs: with a collector, without one, and with one that is away.
+    Tracing(throughput::tracing::Arguments),
     /// All of them, with the sizes they have by default.
     All,
 }
@@ -87,15 +97,23 @@ async fn main() -> anyhow::Result<()> {
         Part::Dedup(arguments) => dedup::run(&arguments),
         Part::Throughput(arguments) => throughput::run(&services()?, &arguments).await,
         Part::Profile(arguments) => throughput::profile::run(&services()?, &arguments).await,
+        Part::Growth(arguments) => throughput::growth::run(&services()?, &arguments).await,
+        Part::Nexmark(arguments) => nexmark::run(&arguments).await,
+        Part::Small(arguments) => small::run(&arguments).await,
         Part::Latency(arguments) => latency::run(&services()?, &arguments).await,
         Part::Recovery(arguments) => recovery::run(&services()?, &arguments).await,
         Part::BlockedSink(arguments) => blocked_sink::run(&services()?, &arguments).await,
+        Part::Tracing(arguments) => throughput::tracing::run(&services()?, &arguments).await,
         Part::All => {
             let services = services()?;
             decode::run(&decode::Arguments::default())?;
             folder::run(&folder::Arguments::default()).await?;
             dedup::run(&dedup::Arguments::default())?;
+            small::run(&small::Arguments::default()).await?;
+            nexmark::run(&nexmark::Arguments::default()).await?;
             throughput::run(&services, &throughput::Arguments::default()).await?;
+            throughput::growth::run(&services, &throughput::growth::Arguments::default()).await?;
+            throughput::tracing::run(&services, &throughput::tracing::Arguments::default()).await?;
             latency::run(&services, &latency::Arguments::default()).await?;
             recovery::run(&services, &recovery::Arguments::default()).await?;
             blocked_sink::run(&services, &blocked_sink::Arguments::default()).await

@@ -34,7 +34,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `millstream` with `arguments`, in `folder`, with more variables in its environment.
+    /// Starts `millstream` with `arguments`, in `folder`, with more variables in its environment. Whether it tells of itself is not left
+    /// to the environment of the bench.
     pub(crate) fn start(
         folder: &Path,
         name: &str,
@@ -43,7 +44,13 @@ impl Process {
     ) -> anyhow::Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let log_file = File::create(&log).with_context(|| format!("create {}", log.display()))?;
-        let child = Command::new(binary()?)
+        let mut command = Command::new(binary()?);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("OTEL_") {
+                command.env_remove(name);
+            }
+        }
+        let child = command
             .args(arguments)
             .envs(variables.iter().copied())
             .current_dir(folder)

@@ -15,7 +15,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedPr
 
 use crate::clicks::Clicks;
 
-/// Partitions of every topic here.
+/// Partitions of a topic, unless it is asked for with others.
 pub(crate) const PARTITION_COUNT: i32 = 4;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,8 +24,12 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a full queue of the producer is given to become shorter.
 const FULL_QUEUE_WAIT: Duration = Duration::from_millis(10);
 
-/// Makes an empty topic; one of that name is deleted.
+/// Makes an empty topic of [`PARTITION_COUNT`] partitions; one of that name is deleted.
 pub(crate) async fn make(brokers: &str, topic: &str) -> anyhow::Result<()> {
+    make_of(brokers, topic, PARTITION_COUNT).await
+}
+
+async fn make_of(brokers: &str, topic: &str, partition_count: i32) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .create()
@@ -35,7 +39,7 @@ pub(crate) async fn make(brokers: &str, topic: &str) -> anyhow::Result<()> {
         .delete_topics(&[topic], &options)
         .await
         .with_context(|| format!("delete topic {topic}"))?;
-    let new = NewTopic::new(topic, PARTITION_COUNT, TopicReplication::Fixed(1));
+    let new = NewTopic::new(topic, partition_count, TopicReplication::Fixed(1));
     let made = async {
         loop {
             let results = admin.create_topics([&new], &options).await?;
@@ -54,50 +58,71 @@ pub(crate) async fn make(brokers: &str, topic: &str) -> anyhow::Result<()> {
         .with_context(|| format!("create topic {topic}"))
 }
 
-/// A topic with `count` clicks of `seed`; made and filled if it is not there. Returns its name.
-pub(crate) async fn of_clicks(brokers: &str, count: u64, seed: u64) -> anyhow::Result<String> {
-    let topic = format!("bench_clicks_{count}_{seed}");
-    if record_count(brokers, &topic)? == Some(count) {
-        return Ok(topic);
-    }
-    make(brokers, &topic).await?;
-    let producer = Sender::new(brokers, &topic)?;
-    let mut clicks = Clicks::new(seed);
-    for number in 0..count {
-        let partition = number % PARTITION_COUNT as u64;
-        producer.send(partition as i32, clicks.next())?;
-    }
-    producer.flush()?;
-    match record_count(brokers, &topic)? {
-        Some(found) if found == count => Ok(topic),
-        found => bail!("topic {topic} holds {found:?} records after {count} were sent"),
-    }
+/// A topic full of clicks.
+#[derive(Clone, Copy)]
+pub(crate) struct ClicksTopic {
+    pub(crate) count: u64,
+    /// Of the clicks.
+    pub(crate) seed: u64,
+    pub(crate) partition_count: i32,
 }
 
-/// How many records the topic holds; `None`: it is not there, or has another number of partitions.
-fn record_count(brokers: &str, topic: &str) -> anyhow::Result<Option<u64>> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("group.id", "millstream-bench")
-        .set("allow.auto.create.topics", "false")
-        .create()
-        .context("start client of Kafka")?;
-    let metadata = consumer
-        .fetch_metadata(Some(topic), TIMEOUT)
-        .with_context(|| format!("ask {brokers} for topic {topic}"))?;
-    let found = metadata.topics().iter().find(|found| found.name() == topic);
-    let partitions = found.map_or(0, |found| found.partitions().len());
-    if partitions != PARTITION_COUNT as usize {
-        return Ok(None);
+impl ClicksTopic {
+    /// Of [`PARTITION_COUNT`] partitions.
+    pub(crate) fn new(count: u64, seed: u64) -> Self {
+        Self {
+            count,
+            seed,
+            partition_count: PARTITION_COUNT,
+        }
     }
-    let mut count = 0;
-    for partition in 0..PARTITION_COUNT {
-        let (low, high) = consumer
-            .fetch_watermarks(topic, partition, TIMEOUT)
-            .with_context(|| format!("ask for the ends of {topic}"))?;
-        count += u64::try_from(high - low).unwrap_or(0);
+
+    /// Makes and fills it if it is not there. Returns its name.
+    pub(crate) async fn fill(self, brokers: &str) -> anyhow::Result<String> {
+        let (count, seed, partition_count) = (self.count, self.seed, self.partition_count);
+        let topic = format!("bench_clicks_{count}_{seed}_{partition_count}");
+        if self.record_count(brokers, &topic)? == Some(count) {
+            return Ok(topic);
+        }
+        make_of(brokers, &topic, partition_count).await?;
+        let producer = Sender::new(brokers, &topic)?;
+        let mut clicks = Clicks::new(seed);
+        for number in 0..count {
+            let partition = number % partition_count as u64;
+            producer.send(partition as i32, clicks.next())?;
+        }
+        producer.flush()?;
+        match self.record_count(brokers, &topic)? {
+            Some(found) if found == count => Ok(topic),
+            found => bail!("topic {topic} holds {found:?} records after {count} were sent"),
+        }
     }
-    Ok(Some(count))
+
+    /// How many records the topic holds; `None`: it is not there, or has another number of partitions.
+    fn record_count(self, brokers: &str, topic: &str) -> anyhow::Result<Option<u64>> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("group.id", "millstream-bench")
+            .set("allow.auto.create.topics", "false")
+            .create()
+            .context("start client of Kafka")?;
+        let metadata = consumer
+            .fetch_metadata(Some(topic), TIMEOUT)
+            .with_context(|| format!("ask {brokers} for topic {topic}"))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let partitions = found.map_or(0, |found| found.partitions().len());
+        if partitions != self.partition_count as usize {
+            return Ok(None);
+        }
+        let mut count = 0;
+        for partition in 0..self.partition_count {
+            let (low, high) = consumer
+                .fetch_watermarks(topic, partition, TIMEOUT)
+                .with_context(|| format!("ask for the ends of {topic}"))?;
+            count += u64::try_from(high - low).unwrap_or(0);
+        }
+        Ok(Some(count))
+    }
 }
 
 /// Writes records to one topic.

@@ -27,7 +27,6 @@ use millstream_tests::figures::count;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::injection::Injector;
@@ -55,8 +54,7 @@ struct Arguments {
     logs: Option<PathBuf>,
 }
 
-// Reading a topic back blocks a thread; the proxies must go on meanwhile.
-#[tokio::main(flavor = "multi_thread", worker_threads = 6)]
+#[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let mut scene = Scene::start().await?;
@@ -91,13 +89,7 @@ async fn run(
     let mut readers = readers::start(scene, looks.clone())?;
     let topic = scene.clicks.clone();
     let (seed, rate) = (arguments.seed, arguments.rate);
-    // On a task of its own: to flush the producer blocks, and a fault has to end meanwhile.
-    let mut sending = JoinSet::new();
-    sending.spawn(async move { jobs::send_clicks(&topic, seed, rate, is_over).await });
-    let sending = async {
-        let sent = sending.join_next().await.context("the clicks are sent")?;
-        sent.context("send clicks")?
-    };
+    let sending = jobs::send_clicks(&topic, seed, rate, is_over);
     let injecting = async {
         let end = Instant::now() + Duration::from_secs(60 * arguments.minutes);
         let random = StdRng::seed_from_u64(arguments.seed);

@@ -2,15 +2,18 @@
 //!
 //! Called by `make chaos` and the tests. Each proxy owns its listener and what it carries; all of it ends when the proxy is
 //! dropped. A server that is reached only through its proxy listens at the proxy's port of another loopback address
-//! ([`Proxy::behind`]), so no port has to be guessed. Failure: a target that does not answer closes the connection, as a
+//! ([`Proxy::behind`]), so no port has to be guessed. All proxies run on threads of their own: a test that blocks its thread, for
+//! instance while a Kafka client waits for what a proxy carries, holds up none of them. Failure: a target that does not answer closes the connection, as a
 //! dead process would.
 
 use std::io;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -57,13 +60,14 @@ impl Proxy {
         reason = "the proxy stands outside the processes it troubles"
     )]
     pub async fn open() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await;
+        let carrier = carrier()?;
+        let listener = carrier.spawn(TcpListener::bind("127.0.0.1:0")).await?;
         let listener = listener.context("open a proxy")?;
         let port = listener.local_addr().context("ask for its port")?.port();
         let (target, targets) = watch::channel(format!("{BEHIND}:{port}"));
         let (trouble, troubles) = watch::channel(Trouble::None);
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, targets, troubles));
+        accepting.spawn_on(accept(listener, targets, troubles), &carrier);
         Ok(Self {
             port,
             target,
@@ -91,6 +95,26 @@ impl Proxy {
     pub fn make(&self, trouble: Trouble) {
         self.trouble.send_replace(trouble);
     }
+}
+
+/// Where all proxies of a process run.
+fn carrier() -> anyhow::Result<Handle> {
+    static CARRIER: OnceLock<Runtime> = OnceLock::new();
+    if let Some(carrier) = CARRIER.get() {
+        return Ok(carrier.handle().clone());
+    }
+    let made = Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("proxy")
+        .enable_all()
+        .build()
+        .context("start the threads of the proxies")?;
+    // One that was faster keeps its own, and this one ends without having carried anything.
+    if let Err(second) = CARRIER.set(made) {
+        second.shutdown_background();
+    }
+    let carrier = CARRIER.get().context("the threads of the proxies")?;
+    Ok(carrier.handle().clone())
 }
 
 async fn accept(
@@ -205,6 +229,30 @@ mod tests {
         let read = tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer)).await;
         read.expect("an answer or an error")?;
         Ok(answer)
+    }
+
+    #[tokio::test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "what blocks the thread is the rule that is tested"
+    )]
+    async fn a_thread_that_blocks_until_an_answer_comes_gets_it() {
+        use std::io::{Read, Write};
+        let proxy = Proxy::open().await.unwrap();
+        let listener = std::net::TcpListener::bind(proxy.behind()).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut heard = [0; 4];
+            stream.read_exact(&mut heard).unwrap();
+            stream.write_all(&heard).unwrap();
+        });
+        let mut stream = std::net::TcpStream::connect(proxy.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"one,").unwrap();
+        let mut heard = [0; 4];
+        stream.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"one,");
+        server.join().unwrap();
     }
 
     #[tokio::test]

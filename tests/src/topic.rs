@@ -20,6 +20,7 @@ use crate::generator::Record;
 use crate::quiet::From;
 
 const DEADLINE: Duration = Duration::from_secs(60);
+const FLUSH_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// Records of a second are sent in this many portions.
 const PORTIONS_PER_SECOND: usize = 20;
 
@@ -84,13 +85,13 @@ impl Topic {
     /// Sends the records and waits until Kafka has them.
     pub async fn send(&self, records: &[Record]) -> anyhow::Result<()> {
         self.enqueue(records, None).await?;
-        self.flush()
+        self.flush().await
     }
 
     /// As [`Self::send`], as if it were this time, milliseconds since 1970 UTC.
     pub async fn send_at(&self, unix_ms: i64, records: &[Record]) -> anyhow::Result<()> {
         self.enqueue(records, Some(unix_ms)).await?;
-        self.flush()
+        self.flush().await
     }
 
     /// Sends `rate` records a second, and waits until Kafka has the last one.
@@ -101,7 +102,7 @@ impl Topic {
             ticks.tick().await;
             self.enqueue(records, None).await?;
         }
-        self.flush()
+        self.flush().await
     }
 
     async fn enqueue(&self, records: &[Record], unix_ms: Option<i64>) -> anyhow::Result<()> {
@@ -123,8 +124,15 @@ impl Topic {
         Ok(())
     }
 
-    fn flush(&self) -> anyhow::Result<()> {
-        self.producer.flush(DEADLINE).context("flush producer")
+    /// Waits until Kafka has all records; the client's own call would block the thread.
+    async fn flush(&self) -> anyhow::Result<()> {
+        let delivered = async {
+            while self.producer.in_flight_count() > 0 {
+                tokio::time::sleep(FLUSH_LOOK_INTERVAL).await;
+            }
+        };
+        let delivered = tokio::time::timeout(DEADLINE, delivered).await;
+        delivered.context("wait until Kafka has what was sent")
     }
 
     /// Where Kafka is.

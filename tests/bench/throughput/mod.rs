@@ -4,12 +4,14 @@
 //! everybody's. Each query runs on a master and a worker of their own, with storage on this disk, and is timed from the first record read to the last
 //! epoch delivered. Failure: a job that fails, or whose rows are not those that the generator made.
 
+pub(crate) mod growth;
 mod oracle;
 pub(crate) mod profile;
 mod queries;
 mod raw_consumer;
 mod steps;
 mod timed;
+pub(crate) mod tracing;
 
 use std::time::Duration;
 
@@ -20,9 +22,10 @@ use millstream_common::time::SystemClock;
 use self::oracle::Expected;
 use self::queries::{QUERIES, Query};
 use self::raw_consumer::Consumed;
-use self::timed::Timed;
+use self::timed::{Run, Timed};
 use crate::report::Spread;
-use crate::{Services, report, topic};
+use crate::topic::ClicksTopic;
+use crate::{Services, report};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -53,7 +56,8 @@ impl Default for Arguments {
 
 pub(crate) async fn run(services: &Services, arguments: &Arguments) -> anyhow::Result<()> {
     let count = arguments.clicks;
-    let topic = topic::of_clicks(&services.kafka, count, arguments.seed).await?;
+    let clicks = ClicksTopic::new(count, arguments.seed);
+    let topic = clicks.fill(&services.kafka).await?;
     let expected = Expected::of(count, arguments.seed);
     let clock = SystemClock::new();
     let chosen = QUERIES.iter();
@@ -68,7 +72,8 @@ pub(crate) async fn run(services: &Services, arguments: &Arguments) -> anyhow::R
             runs.push(consumed);
         }
         for (query, runs) in chosen.iter().zip(&mut timed) {
-            let once = timed::run(services, query, &topic, &expected, None).await;
+            let run = Run::of(query, &topic, &expected);
+            let once = timed::run(services, &run).await;
             runs.push(once.with_context(|| format!("{}, round {round}", query.name))?);
         }
     }

@@ -19,8 +19,10 @@ use tokio::process::{Child, Command};
 
 use super::oracle::Expected;
 use super::queries::QUERIES;
-use super::{steps, timed};
-use crate::{Services, report, topic};
+use super::steps;
+use super::timed::{self, Run};
+use crate::topic::ClicksTopic;
+use crate::{Services, report};
 
 /// Samples a second and thread; no divisor of what else happens at round intervals.
 const FREQUENCY: &str = "197";
@@ -49,11 +51,16 @@ pub(crate) async fn run(services: &Services, arguments: &Arguments) -> anyhow::R
     let query = queries.find(|query| query.name == arguments.query);
     let query = query.with_context(|| format!("there is no query {}", arguments.query))?;
     let (count, seed) = (arguments.clicks, arguments.seed);
-    let topic = topic::of_clicks(&services.kafka, count, seed).await?;
+    let clicks = ClicksTopic::new(count, seed);
+    let topic = clicks.fill(&services.kafka).await?;
     let expected = Expected::of(count, seed);
     let folder = tempfile::tempdir().context("make a folder for samples")?;
     let samples = folder.path().join("perf.data");
-    let timed = timed::run(services, query, &topic, &expected, Some(&samples)).await?;
+    let run = Run {
+        samples: Some(&samples),
+        ..Run::of(query, &topic, &expected)
+    };
+    let timed = timed::run(services, &run).await?;
     steps::print(&timed.steps, timed.rows);
     let stacks = collapse(&samples, folder.path()).await?;
     print_functions(&stacks)?;

@@ -62,6 +62,12 @@ impl Query {
     }
 }
 
+/// The same text with epochs that are further apart, or nearer.
+pub(super) fn with_interval(sql: &str, interval: &str) -> anyhow::Result<String> {
+    let set = |interval: &str| format!("SET checkpoint_interval = '{interval}'");
+    replaced(sql, &set("1 second"), &set(interval))
+}
+
 fn replaced(sql: &str, old: &str, new: &str) -> anyhow::Result<String> {
     if !sql.contains(old) {
         bail!("jobs/page_views.sql has no {old} any more");

@@ -1,6 +1,6 @@
-//! One run of one query: on a master and a worker of its own, timed, and compared with what is right.
+//! One run of one query: on a master and workers of its own, timed, and compared with what is right.
 //!
-//! Called by `mod.rs`. Begins to count when the worker has read its first record and ends when the master says that the job is finished, which is
+//! Called by `mod.rs`. Begins to count when a worker has read its first record and ends when the master says that the job is finished, which is
 //! when every sink holds the last epoch. Failure: a job that fails or counts wrong.
 
 use std::collections::BTreeMap;
@@ -20,18 +20,51 @@ use crate::cluster::Cluster;
 use crate::{Services, report};
 
 const NAME: &str = "bench_throughput";
-const WORKER_NAMES: [&str; 1] = ["worker-a"];
+pub(super) const WORKER_NAMES: [&str; 8] = [
+    "worker-a", "worker-b", "worker-c", "worker-d", "worker-e", "worker-f", "worker-g", "worker-h",
+];
 const RUN_MAX: Duration = Duration::from_secs(600);
+
+/// What is run.
+pub(super) struct Run<'a> {
+    pub(super) query: &'a Query,
+    pub(super) topic: &'a str,
+    pub(super) expected: &'a Expected,
+    /// At most as many as there are [`WORKER_NAMES`].
+    pub(super) worker_count: usize,
+    /// Where they are wanted, a profiler looks at the first worker meanwhile.
+    pub(super) samples: Option<&'a Path>,
+    /// Instead of what the query says.
+    pub(super) sql: Option<&'a str>,
+    /// More of what the processes see in their environment.
+    pub(super) variables: &'a [(&'static str, String)],
+}
+
+impl<'a> Run<'a> {
+    /// On one worker.
+    pub(super) fn of(query: &'a Query, topic: &'a str, expected: &'a Expected) -> Self {
+        Self {
+            query,
+            topic,
+            expected,
+            worker_count: 1,
+            samples: None,
+            sql: None,
+            variables: &[],
+        }
+    }
+}
 
 /// What one run took.
 pub(super) struct Timed {
     pub(super) rows: u64,
     pub(super) elapsed: Duration,
-    /// Of master and worker.
+    /// Of master and workers.
     pub(super) cpu: Duration,
-    /// Of the worker.
+    /// Of the worker that needed most.
     pub(super) peak_rss_bytes: u64,
     pub(super) epochs: u64,
+    /// Of the first worker.
     pub(super) steps: Steps,
 }
 
@@ -47,26 +80,25 @@ impl Timed {
     }
 }
 
-/// Where `samples` are wanted, a profiler looks at the worker meanwhile.
-pub(super) async fn run(
-    services: &Services,
-    query: &Query,
-    topic: &str,
-    expected: &Expected,
-    samples: Option<&Path>,
-) -> anyhow::Result<Timed> {
+/// Runs it once.
+pub(super) async fn run(services: &Services, run: &Run<'_>) -> anyhow::Result<Timed> {
     empty_tables(&services.postgres).await?;
     let folder = tempfile::tempdir().context("make a folder for the cluster")?;
-    let variables = vec![
+    let mut variables = vec![
         ("KAFKA_BROKERS", services.kafka.clone()),
         ("POSTGRES_URL", services.postgres.clone()),
-        ("CLICKS_TOPIC", topic.to_owned()),
+        ("CLICKS_TOPIC", run.topic.to_owned()),
     ];
-    let mut cluster = Cluster::start(folder.path(), NAME, &WORKER_NAMES, variables).await?;
-    cluster.submit(query.sql()?).await?;
+    variables.extend_from_slice(run.variables);
+    let names = &WORKER_NAMES[..run.worker_count.clamp(1, WORKER_NAMES.len())];
+    let mut cluster = Cluster::start(folder.path(), NAME, names, variables).await?;
+    let sql = run.sql.map(|sql| Ok(sql.to_owned()));
+    cluster
+        .submit(sql.unwrap_or_else(|| run.query.sql())?)
+        .await?;
     let (begun, cpu_before) = cluster.first_record(RUN_MAX).await?;
     let worker = cluster.workers[0].id();
-    let profiler = samples.map(|samples| Profiler::start(worker, samples));
+    let profiler = run.samples.map(|samples| Profiler::start(worker, samples));
     let profiler = profiler.transpose()?;
     let job = cluster.finished(RUN_MAX).await?;
     let elapsed = cluster.clock.monotonic().saturating_sub(begun);
@@ -75,12 +107,14 @@ pub(super) async fn run(
     }
     let cpu = cluster.cpu().saturating_sub(cpu_before);
     let steps = steps::read(&cluster.metrics(0).await?)?;
-    check(services, query, &job, expected).await?;
+    check(services, run.query, &job, run.expected).await?;
+    let workers = cluster.workers.iter_mut();
+    let peaks = workers.map(|worker| worker.usage().peak_rss_bytes);
     Ok(Timed {
         rows: job.rows_read,
         elapsed,
         cpu,
-        peak_rss_bytes: cluster.workers[0].usage().peak_rss_bytes,
+        peak_rss_bytes: peaks.max().unwrap_or_default(),
         epochs: job.epoch.0,
         steps,
     })
