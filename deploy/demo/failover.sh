@@ -2,21 +2,21 @@
 # A failover, told while it happens: clicks come in, counts grow, a worker is killed and then the active master, and in the end the
 # table is compared with what the topic holds, counted by Postgres alone.
 #
-#   deploy/demo/failover.sh          needs Docker with compose; nothing else
+#   deploy/demo/failover.sh          needs Docker with compose, on Linux; nothing else
 #
-# Exit code 0 if every count is equal, 1 if not or if something did not come back. The stack stays up; `docker compose down
-# --volumes` takes it away. WORKERS=5 starts another number of workers, CLICKS_PER_SECOND=5000 sends more.
+# Exit code 0 if every count is equal, 1 if not or if something did not come back. The stack stays up; `docker compose
+# --profile '*' down --volumes` takes it away. WORKERS=5 starts another number of workers, CLICKS_PER_SECOND=5000 sends more.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 WORKERS=${WORKERS:-3}
 export CLICKS_PER_SECOND=${CLICKS_PER_SECOND:-1000}
 JOB=page_views
-TOPIC=${CLICKS_TOPIC:-clicks_topic}
+# As compose reads it: the shell's, or that of `.env`.
+TOPIC=${CLICKS_TOPIC:-$(sed -n 's/^CLICKS_TOPIC=//p' .env 2>/dev/null | tail -n 1)}
+TOPIC=${TOPIC:-clicks_topic}
 # How long anything may take before the demonstration gives up.
 PATIENCE_SECONDS=90
-
-# ---- words -----------------------------------------------------------------
 
 bold() { [ -t 1 ] && printf '\033[1m%s\033[0m\n' "$*" || printf '%s\n' "$*"; }
 step() { printf '\n'; bold "$*"; }
@@ -28,8 +28,6 @@ compose() {
   local said
   said=$(docker compose "$@" 2>&1) || die "docker compose $*: $(tail -n 3 <<<"$said")"
 }
-
-# ---- asking the cluster ----------------------------------------------------
 
 # Runs a verb inside whichever master lives.
 millstream() {
@@ -51,6 +49,9 @@ sql() { docker compose exec -T --env PGOPTIONS='-c client_min_messages=warning' 
 counted() { sql "SELECT coalesce(sum(views), 0) FROM fact_page_views" 2>/dev/null || echo 0; }
 
 now_ms() { date +%s%3N; }
+
+# 1234567 as 1,234,567, whatever the locale.
+grouped() { sed -E ':again; s/([0-9])([0-9]{3})($|,)/\1,\2\3/; t again' <<<"$1"; }
 
 # wait_until WHAT COMMAND...: until the command succeeds.
 wait_until() {
@@ -87,16 +88,34 @@ watch_counts() {
   wait_until "counts that grow" count_is_above "$before"
   sleep 2
   after=$(counted)
-  say "$(printf "views counted: %'d" "$after"), $(printf "%'d" $((after - before))) more than a moment ago"
+  say "views counted: $(grouped "$after"), $(grouped $((after - before))) more than a moment ago"
 }
 
-traces() {
-  local address
+# The newest trace of this name that began since then, in milliseconds; the collector is asked by bash alone.
+newest_trace() {
+  local address=$1 name=$2 since_ms=$3 query
+  query="service=millstream-master&operation=$name&limit=1&start=${since_ms}000&end=$(now_ms)000"
+  (
+    exec 3<>"/dev/tcp/${address%:*}/${address##*:}" || exit
+    printf 'GET /api/traces?%s HTTP/1.0\r\nHost: %s\r\n\r\n' "$query" "$address" >&3
+    timeout 5 cat <&3
+  ) 2>/dev/null | sed -n 's/.*"traceID":"\([0-9a-f]*\)".*/\1/p' | head -1
+}
+
+# show_trace NAME SINCE: where to look at what has happened. A trace is sent when its last step is over, and a second later at most.
+show_trace() {
+  local name=$1 since_ms=$2 address trace end=$((SECONDS + 15))
   address=$(docker compose port jaeger 16686 2>/dev/null) || return 0
-  [ -n "$address" ] && say "traces: http://$address/search?service=millstream-master&lookback=1h&limit=20"
+  [ -n "$address" ] || return 0
+  until trace=$(newest_trace "$address" "$name" "$since_ms") && [ -n "$trace" ]; do
+    if [ $SECONDS -ge $end ]; then
+      say "traces: http://$address/search?service=millstream-master&lookback=1h&limit=20"
+      return
+    fi
+    sleep 0.5
+  done
+  say "the trace of it, a $name: http://$address/trace/$trace"
 }
-
-# ---- the demonstration -----------------------------------------------------
 
 begin() {
   step "1. A cluster of two masters and $WORKERS workers, with Kafka, Postgres and an object store"
@@ -107,9 +126,9 @@ begin() {
   watch_counts
 }
 
-# kill_and_wait CONTAINER WHAT: sets `took` to the milliseconds until another epoch is committed.
+# kill_and_wait CONTAINER WHAT: sets `began` to the moment, and `took` to the milliseconds until another epoch is committed.
 kill_and_wait() {
-  local epoch began
+  local epoch
   epoch=$(of_job epoch)
   began=$(now_ms)
   docker kill "$1" >/dev/null
@@ -118,25 +137,25 @@ kill_and_wait() {
 }
 
 kill_worker() {
-  local container took
+  local container began took
   container=$(container_of worker 2)
   step "2. SIGKILL to $container"
   kill_and_wait "$container" "an epoch after the worker's death"
   say "the next epoch was committed within $took ms, as seen from here;" \
     "from the master's discovery to the epoch it took $(of_job last_recovery_ms) ms"
   watch_counts
-  traces
+  show_trace recovery "$began"
 }
 
 kill_master() {
-  local container took
+  local container began took
   container=$(container_of "$(active_master)")
   step "3. SIGKILL to the active master, $container"
   kill_and_wait "$container" "an epoch of the other master"
   say "the other reigns, and has committed an epoch within $took ms, as seen from here;" \
     "$(active_master) is the active one now"
   watch_counts
-  traces
+  show_trace takeover "$began"
 }
 
 come_back() {
@@ -166,7 +185,7 @@ compare() {
   unequal=$(sql "SELECT count(*) FROM oracle FULL JOIN fact_page_views USING (window_start, url)
     WHERE oracle.views IS DISTINCT FROM fact_page_views.views")
   total=$(sql "SELECT count(*) FROM oracle")
-  say "$(printf "the topic holds %'d records; Postgres counts them into %'d pairs of page and minute" "$records" "$total")"
+  say "the topic holds $(grouped "$records") records; Postgres counts them into $(grouped "$total") pairs of page and minute"
   [ "$total" -gt 0 ] || die "there was nothing to compare"
   if [ "$unequal" != 0 ]; then
     sql "SELECT window_start, url, oracle.views AS oracle, fact_page_views.views AS millstream

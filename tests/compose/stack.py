@@ -157,10 +157,13 @@ class Stack:
         return found
 
     def memory(self):
-        """Resident memory of each container in MiB, as the engine tells it."""
-        names = run("docker", "ps", "--quiet", "--filter", f"label=com.docker.compose.project={PROJECT}").split()
-        lines = run("docker", "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *names).splitlines()
-        return {line.split()[0].removeprefix(f"{PROJECT}-"): line.split()[1] for line in lines}
+        """Memory of our processes by container, as the kernel tells it: what is resident now, and the most that ever was."""
+        found = {}
+        for name in sum((self.containers(service) for service in ("master", "master-standby", "worker")), []):
+            lines = run("docker", "exec", name, "cat", "/proc/1/status").splitlines()
+            kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmRSS", "VmHWM"))}
+            found[name.removeprefix(f"{PROJECT}-")] = f"{kib['VmRSS'] >> 10} MiB (peak {kib['VmHWM'] >> 10})"
+        return found
 
     def left(self):
         """Containers and networks of the project, and volumes that were not there before it."""

@@ -38,6 +38,7 @@ def setUpModule():
     stack.volumes_before = stack.volumes()
     tell("image", f"{stack.build() / 1e6:.0f} MB")
     tell("cold up with 3 workers until all is healthy", f"{stack.up(3):.1f} s")
+    tell("memory of each process while it is idle", stack.memory())
     addresses = [f"localhost:{stack.ports[name]}" for name in ("MASTER_PORT", "STANDBY_PORT")]
     Shared.control = Control(Shared.folder.name, addresses)
     Shared.clicks = Clicks(seed=1)
@@ -176,7 +177,7 @@ class Deaths(StackTest):
         after = self.control.job("page_views").restarts
         self.assertTrue(after == restarts or self.is_starved(), after)
         self.assertTrue(all(worker.tasks for worker in self.control.workers()))
-        tell("memory of each container", self.stack.memory())
+        tell("memory of each process after four times 25,000 clicks at once", self.stack.memory())
 
 
 class Explanations(StackTest):
@@ -217,6 +218,28 @@ class Explanations(StackTest):
         processes = 2 + len(self.stack.containers("worker"))
         wait("a scrape of every process", lambda: sum_of("up") == processes)
         wait("the rows that were read", lambda: sum_of('millstream_source_rows_total{job="page_views"}') == self.control.job("page_views").rows_read)
+
+    def test_4_prometheus_takes_every_alert_and_answers_every_panel(self):
+        self.stack.compose("exec", "-T", "prometheus", "promtool", "check", "config", "/etc/prometheus/prometheus.yml")
+        def asked(path, **query):
+            return json.loads(self.stack.page("PROMETHEUS_PORT", path, **query) or "{}").get("data")
+        def rules():
+            found = [rule for group in (asked("/api/v1/rules") or {}).get("groups", []) for rule in group["rules"]]
+            return found if found and all(rule["health"] != "unknown" for rule in found) else None
+        written = (ROOT / "deploy/prometheus/rules/millstream.yml").read_text().count("- alert:")
+        health = [(rule["name"], rule["health"], rule.get("lastError")) for rule in wait("a look at every rule", rules, 90)[0]]
+        self.assertEqual(([rule for rule in health if rule[1] != "ok"], len(health)), ([], written))
+        empty, panels = [], 0
+        for board in sorted((ROOT / "deploy/grafana/dashboards").glob("*.json")):
+            for panel in json.loads(board.read_text())["panels"]:
+                for target in panel.get("targets", []):
+                    answer = asked("/api/v1/query", query=target["expr"].replace("$job", "page_views"))
+                    self.assertIsNotNone(answer, f"{board.stem}: {panel['title']}: {target['expr']}")
+                    panels += 1
+                    if not answer["result"]:
+                        empty.append(f"{board.stem}: {panel['title']}")
+        tell("expressions of dashboards", f"{panels}, without a sample: {', '.join(empty) or 'none'}")
+        self.assertLess(len(empty), panels / 4)
 
 
 def orphans(spans):

@@ -46,14 +46,14 @@ def wait(what, condition, seconds=PATIENCE_SECONDS):
 class Browser:
     """A browser with one page."""
 
-    def __init__(self, log):
+    def __init__(self, log, *more_options):
         self.folder = tempfile.TemporaryDirectory(prefix="millstream-chromium-", ignore_cleanup_errors=True)
         to_browser, self.write = os.pipe()
         self.read, from_browser = os.pipe()
         options = [
             "--headless=new", "--remote-debugging-pipe", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage",
             "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
-            "--hide-scrollbars", "--window-size=1280,900", f"--user-data-dir={self.folder.name}",
+            "--hide-scrollbars", "--window-size=1280,900", f"--user-data-dir={self.folder.name}", *more_options,
         ]
         if os.geteuid() == 0:
             # Its sandbox refuses to be started by root, as containers and CI do.
@@ -72,7 +72,8 @@ class Browser:
         os.close(to_browser)
         os.close(from_browser)
         self.buffer, self.number, self.answers, self.session = b"", 0, {}, None
-        self.wrong, self.requests, self.loads, self.failing = [], [], 0, {}
+        self.wrong, self.requests, self.loads = [], [], 0
+        self.password, self.questions = None, 0
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -90,13 +91,17 @@ class Browser:
 
     # The protocol.
 
-    def call(self, method, **parameters):
+    def say(self, method, **parameters):
+        """Sends a command; the number of its answer."""
         self.number += 1
-        number = self.number
-        message = {"id": number, "method": method, "params": parameters}
+        message = {"id": self.number, "method": method, "params": parameters}
         if self.session:
             message["sessionId"] = self.session
         os.write(self.write, json.dumps(message).encode() + b"\0")
+        return self.number
+
+    def call(self, method, **parameters):
+        number = self.say(method, **parameters)
         answer = wait(method, lambda: self.pump() or self.answers.pop(number, None))
         if "error" in answer:
             raise AssertionError(f"{method}: {answer['error']['message']}")
@@ -117,7 +122,12 @@ class Browser:
                 self.hear(message["method"], message["params"])
 
     def hear(self, event, told):
-        if event == "Page.loadEventFired":
+        if event == "Fetch.requestPaused":
+            self.say("Fetch.continueRequest", requestId=told["requestId"])
+        elif event == "Fetch.authRequired":
+            self.questions += 1
+            self.say("Fetch.continueWithAuth", requestId=told["requestId"], authChallengeResponse=self.answer_to_question())
+        elif event == "Page.loadEventFired":
             self.loads += 1
         elif event == "Runtime.exceptionThrown":
             self.wrong.append(f"exception: {told['exceptionDetails']}")
@@ -131,6 +141,17 @@ class Browser:
             self.wrong.append(f"response: {told['response']['status']} {told['response']['url']}")
         elif event == "Network.loadingFailed" and not told.get("canceled"):
             self.wrong.append(f"request failed: {told['errorText']}")
+
+    def answer_to_question(self):
+        """What a person types where the browser asks for a name and a password: one that is refused is not typed a second time."""
+        password, self.password = self.password, None
+        if password is None:
+            return {"response": "CancelAuth"}
+        return {"response": "ProvideCredentials", "username": "anybody", "password": password}
+
+    def ask_for_passwords(self):
+        """From now on `password` is what is typed at the next question."""
+        self.call("Fetch.enable", handleAuthRequests=True)
 
     # A page.
 

@@ -54,10 +54,11 @@ def free_ports(count):
 
 
 class Cluster:
-    """The processes, until `close`."""
+    """The processes, until `close`. Each sees what `identities` says of its kind: "master", "worker", or "client", who runs verbs."""
 
-    def __init__(self, binary, folder):
+    def __init__(self, binary, folder, identities=None):
         self.binary, self.folder, self.processes = str(binary), pathlib.Path(folder), []
+        self.identities = identities or {}
         grpc, http, standby_grpc, standby_http = free_ports(4)
         self.master, self.http = f"127.0.0.1:{grpc}", f"127.0.0.1:{http}"
         self.standby_http = f"127.0.0.1:{standby_http}"
@@ -73,6 +74,9 @@ class Cluster:
         )
         self.up(self.standby_http)
 
+    def seen_by(self, kind):
+        return {**self.environment, **self.identities.get(kind, {})}
+
     def storage(self):
         return str(self.folder / "storage")
 
@@ -80,7 +84,7 @@ class Cluster:
         name = f"{arguments[0]}-{len(self.processes)}"
         command = [self.binary, *arguments, "--until-stdin-closes"]
         with open(self.folder / f"{name}.log", "wb") as log:
-            process = subprocess.Popen(command, env=self.environment, stdin=subprocess.PIPE, stdout=log, stderr=log)
+            process = subprocess.Popen(command, env=self.seen_by(arguments[0]), stdin=subprocess.PIPE, stdout=log, stderr=log)
         self.processes.append((name, process))
         return process
 
@@ -105,7 +109,7 @@ class Cluster:
 
     def run(self, *arguments):
         done = subprocess.run(
-            [self.binary, *arguments, "--master", self.master], env=self.environment, capture_output=True, text=True, timeout=60,
+            [self.binary, *arguments, "--master", self.master], env=self.seen_by("client"), capture_output=True, text=True, timeout=60,
             check=False,
         )
         if done.returncode != 0:
