@@ -354,6 +354,7 @@ mod tests {
                 incarnation,
                 restore_from: Epoch(0),
                 assignment: Assignment::default(),
+                placement: None,
             }))
         };
         let rewound = |job: &str| Entry::SinkRewound {

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{SinkIndex, SourceIndex, SplitId, TaskId, WorkerId};
+use crate::ids::{Generation, SinkIndex, SourceIndex, SplitId, TaskId, WorkerId};
 
 /// Who runs what.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,28 @@ pub struct SinkPlacement {
     pub sink: SinkIndex,
     /// Its worker.
     pub worker: WorkerId,
+}
+
+/// Why a job was placed anew: a master that takes it over goes by it to tell of the trace that workers have added to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// What happened.
+    pub cause: PlacementCause,
+    /// The generation before, in a series of losses that before the first one.
+    pub before: Generation,
+    /// Microseconds since 1970 UTC, of the master that wrote it.
+    pub begun_at_us: i64,
+}
+
+/// What makes a master place a job anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlacementCause {
+    /// Its generation was lost.
+    Recovery,
+    /// Its shares move to other workers.
+    Rescale,
+    /// Another master has begun to reign, and could not go on with its generation.
+    Takeover,
 }
 
 impl Assignment {

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-pub use super::assignment::{Assignment, SinkPlacement, SplitPlacement, TaskPlacement};
+pub use super::assignment::{
+    Assignment, Placement, PlacementCause, SinkPlacement, SplitPlacement, TaskPlacement,
+};
 use super::backlog::BacklogPart;
 use super::rewind::SinkRewind;
 use super::savepoint::{CarriedEntry, SavepointEntry};
@@ -215,6 +217,9 @@ pub struct AssignEntry {
     pub restore_from: Epoch,
     /// Who runs what.
     pub assignment: Assignment,
+    /// Why, unless it is for the first time since it was submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
 }
 
 /// The commit of an epoch. Maps hold only what changed since the parent; [`JobProgress`] folds them.

@@ -187,6 +187,7 @@ impl JobState {
             incarnation: self.entry.incarnation,
             restore_from: self.progress.epoch,
             assignment: assignment.clone(),
+            placement: self.traces.placement(),
         };
         self.attempt += 1;
         let recorded = Recorded::Assign {

@@ -3,11 +3,11 @@
 //! Called by the trail of a master (`reign/trail.rs`) and by the supervisor when a job's actor has failed. Pure. Failure: an Epoch entry that breaks its
 //! job's chain, which no master of ours can have written.
 
-pub(crate) mod newest;
+pub(crate) mod retold;
 
 use std::collections::BTreeMap;
 
-use millstream_common::ids::{Epoch, Generation, Incarnation, JobName, Seq, Term};
+use millstream_common::ids::{Generation, Incarnation, JobName, Seq, Term};
 use millstream_common::log::entry::{
     Assignment, BrokenChain, JobEnd, JobEntry, JobProgress, generation_of,
 };
@@ -15,7 +15,7 @@ use millstream_common::log::savepoint::{Savepoint, Savepoints};
 use millstream_common::log::{Entry, LogObject};
 use serde::{Deserialize, Serialize};
 
-use self::newest::NewestEpochs;
+use self::retold::Retold;
 use crate::job::reattach::Lasting;
 use crate::letters::index::Letters;
 
@@ -40,10 +40,7 @@ pub struct ReplayedJob {
     pub savepoints: Savepoints,
     /// For its traces.
     #[serde(default)]
-    pub newest: NewestEpochs,
-    /// The epoch behind which its last submission goes on, while the master that took it may not have exported its trace.
-    #[serde(default)]
-    pub begun_behind: Option<Epoch>,
+    pub retold: Retold,
 }
 
 impl ReplayedJob {
@@ -53,13 +50,13 @@ impl ReplayedJob {
             Entry::Assign(assign) => {
                 self.generation = generation_of(seq);
                 self.assignment = Some(assign.assignment.clone());
+                let placement = assign.placement.as_ref();
+                self.retold.placed(self.generation, placement);
             }
             Entry::Epoch(epoch) if epoch.generation == self.generation => {
                 self.progress.apply(epoch)?;
                 self.letters.note(&self.entry.plan, epoch);
-                if self.newest.note(epoch) {
-                    self.begun_behind = None;
-                }
+                self.retold.note(epoch);
                 self.progress.note_delivered(self.entry.plan.sinks.len());
             }
             Entry::Ended { end, .. } => {
@@ -68,7 +65,7 @@ impl ReplayedJob {
             }
             Entry::Resumed { .. } => {
                 self.end = None;
-                self.begun_behind = Some(self.progress.epoch);
+                self.retold.begun(self.progress.epoch);
             }
             Entry::Savepoint(kept) if kept.epoch == self.progress.epoch => {
                 let savepoint = Savepoint::of(&self.entry, &self.progress, kept.made_at_us);
@@ -186,8 +183,9 @@ fn begin(jobs: &mut ReplayedJobs, entry: JobEntry, progress: JobProgress) {
     let same_life = old
         .as_ref()
         .filter(|old| old.entry.incarnation == entry.incarnation);
+    let mut retold = Retold::default();
+    retold.begun(progress.epoch);
     let replayed = ReplayedJob {
-        begun_behind: Some(progress.epoch),
         // Outputs keep their numbers under every plan of a life.
         letters: same_life.map_or_else(Letters::default, |old| old.letters.clone()),
         progress,
@@ -195,7 +193,7 @@ fn begin(jobs: &mut ReplayedJobs, entry: JobEntry, progress: JobProgress) {
         generation: Generation::default(),
         assignment: None,
         savepoints: old.map(|old| old.savepoints).unwrap_or_default(),
-        newest: NewestEpochs::default(),
+        retold,
         entry,
     };
     jobs.insert(replayed.entry.job.clone(), replayed);

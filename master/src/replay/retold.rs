@@ -1,19 +1,21 @@
-//! The newest epochs of a job by the log: what a master that takes it over tells again of their traces.
+//! What a master that takes a job over tells again of its traces: the newest epochs, the newest placements and the submission.
 //!
-//! A master that is killed takes the spans with it that it has not exported yet, and among them roots of epochs whose workers live on and
-//! tell their share. So the next master tells those roots once more: of all epochs up to [`UNSURE_US`] before the last one, for longer no
+//! A master that is killed takes the spans with it that it has not exported yet, and among them roots of traces whose workers live on and
+//! tell their share. So the next master tells those roots once more: of everything up to [`UNSURE_US`] before the last epoch, for longer no
 //! span waits. Folded with the log, kept with its boundaries. Bounded (INV-9). Cannot fail.
 
 use std::collections::VecDeque;
 
 use millstream_common::ids::{Epoch, Generation};
-use millstream_common::log::entry::EpochEntry;
+use millstream_common::log::entry::{EpochEntry, Placement};
 use serde::{Deserialize, Serialize};
 
 /// A span waits a second to be exported, unless OTEL_BSP_SCHEDULE_DELAY says otherwise, and then for the collector.
 const UNSURE_US: i64 = 5_000_000;
-/// Kept of a job: those of 5 s at ten a second, and more than are ever made without a person's asking for it.
-const KEPT_MAX: usize = 64;
+/// Epochs kept of a job: those of 5 s at ten a second, and more than are ever made without a person's asking for it.
+const EPOCHS_MAX: usize = 64;
+/// Placements kept of a job: more than follow one another in 5 s.
+const PLACEMENTS_MAX: usize = 8;
 
 /// An epoch, as its trace tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,55 +46,109 @@ impl From<&EpochEntry> for ToldEpoch {
     }
 }
 
-/// The newest epochs of one life of a job, oldest first.
+/// Of one life of a job, what may have gone with its last master.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct NewestEpochs(VecDeque<ToldEpoch>);
+pub struct Retold {
+    /// Oldest first.
+    pub(crate) epochs: VecDeque<ToldEpoch>,
+    /// Oldest first, with the generation that each has placed.
+    pub(crate) placements: VecDeque<(Generation, Placement)>,
+    /// The epoch behind which its last submission goes on.
+    pub(crate) begun_behind: Option<Epoch>,
+}
 
-impl NewestEpochs {
-    /// The next epoch of the chain. Says whether there were older ones, whose spans have left their master for sure.
-    pub(crate) fn note(&mut self, entry: &EpochEntry) -> bool {
-        let oldest_us = entry.committed_at_us - UNSURE_US;
-        self.0.push_back(entry.into());
-        let is_full = self.0.len() > KEPT_MAX;
-        let sure = self
-            .0
-            .partition_point(|told| told.committed_at_us < oldest_us);
-        let known = sure.max(usize::from(is_full));
-        self.0.drain(..known).next().is_some()
+impl Retold {
+    /// The life begins, or goes on, behind an epoch.
+    pub(crate) fn begun(&mut self, behind: Epoch) {
+        self.begun_behind = Some(behind);
     }
 
-    /// Oldest first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &ToldEpoch> {
-        self.0.iter()
+    /// The job is placed. The first placement of a submission is told with that.
+    pub(crate) fn placed(&mut self, generation: Generation, placement: Option<&Placement>) {
+        let placed = placement.map(|placement| (generation, placement.clone()));
+        self.placements.extend(placed);
+        let surplus = self.placements.len().saturating_sub(PLACEMENTS_MAX);
+        self.placements.drain(..surplus);
+    }
+
+    /// The next epoch of the chain. Spans of epochs long before it have left their master for sure, and so has whatever came before
+    /// such an epoch.
+    pub(crate) fn note(&mut self, entry: &EpochEntry) {
+        let oldest_us = entry.committed_at_us - UNSURE_US;
+        self.epochs.push_back(entry.into());
+        let is_full = self.epochs.len() > EPOCHS_MAX;
+        let sure = self
+            .epochs
+            .partition_point(|told| told.committed_at_us < oldest_us);
+        let Some(sure) = self
+            .epochs
+            .drain(..sure.max(usize::from(is_full)))
+            .next_back()
+        else {
+            return;
+        };
+        self.begun_behind = self.begun_behind.filter(|behind| *behind >= sure.epoch);
+        self.placements
+            .retain(|(generation, _)| *generation > sure.generation);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use millstream_common::ids::Incarnation;
+    use millstream_common::log::entry::PlacementCause;
 
     use super::*;
 
-    fn entry(epoch: u64, committed_at_us: i64) -> EpochEntry {
+    fn entry(epoch: u64, generation: u64, committed_at_s: i64) -> EpochEntry {
         let life = (&"clicks".into(), Incarnation::fresh());
+        let generation = Generation(generation);
         EpochEntry {
-            committed_at_us,
-            ..EpochEntry::empty(life, Epoch(epoch - 1), Epoch(epoch), Generation(2))
+            committed_at_us: committed_at_s * 1_000_000,
+            ..EpochEntry::empty(life, Epoch(epoch - 1), Epoch(epoch), generation)
+        }
+    }
+
+    fn placement() -> Placement {
+        Placement {
+            cause: PlacementCause::Recovery,
+            before: Generation(2),
+            begun_at_us: 7,
         }
     }
 
     #[test]
     fn epochs_whose_spans_may_never_have_left_their_master_are_known() {
-        let mut newest = NewestEpochs::default();
+        let mut retold = Retold::default();
         for (epoch, at_s) in [(1, 10), (2, 20), (3, 24), (4, 25)] {
-            let is_sure = newest.note(&entry(epoch, at_s * 1_000_000));
-            assert_eq!(is_sure, epoch == 2, "{epoch}");
+            retold.note(&entry(epoch, 2, at_s));
         }
-        let known: Vec<u64> = newest.iter().map(|told| told.epoch.0).collect();
+        let known: Vec<u64> = retold.epochs.iter().map(|told| told.epoch.0).collect();
         assert_eq!(known, [2, 3, 4]);
         for epoch in 5..1_000 {
-            newest.note(&entry(epoch, 25_000_000));
+            retold.note(&entry(epoch, 2, 25));
         }
-        assert_eq!(newest.iter().count(), KEPT_MAX, "INV-9");
+        assert_eq!(retold.epochs.len(), EPOCHS_MAX, "INV-9");
+    }
+
+    #[test]
+    fn a_submission_and_a_placement_are_known_until_an_epoch_behind_them_is_long_ago() {
+        let mut retold = Retold::default();
+        retold.note(&entry(1, 2, 10));
+        retold.begun(Epoch(1));
+        retold.placed(Generation(4), Some(&placement()));
+        // The epochs of before are long ago, the placement is not.
+        retold.note(&entry(2, 4, 100));
+        assert_eq!(retold.begun_behind, Some(Epoch(1)));
+        assert_eq!(retold.placements, [(Generation(4), placement())]);
+        retold.note(&entry(3, 4, 106));
+        assert_eq!(retold.begun_behind, None);
+        assert!(retold.placements.is_empty());
+        for generation in 5..100 {
+            retold.placed(Generation(generation), Some(&placement()));
+        }
+        assert_eq!(retold.placements.len(), PLACEMENTS_MAX, "INV-9");
+        retold.placed(Generation(100), None);
+        assert_eq!(retold.placements.len(), PLACEMENTS_MAX);
     }
 }

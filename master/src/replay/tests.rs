@@ -39,6 +39,7 @@ fn assign(incarnation: Incarnation) -> Entry {
         incarnation,
         restore_from: Epoch(0),
         assignment: Assignment::default(),
+        placement: None,
     }))
 }
 

@@ -359,8 +359,7 @@ async fn a_new_master_goes_on_with_what_a_leaving_worker_holds_and_then_moves_it
         generation: Generation(7),
         entry,
         letters: Default::default(),
-        newest: Default::default(),
-        begun_behind: None,
+        retold: Default::default(),
     };
     let held = |worker: &str, is_leaving| WorkerHello {
         worker: worker.into(),

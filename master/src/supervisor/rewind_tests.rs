@@ -48,8 +48,7 @@ impl Cluster {
             generation: Generation::default(),
             assignment: None,
             letters: Letters::default(),
-            newest: Default::default(),
-            begun_behind: None,
+            retold: Default::default(),
             savepoints: Savepoints::new(),
         };
         let supervisor = supervise_begun(&store, vec![job]).await;

@@ -297,8 +297,7 @@ pub(super) fn beginning(
         generation: Generation::default(),
         assignment: None,
         letters: Letters::default(),
-        newest: Default::default(),
-        begun_behind: None,
+        retold: Default::default(),
         savepoints,
     }
 }

@@ -305,8 +305,7 @@ pub(super) fn begun_as(plan: JobPlan, workers: &[&str]) -> ReplayedJob {
         generation: Generation(7),
         assignment: Some(assignment),
         letters: Default::default(),
-        newest: Default::default(),
-        begun_behind: None,
+        retold: Default::default(),
         savepoints: BTreeMap::new(),
     }
 }

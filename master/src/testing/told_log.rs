@@ -70,6 +70,7 @@ impl ToldLog {
             incarnation: self.life,
             restore_from: self.epoch,
             assignment: Assignment::default(),
+            placement: None,
         };
         self.append(Entry::Assign(Box::new(assign))).await;
         self.generation = generation_of(self.seq);

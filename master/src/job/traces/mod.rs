@@ -4,19 +4,22 @@
 //! generation, or goes on with one: a submission, a recovery from a loss, a move of shares, or a takeover by another master; its trace
 //! lasts until the first epoch behind it. Losses during a recovery or a takeover prolong it. What workers and sinks did in between they
 //! add themselves, below the contexts that go with Deploy and EpochCommitted.
-//! No trace is without its root: a placement that the actor does not see to its end is told when the actor goes, and roots of epochs that
-//! the last master may have taken with it are told again by the next one. Pure, but for the spans that it hands on.
+//! No trace is without its root: a placement that the actor does not see to its end is told when the actor goes, and roots that a killed
+//! master may have taken with it are told again by the next one: those of epochs and, by what its Assign entry says, of a placement, whose
+//! own steps are told with the root and not before. Pure, but for the spans that it hands on.
+
+mod again;
 
 use std::time::Duration;
 
 use millstream_common::ids::{Epoch, Generation, Incarnation, JobName};
-use millstream_common::log::entry::{EpochEntry, JobEntry};
+use millstream_common::log::entry::{self, EpochEntry, JobEntry, PlacementCause};
 use millstream_common::time::ClockRef;
 use millstream_common::trace::{Span, TraceContext, TraceId, TracerRef};
 use tracing::info;
 
 use super::job_actor::{JobConfig, JobState};
-use crate::replay::newest::{NewestEpochs, ToldEpoch};
+use crate::replay::retold::ToldEpoch;
 
 /// The traces that one job is in.
 #[derive(Debug)]
@@ -56,14 +59,18 @@ struct Appended {
 /// A generation that is being begun.
 #[derive(Debug)]
 struct Placement {
-    name: &'static str,
-    /// The one before it.
+    /// `None` for a submission.
+    cause: Option<PlacementCause>,
+    /// The generation before it.
     before: Generation,
     root: Option<TraceContext>,
     begun_us: i64,
     /// When the step that it is in began.
     step_us: i64,
-    cause: Option<String>,
+    /// What has happened, in words.
+    reason: Option<String>,
+    /// The steps that are over; at most [`STEPS_MAX`] (INV-9).
+    steps: Vec<Span>,
 }
 
 impl JobTraces {
@@ -75,10 +82,8 @@ impl JobTraces {
         if config.end.is_none() && config.lasting.is_none() {
             traces.submitted(&config.entry, config.progress.epoch, now_us);
         }
-        traces.tell_again(&config.newest, config.end.is_some(), now_us);
-        if let Some(from) = config.begun_behind {
-            traces.tell_submission_again(&config.entry, from, &config.newest, now_us);
-        }
+        traces.tell_again(&config.retold, config.end.is_some(), now_us);
+        traces.tell_submission_again(&config.entry, &config.retold, now_us);
         traces
     }
 
@@ -98,55 +103,31 @@ impl JobTraces {
     /// The job is begun by a submission under this master, behind an epoch.
     fn submitted(&mut self, entry: &JobEntry, from: Epoch, now_us: i64) {
         let trace = TraceId::of_submission(entry.incarnation, entry.submitted_at_us, from);
-        self.place(SUBMIT, trace, Generation::default(), now_us, None);
-    }
-
-    /// Roots that the last master may have recorded and not exported; where it has, they are told twice. Of a job that has ended
-    /// long ago the last master has had the time.
-    fn tell_again(&self, newest: &NewestEpochs, has_ended: bool, now_us: i64) {
-        let mut begun_us = None;
-        for told in newest.iter() {
-            let at_us = told.committed_at_us;
-            let is_sure = has_ended && now_us - at_us > LONG_AGO_US;
-            if let Some(root) = self.of_epoch(told.epoch).filter(|_| !is_sure) {
-                let times = (begun_us.unwrap_or(at_us), at_us);
-                let span = self.epoch_span(root, told, times);
-                self.tracer.record(span.with(AGAIN, "by the next master"));
-            }
-            begun_us = Some(at_us);
-        }
-    }
-
-    /// The root of a submission that the last master has taken, likewise. What came before it in the life has no part in it.
-    fn tell_submission_again(
-        &self,
-        entry: &JobEntry,
-        from: Epoch,
-        newest: &NewestEpochs,
-        now_us: i64,
-    ) {
-        let first = newest.iter().find(|told| told.epoch > from);
-        let at_us = match from {
-            Epoch(0) => entry.submitted_at_us,
-            _ => first.map_or(now_us, |told| told.committed_at_us),
-        };
-        let trace = TraceId::of_submission(entry.incarnation, entry.submitted_at_us, from);
-        let Some(root) = self.tracer.root(trace) else {
-            return;
-        };
-        if now_us - at_us > LONG_AGO_US {
-            return;
-        }
-        let span = Span::root(SUBMIT, root, at_us, at_us)
-            .with("job", self.job.as_str())
-            .with("epoch", from.0);
-        self.tracer.record(span.with(AGAIN, "by the next master"));
+        self.place(None, trace, Generation::default(), now_us, None);
     }
 
     /// The root of an epoch's trace, if it is kept.
     pub(super) fn of_epoch(&self, epoch: Epoch) -> Option<TraceContext> {
         let trace = TraceId::of_epoch(self.incarnation, epoch);
         self.tracer.root(trace)
+    }
+
+    /// Why the job is being placed, for the log.
+    pub(super) fn placement(&self) -> Option<entry::Placement> {
+        let placement = self.placement.as_ref()?;
+        Some(entry::Placement {
+            cause: placement.cause?,
+            before: placement.before,
+            begun_at_us: placement.begun_us,
+        })
+    }
+
+    fn of_cause(&self, cause: PlacementCause, before: Generation, begun_us: i64) -> TraceId {
+        match cause {
+            PlacementCause::Recovery => TraceId::of_recovery(self.incarnation, before),
+            PlacementCause::Rescale => TraceId::of_rescale(self.incarnation, before),
+            PlacementCause::Takeover => TraceId::of_takeover(self.incarnation, begun_us),
+        }
     }
 
     /// What workers build their share below.
@@ -234,13 +215,21 @@ impl JobTraces {
         self.cut_us = None;
         self.open = None;
         let placement = self.placement.as_mut();
-        match placement.filter(|placement| matches!(placement.name, RECOVERY | TAKEOVER)) {
+        match placement.map(|placement| (placement.cause, &mut placement.begun_us)) {
             // Several are told of one loss, and one of them knows since when.
-            Some(recovery) => recovery.begun_us = recovery.begun_us.min(heard_us),
-            None => {
+            Some((Some(PlacementCause::Recovery), begun_us)) => *begun_us = heard_us.min(*begun_us),
+            // Its begin names its trace.
+            Some((Some(PlacementCause::Takeover), _)) => {}
+            _ => {
                 let trace = TraceId::of_recovery(self.incarnation, lost);
-                let cause = Some(cause.to_owned());
-                self.place(RECOVERY, trace, lost, heard_us, cause);
+                let reason = Some(cause.to_owned());
+                self.place(
+                    Some(PlacementCause::Recovery),
+                    trace,
+                    lost,
+                    heard_us,
+                    reason,
+                );
             }
         }
         // A generation may be lost again while the next one is being placed.
@@ -251,14 +240,21 @@ impl JobTraces {
     }
 
     fn is_recovering(&self) -> bool {
-        let placement = self.placement.as_ref();
-        placement.is_some_and(|placement| matches!(placement.name, RECOVERY | TAKEOVER))
+        let cause = self
+            .placement
+            .as_ref()
+            .and_then(|placement| placement.cause);
+        matches!(
+            cause,
+            Some(PlacementCause::Recovery | PlacementCause::Takeover)
+        )
     }
 
     /// The job is found in the log, and waits for the workers that ran its generation under the last master.
     pub(super) fn taken_over(&mut self, generation: Generation, now_us: i64) {
         let trace = TraceId::of_takeover(self.incarnation, now_us);
-        self.place(TAKEOVER, trace, generation, now_us, None);
+        let cause = Some(PlacementCause::Takeover);
+        self.place(cause, trace, generation, now_us, None);
     }
 
     /// They are there, and the generation goes on.
@@ -272,7 +268,8 @@ impl JobTraces {
     pub(super) fn moves(&mut self, before: Generation, now_us: i64) {
         self.cut_us = None;
         let trace = TraceId::of_rescale(self.incarnation, before);
-        self.place("rescale", trace, before, now_us, None);
+        let cause = Some(PlacementCause::Rescale);
+        self.place(cause, trace, before, now_us, None);
     }
 
     /// The Assign entry of a generation is in the log.
@@ -316,23 +313,24 @@ impl JobTraces {
 
     fn place(
         &mut self,
-        name: &'static str,
+        cause: Option<PlacementCause>,
         trace: TraceId,
         before: Generation,
         begun_us: i64,
-        cause: Option<String>,
+        reason: Option<String>,
     ) {
         self.finish(
             Some("another placement took its place".to_owned()),
             begun_us,
         );
         self.placement = Some(Placement {
-            name,
+            cause,
             before,
             root: self.tracer.root(trace),
             begun_us,
             step_us: begun_us,
-            cause,
+            reason,
+            steps: Vec::new(),
         });
     }
 
@@ -359,7 +357,15 @@ impl JobTraces {
         placement.step_us = times.1;
         if let Some(root) = placement.root {
             let span = Span::child(root, name, who, times).with("job", self.job.as_str());
-            self.tracer.record(tell(span));
+            match placement.cause {
+                // Its root is told already.
+                None => self.tracer.record(tell(span)),
+                Some(_) => placement.steps.push(tell(span)),
+            }
+        }
+        if placement.steps.len() > STEPS_MAX {
+            let steps = placement.steps.drain(..);
+            steps.for_each(|step| self.tracer.record(step));
         }
     }
 
@@ -368,17 +374,20 @@ impl JobTraces {
         let Some(placement) = self.placement.take() else {
             return;
         };
-        let Some(root) = placement.root.filter(|_| placement.name != SUBMIT) else {
+        let steps = placement.steps.into_iter();
+        steps.for_each(|step| self.tracer.record(step));
+        let Some(root) = placement.root.filter(|_| placement.cause.is_some()) else {
             return;
         };
+        let name = name_of(placement.cause);
         if error.is_none() {
-            info!(job = %self.job, trace = %root.trace, "{} is over", placement.name);
+            info!(job = %self.job, trace = %root.trace, "{name} is over");
         }
-        let mut span = Span::root(placement.name, root, placement.begun_us, now_us)
+        let mut span = Span::root(name, root, placement.begun_us, now_us)
             .with("job", self.job.as_str())
             .with("generation", placement.before.0);
-        if let Some(cause) = placement.cause {
-            span = span.with("cause", cause);
+        if let Some(reason) = placement.reason {
+            span = span.with("cause", reason);
         }
         span.error = error;
         self.tracer.record(span);
@@ -420,12 +429,18 @@ impl JobState {
 
 /// What the trace of a submission is called.
 pub(crate) const SUBMIT: &str = "submit";
-const RECOVERY: &str = "recovery";
-const TAKEOVER: &str = "takeover";
-/// Tells of a span that it may have been told by another process already.
-const AGAIN: &str = "told_again";
-/// Whoever has lived so long after a span was recorded has exported it.
-const LONG_AGO_US: i64 = 60_000_000;
+/// Steps of a placement that wait for its end: more than one without endless losses has.
+const STEPS_MAX: usize = 64;
+
+/// What the root of a placement is called.
+fn name_of(cause: Option<PlacementCause>) -> &'static str {
+    match cause {
+        None => SUBMIT,
+        Some(PlacementCause::Recovery) => "recovery",
+        Some(PlacementCause::Rescale) => "rescale",
+        Some(PlacementCause::Takeover) => "takeover",
+    }
+}
 
 #[cfg(test)]
 mod tests;

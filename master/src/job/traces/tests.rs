@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use millstream_common::time::SystemClock;
 
+use super::again::{AGAIN, LONG_AGO_US};
 use super::*;
+use crate::replay::retold::Retold;
 use crate::testing::{ENDLESS, KeptSpans, plan};
 
 fn job_entry() -> JobEntry {
@@ -152,17 +154,17 @@ fn a_takeover_is_a_trace_whether_the_generation_goes_on_or_is_lost() {
     traces.committed(&committed, 180);
     traces.settled(Some(committed.epoch), Generation(3), 180);
     let whole = [
-        "reattach",
         "collect",
         "commit",
         "epoch",
+        "reattach",
         "first_epoch",
         "takeover",
     ];
     assert_eq!(kept.names(), whole);
     let spans = kept.spans();
     assert_eq!(
-        spans[3].start_us, 100,
+        spans[2].start_us, 100,
         "what was read since is of this epoch"
     );
     traces.taken_over(Generation(3), 300);
@@ -194,7 +196,7 @@ fn a_placement_that_is_not_seen_to_its_end_has_its_root() {
 #[test]
 fn roots_that_the_last_master_may_have_taken_with_it_are_told_again() {
     let entry = job_entry();
-    let mut newest = NewestEpochs::default();
+    let mut newest = Retold::default();
     let mut last = epoch_entry(&entry);
     last.committed_at_us = 1_000;
     newest.note(&last);
@@ -220,11 +222,12 @@ fn roots_that_the_last_master_may_have_taken_with_it_are_told_again() {
 fn the_root_of_a_submission_is_told_again_by_a_master_that_comes_soon() {
     let mut entry = job_entry();
     entry.submitted_at_us = 500;
-    let mut newest = NewestEpochs::default();
+    let mut newest = Retold::default();
+    newest.begun(Epoch(0));
     let (traces, kept) = traces(&entry);
-    traces.tell_submission_again(&entry, Epoch(0), &newest, 501 + LONG_AGO_US);
+    traces.tell_submission_again(&entry, &newest, 501 + LONG_AGO_US);
     assert!(kept.spans().is_empty(), "the last master has had the time");
-    traces.tell_submission_again(&entry, Epoch(0), &newest, 900);
+    traces.tell_submission_again(&entry, &newest, 900);
     let trace = TraceId::of_submission(entry.incarnation, 500, Epoch(0));
     let told = &kept.spans()[0];
     assert_eq!(
@@ -236,6 +239,40 @@ fn the_root_of_a_submission_is_told_again_by_a_master_that_comes_soon() {
     let mut first = epoch_entry(&entry);
     (first.epoch, first.parent, first.committed_at_us) = (Epoch(8), Epoch(7), 800);
     newest.note(&first);
-    traces.tell_submission_again(&entry, Epoch(7), &newest, 900);
+    newest.begun(Epoch(7));
+    traces.tell_submission_again(&entry, &newest, 900);
     assert_eq!(kept.spans()[1].start_us, 800);
+}
+
+#[test]
+fn a_placement_that_is_lost_with_its_master_has_a_root_by_the_log_and_no_step_that_lacks_it() {
+    let entry = job_entry();
+    let (mut traces, kept) = traces(&entry);
+    let mut roots = Vec::new();
+    let mut retold = Retold::default();
+    traces.lost(Generation(3), "worker w1 is lost", 100, 900);
+    // A worker that knows since when says so before the next one is told of.
+    traces.lost(Generation(3), "worker w1 is lost", 90, 901);
+    roots.extend(traces.of_placement());
+    retold.placed(Generation(5), traces.placement().as_ref());
+    traces.moves(Generation(5), 1_000);
+    roots.extend(traces.of_placement());
+    retold.placed(Generation(7), traces.placement().as_ref());
+    traces.taken_over(Generation(7), 1_100);
+    traces.lost(Generation(7), "not all workers came back", 1_050, 1_200);
+    roots.extend(traces.of_placement());
+    retold.placed(Generation(9), traces.placement().as_ref());
+    let told = kept.names();
+    assert_eq!(told, ["detect", "detect", "recovery", "rescale"], "so far");
+    traces.tell_again(&retold, false, 1_300);
+    let spans = kept.spans();
+    let again = &spans[told.len()..];
+    let names: Vec<_> = again.iter().map(|span| span.name).collect();
+    assert_eq!(names, ["recovery", "rescale", "takeover"]);
+    let contexts: Vec<_> = again.iter().map(|span| span.context).collect();
+    assert_eq!(contexts, roots);
+    assert!(again.iter().all(|span| span.parent == 0));
+    // A submission has its root from who takes it.
+    traces.submitted(&entry, Epoch(0), 2_000);
+    assert_eq!(traces.placement(), None);
 }
