@@ -16,10 +16,9 @@ use super::entry::CommittedEpoch;
 use crate::ids::{Epoch, Incarnation, OutputIndex, nonce};
 use crate::store::{Error as StoreError, StoreRef};
 
-/// Epochs stay in memory until they weigh this much: a segment is 1, and so is the epoch itself; about 2 MiB.
-const KEPT_WEIGHT_MAX: usize = 8_192;
-/// What is taken out then.
-const PART_WEIGHT: usize = KEPT_WEIGHT_MAX / 2;
+/// Epochs stay in memory until they weigh this much, where a master is not told otherwise: a segment is 1, and so is the epoch itself;
+/// about 2 MiB.
+pub const RECENT_WEIGHT_MAX: usize = 8_192;
 
 /// Consecutive epochs of a job's chain, in an object of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,17 +62,17 @@ pub enum Error {
     },
 }
 
-/// Of epochs in order, the oldest that are to become a part, if there are too many.
-pub fn foldable(undelivered: &[CommittedEpoch]) -> Option<&[CommittedEpoch]> {
+/// Of epochs in order, the oldest half, which is to become a part if they weigh `weight_max` or more.
+pub fn foldable(undelivered: &[CommittedEpoch], weight_max: usize) -> Option<&[CommittedEpoch]> {
     let weight = |epoch: &CommittedEpoch| 1 + epoch.segments.len();
     let total: usize = undelivered.iter().map(weight).sum();
-    if total < KEPT_WEIGHT_MAX {
+    if total < weight_max {
         return None;
     }
     let mut taken = 0;
     let count = undelivered.iter().take_while(|epoch| {
         taken += weight(epoch);
-        taken <= PART_WEIGHT
+        taken <= weight_max / 2
     });
     // The newest stays: it says whether it is the last.
     let count = count.count().max(1).min(undelivered.len() - 1);
@@ -146,10 +145,10 @@ mod tests {
 
     #[test]
     fn the_oldest_half_goes_when_there_are_too_many_and_the_newest_stays() {
-        let full = KEPT_WEIGHT_MAX as u64;
-        assert_eq!(foldable(&epochs(full - 1)), None);
-        let all = epochs(full);
-        let folded = foldable(&all).expect("too many");
-        assert_eq!(folded, &all[..PART_WEIGHT]);
+        assert_eq!(foldable(&epochs(99), 100), None);
+        let all = epochs(100);
+        let folded = foldable(&all, 100).expect("too many");
+        assert_eq!(folded, &all[..50]);
+        assert_eq!(foldable(&epochs(1), 1), None, "the newest");
     }
 }

@@ -24,7 +24,7 @@ impl JobState {
         if self.is_putting_away {
             return;
         }
-        let Some(epochs) = backlog::foldable(&self.progress.recent) else {
+        let Some(epochs) = backlog::foldable(&self.progress.recent, self.recent_weight_max) else {
             return;
         };
         self.is_putting_away = true;

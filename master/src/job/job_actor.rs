@@ -52,7 +52,7 @@ use super::watermarks::Sightings;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::config::ConnectorsRef;
 use crate::log_actor::LogMessage;
-use crate::replay::newest::NewestEpochs;
+use crate::replay::retold::Retold;
 use crate::retention::Looked;
 use crate::supervisor::supervisor_actor::SupervisorMessage;
 
@@ -263,12 +263,12 @@ pub struct JobConfig {
     pub savepoints: Savepoints,
     /// What its workers may hold under a new master; `None` under the one that placed it.
     pub(crate) lasting: Option<Lasting>,
-    /// Its newest epochs by the log, for their traces.
-    pub(crate) newest: NewestEpochs,
-    /// As [`ReplayedJob::begun_behind`](crate::replay::ReplayedJob::begun_behind).
-    pub(crate) begun_behind: Option<Epoch>,
+    /// By the log, what may be missing in its traces.
+    pub(crate) retold: Retold,
     /// Where epochs that sinks lack are put away.
     pub store: StoreRef,
+    /// As [`Retention::recent_weight_max`](crate::retention::Retention::recent_weight_max).
+    pub recent_weight_max: usize,
     /// The one writer of the log.
     pub log: ActorRef<LogMessage>,
     /// Told when the job has ended.
@@ -323,6 +323,7 @@ pub struct JobState {
     pub(super) observed: Observed,
     pub(super) traces: JobTraces,
     pub(super) store: StoreRef,
+    pub(super) recent_weight_max: usize,
     pub(super) log: ActorRef<LogMessage>,
     pub(super) supervisor: ActorRef<SupervisorMessage>,
     pub(super) clock: ClockRef,
@@ -421,6 +422,7 @@ impl Actor for JobActor {
             puts_away: JoinSet::new(),
             is_putting_away: false,
             store: config.store,
+            recent_weight_max: config.recent_weight_max,
             log: config.log,
             supervisor: config.supervisor,
             clock: config.clock,

@@ -77,6 +77,7 @@ impl Reign {
             clock: config.clock.clone(),
             tracer: config.tracer.clone(),
             connectors: config.connectors.clone(),
+            recent_weight_max: config.retention.recent_weight_max,
         };
         let (supervisor, root) = Actor::spawn(None, SupervisorActor, supervisor_config).await?;
         let collector = CollectorConfig {

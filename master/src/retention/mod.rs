@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use millstream_common::control::StorageUse;
 use millstream_common::ids::{Epoch, Incarnation};
+use millstream_common::log::backlog;
 
 /// How long what is not needed any more is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Retention {
     pub objects_per_boundary: usize,
     /// Objects deleted in one look.
     pub deletes_max: usize,
+    /// Epochs that some sink lacks, or may be sent back to, are put away into storage when they and their segments are so many.
+    pub recent_weight_max: usize,
 }
 
 /// What a look found of one job.
@@ -53,6 +56,7 @@ impl Default for Retention {
             checkpoints: 3,
             objects_per_boundary: 64,
             deletes_max: 1_000,
+            recent_weight_max: backlog::RECENT_WEIGHT_MAX,
         }
     }
 }

@@ -100,13 +100,13 @@ impl SupervisorState {
         let entry = job.entry.clone();
         let config = JobConfig {
             lasting: job.lasting(),
-            newest: job.newest,
-            begun_behind: job.begun_behind,
+            retold: job.retold,
             entry: job.entry,
             progress: job.progress,
             end: job.end,
             savepoints: job.savepoints.clone(),
             store: self.store.clone(),
+            recent_weight_max: self.recent_weight_max,
             log: self.log.clone(),
             supervisor: self.myself.clone(),
             workers: self.registry.workers(),

@@ -154,6 +154,8 @@ pub struct SupervisorConfig {
     pub tracer: TracerRef,
     /// For enumerators.
     pub connectors: ConnectorsRef,
+    /// As [`Retention::recent_weight_max`](crate::retention::Retention::recent_weight_max).
+    pub recent_weight_max: usize,
 }
 
 /// The state of the supervisor.
@@ -163,6 +165,7 @@ pub struct SupervisorState {
     pub(super) clock: ClockRef,
     pub(super) tracer: TracerRef,
     pub(super) connectors: ConnectorsRef,
+    pub(super) recent_weight_max: usize,
     pub(super) registry: Registry,
     pub(super) jobs: BTreeMap<JobName, RunningJob>,
     /// Jobs whose entries are on their way into the log.
@@ -195,6 +198,7 @@ impl Actor for SupervisorActor {
             clock: config.clock,
             tracer: config.tracer,
             connectors: config.connectors,
+            recent_weight_max: config.recent_weight_max,
             registry: Registry::default(),
             jobs: BTreeMap::new(),
             starting: BTreeMap::new(),

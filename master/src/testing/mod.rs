@@ -15,6 +15,7 @@ use millstream_common::ids::{Epoch, Generation, Seq, SourceIndex, Term, WorkerId
 use millstream_common::link::{
     BarrierCommand, Deploy, Held, JobGeneration, ToMaster, ToWorker, WorkerHello,
 };
+use millstream_common::log::backlog::RECENT_WEIGHT_MAX;
 use millstream_common::log::entry::{JobEntry, JobProgress};
 use millstream_common::log::savepoint::Savepoints;
 use millstream_common::log::{self, Entry};
@@ -72,8 +73,7 @@ pub(crate) async fn supervise(
         generation: Generation::default(),
         assignment: None,
         letters: Letters::default(),
-        newest: Default::default(),
-        begun_behind: None,
+        retold: Default::default(),
         savepoints: Savepoints::new(),
     });
     supervise_begun(store, begun.collect()).await
@@ -148,6 +148,7 @@ async fn supervise_from(
         clock,
         tracer,
         connectors: Arc::new(connectors),
+        recent_weight_max: RECENT_WEIGHT_MAX,
     };
     let (supervisor, _) = Actor::spawn(None, SupervisorActor, config)
         .await

@@ -7,12 +7,14 @@
 use std::fmt;
 use std::time::Duration;
 
+use millstream_master::retention::Retention;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use crate::frames::is_frame;
 use crate::outside::trap::{Moment, Trap};
-use crate::scenario::{Action, Scenario};
+use crate::people::Wish;
+use crate::scenario::{Action, Manner, SAVEPOINT, Scenario};
 use crate::simulation::TICK;
 
 /// What has to happen before the step is made.
@@ -21,6 +23,14 @@ enum Prelude {
     Nothing,
     WorkerLost,
     MasterLost,
+    /// The collector keeps as little as there may be.
+    Collects,
+    /// Epochs are put away soon, and a table that is down lacks them.
+    PutsAway,
+    /// A table is paused, restored from a copy, sent back to it and resumed.
+    SentBack,
+    /// An epoch is kept by name, the job stopped and submitted again, the name dropped.
+    Asked,
 }
 
 /// Who is hit.
@@ -77,6 +87,28 @@ const STEPS: [(&str, &str, u32, Prelude); 30] = [
     ("deliverer", "commit kafka", 3, Prelude::Nothing),
 ];
 
+/// The steps of keeping storage bounded, and of what people ask for.
+const ERRANDS: [(&str, &str, u32, Prelude); 18] = [
+    ("master", "create boundary", 1, Prelude::Collects),
+    ("master", "create boundary", 3, Prelude::Collects),
+    ("master", "create log forgotten", 1, Prelude::Collects),
+    ("master", "create log forgotten", 2, Prelude::Collects),
+    ("master", "delete boundary", 1, Prelude::Collects),
+    ("master", "delete log", 1, Prelude::Collects),
+    ("master", "delete log", 4, Prelude::Collects),
+    ("master", "delete state", 1, Prelude::Collects),
+    ("master", "delete segments", 1, Prelude::Collects),
+    ("master", "delete segments", 5, Prelude::Collects),
+    ("master", "create backlog", 1, Prelude::PutsAway),
+    ("master", "create log backlog", 1, Prelude::PutsAway),
+    ("deliverer", "get backlog", 1, Prelude::PutsAway),
+    ("master", "create log command", 1, Prelude::SentBack),
+    ("master", "create log rewind", 1, Prelude::SentBack),
+    ("master", "create log savepoint", 1, Prelude::Asked),
+    ("master", "create log resumed", 1, Prelude::Asked),
+    ("master", "create log savepoint dropped", 1, Prelude::Asked),
+];
+
 /// What masters and workers say to each other.
 const FRAMES: [(&str, &str, u32, Prelude); 17] = [
     ("worker", "say hello", 1, Prelude::Nothing),
@@ -99,6 +131,12 @@ const FRAMES: [(&str, &str, u32, Prelude); 17] = [
 ];
 
 const PRELUDE_AT: Duration = Duration::from_secs(3);
+/// The first epochs are there.
+const EARLY: Duration = Duration::from_millis(1_500);
+/// More epochs have come by then than are kept in memory.
+const PUT_AWAY_UNTIL: Duration = Duration::from_secs(5);
+/// The table that is sent back.
+const SENT_BACK: &str = "distinct_clicks";
 /// A killed process is back after this.
 const DOWN: Duration = Duration::from_millis(900);
 /// Longer than the detector of lost workers and a master's missed heartbeats take.
@@ -144,7 +182,8 @@ const DISK_STEP: &str = "use disk";
 /// All steps.
 fn steps() -> impl Iterator<Item = (&'static str, &'static str, u32, Prelude)> {
     let disk = (1..=DISK_STEPS).map(|count| ("deliverer", DISK_STEP, count, Prelude::Nothing));
-    STEPS.into_iter().chain(disk).chain(FRAMES)
+    let calls = STEPS.into_iter().chain(ERRANDS);
+    calls.chain(disk).chain(FRAMES)
 }
 
 /// How a step is broken off. A master is its own master, and a call of the file system before the next is behind the last.
@@ -153,9 +192,6 @@ fn breaks(role: &str, step: &str) -> Vec<(Victim, Moment, Blow)> {
         (Victim::Caller, Moment::Applied, Blow::Kill),
         (Victim::Caller, Moment::Answered, Blow::Kill),
     ];
-    if step == DISK_STEP {
-        return breaks;
-    }
     if is_frame(step) {
         // Sent and heard are two moments: who is to hear it may be gone by then.
         return vec![
@@ -167,11 +203,13 @@ fn breaks(role: &str, step: &str) -> Vec<(Victim, Moment, Blow)> {
             (Victim::Both, Moment::Answered, Blow::Kill),
         ];
     }
-    breaks.extend([
-        (Victim::Caller, Moment::Before, Blow::Kill),
-        (Victim::Caller, Moment::Before, Blow::Freeze),
-        (Victim::Caller, Moment::Answered, Blow::Freeze),
-    ]);
+    breaks.push((Victim::Caller, Moment::Answered, Blow::Freeze));
+    if step != DISK_STEP {
+        breaks.extend([
+            (Victim::Caller, Moment::Before, Blow::Kill),
+            (Victim::Caller, Moment::Before, Blow::Freeze),
+        ]);
+    }
     if role != "master" {
         breaks.extend([
             (Victim::Other, Moment::Applied, Blow::Kill),
@@ -211,8 +249,8 @@ impl Case {
     /// The trap that it waits in.
     pub(crate) fn trap(&self) -> Trap {
         let armed_at = match self.prelude {
-            Prelude::Nothing => Duration::ZERO,
             Prelude::WorkerLost | Prelude::MasterLost => PRELUDE_AT,
+            _ => Duration::ZERO,
         };
         let stops = self.blow == Blow::Kill && self.victim != Victim::Other;
         Trap::new(self.step, self.count, self.moment, armed_at, stops)
@@ -220,7 +258,37 @@ impl Case {
 
     /// All is calm but for the step and what comes before.
     pub(crate) fn scenario(&self) -> Scenario {
-        Scenario::calm(self.number.is_multiple_of(2))
+        let calm = Scenario::calm(self.number.is_multiple_of(2));
+        match self.prelude {
+            Prelude::Nothing | Prelude::WorkerLost | Prelude::MasterLost => calm,
+            Prelude::Collects => Scenario {
+                retention: Retention {
+                    interval: Duration::from_millis(400),
+                    log: Duration::from_millis(1_500),
+                    segments: Duration::from_millis(300),
+                    checkpoints: 1,
+                    objects_per_boundary: 2,
+                    ..Retention::default()
+                },
+                ..calm
+            },
+            Prelude::PutsAway => Scenario {
+                retention: Retention {
+                    recent_weight_max: 12,
+                    ..Retention::default()
+                },
+                actions: vec![(EARLY, Action::PostgresDown(PUT_AWAY_UNTIL))],
+                ..calm
+            },
+            Prelude::SentBack => {
+                let back = Action::SendBack(SENT_BACK, 0.5, Manner::Restored);
+                calm.with(PRELUDE_AT, [back])
+            }
+            Prelude::Asked => {
+                let wishes = [Wish::Keep(SAVEPOINT), Wish::Stop, Wish::Drop(SAVEPOINT)];
+                calm.with(PRELUDE_AT, wishes.map(Action::Ask))
+            }
+        }
     }
 
     /// What comes before the step, once it is time; `reigning` is the master then.
@@ -233,7 +301,7 @@ impl Case {
         let lost = match self.prelude {
             Prelude::WorkerLost if is_time => Some("worker-0"),
             Prelude::MasterLost if is_time => reigning,
-            Prelude::Nothing | Prelude::WorkerLost | Prelude::MasterLost => None,
+            _ => None,
         };
         lost.map_or_else(Vec::new, |host| killed(host, now).to_vec())
     }

@@ -1,4 +1,5 @@
-//! The person at the keyboard: submits the job, watches it, resumes what is suspended, and sends sinks back.
+//! The person at the keyboard: submits the job, watches it, resumes what is suspended, sends sinks back, keeps savepoints, and stops the job
+//! to submit it again.
 //!
 //! Run on a host of its own by `simulation/mod.rs`, with the real client. An errand takes several commands, each of which may fail or be
 //! answered by nobody; it goes on where it stands at the next look. Failure: told in the trace; what a master must not have allowed is told
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use millstream_common::client::{ControlClient, Error};
 use millstream_common::control::{
-    ControlError, JobState, JobView, RewindTerms, SinkCommand, SubmitRequest,
+    ControlError, JobState, JobView, RewindTerms, SinkCommand, StopMode, SubmitRequest,
 };
 use millstream_common::ids::{Epoch, JobName};
 
@@ -23,6 +24,19 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(700);
 
 /// A person who hears nothing for so long says it again.
 const SUBMIT_PATIENCE: Duration = Duration::from_millis(800);
+/// The same where the answer waits for an epoch, or for sinks.
+const WISH_PATIENCE: Duration = Duration::from_secs(4);
+
+/// What is asked of the job as a whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wish {
+    /// Keep the next epoch under that name.
+    Keep(&'static str),
+    /// Keep it no longer.
+    Drop(&'static str),
+    /// Stop; it is submitted again as soon as it has.
+    Stop,
+}
 
 /// A sink is to be sent back.
 #[derive(Clone, Debug)]
@@ -84,7 +98,7 @@ impl Host {
                     event!("job finished at epoch {}", job.epoch);
                     return Ok(());
                 }
-                Ok(job) if job.state != JobState::Failed => person.look(&job).await?,
+                Ok(job) if !job.state.is_over() => person.look(&job).await?,
                 Ok(_) | Err(Error::Refused(ControlError::NotFound { .. })) => {
                     let request = SubmitRequest {
                         name: name.clone(),
@@ -125,6 +139,9 @@ impl Person<'_> {
             let resumed = self.command(&sink.name, SinkCommand::Resume).await?;
             event!("sink {} is resumed: {resumed:?}", sink.name);
         }
+        if let Some(wish) = self.world(|world| world.wishes.first().copied()) {
+            return self.ask(wish).await;
+        }
         let errand = self.world(|world| world.errands.first().cloned());
         let Some(errand) = errand else {
             return Ok(());
@@ -151,6 +168,25 @@ impl Person<'_> {
             (Stage::Restored, _) => self.resume(errand.sink, Next::Done).await,
             (Stage::Older { to, held }, _) => self.send_further_back(errand.sink, to, held).await,
         }
+    }
+
+    /// An answer may be lost: what is asked for then is there, or is not there any more, and a person who looks sees it.
+    async fn ask(&self, wish: Wish) -> Result<(), Error> {
+        let (client, name) = (self.client, self.name);
+        let asked = async {
+            match wish {
+                Wish::Keep(kept) => client.create_savepoint(name, Some(kept)).await.map(drop),
+                Wish::Drop(kept) => client.drop_savepoint(name, kept).await.map(drop),
+                Wish::Stop => client.stop(name, StopMode::Stop).await.map(drop),
+            }
+        };
+        let answer = match tokio::time::timeout(WISH_PATIENCE, asked).await {
+            Ok(answer) => answered(answer)?,
+            Err(_) => Ok(()),
+        };
+        event!("{wish:?}: {answer:?}");
+        self.world(|world| world.wishes.remove(0));
+        Ok(())
     }
 
     async fn choose(&self, errand: &Errand) -> Result<Next, Error> {

@@ -14,6 +14,7 @@ use crate::faults::{self, Fault};
 use crate::outside::damage::Wound;
 use crate::outside::trap::Moment;
 use crate::outside::{disk, topics};
+use crate::people::Wish;
 use crate::workload::REFUSED;
 
 /// The masters' hosts; the second one stands by, or is not there at all.
@@ -87,6 +88,8 @@ pub(crate) enum Action {
     Leave(&'static str),
     /// A person sends a sink back to such a share of the epochs that it has held.
     SendBack(&'static str, f64, Manner),
+    /// A person asks something of the job.
+    Ask(Wish),
     /// Whoever makes a step of that name for the n-th time from now on is killed before it, in it or behind it.
     Ambush(&'static str, u32, Moment),
 }
@@ -109,6 +112,10 @@ const FAULTS_MAX: usize = 12;
 const DAMAGED_SHARE: f64 = 0.35;
 /// Of the plans in which sinks are sent back.
 const SENT_BACK_SHARE: f64 = 0.45;
+/// Of those in which the job is stopped, or an epoch kept by name.
+const ASKED_SHARE: f64 = 0.3;
+/// Of those in which epochs are put away long before they would be in a job of a person.
+const PUT_AWAY_SHARE: f64 = 0.3;
 /// Of those in which somebody is killed in a step of the protocol.
 const AMBUSHED_SHARE: f64 = 0.5;
 
@@ -153,6 +160,28 @@ impl Scenario {
         scenario
     }
 
+    /// Adds what came to be drawn after everything else, so that what else happens is as it was.
+    pub(crate) fn draw_more(&mut self, chance: &mut SmallRng) {
+        if chance.random_bool(PUT_AWAY_SHARE) {
+            self.retention.recent_weight_max = chance.random_range(8..80);
+        }
+        if !chance.random_bool(ASKED_SHARE) {
+            return;
+        }
+        for _ in 0..chance.random_range(1..=3) {
+            let at = Duration::from_millis(chance.random_range(500..FAULTS_END_MS));
+            let wishes: &[Wish] = match chance.random_range(0..3) {
+                0 => &[Wish::Stop],
+                1 => &[Wish::Keep(SAVEPOINT)],
+                _ => &[Wish::Keep(SAVEPOINT), Wish::Stop, Wish::Drop(SAVEPOINT)],
+            };
+            let asked = wishes.iter().map(|wish| (at, Action::Ask(*wish)));
+            self.actions.extend(asked);
+        }
+        // Stable: what is asked at once stays in order.
+        self.actions.sort_by_key(|(at, _)| *at);
+    }
+
     /// A plan in which nothing fails.
     pub(crate) fn calm(keeps_names: bool) -> Self {
         Self {
@@ -165,6 +194,13 @@ impl Scenario {
             resumed_from: Duration::ZERO,
             actions: Vec::new(),
         }
+    }
+
+    /// With more that happens at `at`, in that order.
+    pub(crate) fn with(mut self, at: Duration, actions: impl IntoIterator<Item = Action>) -> Self {
+        self.actions
+            .extend(actions.into_iter().map(|action| (at, action)));
+        self
     }
 
     /// When everything is whole again.
@@ -225,6 +261,9 @@ fn draw_retention(chance: &mut SmallRng) -> Retention {
         ..Retention::default()
     }
 }
+
+/// What a savepoint is called.
+pub(crate) const SAVEPOINT: &str = "kept";
 
 /// All hosts of the cluster.
 pub(crate) fn hosts() -> impl Iterator<Item = &'static str> {

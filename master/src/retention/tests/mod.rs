@@ -12,6 +12,7 @@ use bytes::Bytes;
 use millstream_common::ids::{
     Epoch, Generation, Incarnation, JobName, OutputIndex, Seq, SinkIndex, Term,
 };
+use millstream_common::log::backlog::RECENT_WEIGHT_MAX;
 use millstream_common::log::savepoint::SavepointEntry;
 use millstream_common::log::{self, Appended, Entry, LogObject};
 use millstream_common::report::{Segment, StatePart};
@@ -51,6 +52,7 @@ const RETENTION: Retention = Retention {
     checkpoints: 3,
     objects_per_boundary: 4,
     deletes_max: 100,
+    recent_weight_max: RECENT_WEIGHT_MAX,
 };
 
 struct Endless {

@@ -1,4 +1,4 @@
-//! Objects of the storage that read wrong: flipped bits, or an end that is missing, until they are put back from a backup.
+//! Objects of the storage that read wrong: flipped bits, an end that is missing, or all of them gone, until they are put back from a backup.
 //!
 //! Asked by the simulated storage at each read. Pure but for the chance handed in. What has once read wrong is remembered: a job that
 //! gives up, or a sink that waits, has to name it.
@@ -34,6 +34,9 @@ pub(crate) struct Wound {
     pub(crate) is_cut: bool,
 }
 
+/// Of the cuts into objects that the log names, those that leave nothing.
+const GONE_SHARE: f64 = 0.5;
+
 impl Damage {
     /// From now on one object reads wrong, until then.
     pub(crate) fn want(&mut self, wound: Wound, until: Duration) {
@@ -41,8 +44,8 @@ impl Damage {
         self.wanted = Some((wound, until));
     }
 
-    /// What a read of the object brings.
-    pub(crate) fn read(&mut self, key: &str, value: Bytes, now: Duration) -> Bytes {
+    /// What a read of the object brings; `None` if it is gone.
+    pub(crate) fn read(&mut self, key: &str, value: Bytes, now: Duration) -> Option<Bytes> {
         let left_to_skip = &mut self.left_to_skip;
         let is_wanted = |(wound, until): &mut (Wound, Duration)| {
             let fits = now < *until && key.starts_with(wound.prefix) && !value.is_empty();
@@ -55,7 +58,7 @@ impl Damage {
         }
         match self.damaged.get(key) {
             Some((wound, until)) if now < *until => wound.apply(&value),
-            _ => value,
+            _ => Some(value),
         }
     }
 
@@ -71,7 +74,7 @@ impl Damage {
 }
 
 impl Wound {
-    fn apply(&self, value: &Bytes) -> Bytes {
+    fn apply(&self, value: &Bytes) -> Option<Bytes> {
         // The rows of an Arrow file are at its end, behind twice as much that says what they are.
         let is_text = !matches!(self.prefix, "state/" | "segments/");
         let share = match is_text || self.is_cut {
@@ -81,7 +84,8 @@ impl Wound {
         let place = (share * value.len() as f64) as usize;
         let place = place.min(value.len() - 1);
         if self.is_cut {
-            return value.slice(..place);
+            let is_gone = !is_text && self.place < GONE_SHARE;
+            return (!is_gone).then(|| value.slice(..place));
         }
         let mut bytes = value.to_vec();
         // In a text the worst is another number: it still reads well.
@@ -95,7 +99,7 @@ impl Wound {
         for byte in &mut bytes[first..end] {
             *byte ^= 1;
         }
-        Bytes::from(bytes)
+        Some(Bytes::from(bytes))
     }
 }
 
@@ -116,7 +120,7 @@ mod tests {
         let value = Bytes::from_static(b"abcd");
         let mut read = |key: &str, second| {
             let read = damage.read(key, value.clone(), Duration::from_secs(second));
-            read == value
+            read == Some(value.clone())
         };
         assert!(read("state/1", 1));
         assert!(read("log/0", 1), "passed by");
@@ -125,5 +129,22 @@ mod tests {
         assert!(!read("log/1", 4));
         assert!(read("log/1", 5));
         assert!(damage.is_named("read log/1: nonsense"));
+    }
+
+    #[test]
+    fn of_what_the_log_names_some_objects_are_gone() {
+        let value = Bytes::from_static(b"abcdefgh");
+        let left = |prefix, place| {
+            let wound = Wound {
+                prefix,
+                skipped_count: 0,
+                place,
+                is_cut: true,
+            };
+            wound.apply(&value).map(|left| left.len())
+        };
+        assert_eq!(left("state/", 0.1), None);
+        assert_eq!(left("segments/", 0.75), Some(6));
+        assert_eq!(left("log/", 0.25), Some(2), "a log would only be shorter");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Told by the simulated storage and Postgres, at the moment of the effect. Folds the log as a reader of it would, apart from the
 //! production's replay. INV-1 one chain, INV-2 and INV-3 markers (with `sent_back.rs`), INV-4 terms, generations and tokens, INV-5
-//! positions, INV-6 watermarks, INV-8 objects, INV-9 by `pace.rs`. What has to be compared with the records (INV-7, INV-10) is handed to the driver, which knows them.
+//! positions, INV-6 watermarks, INV-8 objects, INV-9 by `pace.rs`, INV-10 by `sums.rs`. What has to be compared with the records (INV-7) is
+//! handed to the driver, which knows them.
 //! Failure: the first broken rule is kept and ends the simulation.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,13 +14,16 @@ use millstream_common::ids::{
     Term, Token,
 };
 use millstream_common::log::entry::{AssignEntry, EpochEntry, JobEnd, JobProgress, generation_of};
+use millstream_common::log::savepoint::SavepointEntry;
 use millstream_common::log::{self, Boundary, Entry, LogObject};
+use millstream_common::plan::JobPlan;
 use millstream_common::report::StatePart;
 use millstream_common::time::EventTime;
 use millstream_sinks::sink::{Deliverer, EpochRun};
 
 use super::pace::Pace;
 use super::sent_back::WayBack;
+use super::sums;
 use crate::expected::Progress;
 use crate::trace::event;
 
@@ -49,6 +53,7 @@ pub(crate) struct Ledger {
 #[derive(Default)]
 pub(crate) struct Chain {
     pub(crate) progress: JobProgress,
+    plan: Option<JobPlan>,
     pub(crate) epochs: Vec<Epoch>,
     pub(crate) generations: Vec<Generation>,
     watermarks: BTreeMap<SourceIndex, EventTime>,
@@ -59,6 +64,8 @@ pub(crate) struct Chain {
     pub(super) history: BTreeMap<Epoch, Progress>,
     /// The segments that are in storage, by path.
     pub(super) segments: BTreeMap<String, Kept>,
+    /// The state that each savepoint needs.
+    savepoints: BTreeMap<String, BTreeSet<String>>,
     pub(super) way_back: WayBack,
     pub(super) pace: Pace,
 }
@@ -140,6 +147,7 @@ impl Ledger {
                 event!("log {seq}: job {}", job.job);
                 let chain = chain(&mut self.chains, &job.job, job.incarnation);
                 chain.pace.set(&job.plan);
+                chain.plan = Some(job.plan.clone());
                 if self.chains.len() > 1 {
                     let what = format!("job {} begins a second life, and nobody asked", job.job);
                     self.violated("lives", what);
@@ -195,9 +203,22 @@ impl Ledger {
                 }
             }
             Entry::Resumed { job, .. } => event!("log {seq}: resumed {job}"),
-            Entry::Savepoint(kept) => event!("log {seq}: savepoint of {}", kept.epoch),
-            Entry::SavepointDropped { name, .. } => event!("log {seq}: dropped {name}"),
+            Entry::Savepoint(kept) => self.kept(seq, kept),
+            Entry::SavepointDropped { name, .. } => self.dropped(seq, name),
             Entry::Carried(carried) => event!("log {seq}: carried {}", carried.job.job),
+        }
+    }
+
+    fn kept(&mut self, seq: Seq, kept: &SavepointEntry) {
+        event!("log {seq}: savepoint of {}", kept.epoch);
+        let chain = chain(&mut self.chains, &kept.job, kept.incarnation);
+        chain.keep(kept);
+    }
+
+    fn dropped(&mut self, seq: Seq, name: &str) {
+        event!("log {seq}: dropped {name}");
+        for chain in self.chains.values_mut() {
+            chain.savepoints.remove(name);
         }
     }
 
@@ -376,9 +397,20 @@ impl Chain {
         progress
     }
 
+    /// The newest epoch is kept by name.
+    fn keep(&mut self, kept: &SavepointEntry) {
+        if kept.epoch != self.progress.epoch {
+            return;
+        }
+        let parts = self.progress.parts.values().flatten();
+        let parts = parts.map(|part| part.path.clone()).collect();
+        self.savepoints.entry(kept.name.clone()).or_insert(parts);
+    }
+
     fn needs_part(&self, key: &str) -> bool {
         let mut parts = self.progress.parts.values().flatten();
-        parts.any(|part| part.path == key)
+        let mut kept = self.savepoints.values();
+        parts.any(|part| part.path == key) || kept.any(|parts| parts.contains(key))
     }
 
     /// Whether a sink lacks the epoch of a segment, or may still be sent back to before it: the log does not say that it is forgotten.
@@ -430,6 +462,9 @@ impl Chain {
             let what = format!("{read} records were read, the positions move by {moved}");
             broken.push(("INV-5", what));
         }
+        let plan = self.plan.as_ref();
+        let open = plan.and_then(|plan| sums::open_count(plan, entry));
+        broken.extend(open.map(|what| ("INV-10", what)));
         for (source, watermark) in &entry.watermarks {
             let before = self.watermarks.insert(*source, *watermark);
             if before.is_some_and(|before| before > *watermark) {
@@ -452,6 +487,7 @@ mod tests {
             incarnation,
             restore_from: Epoch(0),
             assignment: Assignment::default(),
+            placement: None,
         }))
     }
 

@@ -13,6 +13,7 @@ pub(crate) mod postgres;
 pub(crate) mod sent_back;
 pub(crate) mod store;
 mod stragglers;
+mod sums;
 pub(crate) mod topics;
 pub(crate) mod trap;
 mod weather;
@@ -33,7 +34,7 @@ use self::postgres::Tables;
 use self::stragglers::{Behind, Stragglers};
 use self::trap::{Moment, Trap};
 pub(crate) use self::weather::{Fate, Weather};
-use crate::people::Errand;
+use crate::people::{Errand, Wish};
 use crate::trace::{self, event};
 
 type Effect = Box<dyn FnOnce(&mut World) + Send>;
@@ -81,8 +82,10 @@ pub(crate) struct World {
     pub(crate) weather: Weather,
     /// Which objects of the storage read wrong.
     pub(crate) damage: Damage,
-    /// What a person has yet to do, in order.
+    /// Sinks that a person has yet to send back, in order.
     pub(crate) errands: Vec<Errand>,
+    /// What a person has yet to ask of the job, in order.
+    pub(crate) wishes: Vec<Wish>,
     /// When a person begins to resume suspended sinks.
     pub(crate) resumed_from: Duration,
     /// The step that the matrix, or an ambush, waits for.

@@ -159,7 +159,7 @@ impl Store for SimulatedStore {
         let name = key.to_owned();
         let get = move |world: &mut World| {
             let value = world.objects.get(&name).cloned();
-            Ok(value.map(|value| world.damage.read(&name, value, trace::now())))
+            Ok(value.and_then(|value| world.damage.read(&name, value, trace::now())))
         };
         self.call("get", key, get).await
     }

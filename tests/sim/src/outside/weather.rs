@@ -105,6 +105,7 @@ impl Weather {
             Action::Kill(_)
             | Action::Leave(_)
             | Action::SendBack(..)
+            | Action::Ask(_)
             | Action::Ambush(..)
             | Action::CutPower(_)
             | Action::Start(_)

@@ -91,6 +91,7 @@ pub(crate) fn run(seed: u64, is_dumped: bool) -> Outcome {
         if let Some(limit) = quota::draw(chance, &targets, &mut scenario) {
             workload.limit(&limit);
         }
+        scenario.draw_more(chance);
         (workload, scenario)
     };
     run_planned(seed, chance, is_dumped, plan, Special::None)
@@ -396,6 +397,7 @@ impl Simulation {
                 manner: *manner,
                 stage: Stage::Wanted,
             }),
+            Action::Ask(wish) => world.wishes.push(*wish),
             Action::Ambush(step, count, moment) => {
                 world.trap = Some(Trap::new(step, *count, *moment, now, true));
             }
