@@ -39,7 +39,7 @@ struct Before {
 struct Injected {
     /// Recovery counts from here: from a kill itself, or from the end of an outage.
     at: Instant,
-    /// The other master, where the active one was killed.
+    /// The other master, where it took over.
     takeover: Option<Takeover>,
 }
 
@@ -51,10 +51,10 @@ impl Injected {
 
 /// The standby has taken over.
 struct Takeover {
-    /// When the standby was first seen to reign.
-    reigned: Instant,
-    /// The one that was killed.
-    killed: usize,
+    /// From the fault until the standby was first seen to reign.
+    took: Duration,
+    /// The active one, where it was killed and not only paused.
+    killed: Option<usize>,
 }
 
 /// Makes everything go wrong in turn.
@@ -92,7 +92,11 @@ impl<'a> Injector<'a> {
             let injected = self.inject(fault).await;
             let injected = injected.with_context(|| format!("inject {fault}"))?;
             // Of what a killed master may still have committed, the next one tells.
-            let (before, epochs) = match (&injected.takeover, fault) {
+            let killed = injected
+                .takeover
+                .as_ref()
+                .and_then(|takeover| takeover.killed);
+            let (before, epochs) = match (killed, fault) {
                 (Some(_), _) => (self.stand().await?, 1),
                 (None, Fault::KillWorker(_)) => (before, 1),
                 // The one under way at the fault may still have been committed by those that live.
@@ -105,11 +109,11 @@ impl<'a> Injector<'a> {
             let each = jobs.map(|(job, took)| format!("{job} {} ms", took.as_millis()));
             println!("  next epoch: {}", each.collect::<Vec<_>>().join(", "));
             recoveries.add(fault.kind(), fault.is_kill(), &took);
-            if let Some(takeover) = injected.takeover {
-                let took = takeover.reigned.saturating_duration_since(injected.at);
+            if let Some(Takeover { took, .. }) = injected.takeover {
                 println!("  the standby reigned after {} ms", took.as_millis());
-                recoveries.add_takeover(took);
-                let killed = takeover.killed;
+                recoveries.add_takeover(fault.kind(), took);
+            }
+            if let Some(killed) = killed {
                 self.scene.cluster.start_master_again(killed).await?;
             }
         }
@@ -153,12 +157,7 @@ impl<'a> Injector<'a> {
                 tokio::time::sleep(pause).await;
                 self.scene.cluster.resume_worker(index).await?;
             }
-            Fault::PauseMaster(pause) => {
-                let active = self.scene.cluster.active_master().await?;
-                self.scene.cluster.pause_master(active).await?;
-                tokio::time::sleep(pause).await;
-                self.scene.cluster.resume_master(active).await?;
-            }
+            Fault::PauseMaster(pause) => return self.pause_master(pause).await,
             Fault::ReplaceWorker(index) => {
                 self.scene.cluster.terminate_worker(index).await?;
                 self.scene.cluster.start_worker_again(index)?;
@@ -183,25 +182,44 @@ impl<'a> Injector<'a> {
         if let Some(worker) = worker {
             self.scene.cluster.end_worker(worker).await?;
         }
-        wait::until("the standby reigns", PATIENCE, || async {
-            match self.scene.cluster.active_master().await {
-                Ok(next) if next != active => Ok(()),
-                Ok(_) => Err("nobody yet".to_owned()),
-                Err(error) => Err(error.to_string()),
-            }
-        })
-        .await?;
-        let reigned = Instant::now();
+        self.standby_reigns(1 - active, PATIENCE).await?;
+        let took = begun.elapsed();
         if let Some(worker) = worker {
             self.scene.cluster.start_worker_again(worker)?;
         }
         Ok(Injected {
             at: begun,
             takeover: Some(Takeover {
-                reigned,
-                killed: active,
+                took,
+                killed: Some(active),
             }),
         })
+    }
+
+    /// SIGSTOP of the active master; a short one ends before the standby takes over.
+    async fn pause_master(&mut self, pause: Duration) -> anyhow::Result<Injected> {
+        let active = self.scene.cluster.active_master().await?;
+        let begun = Instant::now();
+        self.scene.cluster.pause_master(active).await?;
+        let reigns = self.standby_reigns(1 - active, pause).await;
+        let took = begun.elapsed();
+        tokio::time::sleep_until(begun + pause).await;
+        self.scene.cluster.resume_master(active).await?;
+        Ok(Injected {
+            at: Instant::now(),
+            takeover: reigns.ok().map(|()| Takeover { took, killed: None }),
+        })
+    }
+
+    async fn standby_reigns(&self, standby: usize, patience: Duration) -> anyhow::Result<()> {
+        wait::until("the standby reigns", patience, || async {
+            let reigns = self.scene.cluster.is_reigning(standby).await;
+            match reigns {
+                true => Ok(()),
+                false => Err("nobody yet".to_owned()),
+            }
+        })
+        .await
     }
 
     /// SIGKILL of a service, and its start on the same data.

@@ -11,14 +11,15 @@ mod copies;
 mod fault;
 mod injection;
 mod jobs;
+mod moments;
+mod numbers;
 mod readers;
 mod report;
 mod scene;
 mod verdict;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -85,7 +86,7 @@ async fn run(
     recoveries: &mut Recoveries,
 ) -> anyhow::Result<()> {
     let (over, is_over) = watch::channel(false);
-    let looks = Arc::new(AtomicU64::new(0));
+    let looks = readers::Looks::default();
     let mut readers = readers::start(scene, looks.clone())?;
     let topic = scene.clicks.clone();
     let (seed, rate) = (arguments.seed, arguments.rate);
@@ -101,8 +102,10 @@ async fn run(
     tokio::select! {
         went = async { tokio::try_join!(sending, injecting) } => went.map(|(sent, ())| {
             println!("{} records of clicks sent", count(sent));
-            let looks = looks.load(Ordering::Relaxed);
-            println!("{} looks at the copies between two transactions", count(looks));
+            for (topic, looks) in [("copies", &looks.copies), ("numbers", &looks.numbers)] {
+                let looks = count(looks.load(Ordering::Relaxed));
+                println!("{looks} looks at the {topic} between two transactions");
+            }
         }),
         violation = readers::first_violation(&mut readers) => Err(violation),
     }

@@ -10,13 +10,14 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use millstream_common::blocking::{BlockingRef, ThreadPool};
 use millstream_tests::database::Database;
-use millstream_tests::topic::Topic;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::copies;
+use crate::moments::Moments;
 use crate::scene::Scene;
+use crate::{copies, numbers};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 
@@ -34,11 +35,15 @@ const REJECTED: &str = "SELECT \
     count(*), count(DISTINCT (origin, position)), \
     coalesce(sum(hashtext(origin || position || code)), 0)::bigint FROM click_errors";
 
-/// Starts all of them; `looks` counts how often the copies were looked at.
-pub(crate) fn start(
-    scene: &Scene,
-    looks: Arc<AtomicU64>,
-) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+/// How often each topic was looked at in a quiet moment.
+#[derive(Clone, Default)]
+pub(crate) struct Looks {
+    pub(crate) copies: Arc<AtomicU64>,
+    pub(crate) numbers: Arc<AtomicU64>,
+}
+
+/// Starts all of them.
+pub(crate) fn start(scene: &Scene, looks: Looks) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
     let mut readers = JoinSet::new();
     for (table, sql) in [
         ("fact_page_views", PAGE_VIEWS),
@@ -48,11 +53,14 @@ pub(crate) fn start(
         let database = Arc::clone(&scene.database);
         readers.spawn(async move { look_at_table(&database, sql).await.context(table) });
     }
-    let numbers = Arc::clone(&scene.numbers);
-    readers.spawn(async move { follow_numbers(&numbers).await.context("numbers") });
-    let (clicks, copies) = (Arc::clone(&scene.clicks), Arc::clone(&scene.copies));
+    let blocking: BlockingRef = Arc::new(ThreadPool);
+    let moments = Moments::of("numbers", &scene.numbers, Arc::clone(&blocking));
+    let seen = Arc::clone(&looks.numbers);
+    readers.spawn(async move { numbers::follow(moments, &seen).await.context("numbers") });
+    let moments = Moments::of("copies", &scene.copies, blocking);
+    let (clicks, seen) = (Arc::clone(&scene.clicks), looks.copies);
     readers.spawn(async move {
-        copies::follow(&clicks, &copies, looks)
+        copies::follow(&clicks, moments, &seen)
             .await
             .context("copies")
     });
@@ -95,21 +103,6 @@ async fn look_at_table(database: &Database, sql: &str) -> anyhow::Result<()> {
             );
         }
         last = Some(found);
-    }
-}
-
-/// No number comes twice.
-async fn follow_numbers(topic: &Topic) -> anyhow::Result<()> {
-    let mut follower = topic.follow()?;
-    let mut looks = tokio::time::interval(LOOK_INTERVAL);
-    let mut seen = BTreeSet::new();
-    loop {
-        looks.tick().await;
-        for record in follower.drain()? {
-            let key = record.key.context("a number has a key")?;
-            let number = String::from_utf8_lossy(&key).into_owned();
-            ensure!(seen.insert(number.clone()), "{number} came twice");
-        }
     }
 }
 

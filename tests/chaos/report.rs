@@ -13,7 +13,7 @@ pub(crate) struct Recoveries {
     by_kind: BTreeMap<String, Faults>,
     kills: Faults,
     all: Faults,
-    takeovers: Faults,
+    takeovers: BTreeMap<String, Faults>,
 }
 
 /// Some faults, and what followed.
@@ -41,9 +41,9 @@ impl Recoveries {
         }
     }
 
-    /// How long after the active master's end the standby was seen to reign.
-    pub(crate) fn add_takeover(&mut self, time: Duration) {
-        self.takeovers.add(&[time]);
+    /// How long after such a fault of the active master the standby was seen to reign.
+    pub(crate) fn add_takeover(&mut self, kind: String, time: Duration) {
+        self.takeovers.entry(kind).or_default().add(&[time]);
     }
 
     /// Prints the table.
@@ -57,7 +57,10 @@ impl Recoveries {
         }
         print_row("all that get a SIGKILL", &self.kills);
         print_row("all", &self.all);
-        print_row("until the standby reigns", &self.takeovers);
+        println!("\nuntil the standby reigns");
+        for (kind, faults) in &self.takeovers {
+            print_row(kind, faults);
+        }
     }
 }
 

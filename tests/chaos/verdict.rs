@@ -13,6 +13,7 @@ use millstream_tests::topic::Stored;
 use millstream_tests::wait;
 
 use crate::jobs;
+use crate::numbers;
 use crate::readers;
 use crate::scene::Scene;
 
@@ -131,9 +132,7 @@ fn counts(groups: &BTreeMap<Group, i64>) -> anyhow::Result<BTreeMap<Group, u64>>
 fn numbers(records: &[Stored]) -> anyhow::Result<BTreeMap<u64, u64>> {
     let mut numbers = BTreeMap::new();
     for record in records {
-        let key = record.key.as_deref().context("a number has a key")?;
-        let number: u64 = std::str::from_utf8(key)?.parse()?;
-        *numbers.entry(number).or_default() += 1;
+        *numbers.entry(numbers::number(record)?).or_default() += 1;
     }
     Ok(numbers)
 }

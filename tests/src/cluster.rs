@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use millstream_common::client::ControlClient;
+use millstream_common::client::{ControlClient, Role};
 use millstream_common::control::{JobState, JobView, StopMode, SubmitRequest};
 use millstream_common::ids::JobName;
 use millstream_common::net::TcpNet;
@@ -283,6 +283,12 @@ impl Cluster {
         let mut masters = self.masters.iter();
         let active = masters.position(|master| master.address == client.address());
         active.with_context(|| format!("{client:?} is none of {}", self.address))
+    }
+
+    /// Whether that master says that it reigns.
+    pub async fn is_reigning(&self, index: usize) -> bool {
+        let role = ControlClient::role(Arc::new(TcpNet), &self.masters[index].address).await;
+        matches!(role, Ok(Role::Active))
     }
 
     /// Submits a job.
