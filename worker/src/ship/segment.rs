@@ -202,6 +202,9 @@ impl SegmentSource for SegmentReader {
 mod tests {
     use arrow::array::{Int64Array, RecordBatch};
     use arrow::datatypes::{DataType, Field, Schema};
+    use bytes::Bytes;
+    use millstream_common::blocking::ThreadPool;
+    use millstream_common::store::FileStore;
 
     use super::*;
 
@@ -224,6 +227,35 @@ mod tests {
 
     fn kept_bytes(cache: &SegmentCache) -> usize {
         cache.kept.lock().expect("no panic").bytes
+    }
+
+    #[tokio::test]
+    async fn a_segment_that_is_missing_or_damaged_is_refused_by_its_name_and_never_taken_for_empty()
+    {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().display().to_string();
+        let store = FileStore::open(&path, Arc::new(ThreadPool)).await;
+        let store: StoreRef = Arc::new(store.expect("store"));
+        let cache = Arc::new(SegmentCache::new([]));
+        let damaged = Bytes::from_static(b"not these bytes");
+        for name in ["segments/damaged.arrow", "segments/damaged.parquet"] {
+            let put = store.create(name, damaged.clone()).await;
+            put.expect("stored");
+        }
+        let reader = SegmentReader { store, cache };
+        for (path, said) in [
+            ("segments/missing.arrow", "is missing"),
+            ("segments/missing.parquet", "is missing"),
+            ("segments/damaged.arrow", "is damaged"),
+            ("segments/damaged.parquet", "is damaged"),
+        ] {
+            let read = reader.read(&segment(path, 0)).await;
+            let refused = read.expect_err("refused");
+            assert!(matches!(refused, SinkError::Refused { .. }), "{refused}");
+            let text = refused.to_string();
+            let wanted = [path, said, "restore the storage from a backup"];
+            assert!(wanted.iter().all(|part| text.contains(part)), "{text}");
+        }
     }
 
     #[test]

@@ -105,18 +105,15 @@ fn part(functions: &Functions, number: usize) -> (StatePart, Bytes) {
     (part, object.bytes.whole())
 }
 
-#[tokio::test(start_paused = true)]
-async fn each_part_is_read_once_for_all_tasks_and_all_at_a_time() {
-    let functions = Functions::new();
-    let stored: Vec<_> = (0..PART_COUNT)
-        .map(|number| part(&functions, number))
-        .collect();
+/// Storage that holds `objects`, and what comes of restoring `parts` from it.
+async fn restore(
+    functions: &Functions,
+    objects: BTreeMap<String, Bytes>,
+    parts: Vec<StatePart>,
+) -> (Arc<Meeting>, Result<Restored, Failure>) {
     let meeting = Arc::new(Meeting {
-        objects: stored
-            .iter()
-            .map(|(part, bytes)| (part.path.clone(), bytes.clone()))
-            .collect(),
-        all: Barrier::new(PART_COUNT),
+        objects,
+        all: Barrier::new(parts.len()),
         read_count: AtomicUsize::new(0),
     });
     let store: StoreRef = meeting.clone();
@@ -132,18 +129,36 @@ async fn each_part_is_read_once_for_all_tasks_and_all_at_a_time() {
         tasks: (0..2).map(placement).collect(),
         ..Assignment::default()
     };
-    let (plan, parts) = (plan(), stored.into_iter().map(|(part, _)| part).collect());
+    let plan = plan();
     let restore = Restore {
         wiring: &Wiring::new(&plan, &assignment, &worker),
         point: &RestorePoint {
             parts: BTreeMap::from([(keyed().operator, parts)]),
             ..RestorePoint::default()
         },
-        functions: &functions,
+        functions,
         store: &store,
     };
     let restored = tokio::time::timeout(Duration::from_secs(60), restore.run()).await;
-    let restored = restored.expect("one by one").expect("restored");
+    (meeting, restored.expect("one by one"))
+}
+
+/// So many parts, and the objects that hold them.
+fn stored(functions: &Functions) -> (Vec<StatePart>, BTreeMap<String, Bytes>) {
+    let stored = (0..PART_COUNT).map(|number| part(functions, number));
+    let stored = stored.map(|(part, bytes)| {
+        let object = (part.path.clone(), bytes);
+        (part, object)
+    });
+    stored.unzip()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_part_is_read_once_for_all_tasks_and_all_at_a_time() {
+    let functions = Functions::new();
+    let (parts, objects) = stored(&functions);
+    let (meeting, restored) = restore(&functions, objects, parts).await;
+    let restored = restored.expect("restored");
     let keys = restored.values().map(|(operator, _)| operator.key_count());
     assert_eq!((restored.len(), keys.sum()), (2, PART_COUNT));
     assert_eq!(meeting.read_count.load(Ordering::Relaxed), PART_COUNT);
@@ -152,4 +167,24 @@ async fn each_part_is_read_once_for_all_tasks_and_all_at_a_time() {
             .values()
             .all(|(_, parts)| parts.len() == PART_COUNT)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_is_missing_or_damaged_is_refused_by_its_name_and_never_taken_for_empty() {
+    let functions = Functions::new();
+    let (parts, whole) = stored(&functions);
+    let lost = &parts[3].path;
+    let mut missing = whole.clone();
+    missing.remove(lost);
+    let mut cut = whole.clone();
+    let end = whole[lost].len() / 2;
+    cut.insert(lost.clone(), whole[lost].slice(..end));
+    for (objects, said) in [(missing, "is missing"), (cut, "is damaged")] {
+        let (_, restored) = restore(&functions, objects, parts.clone()).await;
+        let failure = restored.err().expect("refused");
+        assert!(!failure.kind.is_retryable(), "{failure}");
+        let text = failure.to_string();
+        let wanted = [lost.as_str(), said, "restore the storage from a backup"];
+        assert!(wanted.iter().all(|part| text.contains(part)), "{text}");
+    }
 }
