@@ -63,7 +63,7 @@ async fn every_metric_is_there_and_those_of_rows_say_what_was_sent() -> anyhow::
     clicks.database.execute(TABLE).await?;
     let collector = Collector::start().await?;
     let mut environment = clicks.environment();
-    environment.extend(collector.environment());
+    environment.extend(collector.environment("grpc"));
     environment.push(("MILLSTREAM_RETENTION_INTERVAL", "200ms".to_owned()));
     let cluster = Cluster::start(environment, 2).await?;
     cluster.submit("events", JOB).await?;

@@ -1,7 +1,7 @@
 //! Traces of a cluster at work, read back from a collector: of a submission, of epochs, of a recovery, of a takeover.
 //!
-//! Goal: no trace has a gap, whatever process its spans come from. Method: two jobs in a row, of which the second reads what the first
-//! writes to Kafka; a worker is killed on the way, and the master while rows flow.
+//! Goal: no trace has a gap, whatever process its spans come from and whichever way they take. Method: two jobs in a row, of which the
+//! second reads what the first writes to Kafka; a worker is killed on the way, and the master while rows flow. Over HTTP a few rows.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -46,7 +46,7 @@ async fn traces_of_a_submission_of_epochs_of_a_recovery_and_of_a_takeover_are_wh
     let out = Topic::create(&Services::shared()?.kafka, "traces_out", PARTITION_COUNT).await?;
     let mut environment = clicks.environment();
     environment.push(("OUT_TOPIC", out.name.clone()));
-    environment.extend(collector.environment());
+    environment.extend(collector.environment("grpc"));
     let mut cluster = Cluster::start(environment, 2).await?;
     cluster.submit("first", FIRST).await?;
     cluster.submit("second", SECOND).await?;
@@ -78,6 +78,36 @@ async fn traces_of_a_submission_of_epochs_of_a_recovery_and_of_a_takeover_are_wh
     }
     soon(&cluster, "every epoch", || {
         all_whole(&collector, 3 * CLICKS)
+    })
+    .await
+}
+
+const FEW: &str = "
+CREATE SOURCE numbers (n BIGINT NOT NULL) WITH (connector = 'datagen', rows = 5000);
+CREATE SINK nowhere FROM numbers WITH (connector = 'blackhole');
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_arrive_whole_over_http_as_well() -> anyhow::Result<()> {
+    let collector = Collector::start().await?;
+    let cluster = Cluster::start(collector.environment("http/protobuf"), 1).await?;
+    cluster.submit("few", FEW).await?;
+    soon(&cluster, "all rows", || {
+        let epochs = collector.called("epoch");
+        let mut rows = 0;
+        for trace in &epochs {
+            let names = whole(trace)?;
+            let root = of_job(trace, "few").context("whose is it")?;
+            let read = number(root, "rows")?;
+            let path = ["consume", "decode", "ship", "snapshot", "commit", "deliver"];
+            match read {
+                0 => {}
+                _ => holds_all(&names, &path)?,
+            }
+            rows += read;
+        }
+        ensure!(rows == 5_000, "epochs of {rows} rows are told");
+        Ok(())
     })
     .await
 }

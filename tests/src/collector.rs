@@ -1,4 +1,4 @@
-//! A collector of traces within a test: takes OTLP over gRPC, keeps every span, and says whether a trace is whole.
+//! A collector of traces within a test: takes OTLP over gRPC and over HTTP, keeps every span, and says whether a trace is whole.
 //!
 //! Called by the end-to-end tests. Owns its server, which ends with it.
 
@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, ensure};
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use axum::routing::post;
 use millstream_common::net::{Net, TcpNet};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
@@ -16,7 +19,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
 use tokio::task::JoinSet;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 /// A span as it came.
@@ -60,11 +65,18 @@ impl Collector {
         let listener = TcpNet.listen("127.0.0.1:0").await?;
         let endpoint = format!("http://{}", listener.address);
         let shelf = Shelf::default();
-        let service = TraceServiceServer::new(shelf.clone());
+        let grpc = Routes::new(TraceServiceServer::new(shelf.clone()));
+        let over_http = shelf.clone();
+        let take = move |body: Bytes| {
+            let taken = over_http.take_body(&body);
+            async move { taken }
+        };
+        let router = grpc.into_axum_router().route("/v1/traces", post(take));
         let mut server = JoinSet::new();
         server.spawn(async move {
             let served = tonic::transport::Server::builder()
-                .add_service(service)
+                .accept_http1(true)
+                .add_routes(Routes::from(router))
                 .serve_with_incoming(listener.incoming);
             // A test that lacks spans says so.
             drop(served.await);
@@ -76,11 +88,11 @@ impl Collector {
         })
     }
 
-    /// What a process has to see to send its spans here, soon.
-    pub fn environment(&self) -> Vec<(&'static str, String)> {
+    /// What a process has to see to send its spans here, soon, over a protocol as OTEL_EXPORTER_OTLP_PROTOCOL names it.
+    pub fn environment(&self, protocol: &str) -> Vec<(&'static str, String)> {
         vec![
             ("OTEL_EXPORTER_OTLP_ENDPOINT", self.endpoint.clone()),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".to_owned()),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.to_owned()),
             ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
         ]
     }
@@ -143,8 +155,22 @@ impl TraceService for Shelf {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.take(request.into_inner());
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Shelf {
+    /// Of a request over HTTP; answers with the status and the body.
+    fn take_body(&self, body: &[u8]) -> Result<Vec<u8>, StatusCode> {
+        let request = ExportTraceServiceRequest::decode(body);
+        self.take(request.map_err(|_| StatusCode::BAD_REQUEST)?);
+        Ok(ExportTraceServiceResponse::default().encode_to_vec())
+    }
+
+    fn take(&self, request: ExportTraceServiceRequest) {
         let mut traces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for of_resource in request.into_inner().resource_spans {
+        for of_resource in request.resource_spans {
             let resource = of_resource
                 .resource
                 .map(|resource| texts(resource.attributes));
@@ -158,7 +184,6 @@ impl TraceService for Shelf {
                     .push(collected(span, &resource));
             }
         }
-        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
