@@ -4,36 +4,23 @@ Method: one cluster and one browser for all tests. After each test nothing may h
 request that failed, none to another host. Screenshots of every page, light and dark, are left in MILLSTREAM_SCREENSHOTS.
 """
 
-import os
-import pathlib
-import re
-import tempfile
 import unittest
 
 from browser import ENTER, TAB, Browser, wait
-from cluster import ROOT, Cluster
+from cluster import Cluster
+from pages import BINARY, READ, SHOTS, Pages, Shared, closed, prepared
 
-BINARY = pathlib.Path(os.environ["MILLSTREAM_BINARY"]).resolve()
-SHOTS = pathlib.Path(os.environ.get("MILLSTREAM_SCREENSHOTS", ROOT / "target" / "dashboard"))
 REFUSED = 120
 EVIL = "<img src=x onerror=document.title=1>"
-READ = "main dl.figures .figure:nth-child(2) .value"
-
-
-class Shared:
-    """What all tests use, made once."""
-    folder = cluster = browser = log = None
 
 
 def setUpModule():
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    Shared.folder = tempfile.TemporaryDirectory()
-    Shared.log = open(SHOTS / "chromium.log", "wb")
-    cluster = Shared.cluster = Cluster(BINARY, Shared.folder.name)
-    Shared.browser = Browser(Shared.log)
+    prepared("chromium.log")
+    cluster = Shared.cluster = closed(Cluster(BINARY, Shared.folder))
+    browser = Shared.browser = closed(Browser(Shared.log))
     cluster.submit_clicks("waiting")
-    Shared.browser.open(f"http://{cluster.http}/jobs/waiting")
-    Shared.waiting = Shared.browser.text(".headline")
+    browser.open(f"http://{cluster.http}/jobs/waiting")
+    Shared.waiting = browser.text(".headline")
     cluster.run("stop", "waiting")
     cluster.worker()
     cluster.submit_clicks("clicks")
@@ -41,40 +28,6 @@ def setUpModule():
     cluster.submit_events("quiet", [])
     wait("rows", lambda: cluster.job("clicks")["rows_read"] > 2_000)
     wait("refused rows", lambda: cluster.job("refused")["rows_rejected"] == REFUSED)
-
-
-def tearDownModule():
-    for used in (Shared.browser, Shared.cluster):
-        if used:
-            used.close()
-    Shared.log.close()
-    Shared.folder.cleanup()
-
-
-class Pages(unittest.TestCase):
-    def setUp(self):
-        self.browser, self.cluster = Shared.browser, Shared.cluster
-        self.browser.scripts(True)
-        self.browser.window(1280, 900)
-        self.browser.scheme("light")
-        self.browser.wrong.clear()
-        self.browser.requests.clear()
-
-    def tearDown(self):
-        self.browser.pump()
-        self.assertEqual(self.browser.wrong, [])
-        hosts = (f"http://{self.cluster.http}/", f"http://{self.cluster.standby_http}/")
-        strange = [url for url in self.browser.requests if not url.startswith(hosts)]
-        self.assertEqual(strange, [])
-
-    def go(self, path):
-        self.browser.open(f"http://{self.cluster.http}{path}")
-
-    def title(self):
-        return self.browser.text("h1").split("\n")[0]
-
-    def number(self, selector):
-        return int(re.sub(r"[^0-9]", "", self.browser.text(selector)))
 
 
 class Walk(Pages):

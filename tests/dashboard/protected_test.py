@@ -7,21 +7,18 @@ key alone, and a test types the token as the password that the browser asks for,
 import base64
 import hashlib
 import http.client
-import os
-import pathlib
 import ssl
 import subprocess
-import tempfile
 import unittest
 import urllib.error
 import urllib.request
 
 from browser import Browser, wait
-from cluster import ROOT, Cluster
+from cluster import Cluster
+from pages import BINARY, READ, SHOTS, Shared, Visit, closed, prepared
 
-BINARY = pathlib.Path(os.environ["MILLSTREAM_BINARY"]).resolve()
-SHOTS = pathlib.Path(os.environ.get("MILLSTREAM_SCREENSHOTS", ROOT / "target" / "dashboard"))
-READ = "main dl.figures .figure:nth-child(2) .value"
+# What callers show, by their names.
+TOKENS = {}
 
 
 def run(*command, **more):
@@ -35,22 +32,14 @@ def key_of(certificate):
     return base64.b64encode(hashlib.sha256(run("openssl", "pkey", "-pubin", "-outform", "der", input=public)).digest()).decode()
 
 
-class Shared:
-    """What all tests use, made once."""
-    folder = cluster = log = None
-    tokens = {}
-
-
 def setUpModule():
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    Shared.folder = tempfile.TemporaryDirectory()
-    Shared.log = open(SHOTS / "chromium-protected.log", "wb")
-    folder = pathlib.Path(Shared.folder.name)
+    prepared("chromium-protected.log")
+    folder = Shared.folder
     run(BINARY, "certificates", folder / "certificates")
     lines = {}
     for name, role in (("reader", "read"), ("operator", "admin"), ("stranger", "admin")):
         lines[name] = run(BINARY, "token", name, "--role", role, "--out", folder / f"{name}.token")
-        Shared.tokens[name] = (folder / f"{name}.token").read_text().strip()
+        TOKENS[name] = (folder / f"{name}.token").read_text().strip()
     (folder / "tokens").write_bytes(lines["reader"] + lines["operator"])
 
     def identity(name, **more):
@@ -60,37 +49,25 @@ def setUpModule():
     tokens = {"MILLSTREAM_TOKENS": str(folder / "tokens")}
     client = {"MILLSTREAM_TLS_CA": str(folder / "certificates/ca.pem"), "MILLSTREAM_TOKEN_FILE": str(folder / "operator.token")}
     identities = {"master": identity("master", **tokens), "worker": identity("worker", **tokens), "client": client}
-    cluster = Shared.cluster = Cluster(BINARY, folder, identities)
+    cluster = Shared.cluster = closed(Cluster(BINARY, folder, identities))
     cluster.worker()
     cluster.submit_clicks("clicks")
     wait("rows", lambda: cluster.job("clicks")["rows_read"] > 500)
 
 
-def tearDownModule():
-    if Shared.cluster:
-        Shared.cluster.close()
-    Shared.log.close()
-    Shared.folder.cleanup()
-
-
-class Protected(unittest.TestCase):
+class Protected(Visit):
     """A browser of its own for each test, for browsers remember what was typed."""
+    scheme = "https"
 
     def setUp(self):
-        self.cluster = Shared.cluster
-        keys = key_of(pathlib.Path(Shared.folder.name) / "certificates/master.pem")
+        super().setUp()
+        keys = key_of(Shared.folder / "certificates/master.pem")
         self.browser = Browser(Shared.log, f"--ignore-certificate-errors-spki-list={keys}")
         self.addCleanup(self.browser.close)
         self.browser.ask_for_passwords()
 
-    def go(self, path, address=None):
-        self.browser.open(f"https://{address or self.cluster.http}{path}")
-
-    def number(self, selector):
-        return int("".join(digit for digit in self.browser.text(selector) if digit.isdigit()))
-
     def test_who_types_no_token_or_a_strange_one_sees_nothing(self):
-        for typed in (None, "guessed", Shared.tokens["stranger"]):
+        for typed in (None, "guessed", TOKENS["stranger"]):
             asked, self.browser.password = self.browser.questions, typed
             self.go("/jobs/clicks")
             # Once where nothing is typed, and again where what was typed is refused.
@@ -101,7 +78,7 @@ class Protected(unittest.TestCase):
 
     def test_who_types_a_token_that_may_read_is_asked_once_and_walks_through_live_pages(self):
         browser = self.browser
-        browser.password = Shared.tokens["reader"]
+        browser.password = TOKENS["reader"]
         self.go("/")
         self.assertEqual(browser.questions, 1)
         browser.wrong.clear()
@@ -122,16 +99,16 @@ class Protected(unittest.TestCase):
 
     def test_one_that_stands_by_asks_too_and_leads_to_the_active_one_over_tls(self):
         browser = self.browser
-        browser.password = Shared.tokens["reader"]
+        browser.password = TOKENS["reader"]
         self.go("/", self.cluster.standby_http)
         self.assertIn("stands by", browser.text("h1"))
-        browser.password = Shared.tokens["reader"]
+        browser.password = TOKENS["reader"]
         browser.follow(f"a[href='//{self.cluster.http}/']")
         self.assertEqual(browser.evaluate("location.href"), f"https://{self.cluster.http}/")
         self.assertEqual(browser.count("tbody tr"), 1)
 
     def test_health_is_told_to_everybody_and_figures_to_those_who_may_read(self):
-        trusting = ssl.create_default_context(cafile=pathlib.Path(Shared.folder.name) / "certificates/ca.pem")
+        trusting = ssl.create_default_context(cafile=Shared.folder / "certificates/ca.pem")
 
         def status(path, token=None):
             request = urllib.request.Request(f"https://{self.cluster.http}{path}")
@@ -144,8 +121,8 @@ class Protected(unittest.TestCase):
                 return error.code
 
         for path, token, expected in (("/healthz", None, 200), ("/readyz", None, 200), ("/metrics", None, 401), ("/", None, 401),
-                                      ("/metrics", Shared.tokens["stranger"], 401), ("/metrics", Shared.tokens["reader"], 200),
-                                      ("/jobs/clicks", Shared.tokens["operator"], 200)):
+                                      ("/metrics", TOKENS["stranger"], 401), ("/metrics", TOKENS["reader"], 200),
+                                      ("/jobs/clicks", TOKENS["operator"], 200)):
             self.assertEqual(status(path, token), expected, path)
         with self.assertRaises((urllib.error.URLError, http.client.HTTPException, ConnectionError)):
             urllib.request.urlopen(f"http://{self.cluster.http}/healthz", timeout=10)
