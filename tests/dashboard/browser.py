@@ -18,6 +18,9 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PATIENCE_SECONDS = 30
 ENTER = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
 TAB = {"key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9}
+# With Shift.
+TAB_BACK = {**TAB, "modifiers": 8}
+DOWN = {"key": "ArrowDown", "code": "ArrowDown", "windowsVirtualKeyCode": 40}
 
 
 class Late(AssertionError):

@@ -6,7 +6,7 @@ request that failed, none to another host. Screenshots of every page, light and 
 
 import unittest
 
-from browser import ENTER, TAB, Browser, wait
+from browser import ENTER, Browser, wait
 from cluster import Cluster
 from pages import BINARY, READ, SHOTS, Pages, Shared, closed, prepared
 
@@ -160,23 +160,6 @@ class Live(Pages):
         wait("the sentence", lambda: browser.text(".headline") == "Sink first_clicks_nowhere is paused.")
         self.cluster.run("sink", "resume", "clicks", "first_clicks_nowhere")
         wait("another", lambda: "Nothing is wrong" in browser.text(".headline"))
-
-
-class Keyboard(Pages):
-    """Without a mouse."""
-
-    def test_the_first_key_leads_past_the_navigation(self):
-        browser = self.browser
-        self.go("/jobs/clicks")
-        browser.key(TAB)
-        self.assertEqual(browser.evaluate("document.activeElement.className"), "skip")
-        self.assertGreaterEqual(browser.evaluate("document.activeElement.getBoundingClientRect().top"), 0)
-        browser.key(ENTER)
-        wait("the content", lambda: browser.evaluate("document.activeElement.id") == "content")
-        browser.key(TAB)
-        self.assertEqual(browser.evaluate("document.activeElement.innerText"), "Jobs")
-        outline = browser.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-        self.assertEqual(outline, "solid")
 
 
 class Looks(Pages):
