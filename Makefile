@@ -54,7 +54,7 @@ dashboard-test: toolchain ## every page of the dashboard in headless Chromium; i
 failover: ## a failover on the stack of docker-compose.yml, told while it happens
 	deploy/demo/failover.sh
 
-image: ## the image of docker-compose.yml, compiled from this checkout
+image: ## the image of docker-compose.yml, compiled from this checkout in a container; CI does not
 	docker compose build
 
 model: toolchain ## check the protocol exhaustively, and that planted mistakes are found
