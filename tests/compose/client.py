@@ -118,4 +118,4 @@ class Reflected:
         answer = message_factory.GetMessageClass(method.output_type)
         path = f"/{service}/{method.name}"
         call = self.channel.unary_unary(path, ask.SerializeToString, answer.FromString)
-        return json_format.MessageToDict(call(json_format.ParseDict(request, ask()), timeout=20))
+        return json_format.MessageToDict(call(json_format.ParseDict(request, ask()), timeout=60))

@@ -18,6 +18,8 @@ from clicks import Clicks
 from stack import PROJECT, ROOT, Stack, wait
 
 PAGE_VIEWS = ROOT / "jobs" / "page_views.sql"
+ACTION_COUNTS = ROOT / "jobs" / "action_counts.sql"
+CONTROL = "millstream.v1.Control"
 CHUNK = 25_000
 
 
@@ -87,11 +89,15 @@ class StackTest(unittest.TestCase):
 class AClient(StackTest):
     """Submitting from anything."""
 
-    def test_1_a_master_tells_a_client_without_any_file_what_it_serves(self):
+    def reflected(self):
+        """A client of the master that reigns, which knows what that says about itself."""
         port = "MASTER_PORT" if self.reigns("master") else "STANDBY_PORT"
-        reflected = Reflected(f"localhost:{self.stack.ports[port]}")
-        self.assertLessEqual({"millstream.v1.Control", "grpc.health.v1.Health"}, reflected.services())
-        workers = reflected.call("millstream.v1.Control", "ListWorkers", {})["workers"]
+        return Reflected(f"localhost:{self.stack.ports[port]}")
+
+    def test_1_a_master_tells_a_client_without_any_file_what_it_serves(self):
+        reflected = self.reflected()
+        self.assertLessEqual({CONTROL, "grpc.health.v1.Health"}, reflected.services())
+        workers = reflected.call(CONTROL, "ListWorkers", {})["workers"]
         self.assertEqual(len(workers), 3)
         addresses = {worker["flightAddress"] for worker in workers}
         self.assertEqual(len(addresses), 3)
@@ -118,24 +124,37 @@ class AClient(StackTest):
                 self.control.submit("refused", "\n".join(views), "many.sql")
             self.assertEqual(refused.exception.code(), grpc.StatusCode.INVALID_ARGUMENT, refused.exception)
 
-    def test_4_a_generated_client_submits_watches_and_lists(self):
+    def test_4_a_client_without_any_file_submits_and_asks_what_became_of_it(self):
         records = self.clicks.take(1_000)
         self.stack.produce(records)
+        client = self.reflected()
         began = time.monotonic()
-        submitted = self.control.submit("page_views", PAGE_VIEWS.read_text(), "jobs/page_views.sql")
-        self.assertEqual((submitted.job.name, submitted.resumed_from_epoch), ("page_views", 0))
+        request = {"name": "page_views", "sql": PAGE_VIEWS.read_text(), "file": "jobs/page_views.sql"}
+        submitted = client.call(CONTROL, "SubmitJob", request)
+        self.assertEqual(submitted["job"]["name"], "page_views")
+        # What is 0 or false is left out.
+        self.assertEqual(submitted.keys() & {"resumedFromEpoch", "unchanged"}, set())
         wait("a first row", self.views)
         tell("from submit to the first row in Postgres", f"{time.monotonic() - began:.1f} s")
-        running = self.control.messages.JOB_STATE_RUNNING
+        def job():
+            return client.call(CONTROL, "GetJob", {"name": "page_views"})["job"]
         # An epoch may end in the midst of what was produced.
-        everything = (job for job in self.control.watch("page_views") if job.state == running and job.rows_read >= len(records))
-        self.assertEqual(next(everything).rows_read, len(records))
-        self.assertEqual([job.name for job in self.control.jobs()], ["page_views"])
+        wait("every record", lambda: job().get("rowsRead") == str(len(records)))
+        self.assertEqual(job()["state"], "JOB_STATE_RUNNING")
         self.wait_for_the_counts()
 
-    def test_5_the_command_line_works_inside_a_master(self):
+    def test_5_a_generated_client_submits_watches_and_lists(self):
+        submitted = self.control.submit("action_counts", ACTION_COUNTS.read_text(), "jobs/action_counts.sql")
+        self.assertEqual((submitted.job.name, submitted.resumed_from_epoch), ("action_counts", 0))
+        read = self.control.job("page_views").rows_read
+        running = self.control.messages.JOB_STATE_RUNNING
+        everything = (job for job in self.control.watch("action_counts") if job.state == running and job.rows_read >= read)
+        self.assertEqual(next(everything).rows_read, read)
+        self.assertEqual({job.name for job in self.control.jobs()}, {"page_views", "action_counts"})
+
+    def test_6_the_command_line_works_inside_a_master(self):
         told = self.stack.millstream("submit", "jobs/action_counts.sql", "--name", "action_counts")
-        self.assertIn("action_counts begins", told)
+        self.assertEqual(told.strip(), "action_counts is running, as it is submitted; nothing changed")
         self.assertIn("action_counts", self.stack.millstream("jobs"))
         self.assertEqual(len(self.stack.millstream("workers").splitlines()), 4)
 
