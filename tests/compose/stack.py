@@ -14,11 +14,15 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+from traces import Span
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PORTS = ("MASTER_PORT", "MASTER_HTTP_PORT", "STANDBY_PORT", "STANDBY_HTTP_PORT", "KAFKA_PORT", "POSTGRES_PORT",
          "OBJECT_STORE_PORT", "JAEGER_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")
 # Names of the project that are in the way of nobody.
 PROJECT = "millstream-test"
+# More than a run of the tests leaves.
+TRACES_MAX = 20_000
 
 
 class Late(AssertionError):
@@ -54,16 +58,6 @@ def run(*command, env=None, text=None, check=True):
     if check and done.returncode:
         raise AssertionError(f"`{' '.join(map(str, command))}`: {done.stderr.strip()[-2000:]}")
     return done.stdout
-
-
-class Span:
-    """A span as the collector tells it."""
-
-    def __init__(self, span, process):
-        self.id, self.name = span["spanID"], span["operationName"]
-        self.attributes = {tag["key"]: tag["value"] for tag in span["tags"]}
-        self.parents = [reference["spanID"] for reference in span["references"] if reference["refType"] == "CHILD_OF"]
-        self.instance = next((tag["value"] for tag in process["tags"] if tag["key"] == "service.instance.id"), "")
 
 
 class Stack:
@@ -147,13 +141,13 @@ class Stack:
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return ""
 
-    def traces(self, root):
-        """What the collector holds of traces whose first span has this name: of each, its spans."""
-        found = []
+    def traces(self):
+        """Everything that the collector holds: of each trace its spans, by the trace's id."""
+        found = {}
         for service in json.loads(self.page("JAEGER_PORT", "/api/services") or "{}").get("data") or []:
-            page = self.page("JAEGER_PORT", "/api/traces", service=service, operation=root, limit=500, lookback="1h")
+            page = self.page("JAEGER_PORT", "/api/traces", service=service, limit=TRACES_MAX, lookback="1h")
             for trace in json.loads(page or "{}").get("data") or []:
-                found.append([Span(span, trace["processes"][span["processID"]]) for span in trace["spans"]])
+                found[trace["traceID"]] = [Span(span, trace["processes"][span["processID"]]) for span in trace["spans"]]
         return found
 
     def memory(self):

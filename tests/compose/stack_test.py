@@ -16,6 +16,8 @@ import grpc
 from client import Control, Reflected, details
 from clicks import Clicks
 from stack import PROJECT, ROOT, Stack, wait
+from stack_case import Shared, StackTest, tell
+from traces import epoch_lacks, gaps, root, untold
 
 PAGE_VIEWS = ROOT / "jobs" / "page_views.sql"
 ACTION_COUNTS = ROOT / "jobs" / "action_counts.sql"
@@ -23,67 +25,19 @@ CONTROL = "millstream.v1.Control"
 CHUNK = 25_000
 
 
-def tell(what, value):
-    """A figure, for whoever reads the output."""
-    print(f"figure: {what}: {value}", flush=True)
-
-
-class Shared:
-    """What all suites use, made once."""
-    stack = control = clicks = folder = None
-
-
 def setUpModule():
-    Shared.folder = tempfile.TemporaryDirectory()
+    folder = tempfile.TemporaryDirectory()
+    unittest.addModuleCleanup(folder.cleanup)
     stack = Shared.stack = Stack(pathlib.Path(os.environ["MILLSTREAM_ARTIFACTS"]).resolve())
     stack.down("--volumes")
+    unittest.addModuleCleanup(stack.down, "--volumes")
     stack.volumes_before = stack.volumes()
     tell("image", f"{stack.build() / 1e6:.0f} MB")
     tell("cold up with 3 workers until all is healthy", f"{stack.up(3):.1f} s")
     tell("memory of each process while it is idle", stack.memory())
     addresses = [f"localhost:{stack.ports[name]}" for name in ("MASTER_PORT", "STANDBY_PORT")]
-    Shared.control = Control(Shared.folder.name, addresses)
+    Shared.control = Control(folder.name, addresses)
     Shared.clicks = Clicks(seed=1)
-
-
-def tearDownModule():
-    Shared.stack.down("--volumes")
-    Shared.folder.cleanup()
-
-
-class StackTest(unittest.TestCase):
-    """A test of the one stack."""
-
-    def setUp(self):
-        self.stack, self.control, self.clicks = Shared.stack, Shared.control, Shared.clicks
-
-    def reigns(self, service):
-        """Whether it is the master that everybody talks to now."""
-        told = self.stack.compose("exec", "-T", service, "millstream", "healthcheck", "--master", "127.0.0.1:7070", check=False)
-        return told.strip().endswith("serves")
-
-    def is_starved(self):
-        """Whether this machine had so much else to do that a master lost a worker which lived: a rewind more is no defect then."""
-        return "workers are silent" in self.stack.compose("logs", "--no-color", "master", "master-standby", "worker")
-
-    def views(self):
-        """The table of page views, as the oracle writes it."""
-        if not self.stack.has_table("fact_page_views"):
-            return {}
-        rows = self.stack.sql("SELECT window_start, url, views FROM fact_page_views")
-        return {(minute, url): int(views) for minute, url, views in rows}
-
-    def wait_for_the_counts(self):
-        """Until the table holds exactly what was sent; the seconds it took."""
-        expected = dict(self.clicks.views)
-        wait("counts that equal the oracle", lambda: self.views() == expected, 90)
-        found = self.stack.sql("SELECT count(*) FROM click_errors")
-        self.assertEqual(found, [[str(self.clicks.rejected)]])
-
-    def epoch_after(self, epoch, moment):
-        """Waits until a later epoch is committed; the seconds since `moment`."""
-        wait("another epoch", lambda: self.control.job("page_views").epoch > epoch, 60)
-        return time.monotonic() - moment
 
 
 class AClient(StackTest):
@@ -202,31 +156,40 @@ class Deaths(StackTest):
 class Explanations(StackTest):
     """What traces and metrics tell of what has just happened."""
 
-    def whole(self, root, steps, job="page_views"):
-        """A trace of the job in which no step and no parent is missing, once the collector holds one: the one with the most spans."""
-        def look():
-            traces = [spans for spans in self.stack.traces(root) if any(span.attributes.get("job") == job for span in spans)]
-            whole = [spans for spans in traces if steps <= {span.name for span in spans} and not orphans(spans)]
-            return max(whole, key=len, default=None)
-        return wait(f"a whole trace of {root}", look)[0]
-
     def test_1_the_trace_of_an_epoch_leads_from_the_records_to_every_sink(self):
+        before = self.control.job("page_views").epoch
         self.stack.produce(self.clicks.take(1_000))
         self.wait_for_the_counts()
-        steps = {"epoch", "consume", "decode", "exchange", "operator", "ship", "snapshot", "commit", "deliver"}
-        spans = self.whole("epoch", steps)
-        self.assertEqual({span.attributes["job"] for span in spans}, {"page_views"})
+        sinks = {sink.name for sink in self.control.job("page_views").sinks}
+        steps = {"consume", "decode", "exchange", "operator", "ship", "snapshot", "collect", "commit", "deliver"}
+        def lacks(spans):
+            # What those before it had not sent yet went with the container that was killed.
+            is_later = all(int(span.attributes.get("epoch", 0)) > before for span in spans)
+            return epoch_lacks(spans, sinks) if is_later else ["being new"]
+        spans = self.whole_trace("epoch", "page_views", steps, lacks)
         self.assertEqual(len({span.attributes["epoch"] for span in spans}), 1)
         self.assertGreater(len({span.instance for span in spans}), 1, "a master and workers")
-        read = next(int(span.attributes["rows"]) for span in spans if span.name == "epoch")
-        self.assertEqual(sum(int(span.attributes["rows"]) for span in spans if span.name == "consume"), read)
 
     def test_2_the_trace_of_a_recovery_leads_from_the_loss_to_the_next_epoch(self):
-        spans = self.whole("recovery", {"recovery", "detect", "assign", "deploy", "restore", "first_epoch"})
-        without = {span.name for span in spans if "generation" not in span.attributes}
-        self.assertLessEqual(without, {"recovery"}, "which spans several of them")
+        steps = {"detect", "assign", "deploy", "restore", "first_epoch"}
+        for job in ("page_views", "action_counts"):
+            spans = self.whole_trace("recovery", job, steps, lambda spans: untold(spans, {"job", "generation"}))
+            linked = {trace for span in spans if span.name == "first_epoch" for trace in span.linked}
+            self.assertEqual({root(self.stack.traces()[trace]).name for trace in linked}, {"epoch"})
 
-    def test_3_every_process_tells_its_figures(self):
+    def test_3_the_trace_of_a_takeover_leads_to_the_next_epoch(self):
+        for job in ("page_views", "action_counts"):
+            spans = self.whole_trace("takeover", job, {"first_epoch"}, lambda spans: untold(spans, {"job"}))
+            self.assertTrue({"reattach", "restore"} & {span.name for span in spans})
+
+    def test_4_no_trace_has_a_gap_whoever_was_killed(self):
+        def lacking():
+            return {trace: lack for trace, spans in self.stack.traces().items() if (lack := gaps(spans))}
+        self.settles("whole traces", lacking)
+        traces = self.stack.traces().values()
+        tell("traces, all of them whole", f"{len(traces)} of {sum(map(len, traces))} spans")
+
+    def test_5_every_process_tells_its_figures(self):
         self.assertTrue(any(
             f'millstream_job_epoch{{job="page_views"}}' in self.stack.page(port, "/metrics")
             for port in ("MASTER_HTTP_PORT", "STANDBY_HTTP_PORT")))
@@ -238,7 +201,7 @@ class Explanations(StackTest):
         wait("a scrape of every process", lambda: sum_of("up") == processes)
         wait("the rows that were read", lambda: sum_of('millstream_source_rows_total{job="page_views"}') == self.control.job("page_views").rows_read)
 
-    def test_4_prometheus_takes_every_alert_and_answers_every_panel(self):
+    def test_6_prometheus_takes_every_alert_and_answers_every_panel(self):
         self.stack.compose("exec", "-T", "prometheus", "promtool", "check", "config", "/etc/prometheus/prometheus.yml")
         def asked(path, **query):
             return json.loads(self.stack.page("PROMETHEUS_PORT", path, **query) or "{}").get("data")
@@ -259,12 +222,6 @@ class Explanations(StackTest):
                         empty.append(f"{board.stem}: {panel['title']}")
         tell("expressions of dashboards", f"{panels}, without a sample: {', '.join(empty) or 'none'}")
         self.assertLess(len(empty), panels / 4)
-
-
-def orphans(spans):
-    """The spans of a trace whose parent is not in it."""
-    known = {span.id for span in spans}
-    return [span.name for span in spans if not known.issuperset(span.parents)]
 
 
 class Ends(StackTest):
