@@ -28,7 +28,10 @@ CREATE SOURCE clicks (eventid TEXT NOT NULL, url TEXT, \"timestamp\" TIMESTAMP N
 CREATE VIEW firsts AS SELECT DISTINCT ON (eventid) * FROM clicks;
 CREATE SINK passed_on FROM firsts
   WITH (connector = 'kafka', brokers = '${KAFKA_BROKERS}', topic = '${OUT_TOPIC}', transaction_timeout = '10 s');
-CREATE SINK nowhere FROM firsts WITH (connector = 'blackhole');
+CREATE VIEW views AS
+  SELECT window_start, window_end, url, count(*) AS views FROM TUMBLE(firsts, \"timestamp\", INTERVAL '1 minute')
+  GROUP BY window_start, window_end, url;
+CREATE SINK nowhere FROM views WITH (connector = 'blackhole', emit = 'changes');
 ";
 
 const SECOND: &str = "
@@ -99,7 +102,7 @@ async fn spans_arrive_whole_over_http_as_well() -> anyhow::Result<()> {
             let names = whole(trace)?;
             let root = of_job(trace, "few").context("whose is it")?;
             let read = number(root, "rows")?;
-            let path = ["consume", "decode", "ship", "snapshot", "commit", "deliver"];
+            let path = ["consume", "decode", "ship", "commit", "deliver"];
             match read {
                 0 => {}
                 _ => holds_all(&names, &path)?,
@@ -182,10 +185,10 @@ fn epoch(collector: &Collector) -> anyhow::Result<()> {
         let rows = sum(step)?;
         ensure!(rows == read, "{step} of {rows} rows, and not {read}");
     }
-    // What is no click is a dead letter, and goes to no other task.
+    // What is no click is a dead letter, and goes to no other task; a group is folded where its rows are, and once more where it goes.
     let (sent, taken) = (sum("exchange")?, sum("operator")?);
     ensure!(
-        sent == taken && 0 < sent && sent <= read,
+        0 < sent && sent <= taken && sent <= 2 * read,
         "{sent} sent, {taken} taken"
     );
     let sinks = trace.iter().filter(|span| span.name == "deliver");
