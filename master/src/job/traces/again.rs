@@ -19,20 +19,18 @@ impl JobTraces {
     /// Roots that the last master may have recorded and not exported; where it has, they are told twice. Of a job that has ended
     /// long ago the last master has had the time.
     pub(super) fn tell_again(&self, retold: &Retold, has_ended: bool, now_us: i64) {
+        let is_sure = |at_us: i64| has_ended && now_us - at_us > LONG_AGO_US;
         let newest = retold.epochs.back();
-        let is_over =
-            has_ended && newest.is_none_or(|told| now_us - told.committed_at_us > LONG_AGO_US);
-        for (_, placement) in retold.placements.iter().filter(|_| !is_over) {
-            self.tell_placement_again(placement);
+        if newest.is_some_and(|told| !is_sure(told.committed_at_us)) || !has_ended {
+            let placements = retold.placements.iter();
+            placements.for_each(|(_, placement)| self.tell_placement_again(placement));
         }
         let mut begun_us = None;
         for told in &retold.epochs {
             let at_us = told.committed_at_us;
-            let is_sure = has_ended && now_us - at_us > LONG_AGO_US;
-            if let Some(root) = self.of_epoch(told.epoch).filter(|_| !is_sure) {
+            if let Some(root) = self.of_epoch(told.epoch).filter(|_| !is_sure(at_us)) {
                 let times = (begun_us.unwrap_or(at_us), at_us);
-                let span = self.epoch_span(root, told, times);
-                self.tracer.record(span.with(AGAIN, "by the next master"));
+                self.tell_once_more(self.epoch_span(root, told, times));
             }
             begun_us = Some(at_us);
         }
@@ -46,7 +44,7 @@ impl JobTraces {
             let span = Span::root(name_of(Some(cause)), root, at_us, at_us)
                 .with("job", self.job.as_str())
                 .with("generation", placement.before.0);
-            self.tracer.record(span.with(AGAIN, "by the next master"));
+            self.tell_once_more(span);
         }
     }
 
@@ -70,6 +68,10 @@ impl JobTraces {
         let span = Span::root(SUBMIT, root, at_us, at_us)
             .with("job", self.job.as_str())
             .with("epoch", from.0);
+        self.tell_once_more(span);
+    }
+
+    fn tell_once_more(&self, span: Span) {
         self.tracer.record(span.with(AGAIN, "by the next master"));
     }
 }
