@@ -4,6 +4,7 @@
 //! sees. [`check`] runs every rule on a fresh subject. A crash is a sink that is dropped at some await of an apply, at
 //! each of them in turn, and a new deliverer with a larger token after it. Failure: a broken rule panics with its name.
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -13,10 +14,13 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use millstream_common::blocking::ThreadPool;
 use millstream_common::ids::{Epoch, Incarnation, JobName, Token};
-use millstream_common::plan::{OP_COLUMN, OP_DELETE, OP_UPSERT};
+use millstream_common::plan::connector::{FileFormat, FilesSinkSpec};
+use millstream_common::plan::{OP_COLUMN, OP_DELETE, OP_UPSERT, OnViolation};
 use uuid::Uuid;
 
+use crate::files::FilesSink;
 use crate::sink::{
     Applied, Deliverer, EpochRun, Held, RejectedRow, Rejects, RunRows, Sink, SinkError,
 };
@@ -162,6 +166,27 @@ pub fn deliverer(token: u64) -> Deliverer {
         token: Token(token),
         rewind: None,
     }
+}
+
+/// A files sink of [`schema`] that keeps dead letters, fenced by [`deliverer`] 1.
+pub async fn files_sink(folder: &Path, format: FileFormat, partition_by: &[&str]) -> FilesSink {
+    let spec = FilesSinkSpec {
+        path: folder.display().to_string(),
+        format,
+        partition_by: partition_by.iter().map(|name| (*name).to_owned()).collect(),
+        roll_interval_ms: 60_000,
+        roll_bytes: 1 << 20,
+    };
+    let sink = FilesSink::new(
+        spec,
+        deliverer(1),
+        schema(),
+        OnViolation::DeadLetter,
+        Arc::new(ThreadPool),
+    );
+    let mut sink = sink.expect("a spec that fits");
+    fence(&mut sink).await;
+    sink
 }
 
 /// Fences as the actor does; the marker that is held.

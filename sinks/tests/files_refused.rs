@@ -2,19 +2,15 @@
 //!
 //! Method: every row belongs into a folder that no file system takes; the test counts the batches that are read of them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use millstream_common::blocking::ThreadPool;
 use millstream_common::ids::Epoch;
-use millstream_common::plan::OnViolation;
-use millstream_common::plan::connector::{FileFormat, FilesSinkSpec};
+use millstream_common::plan::connector::FileFormat;
 use millstream_sinks::conformance::{self, Change, MemoryRejects, MemoryRows};
-use millstream_sinks::files::FilesSink;
 use millstream_sinks::sink::{EpochRun, RunRows, Sink, SinkError};
 
 /// Rows, and how many batches of them were asked for.
@@ -39,22 +35,7 @@ impl RunRows for Counted {
 #[tokio::test]
 async fn too_many_refused_rows_suspend_the_sink_before_all_of_them_are_gathered() {
     let folder = tempfile::tempdir().expect("folder");
-    let spec = FilesSinkSpec {
-        path: folder.path().display().to_string(),
-        format: FileFormat::Json,
-        partition_by: vec!["name".to_owned()],
-        roll_interval_ms: 60_000,
-        roll_bytes: 1 << 20,
-    };
-    let sink = FilesSink::new(
-        spec,
-        conformance::deliverer(1),
-        conformance::schema(),
-        OnViolation::DeadLetter,
-        Arc::new(ThreadPool),
-    );
-    let mut sink = sink.expect("a spec that fits");
-    conformance::fence(&mut sink).await;
+    let mut sink = conformance::files_sink(folder.path(), FileFormat::Json, &["name"]).await;
     let long: &str = "x".repeat(300).leak();
     let rows: Vec<Change> = (0..400).map(|id| Change::Put(id, long)).collect();
     let rows = Counted {

@@ -11,12 +11,9 @@ use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use millstream_common::blocking::ThreadPool;
 use millstream_common::ids::Epoch;
-use millstream_common::plan::OnViolation;
-use millstream_common::plan::connector::{FileFormat, FilesSinkSpec};
+use millstream_common::plan::connector::FileFormat;
 use millstream_sinks::conformance::{self, Change, MemoryRejects, MemoryRows};
-use millstream_sinks::files::FilesSink;
 use millstream_sinks::row_group;
 use millstream_sinks::sink::{Applied, EpochRun, RunPart, RunRows, Sink, SinkError, batches_of};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -77,22 +74,7 @@ async fn apply(
     partition_by: &[&str],
     parts: Parts,
 ) -> Result<Applied, SinkError> {
-    let spec = FilesSinkSpec {
-        path: folder.display().to_string(),
-        format,
-        partition_by: partition_by.iter().map(|name| (*name).to_owned()).collect(),
-        roll_interval_ms: 60_000,
-        roll_bytes: 1 << 20,
-    };
-    let sink = FilesSink::new(
-        spec,
-        conformance::deliverer(1),
-        conformance::schema(),
-        OnViolation::DeadLetter,
-        Arc::new(ThreadPool),
-    );
-    let mut sink = sink.expect("a spec that fits");
-    conformance::fence(&mut sink).await;
+    let mut sink = conformance::files_sink(folder, format, partition_by).await;
     let run = EpochRun {
         guard: Epoch(0),
         last: Epoch(1),
