@@ -268,8 +268,12 @@ fn recovery(collector: &Collector) -> anyhow::Result<()> {
             ensure!(is_told, "of which generation is {span:?}");
         }
         let first = trace.iter().find(|span| span.name == "first_epoch");
-        for (linked, _) in first.into_iter().flat_map(|span| &span.links) {
-            whole(traces.get(linked).context("the first epoch has no trace")?)?;
+        if let Some(span) = first {
+            let tells_an_epoch = span.attributes.contains_key("epoch");
+            ensure!(span.links.len() == usize::from(tells_an_epoch), "{span:?}");
+            for (linked, _) in &span.links {
+                whole(traces.get(linked).context("the first epoch has no trace")?)?;
+            }
         }
     }
     Ok(())

@@ -283,7 +283,7 @@ impl JobTraces {
         self.cut_us = Some(now_us);
     }
 
-    /// The generation has committed its first epoch, or there was nothing to commit.
+    /// The generation has committed its first epoch; without one there was nothing to commit, and the step tells none.
     pub(super) fn settled(&mut self, epoch: Option<Epoch>, generation: Generation, now_us: i64) {
         if self.placement.is_none() {
             return;
@@ -299,8 +299,11 @@ impl JobTraces {
             (since, now_us),
             |mut span| {
                 span.links.extend(link);
-                span.with("generation", generation.0)
-                    .with("epoch", epoch.unwrap_or_default().0)
+                let span = span.with("generation", generation.0);
+                match epoch {
+                    Some(epoch) => span.with("epoch", epoch.0),
+                    None => span,
+                }
             },
         );
         self.finish(None, now_us);

@@ -175,8 +175,12 @@ fn a_takeover_is_a_trace_whether_the_generation_goes_on_or_is_lost() {
     let names = kept.names();
     let lost = ["detect", "assign", "deploy", "first_epoch", "takeover"];
     assert_eq!(names[whole.len()..], lost);
-    let roots = kept.spans();
-    let mut roots = roots.iter().filter(|span| span.name == "takeover");
+    let spans = kept.spans();
+    let nothing_to_commit = &spans[spans.len() - 2];
+    assert!(nothing_to_commit.links.is_empty());
+    let told = &nothing_to_commit.attributes;
+    assert!(told.iter().all(|(name, _)| *name != "epoch"), "{told:?}");
+    let mut roots = spans.iter().filter(|span| span.name == "takeover");
     let ids: Vec<_> = roots.by_ref().map(|root| root.context.trace).collect();
     assert_ne!(ids[0], ids[1], "a generation is taken over twice");
 }
