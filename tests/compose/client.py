@@ -16,7 +16,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from grpc_status import rpc_status
 from grpc_tools import protoc
 
-from stack import ROOT, wait
+from stack import ROOT
+from waiting import wait
 
 
 def generate(folder):
@@ -52,7 +53,7 @@ class Control:
                     if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                         raise
             return None
-        return wait(f"a master that answers {name}", answered, seconds)[0]
+        return wait(f"a master that answers {name}", answered, seconds)
 
     def submit(self, name, sql, file):
         """Begins a job."""

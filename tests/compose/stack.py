@@ -1,13 +1,11 @@
 """The stack of docker-compose.yml as the tests start it, break it and look into it.
 
-A stack is a project of its own on free ports, with an image that holds a ready binary. Nothing here waits without an end: what
-does not come is a `Late` error that says what was waited for.
+A stack is a project of its own on free ports, with an image that holds a ready binary.
 """
 
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import time
 import urllib.error
@@ -15,6 +13,7 @@ import urllib.parse
 import urllib.request
 
 from traces import Span
+from waiting import free_ports
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PORTS = ("MASTER_PORT", "MASTER_HTTP_PORT", "STANDBY_PORT", "STANDBY_HTTP_PORT", "KAFKA_PORT", "POSTGRES_PORT",
@@ -23,32 +22,6 @@ PORTS = ("MASTER_PORT", "MASTER_HTTP_PORT", "STANDBY_PORT", "STANDBY_HTTP_PORT",
 PROJECT = "millstream-test"
 # More than a run of the tests leaves.
 TRACES_MAX = 20_000
-
-
-class Late(AssertionError):
-    """Something did not come in time."""
-
-
-def wait(what, condition, seconds=60):
-    """What `condition` returns as soon as it is true; asked again and again. Returns (result, seconds it took)."""
-    began = time.monotonic()
-    while True:
-        result = condition()
-        took = time.monotonic() - began
-        if result:
-            return result, took
-        if took > seconds:
-            raise Late(f"{what}: not within {seconds} s")
-        time.sleep(0.05)
-
-
-def free_ports(count):
-    """Ports that nobody listens at."""
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
 
 
 def run(*command, env=None, text=None, check=True):

@@ -2,8 +2,8 @@
 
 import unittest
 
-from stack import Late, wait
 from traces import gaps, root
+from waiting import Late, wait
 
 
 def tell(what, value):

@@ -15,9 +15,10 @@ import grpc
 
 from client import Control, Reflected, details
 from clicks import Clicks
-from stack import PROJECT, ROOT, Stack, wait
+from stack import PROJECT, ROOT, Stack
 from stack_case import Shared, StackTest, tell
 from traces import epoch_lacks, gaps, root, untold
+from waiting import wait
 
 PAGE_VIEWS = ROOT / "jobs" / "page_views.sql"
 ACTION_COUNTS = ROOT / "jobs" / "action_counts.sql"
@@ -212,7 +213,7 @@ class Explanations(StackTest):
             found = [rule for group in (asked("/api/v1/rules") or {}).get("groups", []) for rule in group["rules"]]
             return found if found and all(rule["health"] != "unknown" for rule in found) else None
         written = (ROOT / "deploy/prometheus/rules/millstream.yml").read_text().count("- alert:")
-        health = [(rule["name"], rule["health"], rule.get("lastError")) for rule in wait("a look at every rule", rules, 90)[0]]
+        health = [(rule["name"], rule["health"], rule.get("lastError")) for rule in wait("a look at every rule", rules, 90)]
         self.assertEqual(([rule for rule in health if rule[1] != "ok"], len(health)), ([], written))
         empty, panels = [], 0
         for board in sorted((ROOT / "deploy/grafana/dashboards").glob("*.json")):

@@ -12,10 +12,10 @@ import select
 import shutil
 import subprocess
 import tempfile
-import time
+
+from waiting import wait
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-PATIENCE_SECONDS = 30
 ENTER = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
 TAB = {"key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9}
 # With Shift.
@@ -23,27 +23,11 @@ TAB_BACK = {**TAB, "modifiers": 8}
 DOWN = {"key": "ArrowDown", "code": "ArrowDown", "windowsVirtualKeyCode": 40}
 
 
-class Late(AssertionError):
-    """Something did not come in time."""
-
-
 def program():
     """The browser of this machine, or nothing."""
     named = os.environ.get("MILLSTREAM_CHROMIUM")
     found = [named] if named else [shutil.which(name) for name in PROGRAMS]
     return next((path for path in found if path), None)
-
-
-def wait(what, condition, seconds=PATIENCE_SECONDS):
-    """What `condition` returns as soon as it is true; asked again and again."""
-    end = time.monotonic() + seconds
-    while True:
-        result = condition()
-        if result:
-            return result
-        if time.monotonic() > end:
-            raise Late(f"{what}: not within {seconds} s")
-        time.sleep(0.05)
 
 
 class Browser:

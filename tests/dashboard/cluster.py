@@ -10,7 +10,7 @@ import pathlib
 import socket
 import subprocess
 
-from browser import Late, wait
+from waiting import Late, free_ports, wait
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ROWS_PER_SECOND = 200
@@ -42,15 +42,6 @@ CREATE SOURCE events (id BIGINT NOT NULL, name TEXT NOT NULL)
   WITH (connector = 'files', path = '{folder}', format = 'csv', settle = '100 milliseconds', discovery_interval = '200 milliseconds');
 CREATE SINK events_nowhere FROM events WITH (connector = 'blackhole');
 """
-
-
-def free_ports(count):
-    """Ports that nobody listens at."""
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
 
 
 class Cluster:

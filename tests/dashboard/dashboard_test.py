@@ -6,9 +6,10 @@ request that failed, none to another host. Screenshots of every page, light and 
 
 import unittest
 
-from browser import ENTER, Browser, wait
+from browser import ENTER, Browser
 from cluster import Cluster
 from pages import BINARY, READ, SHOTS, Pages, Shared, closed, prepared
+from waiting import wait
 
 REFUSED = 120
 EVIL = "<img src=x onerror=document.title=1>"

@@ -5,9 +5,10 @@ Method: as dashboard_test.py, but no test clicks. Whatever has the focus is look
 
 import unittest
 
-from browser import DOWN, ENTER, TAB, TAB_BACK, Browser, wait
+from browser import DOWN, ENTER, TAB, TAB_BACK, Browser
 from cluster import Cluster
 from pages import BINARY, Pages, Shared, closed, prepared
+from waiting import wait
 
 # More than one page of them.
 REFUSED = 60

@@ -13,9 +13,10 @@ import unittest
 import urllib.error
 import urllib.request
 
-from browser import Browser, wait
+from browser import Browser
 from cluster import Cluster
 from pages import BINARY, READ, SHOTS, Shared, Visit, closed, prepared
+from waiting import wait
 
 # What callers show, by their names.
 TOKENS = {}
