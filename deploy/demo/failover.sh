@@ -13,10 +13,13 @@ WORKERS=${WORKERS:-3}
 export CLICKS_PER_SECOND=${CLICKS_PER_SECOND:-1000}
 JOB=page_views
 # As compose reads it: the shell's, or that of `.env`.
-TOPIC=${CLICKS_TOPIC:-$(sed -n 's/^CLICKS_TOPIC=//p' .env 2>/dev/null | tail -n 1)}
+TOPIC=${CLICKS_TOPIC:-}
+if [ -z "$TOPIC" ] && [ -e .env ]; then TOPIC=$(sed -n 's/^CLICKS_TOPIC=//p' .env | tail -n 1); fi
 TOPIC=${TOPIC:-clicks_topic}
 # How long anything may take before the demonstration gives up.
 PATIENCE_SECONDS=90
+# What lives says so more often.
+HEARTBEAT_MS_MAX=2000
 
 bold() { [ -t 1 ] && printf '\033[1m%s\033[0m\n' "$*" || printf '%s\n' "$*"; }
 step() { printf '\n'; bold "$*"; }
@@ -91,7 +94,8 @@ watch_counts() {
   say "views counted: $(grouped "$after"), $(grouped $((after - before))) more than a moment ago"
 }
 
-# The newest trace of this name that began since then, in milliseconds; the collector is asked by bash alone.
+# The newest trace of this name that began since then, in milliseconds; the collector is asked by bash alone. Its id comes first,
+# those of traces that it is linked to behind it.
 newest_trace() {
   local address=$1 name=$2 since_ms=$3 query
   query="service=millstream-master&operation=$name&limit=1&start=${since_ms}000&end=$(now_ms)000"
@@ -99,12 +103,13 @@ newest_trace() {
     exec 3<>"/dev/tcp/${address%:*}/${address##*:}" || exit
     printf 'GET /api/traces?%s HTTP/1.0\r\nHost: %s\r\n\r\n' "$query" "$address" >&3
     timeout 5 cat <&3
-  ) 2>/dev/null | sed -n 's/.*"traceID":"\([0-9a-f]*\)".*/\1/p' | head -1
+  ) 2>/dev/null | grep -o '"traceID":"[0-9a-f]*"' | sed -n '1s/.*:"\(.*\)"/\1/p'
 }
 
-# show_trace NAME SINCE: where to look at what has happened. A trace is sent when its last step is over, and a second later at most.
+# show_trace NAME SINCE: where to look at what has happened. A trace is sent when its last step is over, and a second later at most;
+# that of a recovery begins with the last sign of life of what was killed, which is older than its death.
 show_trace() {
-  local name=$1 since_ms=$2 address trace end=$((SECONDS + 15))
+  local name=$1 since_ms=$(($2 - HEARTBEAT_MS_MAX)) address trace end=$((SECONDS + 15))
   address=$(docker compose port jaeger 16686 2>/dev/null) || return 0
   [ -n "$address" ] || return 0
   until trace=$(newest_trace "$address" "$name" "$since_ms") && [ -n "$trace" ]; do
