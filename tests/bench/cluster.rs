@@ -108,15 +108,19 @@ impl Cluster {
         workers.map(|process| process.usage().cpu).sum()
     }
 
+    /// Where the master answers.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// What a worker says of itself, as OpenMetrics.
     pub(crate) async fn metrics(&self, worker: usize) -> anyhow::Result<String> {
-        let log = self.workers[worker].log();
-        let address = log.split(HTTP_LISTENING).nth(1);
-        let address = address.and_then(|rest| rest.split_whitespace().next());
-        let address = address.context("find the HTTP address of a worker in its log")?;
-        let answer = reqwest::get(format!("http://{address}/metrics")).await;
-        let text = answer.context("ask a worker for its metrics")?.text().await;
-        text.context("read the metrics of a worker")
+        served(&self.workers[worker], "/metrics").await
+    }
+
+    /// A page of the dashboard.
+    pub(crate) async fn page(&self, path: &str) -> anyhow::Result<String> {
+        served(&self.master, path).await
     }
 
     /// Waits until the job has finished, at most for `patience`. Memory of the workers is looked at meanwhile.
@@ -162,10 +166,15 @@ impl Cluster {
 
     /// Submits the job.
     pub(crate) async fn submit(&self, sql: String) -> anyhow::Result<()> {
+        self.submit_as(self.job, sql).await
+    }
+
+    /// Submits a job of another name.
+    pub(crate) async fn submit_as(&self, name: &str, sql: String) -> anyhow::Result<()> {
         let request = SubmitRequest {
-            name: self.job.into(),
+            name: name.into(),
             sql,
-            file: format!("{}.sql", self.job),
+            file: format!("{name}.sql"),
             fresh: true,
             from: None,
             id: None,
@@ -175,6 +184,11 @@ impl Cluster {
             .await
             .context("submit the job")?;
         Ok(())
+    }
+
+    /// All jobs as they are now.
+    pub(crate) async fn jobs(&self) -> anyhow::Result<Vec<JobView>> {
+        Ok(self.client.jobs().await?)
     }
 
     /// The job as it is now.
@@ -223,6 +237,18 @@ impl Cluster {
         tokio::time::sleep(LOOK_INTERVAL).await;
         Ok(())
     }
+}
+
+/// What a process serves over HTTP at the address that it logs.
+async fn served(process: &Process, path: &str) -> anyhow::Result<String> {
+    let log = process.log();
+    let address = log.split(HTTP_LISTENING).nth(1);
+    let address = address.and_then(|rest| rest.split_whitespace().next());
+    let address = address.context("find the HTTP address of a process in its log")?;
+    let answer = reqwest::get(format!("http://{address}{path}")).await;
+    let answer = answer.and_then(reqwest::Response::error_for_status);
+    let text = answer.with_context(|| format!("ask for {path}"))?.text();
+    text.await.with_context(|| format!("read {path}"))
 }
 
 /// Whether the worker of this exposition has read a record.

@@ -1,5 +1,5 @@
 //! `millstream-bench`: how fast records are decoded and repeats found, how fast the main job is, as a ratio to a raw consumer, how soon it is seen and back,
-//! what more workers and partitions, small jobs, idleness and tracing cost, and what a sink that is cut off does.
+//! what more workers and partitions, many jobs, small jobs, idleness and tracing cost, and what a sink that is cut off does.
 //!
 //! Run by `make bench` on a release build, beside the `millstream` binary of the same build, against the
 //! services in KAFKA_BROKERS and POSTGRES_URL. Prints tables and asserts nothing: a figure belongs to the
@@ -13,6 +13,7 @@ mod decode;
 mod dedup;
 mod folder;
 mod latency;
+mod many_jobs;
 mod nexmark;
 mod process;
 mod recovery;
@@ -50,6 +51,8 @@ enum Part {
     Profile(throughput::profile::Arguments),
     /// CPU a row on more workers, and out of more partitions.
     Growth(throughput::growth::Arguments),
+    /// What a master costs that looks after a thousand jobs; its workers are stand-ins.
+    ManyJobs(many_jobs::Arguments),
     /// Queries of the Nexmark benchmark, by row and core; needs no services.
     Nexmark(nexmark::Arguments),
     /// A job of ten rows from start to end, and a cluster without a job; needs no services.
@@ -98,6 +101,7 @@ async fn main() -> anyhow::Result<()> {
         Part::Throughput(arguments) => throughput::run(&services()?, &arguments).await,
         Part::Profile(arguments) => throughput::profile::run(&services()?, &arguments).await,
         Part::Growth(arguments) => throughput::growth::run(&services()?, &arguments).await,
+        Part::ManyJobs(arguments) => many_jobs::run(&services()?, &arguments).await,
         Part::Nexmark(arguments) => nexmark::run(&arguments).await,
         Part::Small(arguments) => small::run(&arguments).await,
         Part::Latency(arguments) => latency::run(&services()?, &arguments).await,
@@ -114,6 +118,7 @@ async fn main() -> anyhow::Result<()> {
             throughput::run(&services, &throughput::Arguments::default()).await?;
             throughput::growth::run(&services, &throughput::growth::Arguments::default()).await?;
             throughput::tracing::run(&services, &throughput::tracing::Arguments::default()).await?;
+            many_jobs::run(&services, &many_jobs::Arguments::default()).await?;
             latency::run(&services, &latency::Arguments::default()).await?;
             recovery::run(&services, &recovery::Arguments::default()).await?;
             blocked_sink::run(&services, &blocked_sink::Arguments::default()).await

@@ -29,7 +29,8 @@ pub(crate) async fn make(brokers: &str, topic: &str) -> anyhow::Result<()> {
     make_of(brokers, topic, PARTITION_COUNT).await
 }
 
-async fn make_of(brokers: &str, topic: &str, partition_count: i32) -> anyhow::Result<()> {
+/// The same of another number of partitions.
+pub(crate) async fn make_of(brokers: &str, topic: &str, partition_count: i32) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .create()
