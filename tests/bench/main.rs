@@ -15,6 +15,7 @@ mod folder;
 mod latency;
 mod many_jobs;
 mod nexmark;
+mod plot;
 mod process;
 mod recovery;
 mod report;

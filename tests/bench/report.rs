@@ -69,6 +69,11 @@ impl Spread {
         format!("{median} ({least} to {greatest})")
     }
 
+    pub(crate) fn ratio(&self) -> String {
+        let (least, greatest) = (self.least, self.greatest);
+        format!("{:.3} ({least:.3} to {greatest:.3})", self.median)
+    }
+
     pub(crate) fn micros(&self) -> String {
         let (least, greatest) = (self.least, self.greatest);
         format!("{:.2} us ({least:.2} to {greatest:.2})", self.median)

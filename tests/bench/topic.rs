@@ -30,7 +30,11 @@ pub(crate) async fn make(brokers: &str, topic: &str) -> anyhow::Result<()> {
 }
 
 /// The same of another number of partitions.
-pub(crate) async fn make_of(brokers: &str, topic: &str, partition_count: i32) -> anyhow::Result<()> {
+pub(crate) async fn make_of(
+    brokers: &str,
+    topic: &str,
+    partition_count: i32,
+) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .create()

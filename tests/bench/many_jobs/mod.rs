@@ -144,7 +144,10 @@ async fn watch(
         ),
         report::row(
             "page of all jobs",
-            format!("{:.0} ms ({:.0} to {:.0})", looks.median, looks.least, looks.greatest),
+            format!(
+                "{:.0} ms ({:.0} to {:.0})",
+                looks.median, looks.least, looks.greatest
+            ),
         ),
     ];
     let title = format!(

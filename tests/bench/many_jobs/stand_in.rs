@@ -138,11 +138,7 @@ impl StandIn {
         self.say(ToMaster::Deployed(deploy.at)).await
     }
 
-    async fn report(
-        &mut self,
-        at: JobGeneration,
-        barrier: &BarrierCommand,
-    ) -> anyhow::Result<()> {
+    async fn report(&mut self, at: JobGeneration, barrier: &BarrierCommand) -> anyhow::Result<()> {
         let Some(share) = self.shares.get_mut(&at) else {
             return Ok(());
         };

@@ -13,6 +13,7 @@ mod steps;
 mod timed;
 pub(crate) mod tracing;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -23,6 +24,7 @@ use self::oracle::Expected;
 use self::queries::{QUERIES, Query};
 use self::raw_consumer::Consumed;
 use self::timed::{Run, Timed};
+use crate::plot::{self, Bar};
 use crate::report::Spread;
 use crate::topic::ClicksTopic;
 use crate::{Services, report};
@@ -41,7 +43,12 @@ pub(crate) struct Arguments {
     /// Only queries whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Where the plot goes.
+    #[arg(long, default_value = PLOT)]
+    plot: PathBuf,
 }
+
+const PLOT: &str = "target/throughput.svg";
 
 impl Default for Arguments {
     fn default() -> Self {
@@ -50,6 +57,7 @@ impl Default for Arguments {
             seed: 1,
             rounds: 3,
             only: String::new(),
+            plot: PLOT.into(),
         }
     }
 }
@@ -77,44 +85,66 @@ pub(crate) async fn run(services: &Services, arguments: &Arguments) -> anyhow::R
             runs.push(once.with_context(|| format!("{}, round {round}", query.name))?);
         }
     }
-    print(&raw, &chosen, &timed);
+    let results = Results { raw, timed };
+    results.print(&chosen);
+    let plot = results.plot(&chosen);
+    write(&arguments.plot, &plot)
+        .with_context(|| format!("write the plot to {}", arguments.plot.display()))?;
+    println!("\nplot: {}", arguments.plot.display());
     Ok(())
 }
 
-fn print(raw: &[Vec<Consumed>; 2], queries: &[&Query], timed: &[Vec<Timed>]) {
-    let rates = raw.each_ref().map(|runs| {
-        let rates = runs.iter();
-        let rates = rates.map(|run| report::rate(run.records, run.elapsed));
-        Spread::of(rates.collect())
-    });
-    for (threads, (runs, rate)) in (1..).zip(raw.iter().zip(&rates)) {
-        let rows = [
-            report::row("rows/s", rate.rows_per_second()),
-            report::row("CPU a row", cpu_of_raw(runs).micros()),
-        ];
-        report::table(&format!("raw librdkafka, {threads} of 2 threads"), &rows);
+/// What was measured, round by round.
+struct Results {
+    /// On one thread, and on two.
+    raw: [Vec<Consumed>; 2],
+    /// By query.
+    timed: Vec<Vec<Timed>>,
+}
+
+impl Results {
+    /// The raw consumer whose median is the faster one: what the queries are compared with.
+    fn fastest(&self) -> &[Consumed] {
+        let [one, two] = &self.raw;
+        let median = |runs: &[Consumed]| rates_of_raw(runs).median;
+        if median(two) > median(one) { two } else { one }
     }
-    let fastest = match rates[1].median > rates[0].median {
-        true => 1,
-        false => 0,
-    };
-    let raw_cpu = cpu_of_raw(&raw[fastest]);
-    for (query, runs) in queries.iter().zip(timed) {
+
+    /// Beside the raw consumer of the same round, so that a slow minute of the machine is in both.
+    fn ratios(&self, runs: &[Timed], of: impl Fn(&Timed, &Consumed) -> f64) -> Spread {
+        let rounds = runs.iter().zip(self.fastest());
+        Spread::of(rounds.map(|(run, raw)| of(run, raw)).collect())
+    }
+
+    fn rate_ratios(&self, runs: &[Timed]) -> Spread {
+        self.ratios(runs, |run, raw| run.rate() / rate_of_raw(raw))
+    }
+
+    fn print(&self, queries: &[&Query]) {
+        for (threads, runs) in (1..).zip(&self.raw) {
+            let cpu = Spread::of(runs.iter().map(cpu_us_of_raw).collect());
+            let rows = [
+                report::row("rows/s", rates_of_raw(runs).rows_per_second()),
+                report::row("CPU a row", cpu.micros()),
+            ];
+            report::table(&format!("raw librdkafka, {threads} of 2 threads"), &rows);
+        }
+        for (query, runs) in queries.iter().zip(&self.timed) {
+            self.print_query(query, runs);
+        }
+    }
+
+    fn print_query(&self, query: &Query, runs: &[Timed]) {
         let rate = Spread::of(runs.iter().map(Timed::rate).collect());
         let cpu = Spread::of(runs.iter().map(Timed::cpu_us).collect());
+        let cpu_ratios = self.ratios(runs, |run, raw| run.cpu_us() / cpu_us_of_raw(raw));
         let memory = runs.iter().map(|run| run.peak_rss_bytes).max();
         let epochs = runs.iter().map(|run| run.epochs).min();
         let rows = [
             report::row("rows/s", rate.rows_per_second()),
-            report::row(
-                "ratio to raw",
-                format!("{:.3}", rate.median / rates[fastest].median),
-            ),
+            report::row("ratio to raw", self.rate_ratios(runs).ratio()),
             report::row("CPU a row", cpu.micros()),
-            report::row(
-                "ratio to raw",
-                format!("{:.2}", cpu.median / raw_cpu.median),
-            ),
+            report::row("ratio to raw", cpu_ratios.ratio()),
             report::row("peak memory", report::mebibytes(memory.unwrap_or_default())),
             report::row("least time", report::millis(least_time(runs))),
             report::row("least epochs", report::count(epochs.unwrap_or_default())),
@@ -124,6 +154,28 @@ fn print(raw: &[Vec<Consumed>; 2], queries: &[&Query], timed: &[Vec<Timed>]) {
             steps::print(&last.steps, last.rows);
         }
     }
+
+    fn plot(&self, queries: &[&Query]) -> String {
+        let mut bars = vec![Bar {
+            name: "raw librdkafka, the faster of 1 and 2 threads".to_owned(),
+            ratio: Spread::of(vec![1.0]),
+        }];
+        bars.extend(queries.iter().zip(&self.timed).map(|(query, runs)| Bar {
+            name: query.title.to_owned(),
+            ratio: self.rate_ratios(runs),
+        }));
+        plot::bars(
+            "Rows/s, as a ratio to a raw consumer of the same topic",
+            &bars,
+        )
+    }
+}
+
+fn write(file: &Path, text: &str) -> std::io::Result<()> {
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(file, text)
 }
 
 fn least_time(runs: &[Timed]) -> Duration {
@@ -131,8 +183,15 @@ fn least_time(runs: &[Timed]) -> Duration {
     times.min().unwrap_or_default()
 }
 
-fn cpu_of_raw(runs: &[Consumed]) -> Spread {
-    let micros = runs.iter();
-    let micros = micros.map(|run| run.cpu.as_secs_f64() * 1e6 / run.records.max(1) as f64);
-    Spread::of(micros.collect())
+fn rates_of_raw(runs: &[Consumed]) -> Spread {
+    Spread::of(runs.iter().map(rate_of_raw).collect())
+}
+
+fn rate_of_raw(run: &Consumed) -> f64 {
+    report::rate(run.records, run.elapsed)
+}
+
+/// Microseconds a row.
+fn cpu_us_of_raw(run: &Consumed) -> f64 {
+    run.cpu.as_secs_f64() * 1e6 / run.records.max(1) as f64
 }
