@@ -33,7 +33,7 @@ use millstream_common::ipc::{self, EncodedObject, ObjectError};
 use millstream_common::task;
 
 /// A segment is closed when its rows take this much of memory.
-pub const SEGMENT_BYTES_MAX: usize = 32 << 20;
+pub const SEGMENT_BYTES_MAX: usize = 16 << 20;
 
 /// What a ship actor takes.
 pub enum ShipMessage {
