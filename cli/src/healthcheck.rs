@@ -263,6 +263,7 @@ mod tests {
             entrance: Entrance::WhenVacant,
             cluster: "default".to_owned(),
             advertise: None,
+            http_advertise: None,
         };
         let standby = process::stand_as_master(config(&net, &folder, "two:1").await, candidacy);
         let standby = standby.await.unwrap();

@@ -54,6 +54,9 @@ pub(crate) struct Arguments {
     /// How clients and workers reach it; by default where it listens, or, if that is everywhere, by this host's name.
     #[arg(long, env = "MILLSTREAM_ADVERTISE", value_name = "HOST:PORT")]
     advertise: Option<String>,
+    /// Where people reach its dashboard, for one that stands by to lead there; by default at the same host as itself.
+    #[arg(long, env = "MILLSTREAM_HTTP_ADVERTISE", value_name = "HOST:PORT")]
+    http_advertise: Option<String>,
     /// Make the bucket of an s3:// storage if it is not there.
     #[arg(long, env = "MILLSTREAM_CREATE_BUCKET", value_parser = FalseyValueParser::new())]
     create_bucket: bool,
@@ -134,6 +137,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         entrance: Entrance::WhenVacant,
         cluster: arguments.cluster,
         advertise,
+        http_advertise: arguments.http_advertise,
     };
     let mut master = process::stand_as_master(config, candidacy).await?;
     output::print(&format!("{LISTENING}{}\n", master.address()))?;

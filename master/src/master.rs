@@ -81,6 +81,8 @@ pub struct Candidacy {
     pub cluster: String,
     /// Where clients and workers reach it, if that is not where it listens.
     pub advertise: Option<String>,
+    /// Where people reach its dashboard, if that is not beside it.
+    pub http_advertise: Option<String>,
 }
 
 /// The cluster of those who name none.
@@ -107,6 +109,7 @@ impl Master {
             entrance: Entrance::Alone,
             cluster: CLUSTER_DEFAULT.to_owned(),
             advertise: None,
+            http_advertise: None,
         };
         Self::stand(config, candidacy).await
     }
@@ -135,9 +138,10 @@ impl Master {
             clock: config.clock.clone(),
         };
         let guard = Arc::new(access.clone());
+        let beside = |http: &String| address::seen_from_outside(http, &advertised);
         let dashboard = http_address
             .as_ref()
-            .map(|http| address::seen_from_outside(http, &advertised));
+            .map(|http| candidacy.http_advertise.unwrap_or_else(|| beside(http)));
         let opened = Office::open(config, advertised, dashboard, candidacy.entrance);
         let (office, roles) = opened.await?;
         let link = LinkService {

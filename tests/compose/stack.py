@@ -114,6 +114,14 @@ class Stack:
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return ""
 
+    def standing_by(self, port):
+        """What the dashboard of a master says instead of its pages; nothing where that master reigns."""
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{self.ports[port]}/", timeout=10).close()
+        except urllib.error.HTTPError as refused:
+            return refused.read().decode()
+        return ""
+
     def traces(self):
         """Everything that the collector holds: of each trace its spans, by the trace's id."""
         found = {}

@@ -261,14 +261,21 @@ class Ends(StackTest):
         self.assertGreater(len(bindings), 5)
         self.assertTrue(all(binding.startswith("127.0.0.1:") for binding in bindings), bindings)
 
-    def test_5_a_stop_is_heard_at_once(self):
+    def test_5_the_master_that_stands_by_leads_to_the_dashboard_of_the_other(self):
+        ports = ("MASTER_HTTP_PORT", "STANDBY_HTTP_PORT")
+        told = {other: self.stack.standing_by(port) for port, other in (ports, ports[::-1])}
+        [reigning] = [port for port in ports if told[port]]
+        self.assertIn(f'href="//127.0.0.1:{self.stack.ports[reigning]}/"', told[reigning])
+        self.assertIn("page_views", self.stack.page(reigning, "/"))
+
+    def test_6_a_stop_is_heard_at_once(self):
         began = time.monotonic()
         self.stack.compose("stop", "master", "master-standby", "worker")
         tell("stopping masters and workers", f"{time.monotonic() - began:.1f} s")
         codes = self.stack.compose("ps", "--all", "--format", "{{.Service}} {{.ExitCode}}", "master", "master-standby", "worker")
         self.assertEqual({line.split()[1] for line in codes.splitlines()}, {"0"}, codes)
 
-    def test_6_down_with_volumes_leaves_nothing(self):
+    def test_7_down_with_volumes_leaves_nothing(self):
         self.stack.down("--volumes")
         self.assertEqual(self.stack.left(), [], PROJECT)
 

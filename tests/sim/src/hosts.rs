@@ -118,6 +118,7 @@ impl Host {
             entrance: Entrance::WhenVacant,
             cluster: "simulated".to_owned(),
             advertise: None,
+            http_advertise: None,
         };
         let mut master = Master::stand(config, candidacy).await?;
         let ended = master.finished().await;
