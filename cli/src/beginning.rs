@@ -9,7 +9,7 @@ pub(crate) struct Beginning {
     /// Begin a new life of its state; append sinks receive their rows again.
     #[arg(long)]
     pub(crate) fresh: bool,
-    /// Go on from a checkpoint, also with other SQL: a savepoint's name, an epoch's number or `latest`; of another job as JOB/NAME.
+    /// Go on from a checkpoint, also with other SQL: a savepoint's name, its epoch's number or `latest`; of another job as JOB/NAME.
     #[arg(long, value_name = "CHECKPOINT")]
     from_checkpoint: Option<String>,
     /// With --from-checkpoint: drop state that the SQL has no place for any more.

@@ -61,7 +61,7 @@ const COLUMNS: [Column; 8] = [
 
 fn render(checkpoints: &[CheckpointView]) -> String {
     if checkpoints.is_empty() {
-        return "no epoch is committed yet\n".to_owned();
+        return "no epoch is committed since the job was begun or taken over; `millstream job` tells its newest\n".to_owned();
     }
     let rows: Vec<Vec<String>> = checkpoints
         .iter()

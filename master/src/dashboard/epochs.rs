@@ -44,7 +44,7 @@ pub(super) fn section(epochs: &[CheckpointView]) -> Markup {
     html! {
         section aria-labelledby="epochs" {
             h2 #epochs { "Epochs" }
-            @if epochs.is_empty() { p.none { "No epoch is committed since this master began." } } @else {
+            @if epochs.is_empty() { p.none { "No epoch is committed since the job was begun or taken over." } } @else {
                 ul.legend {
                     li { span.swatch.collect {} "collect: from the barrier until all tasks have stored their state" }
                     li { span.swatch.commit {} "commit: until the log has it" }
