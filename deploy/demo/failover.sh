@@ -109,7 +109,7 @@ newest_trace() {
 # show_trace NAME SINCE: where to look at what has happened. A trace is sent when its last step is over, and a second later at most;
 # that of a recovery begins with the last sign of life of what was killed, which is older than its death.
 show_trace() {
-  local name=$1 since_ms=$(($2 - HEARTBEAT_MS_MAX)) address trace end=$((SECONDS + 15))
+  local name=$1 since_ms=$(($2 - HEARTBEAT_MS_MAX)) address trace end=$((SECONDS + 30))
   address=$(docker compose port jaeger 16686 2>/dev/null) || return 0
   [ -n "$address" ] || return 0
   until trace=$(newest_trace "$address" "$name" "$since_ms") && [ -n "$trace" ]; do
