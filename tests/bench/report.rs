@@ -1,8 +1,13 @@
 //! What the bench prints: a line on the machine, and tables.
 //!
-//! Called by every part. Pure but for standard output.
+//! Called by every part. Pure but for standard output and the files of drawings.
 
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
 use std::time::Duration;
+
+use anyhow::Context;
 
 pub(crate) use millstream_tests::figures::{count, percentile};
 
@@ -28,6 +33,16 @@ pub(crate) fn table(title: &str, rows: &[(String, String)]) {
 /// A row of a table.
 pub(crate) fn row(name: &str, value: impl Into<String>) -> (String, String) {
     (name.to_owned(), value.into())
+}
+
+/// Opens a file for a drawing, anew, and makes its folder.
+pub(crate) fn drawing(file: &Path) -> anyhow::Result<BufWriter<File>> {
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("make folder {}", folder.display()))?;
+    }
+    let opened = File::create(file).with_context(|| format!("create {}", file.display()))?;
+    Ok(BufWriter::new(opened))
 }
 
 /// How many of `amount` a second.

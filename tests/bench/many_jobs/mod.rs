@@ -1,8 +1,8 @@
 //! Many jobs: what a master costs that looks after a thousand of them, with ten splits each.
 //!
 //! Called by `main.rs`. The master is the real one, with its log on a disk; the workers are stand-ins ([`stand_in`]) in this process, which
-//! say at each barrier that every split has moved, so that every job has an epoch for each of its intervals. A page of the dashboard and a
-//! listing are asked for meanwhile. Failure: a job that is refused, a stand-in that loses its master, epochs that do not come.
+//! say at each barrier that every split has moved, so that every job has an epoch for each of its intervals. The page of all
+//! jobs is asked for meanwhile. Failure: a job that is refused, a stand-in that loses its master, epochs that do not come.
 
 mod stand_in;
 
@@ -115,9 +115,9 @@ async fn watch(
         looks.push((clock.monotonic() - began).as_secs_f64() * 1e3);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+    let committed = epochs(cluster).await? - epochs_before;
     let elapsed = clock.monotonic().as_secs_f64();
     let cpu = cluster.master.usage().cpu.saturating_sub(cpu_before);
-    let committed = epochs(cluster).await? - epochs_before;
     ensure!(committed > 0, "no epoch was committed");
     let looks = report::Spread::of(looks);
     let per_second = committed as f64 / elapsed;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use futures::StreamExt;
 use millstream_common::ids::{SinkIndex, SourceIndex, SplitId, StageIndex, TaskId, WorkerId};
 use millstream_common::link::{
     BarrierCommand, Deploy, JobGeneration, ToMaster, ToWorker, WorkerHello,
@@ -35,7 +34,7 @@ struct Share {
 /// A stand-in for a worker.
 pub(super) struct StandIn {
     worker: WorkerId,
-    to_master: mpsc::Sender<ToMaster>,
+    to_master: mpsc::Sender<v1::WorkerFrame>,
     from_master: Streaming<v1::MasterFrame>,
     shares: HashMap<JobGeneration, Share>,
 }
@@ -56,9 +55,8 @@ impl StandIn {
             held: Vec::new(),
             is_leaving: false,
         };
-        to_master.send(ToMaster::Hello(hello)).await?;
-        let frames = ReceiverStream::new(frames)
-            .filter_map(|frame| async { v1::WorkerFrame::try_from(frame).ok() });
+        to_master.send(ToMaster::Hello(hello).try_into()?).await?;
+        let frames = ReceiverStream::new(frames);
         let attached = WorkerLinkClient::new(channel).attach(frames).await;
         Ok(Self {
             worker,
@@ -85,7 +83,7 @@ impl StandIn {
     }
 
     async fn say(&self, frame: ToMaster) -> anyhow::Result<()> {
-        let said = self.to_master.send(frame).await;
+        let said = self.to_master.send(frame.try_into()?).await;
         said.context("send a frame to the master")
     }
 

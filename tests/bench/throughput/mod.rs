@@ -13,7 +13,8 @@ mod steps;
 mod timed;
 pub(crate) mod tracing;
 
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -88,8 +89,10 @@ pub(crate) async fn run(services: &Services, arguments: &Arguments) -> anyhow::R
     let results = Results { raw, timed };
     results.print(&chosen);
     let plot = results.plot(&chosen);
-    write(&arguments.plot, &plot)
-        .with_context(|| format!("write the plot to {}", arguments.plot.display()))?;
+    let mut file = report::drawing(&arguments.plot)?;
+    file.write_all(plot.as_bytes())
+        .and_then(|()| file.flush())
+        .context("write the plot")?;
     println!("\nplot: {}", arguments.plot.display());
     Ok(())
 }
@@ -169,13 +172,6 @@ impl Results {
             &bars,
         )
     }
-}
-
-fn write(file: &Path, text: &str) -> std::io::Result<()> {
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    std::fs::write(file, text)
 }
 
 fn least_time(runs: &[Timed]) -> Duration {

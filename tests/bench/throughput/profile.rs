@@ -151,9 +151,6 @@ fn draw(stacks: &Path, title: &str, out: &Path) -> anyhow::Result<()> {
     let mut options = flamegraph::Options::default();
     options.title = title.to_owned();
     let reader = BufReader::new(File::open(stacks)?);
-    if let Some(parent) = out.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    let svg = BufWriter::new(File::create(out).context("create the flame graph")?);
+    let svg = report::drawing(out)?;
     flamegraph::from_reader(&mut options, reader, svg).context("draw the flame graph")
 }
