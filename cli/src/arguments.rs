@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use millstream_common::address;
 use millstream_common::client::ControlClient;
 use millstream_common::ids::JobName;
 use millstream_common::net::NetRef;
@@ -19,7 +20,8 @@ pub(crate) struct MasterAddress {
         long,
         env = "MILLSTREAM_MASTER",
         default_value = "127.0.0.1:7070",
-        value_name = "HOST:PORT"
+        value_name = "HOST:PORT",
+        value_parser = host_ports
     )]
     pub(crate) master: String,
     #[command(flatten)]
@@ -102,6 +104,19 @@ pub(crate) struct JobText {
     pub(crate) sql: String,
 }
 
+/// An address to listen at or to dial.
+pub(crate) fn host_port(text: &str) -> Result<String, String> {
+    address::check(text).map(|()| text.to_owned())
+}
+
+/// Addresses, separated by commas.
+fn host_ports(text: &str) -> Result<String, String> {
+    for one in text.split(',') {
+        address::check(one.trim())?;
+    }
+    Ok(text.to_owned())
+}
+
 fn key_and_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -131,6 +146,14 @@ mod tests {
         };
         assert_eq!(file.job_name(None).unwrap().as_str(), "page_views_v2");
         assert_eq!(file.job_name(Some("clicks")).unwrap().as_str(), "clicks");
+    }
+
+    #[test]
+    fn every_address_of_a_list_has_a_port() {
+        let list = "one:7070, two:7070";
+        assert_eq!(host_ports(list), Ok(list.to_owned()));
+        assert!(host_ports("one:7070,two").is_err());
+        assert!(host_port("7071").is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use millstream_master::config::MasterConfig;
 use millstream_master::{Candidacy, Entrance};
 use tokio::task::JoinSet;
 
-use crate::arguments::storage_url;
+use crate::arguments::{host_port, storage_url};
 use crate::exposure::Exposure;
 use crate::protection::{AccessArguments, TlsArguments};
 use crate::retention::RetentionArguments;
@@ -34,7 +34,8 @@ pub(crate) struct Arguments {
         long,
         env = "MILLSTREAM_LISTEN",
         default_value = "127.0.0.1:7070",
-        value_name = "HOST:PORT"
+        value_name = "HOST:PORT",
+        value_parser = host_port
     )]
     listen: String,
     /// Where to serve the dashboard, /healthz, /readyz and /metrics; port 0 takes a free one.
@@ -42,7 +43,8 @@ pub(crate) struct Arguments {
         long,
         env = "MILLSTREAM_HTTP_LISTEN",
         default_value = "127.0.0.1:7071",
-        value_name = "HOST:PORT"
+        value_name = "HOST:PORT",
+        value_parser = host_port
     )]
     http: String,
     /// The log, state and segments: a folder, file:// or s3://; nothing else is durable. A second master on it stands by.
@@ -52,10 +54,10 @@ pub(crate) struct Arguments {
     #[arg(long, env = "MILLSTREAM_CLUSTER", default_value = "default", value_parser = cluster_name)]
     cluster: String,
     /// How clients and workers reach it; by default where it listens, or, if that is everywhere, by this host's name.
-    #[arg(long, env = "MILLSTREAM_ADVERTISE", value_name = "HOST:PORT")]
+    #[arg(long, env = "MILLSTREAM_ADVERTISE", value_name = "HOST:PORT", value_parser = host_port)]
     advertise: Option<String>,
     /// Where people reach its dashboard, for one that stands by to lead there; by default at the same host as itself.
-    #[arg(long, env = "MILLSTREAM_HTTP_ADVERTISE", value_name = "HOST:PORT")]
+    #[arg(long, env = "MILLSTREAM_HTTP_ADVERTISE", value_name = "HOST:PORT", value_parser = host_port)]
     http_advertise: Option<String>,
     /// Make the bucket of an s3:// storage if it is not there.
     #[arg(long, env = "MILLSTREAM_CREATE_BUCKET", value_parser = FalseyValueParser::new())]

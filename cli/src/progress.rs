@@ -98,12 +98,20 @@ pub(crate) fn line(job: &JobView) -> String {
     if let Some(cause) = &job.cause {
         parts.push(one_line(cause));
     }
-    for sink in &job.sinks {
-        if let Some(cause) = &sink.cause {
-            parts.push(format!("{}: {}", sink.name, one_line(cause)));
-        }
+    for (sink, cause) in sink_causes(job) {
+        parts.push(format!("{sink}: {}", one_line(cause)));
     }
     parts.join(" | ")
+}
+
+/// The sinks in trouble, with what the job's own cause does not tell yet.
+pub(crate) fn sink_causes(job: &JobView) -> impl Iterator<Item = (&str, &str)> {
+    let of_job = job.cause.as_deref().unwrap_or_default();
+    let causes = job.sinks.iter().filter_map(|sink| {
+        let cause = sink.cause.as_deref()?;
+        Some((sink.name.as_str(), cause))
+    });
+    causes.filter(move |(_, cause)| !of_job.contains(cause))
 }
 
 /// Errors of databases span lines; a progress line does not.
@@ -206,6 +214,15 @@ pub(crate) mod tests {
             shown.ends_with("| no worker has joined | warehouse: connection refused"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn what_the_job_says_of_its_sink_is_not_said_twice() {
+        let mut job = job();
+        job.cause = Some("sink warehouse does not take it yet: connection refused".to_owned());
+        job.sinks.push(sink());
+        let shown = line(&job);
+        assert_eq!(shown.matches("connection refused").count(), 1, "{shown}");
     }
 
     #[test]

@@ -85,12 +85,19 @@ async fn drop_one(arguments: Drop) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A new savepoint, and what it is for, in a line.
-pub(crate) fn made(job: &str, savepoint: &SavepointView) -> String {
-    let name = &savepoint.name;
+/// A savepoint of a job that ended with it, and what it is for, in a line.
+pub(crate) fn made_at_end(job: &str, savepoint: &SavepointView) -> String {
+    let (name, epoch) = (&savepoint.name, savepoint.epoch);
     format!(
-        "savepoint {name} of {job} is epoch {}; go on from it with `millstream submit FILE --name {job} --from-checkpoint {name}`",
-        savepoint.epoch
+        "savepoint {name} of {job} is epoch {epoch}; go on from it with `millstream submit FILE --name {job} --from-checkpoint {name}`"
+    )
+}
+
+/// The same of a job that may go on: behind it, sinks hold what another life would send again.
+fn made(job: &str, savepoint: &SavepointView) -> String {
+    let (name, epoch) = (&savepoint.name, savepoint.epoch);
+    format!(
+        "savepoint {name} of {job} is epoch {epoch}; begin another job there with `millstream submit FILE --name OTHER --from-checkpoint {job}/{name}`"
     )
 }
 

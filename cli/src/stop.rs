@@ -34,7 +34,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(name) = arguments.savepoint.as_deref() {
         let job = stopped.job.name;
         let savepoint = client.create_savepoint(&job, Some(name)).await?;
-        output::print(&format!("{}\n", savepoint::made(job.as_str(), &savepoint)))?;
+        output::print(&format!(
+            "{}\n",
+            savepoint::made_at_end(job.as_str(), &savepoint)
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

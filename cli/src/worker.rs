@@ -15,7 +15,7 @@ use millstream_worker::config::{HttpDoor, RealConnectors, RealStores, WorkerConf
 use millstream_worker::leaving::Left;
 use tokio::task::JoinSet;
 
-use crate::arguments::MasterAddress;
+use crate::arguments::{MasterAddress, host_port};
 use crate::exposure::Exposure;
 use crate::master::Parent;
 use crate::process::Worker;
@@ -37,7 +37,8 @@ pub(crate) struct Arguments {
         long,
         env = "MILLSTREAM_FLIGHT_LISTEN",
         default_value = "127.0.0.1:0",
-        value_name = "HOST:PORT"
+        value_name = "HOST:PORT",
+        value_parser = host_port
     )]
     flight_listen: String,
     /// Where to serve /healthz, /readyz and /metrics; port 0 takes a free one.
@@ -45,11 +46,12 @@ pub(crate) struct Arguments {
         long,
         env = "MILLSTREAM_HTTP_LISTEN",
         default_value = "127.0.0.1:0",
-        value_name = "HOST:PORT"
+        value_name = "HOST:PORT",
+        value_parser = host_port
     )]
     http: String,
     /// How other workers reach it; by default where it listens, or, if that is everywhere, where it dials the master from.
-    #[arg(long, env = "MILLSTREAM_ADVERTISE", value_name = "HOST:PORT")]
+    #[arg(long, env = "MILLSTREAM_ADVERTISE", value_name = "HOST:PORT", value_parser = host_port)]
     advertise: Option<String>,
     /// Its name in the cluster; unique. By default one is made up.
     #[arg(long)]

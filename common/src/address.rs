@@ -1,6 +1,6 @@
-//! What the text of an address tells: whether it listens everywhere, and whether strangers can come to it.
+//! What the text of an address tells: whether it is one, whether it listens everywhere, and whether strangers can come to it.
 //!
-//! Asked by the worker's link and by the command line before anything listens. Pure; nothing is resolved: a name other than
+//! Asked by the worker's link and by the command line before anything listens or dials. Pure; nothing is resolved: a name other than
 //! `localhost` counts as one that strangers know.
 
 use std::net::IpAddr;
@@ -9,6 +9,30 @@ use std::net::IpAddr;
 fn host(address: &str) -> &str {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']')
+}
+
+/// Refuses what is no `HOST:PORT`, in words that name what is missing.
+pub fn check(address: &str) -> Result<(), String> {
+    let example = "write HOST:PORT, like 127.0.0.1:7070";
+    if address.contains("://") {
+        return Err(format!("an address has no scheme: {example}"));
+    }
+    let Some((host, port)) = address.rsplit_once(':') else {
+        return Err(format!("the port is missing: {example}"));
+    };
+    let is_bare_ipv6 = address.parse::<std::net::Ipv6Addr>().is_ok();
+    if is_bare_ipv6 {
+        return Err("an IPv6 address stands in brackets: write [::1]:7070".to_owned());
+    }
+    if host.is_empty() {
+        return Err(format!("the host is missing: {example}"));
+    }
+    match port.parse::<u16>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!(
+            "{port:?} is no port, which is 0 to 65535: {example}"
+        )),
+    }
 }
 
 /// Whether it takes connections at every address of its host, and so names none that others could dial.
@@ -45,6 +69,25 @@ pub fn seen_from_outside(listen: &str, advertised: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_address_is_told_what_it_lacks() {
+        for address in ["127.0.0.1:7070", "master:0", "[::1]:7070"] {
+            assert_eq!(check(address), Ok(()), "{address}");
+        }
+        for (address, lack) in [
+            ("7070", "port is missing"),
+            ("127.0.0.1", "port is missing"),
+            (":7070", "host is missing"),
+            ("master:", "\"\" is no port"),
+            ("master:70700", "\"70700\" is no port"),
+            ("::1", "stands in brackets"),
+            ("http://master:7070", "no scheme"),
+        ] {
+            let told = check(address).expect_err(address);
+            assert!(told.contains(lack), "{address}: {told}");
+        }
+    }
 
     #[test]
     fn only_loopback_is_out_of_reach_for_strangers() {

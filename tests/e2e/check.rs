@@ -80,3 +80,17 @@ async fn a_file_that_is_not_there_is_an_error_that_names_it() {
     assert_eq!(code, 1, "{stderr}");
     assert!(stderr.contains("no/such.sql"), "{stderr}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_refused_leaves_nothing_behind() {
+    let folder = tempfile::TempDir::new().expect("folder");
+    let file = folder.path().join("broken.sql");
+    std::fs::write(&file, "CREATE VIEW v AS SELECT n FROM nowhere;").expect("write");
+    let storage = folder.path().join("storage/broken");
+    let [file, storage_given] = [&file, &storage].map(|path| path.display().to_string());
+    let run = ["run", &file, "--storage", &storage_given];
+    let (code, _, stderr) = run_to_end(&run, &[]).await.expect("run millstream run");
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("unknown relation nowhere"), "{stderr}");
+    assert!(std::fs::metadata(folder.path().join("storage")).is_err());
+}

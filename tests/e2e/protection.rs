@@ -353,7 +353,12 @@ async fn who_shows_no_certificate_of_the_cluster_neither_joins_nor_is_believed()
             "who joins must show a worker's certificate",
             "",
         ),
-        ("clear", Vec::new(), "", handshake),
+        (
+            "clear",
+            Vec::new(),
+            "its authority with --tls-ca",
+            handshake,
+        ),
     ] {
         let told_before = cluster.master.said().len();
         let arguments = ["worker", "--master", &cluster.address, "--name", name];

@@ -5,6 +5,7 @@
 //! stream, a broken frame or silence is told as `Detached`; the next dial follows after a short pause. All masters are dialled at
 //! once, for one that hangs must not hide the one that reigns now.
 
+use std::error::Error;
 use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
@@ -20,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::supervisor_actor::SupervisorMessage;
@@ -155,8 +156,18 @@ async fn attach(
     let call = tokio::time::timeout(WELCOME_TIMEOUT, client.attach(outgoing)).await;
     match call {
         Ok(Ok(response)) => Ok((sender, response.into_inner())),
-        Ok(Err(status)) => Err(grpc::in_plain_words(&status)),
+        Ok(Err(status)) => Err(in_words(&status, config.net.is_encrypted())),
         Err(_) => Err("no answer to Hello".to_owned()),
+    }
+}
+
+/// Why a master could not be attached to. One that is reached and does not speak gRPC may speak TLS, which its answer does not say.
+fn in_words(status: &Status, is_encrypted: bool) -> String {
+    let cause = grpc::in_plain_words(status);
+    let is_of_transport = status.source().is_some() && !cause.starts_with("connect to ");
+    match is_of_transport && !is_encrypted {
+        true => format!("{cause}; where the master speaks TLS, name its authority with --tls-ca"),
+        false => cause,
     }
 }
 

@@ -10,12 +10,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use futures::TryStreamExt;
 use millstream_common::client::ControlClient;
 use millstream_common::control::{
     DeadLetterView, LetterFilter, LetterQuery, LetterTotals, ReplayRequest,
 };
+use millstream_common::dead_letter::Code;
 use millstream_common::ids::JobName;
 use millstream_common::time::{Clock, SystemClock};
 
@@ -37,8 +39,8 @@ pub(crate) struct Arguments {
     name: String,
     /// A source, view or sink of the job; without it, those of all are counted.
     relation: Option<String>,
-    /// Only this code: `type_mismatch`, `late`, ...
-    #[arg(long)]
+    /// Only those refused for this.
+    #[arg(long, value_parser = PossibleValuesParser::new(Code::ALL.map(Code::as_str)))]
     code: Option<String>,
     /// Received then or later: `2026-01-17T10:15:00Z`, or so long ago: `2h`.
     #[arg(long, value_name = "TIME", value_parser = moment)]

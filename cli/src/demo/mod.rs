@@ -32,7 +32,7 @@ use self::cluster::{Cluster, ClusterConfig};
 use self::oracle::Oracle;
 use self::screen::Screen;
 use self::verdict::Verdict;
-use crate::arguments::JobText;
+use crate::arguments::{JobText, host_port};
 use crate::beginning::Beginning;
 use crate::interrupts::{self, INTERRUPTED};
 use crate::submit::submit;
@@ -60,7 +60,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "./demo-output", value_name = "FOLDER")]
     output: PathBuf,
     /// Where to serve the dashboard and the master's metrics meanwhile, such as 127.0.0.1:7071; by default at a free port.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_port, default_value = "127.0.0.1:0")]
     http: String,
     /// Other seeds make other clicks.
     #[arg(long, default_value_t = 7)]

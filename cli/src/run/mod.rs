@@ -31,7 +31,7 @@ use millstream_master::service::access::Access;
 use millstream_worker::config::{RealConnectors, RealStores, WorkerConfig};
 use tokio::task::JoinSet;
 
-use crate::arguments::{JobFile, JobText, storage_url};
+use crate::arguments::{JobFile, JobText, host_port, storage_url};
 use crate::beginning::Beginning;
 use crate::exposure::Exposure;
 use crate::follow::{End, OnInterrupt, follow};
@@ -59,7 +59,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     slots: Option<u32>,
     /// Where to serve the dashboard, /metrics, /healthz and /readyz meanwhile; port 0 takes a free one. By default nothing is served.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
     http: Option<String>,
     #[command(flatten)]
     exposure: Exposure,
@@ -109,9 +109,16 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         // Not even a task that hangs may hold up the second Ctrl-C.
         std::process::exit(INTERRUPTED.into());
     }
+    let lock = here.lock.take();
     interrupts::unless_again(&mut interrupts, here.shutdown()).await;
     match ended? {
         Outcome::Done(code) => Ok(code),
+        Outcome::Refused => {
+            if let Some(lock) = lock {
+                lock.give_back();
+            }
+            Ok(ExitCode::FAILURE)
+        }
         Outcome::Interrupted => Ok(ExitCode::from(INTERRUPTED)),
     }
 }
@@ -124,7 +131,7 @@ struct Here {
     export: Export,
     /// Serves pages, where somebody wants them.
     http: JoinSet<()>,
-    _lock: Option<lock::Lock>,
+    lock: Option<lock::Lock>,
 }
 
 impl Here {
@@ -177,7 +184,7 @@ impl Here {
             client,
             export,
             http: JoinSet::new(),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -214,6 +221,8 @@ struct Job {
 #[derive(Debug, PartialEq)]
 enum Outcome {
     Done(ExitCode),
+    /// The file has problems, which are printed; nothing has begun.
+    Refused,
     Interrupted,
 }
 
@@ -236,9 +245,13 @@ impl Job {
             }
         };
         let Some(submitted) = submitted else {
-            return Ok(Outcome::Done(ExitCode::FAILURE));
+            return Ok(Outcome::Refused);
         };
-        eprintln!("{}; Ctrl-C stops it", began(&submitted));
+        let begun = match submitted.unchanged {
+            true => format!("{} is {}", submitted.job.name, submitted.job.state),
+            false => began(&submitted),
+        };
+        eprintln!("{begun}; Ctrl-C stops it");
         let mut interrupts = stream::iter(interrupted).chain(interrupts);
         let on_interrupt = OnInterrupt::Stop;
         let followed = follow(
@@ -317,7 +330,7 @@ fn waits_for(job: &JobView) -> String {
         (_, []) => "its last epoch".to_owned(),
         (_, sinks) => format!("the delivery to {}", sinks.join(", ")),
     };
-    let causes = job.sinks.iter().filter_map(|sink| sink.cause.as_deref());
+    let causes = progress::sink_causes(job).map(|(_, cause)| cause);
     let mut line = format!("waiting for {what}, at most a minute");
     for cause in job.cause.as_deref().into_iter().chain(causes) {
         line.push_str(&format!(" | {}", progress::one_line(cause)));

@@ -73,6 +73,10 @@ pub trait Net: Send + Sync {
         let _ = peer;
         None
     }
+    /// Whether nobody between the two can read what is sent.
+    fn is_encrypted(&self) -> bool {
+        false
+    }
     /// The token that goes with every call over this network; only where nobody else can read it.
     fn bearer(&self) -> Option<&str> {
         None

@@ -39,6 +39,14 @@ pub enum Error {
         /// What the storage says.
         cause: String,
     },
+    /// The bucket is not there, or not any more.
+    #[error(
+        "there is no bucket for {url}: make it, let the master make it with --create-bucket, or correct the name or AWS_ENDPOINT_URL"
+    )]
+    NoBucket {
+        /// The URL as given.
+        url: String,
+    },
     /// Of several creators of one key more than one got it: two masters could both win an epoch.
     #[error(
         "storage {url} is not safe: it lets several writers create one key (If-None-Match is ignored); use \
@@ -63,7 +71,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Exists { .. } => Kind::Internal,
-            Self::Unavailable { .. } => Kind::External,
+            Self::Unavailable { .. } | Self::NoBucket { .. } => Kind::External,
             Self::Url { .. } | Self::Unsafe { .. } => Kind::User,
         }
     }

@@ -13,8 +13,12 @@ use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use super::{Error, Pieces, Store};
 
+/// Where machines of Amazon's learn their credentials.
+const INSTANCE_METADATA: &str = "169.254.169.254";
+
 /// Objects under one prefix of a bucket.
 pub struct ObjectStore {
+    url: String,
     inner: Box<dyn object_store::ObjectStore>,
     prefix: Path,
 }
@@ -29,7 +33,11 @@ impl ObjectStore {
         let parsed = url::Url::parse(url).map_err(|error| refused(error.to_string()))?;
         let (inner, prefix) = object_store::parse_url_opts(&parsed, settings())
             .map_err(|error| refused(error.to_string()))?;
-        Ok(Self { inner, prefix })
+        Ok(Self {
+            url: url.to_owned(),
+            inner,
+            prefix,
+        })
     }
 
     fn path(&self, key: &str) -> Path {
@@ -48,7 +56,20 @@ impl ObjectStore {
         match self.inner.put_opts(&path, value, options).await {
             Ok(_) => Ok(()),
             Err(object_store::Error::AlreadyExists { .. }) => Err(self.refused(key, &path).await),
-            Err(error) => Err(translate(key, error)),
+            Err(error) => Err(self.in_bucket(key, error)),
+        }
+    }
+
+    /// Of a call that needs no object to be there: what it lacks is the bucket.
+    fn in_bucket(&self, key: &str, error: object_store::Error) -> Error {
+        // A list says so in its text only.
+        let is_missing = matches!(error, object_store::Error::NotFound { .. })
+            || crate::error::chain(&error).contains("status code: 404");
+        match is_missing {
+            true => Error::NoBucket {
+                url: self.url.clone(),
+            },
+            false => translate(key, error),
         }
     }
 
@@ -75,9 +96,17 @@ pub(super) fn settings() -> impl Iterator<Item = (String, String)> {
 }
 
 fn translate(key: &str, error: object_store::Error) -> Error {
+    let cause = crate::error::chain(&error);
+    // Where no variable says who asks, the library asks the host that would know on a machine of Amazon's.
+    let cause = match cause.contains(INSTANCE_METADATA) {
+        true => format!(
+            "nothing says who asks: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL where it is not Amazon's ({cause})"
+        ),
+        false => cause,
+    };
     Error::Unavailable {
         key: key.to_owned(),
-        cause: crate::error::chain(&error),
+        cause,
     }
 }
 
@@ -117,7 +146,7 @@ impl Store for ObjectStore {
             .list(Some(&folder))
             .try_collect()
             .await
-            .map_err(|error| translate(prefix, error))?;
+            .map_err(|error| self.in_bucket(prefix, error))?;
         let mut sized: Vec<(String, u64)> = found
             .iter()
             .filter_map(|meta| {
@@ -176,6 +205,7 @@ mod tests {
             .with_secret_access_key("secret")
             .build();
         let store = ObjectStore {
+            url: "s3://bucket".to_owned(),
             inner: Box::new(inner.expect("a client")),
             prefix: Path::default(),
         };
@@ -190,6 +220,21 @@ mod tests {
             matches!(refused, Err(Error::Unavailable { .. })),
             "{refused:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_bucket_that_is_not_there_is_named_with_the_way_to_make_it() {
+        let (store, _server) = bucket("404 Not Found", "404 Not Found").await;
+        let written = store.put("log/1", Bytes::from_static(b"one")).await;
+        let listed = store.list("log").await.map(drop);
+        for refused in [written, listed] {
+            let told = refused.expect_err("there is no bucket").to_string();
+            assert!(
+                told.contains("s3://bucket") && told.contains("--create-bucket"),
+                "{told}"
+            );
+        }
+        assert_eq!(store.get("log/1").await.expect("nothing is there"), None);
     }
 
     #[tokio::test]

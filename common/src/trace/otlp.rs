@@ -57,7 +57,7 @@ impl Export {
             Ok(Some(plan)) => match plan.exporter() {
                 Ok(mut exporter) => {
                     exporter.set_resource(&resource(service, instance, &variable));
-                    info!(endpoint = %plan.shown_endpoint(), "traces are exported");
+                    info!(endpoint = %without_password(&plan.endpoint), "traces are exported");
                     Self::start(plan, exporter)
                 }
                 Err(cause) => Self::refused(&cause),
@@ -151,6 +151,7 @@ impl Plan {
                 ));
             }
         };
+        check_endpoint(&endpoint, is_http)?;
         let number = |name: &str, default: usize| match variable(name) {
             None => Ok(default),
             Some(text) => match text.parse() {
@@ -184,16 +185,6 @@ impl Plan {
         }))
     }
 
-    /// The endpoint without a name or password.
-    fn shown_endpoint(&self) -> String {
-        let Some((scheme, rest)) = self.endpoint.split_once("://") else {
-            return self.endpoint.clone();
-        };
-        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-        format!("{scheme}://{host}{path}")
-    }
-
     /// Endpoint and headers the exporter reads by itself; its timeout holds for its own clients only, see `send`.
     fn exporter(&self) -> Result<SpanExporter, String> {
         let built = match self.is_http {
@@ -213,6 +204,36 @@ impl Plan {
         };
         built.map_err(|error| crate::error::chain(&error))
     }
+}
+
+/// Refuses what no exporter of that protocol can be made for, with what can be written in its place.
+fn check_endpoint(endpoint: &str, is_http: bool) -> Result<(), String> {
+    let shown = without_password(endpoint);
+    let scheme = url::Url::parse(endpoint)
+        .ok()
+        .filter(|url| url.has_host())
+        .map(|url| url.scheme().to_owned());
+    match scheme.as_deref() {
+        Some("http") => Ok(()),
+        Some("https") if is_http => Ok(()),
+        Some("https") => Err(format!(
+            "OTEL_EXPORTER_OTLP_ENDPOINT={shown}: gRPC to a collector has no TLS here; write http://HOST:4317, or \
+             https://HOST:4318 with OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+        )),
+        _ => Err(format!(
+            "OTEL_EXPORTER_OTLP_ENDPOINT={shown} is no URL of a collector: write http://HOST:4317 (gRPC) or http://HOST:4318 (HTTP)"
+        )),
+    }
+}
+
+/// The endpoint without a name or password.
+fn without_password(endpoint: &str) -> String {
+    let Some((scheme, rest)) = endpoint.split_once("://") else {
+        return endpoint.to_owned();
+    };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
 }
 
 fn resource(service: &str, instance: &str, variable: &dyn Fn(&str) -> Option<String>) -> Resource {
@@ -390,7 +411,7 @@ impl Sending {
             }
             Err(error) => {
                 counts.failed.fetch_add(count, Ordering::Relaxed);
-                let endpoint = self.plan.shown_endpoint();
+                let endpoint = without_password(&self.plan.endpoint);
                 match std::mem::replace(&mut self.has_warned, true) {
                     false => warn!(
                         %endpoint, %error,
@@ -447,9 +468,29 @@ mod tests {
     #[test]
     fn what_is_told_of_a_collector_holds_no_password() {
         let endpoint = "https://me:secret@collector:4317/v1";
-        let plan = plan(&[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)]);
-        let plan = plan.expect("well formed").expect("an endpoint");
-        assert_eq!(plan.shown_endpoint(), "https://collector:4317/v1");
+        assert_eq!(without_password(endpoint), "https://collector:4317/v1");
+        let refused = plan(&[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)])
+            .err()
+            .expect("TLS");
+        assert!(!refused.contains("secret"), "{refused}");
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_be_exported_to_is_told_what_to_write() {
+        let told = |endpoint: &str, protocol: &str| {
+            let variables = [
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ];
+            plan(&variables).err()
+        };
+        for endpoint in ["nonsense", "collector:4317", "ftp://collector", "http://"] {
+            let told = told(endpoint, "grpc").expect(endpoint);
+            assert!(told.contains("write http://HOST:4317"), "{told}");
+        }
+        let encrypted = told("https://collector:4317", "grpc").expect("no TLS over gRPC");
+        assert!(encrypted.contains("OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"));
+        assert_eq!(told("https://collector:4318", "http/protobuf"), None);
     }
 
     #[tokio::test]

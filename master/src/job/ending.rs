@@ -46,6 +46,6 @@ impl JobState {
         }
         let trouble = self.observed.sink_causes.get(&sink);
         let trouble = trouble.filter(|cause| !cause.is_empty())?;
-        Some(format!("does not take it yet: {trouble}; trying on"))
+        Some(format!("does not take it yet: {trouble}"))
     }
 }

@@ -90,11 +90,8 @@ impl JobState {
     pub(super) fn keep_savepoints(&mut self) -> Handled {
         for (name, reply) in std::mem::take(&mut self.savepoints.waiting) {
             let epoch = self.progress.epoch;
-            if epoch == Epoch::default() {
-                let job = &self.entry.job;
-                let cause =
-                    format!("job {job} has committed no epoch yet: there is nothing to keep");
-                answer(reply, Err(ControlError::Invalid(cause)));
+            if let Some(refusal) = self.nothing_to_keep() {
+                answer(reply, Err(refusal));
                 continue;
             }
             let name = name.unwrap_or_else(|| format!("savepoint-{epoch}"));
@@ -128,6 +125,21 @@ impl JobState {
             }
         }
         Ok(())
+    }
+
+    /// Why nobody could go on from the last epoch.
+    fn nothing_to_keep(&self) -> Option<ControlError> {
+        let (job, epoch) = (&self.entry.job, self.progress.epoch);
+        let cause = if epoch == Epoch::default() {
+            format!("job {job} has committed no epoch yet: there is nothing to keep")
+        } else if self.progress.drained {
+            format!(
+                "job {job} has finished at epoch {epoch}, and nothing goes on from there: a savepoint is of a job that runs, is stopped or has failed"
+            )
+        } else {
+            return None;
+        };
+        Some(ControlError::Invalid(cause))
     }
 
     pub(super) fn savepoint_recorded(

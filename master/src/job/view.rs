@@ -13,6 +13,7 @@ use millstream_common::ids::{SourceIndex, SplitId, StageIndex, TaskId, WorkerId}
 use millstream_common::log::entry::{EpochEntry, JobEnd};
 use millstream_common::plan::SourceSpec;
 use millstream_common::report::{PipelineReport, SplitProgress, SplitStatus};
+use millstream_common::time::EventTime;
 use ractor::RpcReplyPort;
 
 use super::job_actor::{JobState, Phase, Share};
@@ -55,7 +56,7 @@ impl JobState {
             incarnation: self.entry.incarnation.to_string(),
             generation: self.generation,
             epoch: self.progress.epoch,
-            watermark: self.progress.watermarks.values().min().copied(),
+            watermark: self.watermark(),
             rows_read,
             rows_rejected,
             rows_per_second: self.observed.rows_per_second,
@@ -85,6 +86,21 @@ impl JobState {
             self.observed.paces.show(&mut views);
         }
         views
+    }
+
+    /// The source that is furthest behind decides.
+    fn watermark(&self) -> Option<EventTime> {
+        let sources = (0..self.entry.plan.sources.len()).map(|index| SourceIndex(index as u32));
+        sources.filter_map(|index| self.watermark_of(index)).min()
+    }
+
+    /// A source of a drained job is at the end of time, though no split of it has said so.
+    pub(super) fn watermark_of(&self, source: SourceIndex) -> Option<EventTime> {
+        let keeps_time = self.entry.plan.sources[source.index()].watermark.is_some();
+        match self.progress.drained && keeps_time {
+            true => Some(EventTime::MAX),
+            false => self.progress.watermarks.get(&source).copied(),
+        }
     }
 
     pub(super) fn plan_view(&self) -> PlanView {
@@ -194,7 +210,7 @@ impl JobState {
                 rows_accepted: counters.accepted,
                 rows_rejected: counters.rejected,
                 rows_dropped: counters.dropped,
-                watermark: self.progress.watermarks.get(&index).copied(),
+                watermark: self.watermark_of(index),
                 gaps: splits.map_or_else(Vec::new, gap_views),
             }
         });
@@ -293,7 +309,7 @@ impl JobState {
             epoch: entry.epoch,
             parent: entry.parent,
             generation: entry.generation,
-            watermark: self.progress.watermarks.values().min().copied(),
+            watermark: self.watermark(),
             rows_read,
             segments: entry.segments.len() as u64,
             segment_bytes: entry.segments.iter().map(|segment| segment.bytes).sum(),

@@ -98,7 +98,7 @@ impl JobState {
             })
             .collect();
         open.sort_by_key(|split| (split.is_idle, split.watermark));
-        let watermark = self.progress.watermarks.get(&index).copied();
+        let watermark = self.watermark_of(index);
         let keeps_time = source.watermark.is_some();
         // Nothing waits for the time of a job that is over.
         let waits = keeps_time && !self.is_over();

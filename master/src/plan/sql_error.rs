@@ -69,6 +69,22 @@ fn reworded(message: &str, diagnostic: Option<&String>, place: Place) -> Option<
         let problem = Problem::at(place, format!("column {name} stands twice"));
         return Some(problem.hint("give one of them another name with AS"));
     }
+    if message.starts_with("Cannot create filter with non-boolean predicate") {
+        let found = in_sql_types(message.rsplit_once(" returning ")?.1);
+        let problem = Problem::at(
+            place,
+            format!("a condition is BOOLEAN, and this is {found}"),
+        );
+        return Some(problem.hint("compare it with something: = , <> , IS NOT NULL"));
+    }
+    if let Some(rest) = message.strip_prefix("Cannot coerce arithmetic expression ") {
+        let operation = in_sql_types(rest.strip_suffix(" to valid types")?);
+        let (left, right) = operation.split_once(' ')?;
+        let right = right.split_once(' ')?.1;
+        let wanted = if left == "TEXT" { right } else { left };
+        let problem = Problem::at(place, format!("{operation} cannot be computed"));
+        return Some(problem.hint(format!("cast one of them, as in CAST(x AS {wanted})")));
+    }
     None
 }
 

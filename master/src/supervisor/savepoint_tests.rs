@@ -248,6 +248,27 @@ async fn from_an_older_checkpoint_or_under_another_name_a_new_life_begins() {
 }
 
 /// Lets the job and then the supervisor take what was said to them before.
+#[tokio::test]
+async fn a_job_that_has_finished_has_nothing_to_keep() {
+    let mut cluster = Cluster::start().await;
+    let job = cluster.job().await;
+    let mode = StopMode::Drain;
+    let drained = soon(async {
+        tokio::select! {
+            drained = job.call(|reply| JobMessage::Stop { mode, reply }, None) => drained,
+            () = cluster.worker.pass_for_ever() => panic!("there are always barriers"),
+        }
+    });
+    let epoch = match drained.await.expect("call") {
+        CallResult::Success(drained) => drained.job.epoch,
+        other => panic!("{other:?}"),
+    };
+    let refused = cluster.savepoint("end").await;
+    let refused = refused.expect_err("nobody could go on from it").to_string();
+    let told = format!("job clicks has finished at epoch {epoch}");
+    assert!(refused.contains(&told), "{refused}");
+}
+
 async fn settle(cluster: &Cluster, job: &ActorRef<JobMessage>) {
     soon(async {
         call!(job, JobMessage::View).expect("view");

@@ -12,6 +12,7 @@ use millstream_common::log::entry::{EpochEntry, JobEntry, JobProgress};
 use millstream_common::log::{self, Entry};
 use millstream_common::plan::JobPlan;
 use millstream_common::store::StoreRef;
+use millstream_common::time::EventTime;
 use ractor::rpc::CallResult;
 use ractor::{ActorRef, call};
 
@@ -67,9 +68,13 @@ async fn epochs(store: &Arc<MemoryStore>) -> Vec<EpochEntry> {
 
 /// Stops the job; the answer comes when it has ended.
 pub(super) fn stop(job: &ActorRef<JobMessage>) -> impl Future<Output = Stopped> + use<> {
+    end(job, StopMode::Stop)
+}
+
+/// The same by draining it.
+fn end(job: &ActorRef<JobMessage>, mode: StopMode) -> impl Future<Output = Stopped> + use<> {
     let job = job.clone();
     async move {
-        let mode = StopMode::Stop;
         let stopped = job.call(|reply| JobMessage::Stop { mode, reply }, None);
         match soon(stopped).await.expect("call") {
             CallResult::Success(stopped) => stopped,
@@ -106,6 +111,25 @@ async fn an_actor_started_anew_knows_the_epoch_that_its_predecessor_had_on_its_w
         progress.apply(&epoch).expect("one chain (INV-1)");
     }
     assert_eq!(progress.epoch, barrier.epoch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_drained_before_anything_came_is_at_the_end_of_time() {
+    let timed = "\
+        CREATE SOURCE ticks (ts TIMESTAMP NOT NULL, WATERMARK FOR ts AS ts) \
+        WITH (connector = 'datagen', rows_per_second = '10');\
+        CREATE SINK nowhere FROM ticks WITH (connector = 'blackhole');";
+    let supervisor = supervise(&memory(), vec![job("ticks", plan(timed))]).await;
+    let mut worker = FakeWorker::join(&supervisor, "alpha").await;
+    worker.deployed().await;
+    let draining = end(&find(&supervisor, "ticks").await, StopMode::Drain);
+    let drained = tokio::select! {
+        drained = draining => drained.job,
+        () = worker.pass_for_ever() => panic!("there are always barriers"),
+    };
+    assert_eq!(drained.state, JobState::Finished);
+    assert_eq!(drained.watermark, Some(EventTime::MAX));
+    assert_eq!(drained.sources[0].watermark, Some(EventTime::MAX));
 }
 
 #[tokio::test(start_paused = true)]

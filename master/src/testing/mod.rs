@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use millstream_common::blocking::ThreadPool;
-use millstream_common::ids::{Epoch, Generation, Seq, SourceIndex, Term, WorkerId};
+use millstream_common::ids::{Epoch, Generation, Seq, SinkIndex, SourceIndex, Term, WorkerId};
 use millstream_common::link::{
     BarrierCommand, Deploy, Held, JobGeneration, ToMaster, ToWorker, WorkerHello,
 };
@@ -416,6 +416,28 @@ impl FakeWorker {
             figures: Default::default(),
         };
         self.say(ToMaster::Snapshotted(at.clone(), Box::new(report)));
+    }
+
+    /// Passes every barrier with a row; its only sink holds each epoch as soon as it is committed.
+    pub(crate) async fn pass_for_ever(&mut self) {
+        loop {
+            let (at, passed) = self
+                .frame(|frame| match frame {
+                    ToWorker::Barrier(at, barrier) => Some((at, Ok(barrier.epoch))),
+                    ToWorker::EpochCommitted { at, epoch, .. } => Some((at, Err(epoch.epoch))),
+                    _ => None,
+                })
+                .await;
+            match passed {
+                Ok(epoch) => self.report(&at, epoch, 1),
+                Err(marker) => self.say(ToMaster::SinkAdvanced {
+                    at,
+                    sink: SinkIndex(0),
+                    marker,
+                    dropped_count: 0,
+                }),
+            }
+        }
     }
 
     /// Waits until an epoch is committed.

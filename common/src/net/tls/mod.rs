@@ -176,6 +176,10 @@ impl Net for TlsNet {
         self.inner.local_host(peer).await
     }
 
+    fn is_encrypted(&self) -> bool {
+        true
+    }
+
     fn bearer(&self) -> Option<&str> {
         self.bearer.as_deref()
     }

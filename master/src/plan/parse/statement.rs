@@ -191,7 +191,12 @@ pub(super) fn parse_options(parser: &mut Parser<'_>) -> Result<Vec<OptionClause>
 }
 
 fn parse_option(parser: &mut Parser<'_>) -> Result<OptionClause, SyntaxError> {
-    let name = Name::fold(&parser.parse_identifier()?);
+    // A name in single quotes has no place of its own.
+    let name_place = place_at(parser.peek_token().span);
+    let name = Name {
+        place: name_place,
+        ..Name::fold(&parser.parse_identifier()?)
+    };
     if parser.peek_token().token == Token::Period {
         let problem = Problem::at(name.place, "an option whose name has a point needs quotes");
         return Err(problem

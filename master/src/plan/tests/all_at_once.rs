@@ -84,7 +84,7 @@ fn what_is_wrong_only_in_its_clause_is_found_for_each_clause() {
         &[
             "price is neither in GROUP BY nor inside an aggregate",
             "ts is neither in GROUP BY nor inside an aggregate",
-            "cannot create filter with non-boolean predicate 'clicks.id || TEXT(\"x\")' returning TEXT",
+            "a condition is BOOLEAN, and this is TEXT",
         ],
     );
 }

@@ -102,8 +102,13 @@ fn errors_of_the_planner_speak_of_the_query() {
     );
     refused(
         &format!("{CLICKS}CREATE VIEW v AS SELECT id FROM clicks WHERE «price»;{SINK}"),
-        "cannot create filter with non-boolean predicate 'clicks.price' returning BIGINT",
-        "",
+        "a condition is BOOLEAN, and this is BIGINT",
+        "compare it",
+    );
+    view_refused(
+        "SELECT «price + id» AS n FROM clicks",
+        "BIGINT + TEXT cannot be computed",
+        "CAST(x AS BIGINT)",
     );
 }
 

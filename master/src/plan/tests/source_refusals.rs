@@ -38,6 +38,11 @@ fn options_of_kafka_are_checked_at_their_place() {
         "did you mean 'json'?",
     );
     refused(
+        &kafka("«'kafka.securty.protocol'» = 'ssl'"),
+        "kafka property securty.protocol cannot be set",
+        "\"kafka.security.protocol\"",
+    );
+    refused(
         &kafka("«\"kafka.securty.protocol\"» = 'ssl'"),
         "kafka property securty.protocol cannot be set",
         "\"kafka.security.protocol\"",
