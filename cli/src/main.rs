@@ -3,6 +3,7 @@
 //! Owns the tokio runtime and the logs of the process. Every verb but `run`, `demo` and the two services
 //! is a call of the control API. Failure: whatever a verb returns is printed here, once.
 
+mod allocator;
 mod arguments;
 mod beginning;
 mod certificates;
@@ -48,9 +49,6 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// SQL pipelines over Kafka and files, delivered exactly once.
 #[derive(Parser)]
@@ -122,6 +120,7 @@ enum Verb {
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    allocator::tune();
     let arguments = Arguments::parse();
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,

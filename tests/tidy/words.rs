@@ -7,6 +7,7 @@ const HEADER_CHARS_MIN: usize = 24;
 
 /// Unsafe code: batches of librdkafka without a copy, and the consumer it is measured against.
 const UNSAFE: &[&str] = &[
+    "cli/src/allocator.rs",
     "worker/src/consume/kafka/batch_queue.rs",
     "tests/bench/throughput/raw_consumer.rs",
     "tests/sim/src/entropy.rs",
