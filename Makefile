@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test compose-test dashboard-test failover image model sim matrix mutants fuzz chaos lint bench profile fmt services install-services clean-services toolchain with-python
+.PHONY: help instructions demo test compose-test dashboard-test failover image model sim matrix mutants fuzz chaos lint bench profile fmt services install-services clean-services toolchain with-python
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
@@ -91,6 +91,10 @@ bench: with-python ## throughput as a ratio to a raw consumer, on an optimised b
 	cargo build --workspace --release --locked
 	MILLSTREAM_KAFKA_JVM="-Xmx2g -XX:TieredStopAtLevel=4" $(bench_services) \
 		run kafka postgres --fresh -- "$(CARGO_TARGET_DIR)/release/millstream-bench" $(ARGS)
+
+instructions: toolchain ## instructions a row of the pure parts, within 5 % of what they were; ARGS=--accept takes them as they are
+	cargo build --workspace --release --locked
+	"$(CARGO_TARGET_DIR)/release/millstream-bench" instructions $(ARGS)
 
 profile: with-python ## a flame graph of the worker while it runs a query; ARGS='--query windows --out FILE' chooses
 	cargo build --workspace --release --locked

@@ -1,6 +1,6 @@
 //! Dedup: the operator of DISTINCT ON beside a bare hash set of the same fingerprints, at several numbers of live keys, on one thread.
 //!
-//! Called by `main.rs`; needs no services. Both take the same keys in batches and turns, first until so many are live, then more of them, then
+//! Called by `main.rs`, and by `instructions` for what is counted there; needs no services. Both take the same keys in batches and turns, first until so many are live, then more of them, then
 //! some that they know. The operator takes them as in a task: with a time each, noted for the next state part, first rows handed on. What an
 //! epoch costs its task, and what the part that follows costs beside it, is printed too. Failure: a row too few or too many.
 
@@ -63,6 +63,24 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             ours.push(measure(&mut Ours::new()?, count, arguments.seed)?);
         }
         print(count, &ours, &bare);
+    }
+    Ok(())
+}
+
+/// Gives the operator `count` new keys `new_times` over, then those of the first time again `known_times` over.
+pub(crate) fn repeat(
+    new_times: usize,
+    count: usize,
+    known_times: usize,
+    seed: u64,
+) -> anyhow::Result<()> {
+    let mut keys = Ours::new()?;
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..new_times {
+        insert(&mut keys, &mut random, count, count)?;
+    }
+    for _ in 0..known_times {
+        insert(&mut keys, &mut StdRng::seed_from_u64(seed), count, 0)?;
     }
     Ok(())
 }

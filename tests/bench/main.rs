@@ -12,6 +12,7 @@ mod cluster;
 mod decode;
 mod dedup;
 mod folder;
+mod instructions;
 mod latency;
 mod many_jobs;
 mod nexmark;
@@ -48,6 +49,11 @@ enum Part {
     Folder(folder::Arguments),
     /// Keys of a DISTINCT ON, as a ratio to a bare set of them; needs no services.
     Dedup(dedup::Arguments),
+    /// Instructions a row of the pure parts, compared with what they were; needs valgrind, no services.
+    Instructions(instructions::Arguments),
+    /// A part as it is run under the counter.
+    #[command(hide = true)]
+    Work(instructions::Work),
     /// Where the worker's CPU time goes while it runs a query: a flame graph.
     Profile(throughput::profile::Arguments),
     /// CPU a row on more workers, and out of more partitions.
@@ -96,6 +102,8 @@ async fn main() -> anyhow::Result<()> {
     let services = Services::from_environment;
     report::machine();
     match part {
+        Part::Instructions(arguments) => instructions::run(&arguments),
+        Part::Work(arguments) => instructions::work(&arguments),
         Part::Decode(arguments) => decode::run(&arguments),
         Part::Folder(arguments) => folder::run(&arguments).await,
         Part::Dedup(arguments) => dedup::run(&arguments),

@@ -1,6 +1,6 @@
 //! Decode: JSON records to Arrow, beside arrow-json in the same build and run, on one thread.
 //!
-//! Called by `main.rs`; needs no services. Both read the same records in batches of the size that readers use, and take turns. What they
+//! Called by `main.rs`, and by `instructions` for what is counted there; needs no services. Both read the same records in batches of the size that readers use, and take turns. What they
 //! make of the records is compared before anything is timed. Failure: rows that differ.
 
 mod shapes;
@@ -17,16 +17,15 @@ use arrow::json::reader::Decoder;
 use clap::Args;
 use millstream_common::plan::SourcePlan;
 use millstream_common::plan::expression::Functions;
-use millstream_common::secret::Environment;
 use millstream_common::time::{Clock, SystemClock};
-use millstream_master::plan::plan_job;
 use millstream_worker::decode::{OpenSplit, RecordRef, SourceDecoder, SplitSlot, WatermarkMoves};
 
-use self::shapes::{SHAPES, Shape};
+use self::shapes::SHAPES;
+pub(crate) use self::shapes::Shape;
 use crate::report::{self, Spread};
 
 /// Records at once: about as many clicks as readers decode together.
-const BATCH_ROWS: usize = 9_000;
+pub(crate) const BATCH_ROWS: usize = 9_000;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -64,6 +63,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Decodes `rows` records of a shape so often.
+pub(crate) fn repeat(shape: Shape, rows: usize, seed: u64, times: usize) -> anyhow::Result<()> {
+    let records = shape.records(rows, seed);
+    let mut decoding = Decoding::new(&shape.plan()?)?;
+    for _ in 0..times {
+        decoding.begin();
+        for batch in records.chunks(BATCH_ROWS) {
+            black_box(decoding.decode(batch)?);
+        }
+    }
+    Ok(())
+}
+
 /// Times of all rounds.
 #[derive(Default)]
 struct Measured {
@@ -72,8 +84,9 @@ struct Measured {
 }
 
 fn measure(shape: Shape, records: &[String], arguments: &Arguments) -> anyhow::Result<Measured> {
-    let mut ours = Ours::of(shape)?;
-    let mut theirs = ArrowJson::of(&ours.plan)?;
+    let plan = shape.plan()?;
+    let mut ours = Decoding::new(&plan)?;
+    let mut theirs = ArrowJson::of(&plan)?;
     let lines: Vec<String> = records
         .chunks(BATCH_ROWS)
         .map(|batch| batch.join("\n"))
@@ -128,33 +141,17 @@ fn print(shape: Shape, records: &[String], measured: &Measured) {
 }
 
 /// The decoder of a source as readers use it: rows are counted, checked and given their places too.
-struct Ours {
-    plan: SourcePlan,
+pub(crate) struct Decoding {
     decoder: SourceDecoder,
     slot: SplitSlot,
 }
 
-impl Ours {
-    fn of(shape: Shape) -> anyhow::Result<Self> {
-        let (relation, view) = shape.delivered();
-        let sql = format!(
-            "CREATE SOURCE records ({}) WITH (connector = 'kafka', brokers = 'none', topic = 'records', format = 'json');\n\
-             {view}\n\
-             CREATE SINK nowhere FROM {relation} WITH (connector = 'blackhole');",
-            shape.columns()
-        );
-        let planned = plan_job(&sql, &Environment);
-        let planned = planned.map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
-        let plan = planned.plan.sources.into_iter().next();
-        let plan = plan.context("the plan has a source")?;
+impl Decoding {
+    pub(crate) fn new(plan: &SourcePlan) -> anyhow::Result<Self> {
         let clock = Arc::new(SystemClock::new());
-        let mut decoder = SourceDecoder::new(&plan, &Functions::new(), clock, false)?;
+        let mut decoder = SourceDecoder::new(plan, &Functions::new(), clock, false)?;
         let slot = decoder.open_split(split());
-        Ok(Self {
-            plan,
-            decoder,
-            slot,
-        })
+        Ok(Self { decoder, slot })
     }
 
     /// Begins the records again, with a split that has no watermark yet.
@@ -163,7 +160,8 @@ impl Ours {
         self.slot = self.decoder.open_split(split());
     }
 
-    fn decode(&mut self, records: &[String]) -> anyhow::Result<RecordBatch> {
+    /// Rows of records, in order.
+    pub(crate) fn decode(&mut self, records: &[String]) -> anyhow::Result<RecordBatch> {
         let lent = (0..).zip(records).map(|(position, record)| RecordRef {
             slot: self.slot,
             position,

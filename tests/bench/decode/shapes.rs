@@ -1,9 +1,13 @@
 //! Records in the shapes that producers give them: steady, shuffled, escaped, nested, full of numbers.
 //!
-//! Used by `mod.rs`. Pure, the same for the same seed. Every record is a good row, so that both decoders do the same work.
+//! Used by `mod.rs` and by the counting of instructions. Pure, the same for the same seed. Every record is a good row, so that both decoders do the same work.
 
 use std::fmt::Write;
 
+use anyhow::Context;
+use millstream_common::plan::SourcePlan;
+use millstream_common::secret::Environment;
+use millstream_master::plan::plan_job;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -22,7 +26,7 @@ const MISSING_EVERY: u32 = 8;
 
 /// How records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// Clicks as one program writes them: the same keys in the same order.
     Steady,
     /// The same, of which three columns are read.
@@ -65,7 +69,7 @@ impl Shape {
     }
 
     /// As a source declares them.
-    pub(super) fn columns(self) -> &'static str {
+    fn columns(self) -> &'static str {
         match self {
             Self::Steady | Self::Shuffled | Self::Escaped | Self::Nested => CLICK_COLUMNS,
             Self::Judged => JUDGED_COLUMNS,
@@ -75,7 +79,7 @@ impl Shape {
     }
 
     /// The relation that is delivered, and the view that it is, if it is one: what keeps time has late rows refused.
-    pub(super) fn delivered(self) -> (&'static str, &'static str) {
+    fn delivered(self) -> (&'static str, &'static str) {
         match self {
             Self::Judged => (
                 "unique_records",
@@ -85,8 +89,23 @@ impl Shape {
         }
     }
 
+    /// A source of such records.
+    pub(super) fn plan(self) -> anyhow::Result<SourcePlan> {
+        let (relation, view) = self.delivered();
+        let sql = format!(
+            "CREATE SOURCE records ({}) WITH (connector = 'kafka', brokers = 'none', topic = 'records', format = 'json');\n\
+             {view}\n\
+             CREATE SINK nowhere FROM {relation} WITH (connector = 'blackhole');",
+            self.columns()
+        );
+        let planned = plan_job(&sql, &Environment);
+        let planned = planned.map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+        let plan = planned.plan.sources.into_iter().next();
+        plan.context("the plan has a source")
+    }
+
     /// `count` records that follow from `seed` alone.
-    pub(super) fn records(self, count: usize, seed: u64) -> Vec<String> {
+    pub(crate) fn records(self, count: usize, seed: u64) -> Vec<String> {
         let mut clicks = Clicks::new(seed);
         let mut random = StdRng::seed_from_u64(seed);
         let mut record = || match self {

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::oracle::Expected;
-use super::queries::{QUERIES, Query};
+use super::queries::{self, Query};
 use super::timed::{self, Run, Timed, WORKER_NAMES};
 use crate::report::Spread;
 use crate::topic::ClicksTopic;
@@ -55,8 +55,7 @@ impl Default for Arguments {
 type Setting = (usize, i32);
 
 pub(crate) async fn run(services: &Services, arguments: &Arguments) -> anyhow::Result<()> {
-    let query = QUERIES.iter().find(|query| !query.dedups);
-    let query = query.context("a query without DISTINCT ON")?;
+    let query = queries::without_dedup()?;
     let by_workers: Vec<Setting> = arguments
         .workers
         .iter()

@@ -7,7 +7,7 @@
 pub(crate) mod growth;
 mod oracle;
 pub(crate) mod profile;
-mod queries;
+pub(crate) mod queries;
 mod raw_consumer;
 mod steps;
 mod timed;

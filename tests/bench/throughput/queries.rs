@@ -1,15 +1,15 @@
 //! The queries of the throughput part: jobs/page_views.sql, cut to what is to be measured.
 //!
-//! Used by `mod.rs` and `timed.rs`. Pure. Failure: a job that has changed so that it cannot be cut.
+//! Used by `mod.rs`, `timed.rs` and the counting of instructions. Pure. Failure: a job that has changed so that it cannot be cut.
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 const JOB: &str = include_str!("../../../jobs/page_views.sql");
 /// Where the last query puts its counts.
 pub(super) const TABLE: &str = "bench_page_views";
 
 /// One of them.
-pub(super) struct Query {
+pub(crate) struct Query {
     pub(super) name: &'static str,
     pub(super) title: &'static str,
     /// Whether a click that comes twice counts once.
@@ -39,9 +39,15 @@ pub(super) const QUERIES: [Query; 3] = [
     },
 ];
 
+/// The one without DISTINCT ON.
+pub(crate) fn without_dedup() -> anyhow::Result<&'static Query> {
+    let query = QUERIES.iter().find(|query| !query.dedups);
+    query.context("a query without DISTINCT ON")
+}
+
 impl Query {
     /// Its text. With the topic's `end` the job ends by itself, when every sink holds the last epoch.
-    pub(super) fn sql(&self) -> anyhow::Result<String> {
+    pub(crate) fn sql(&self) -> anyhow::Result<String> {
         let bounded = "start = 'earliest', end = 'latest'";
         let mut sql = replaced(JOB, "start = 'earliest'", bounded)?;
         if !self.dedups {
