@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use millstream_common::control::{StopMode, Stopped};
 use millstream_common::error::Failure;
-use millstream_common::ids::{Generation, Seq, SourceIndex, WorkerId};
+use millstream_common::ids::{Generation, Seq, WorkerId};
 use millstream_common::link::{ToMaster, ToWorker};
 use millstream_common::log::Entry;
 use millstream_common::log::entry::{AssignEntry, Assignment, EpochEntry, JobEnd, generation_of};
@@ -20,7 +20,6 @@ use ractor::{ActorProcessingErr, RpcReplyPort};
 use tracing::{debug, info, warn};
 
 use super::claims;
-use super::enumerator_actor::{Discovery, EnumeratorMessage};
 use super::job_actor::{Due, JobMessage, JobState, Phase, Workers};
 use super::recorded::Recorded;
 use super::rescale::{self, candidates};
@@ -31,54 +30,10 @@ use crate::supervisor::supervisor_actor::SupervisorMessage;
 
 /// How long a stop waits for sinks to hold the last epoch.
 const DELIVERY_WAIT: Duration = Duration::from_secs(30);
-/// Before a look at a source that could not be looked at is made again.
-const DISCOVERY_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) type Handled = Result<(), ActorProcessingErr>;
 
 impl JobState {
-    pub(super) fn discover_all(&mut self) -> Handled {
-        for index in 0..self.enumerators.len() {
-            self.discover(SourceIndex(index as u32))?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn discover(&mut self, source: SourceIndex) -> Handled {
-        self.enumerators[source.index()].cast(EnumeratorMessage::Discover)?;
-        Ok(())
-    }
-
-    pub(super) fn discovered(
-        &mut self,
-        source: SourceIndex,
-        result: Result<Discovery, Failure>,
-    ) -> Handled {
-        if self.is_over() {
-            return Ok(());
-        }
-        match result {
-            Ok(discovery) => {
-                self.observed.discovery_troubles.remove(&source);
-                self.looked[source.index()] = true;
-                self.exhausted[source.index()] = discovery.exhausted;
-                self.claims.add(source, discovery.found, &self.progress);
-                if !discovery.exhausted {
-                    self.remind(self.discovery_interval(source), Due::Discovery(source));
-                }
-                self.give_new_splits()?;
-                self.advance()
-            }
-            Err(failure) => {
-                warn!(job = %self.entry.job, %failure, "look for splits");
-                let troubles = &mut self.observed.discovery_troubles;
-                troubles.insert(source, failure.to_string());
-                self.remind(DISCOVERY_RETRY, Due::Discovery(source));
-                Ok(())
-            }
-        }
-    }
-
     pub(super) fn due(&mut self, due: Due) -> Handled {
         match due {
             Due::Barrier(generation) if generation == self.generation => self.barrier_due(),
@@ -485,15 +440,5 @@ impl JobState {
     pub(super) fn remind(&self, after: Duration, due: Due) {
         // The timer ends with the actor, which is the only one that waits for it.
         drop(self.myself.send_after(after, move || JobMessage::Due(due)));
-    }
-
-    fn discovery_interval(&self, source: SourceIndex) -> Duration {
-        use millstream_common::plan::SourceSpec;
-        let interval_ms = match &self.entry.plan.sources[source.index()].spec {
-            SourceSpec::Kafka(kafka) => kafka.discovery_interval_ms,
-            SourceSpec::Files(files) => files.discovery_interval_ms,
-            SourceSpec::Datagen(_) => 60_000,
-        };
-        Duration::from_millis(interval_ms)
     }
 }

@@ -1,7 +1,7 @@
 //! Jobs: one actor each, from submission to its end.
 //!
-//! [`job_actor`] receives, [`lifecycle`] moves the job from phase to phase, [`claims`] knows which splits are
-//! whose, `refused` brings rows that sinks refused into the log, [`restart`] decides about failures, [`reattach`] about going on under a
+//! [`job_actor`] receives, [`lifecycle`] moves the job from phase to phase, `discovery` looks for splits, [`claims`] knows which
+//! are whose, `refused` brings rows that sinks refused into the log, [`restart`] decides about failures, [`reattach`] about going on under a
 //! new master, [`recovery_time`] measures what both take, [`deploy`] builds what workers are sent, [`sinks`] knows how far behind each sink
 //! is by `lag`, `rewind` sends them back, `quotas` acts as `quota` decides, `ending` says who keeps the job from its end, `placed` tells what
 //! runs where, `recorded` goes on with what the log has, [`view`] is what people see, `figures` what is scraped, with the sum of the rows
@@ -11,6 +11,7 @@ mod backlog;
 pub mod claims;
 mod commit;
 mod deploy;
+mod discovery;
 mod ending;
 pub mod enumerator_actor;
 mod epochs;
