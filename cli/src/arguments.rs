@@ -104,17 +104,30 @@ pub(crate) struct JobText {
     pub(crate) sql: String,
 }
 
-/// An address to listen at or to dial.
+/// An address to listen at.
 pub(crate) fn host_port(text: &str) -> Result<String, String> {
     address::check(text).map(|()| text.to_owned())
 }
 
-/// Addresses, separated by commas.
-fn host_ports(text: &str) -> Result<String, String> {
-    for one in text.split(',') {
-        address::check(one.trim())?;
+/// An address that others dial. A variable that is set to nothing names none.
+pub(crate) fn dialled(text: &str) -> Result<String, String> {
+    if !text.is_empty() {
+        address::check_dialled(text)?;
     }
     Ok(text.to_owned())
+}
+
+/// Addresses that are dialled, separated by commas.
+fn host_ports(text: &str) -> Result<String, String> {
+    let named = text.split(',').map(str::trim);
+    let named: Vec<&str> = named.filter(|address| !address.is_empty()).collect();
+    for address in &named {
+        address::check_dialled(address)?;
+    }
+    match named.is_empty() {
+        true => Err("no address is given".to_owned()),
+        false => Ok(named.join(",")),
+    }
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), String> {
@@ -150,10 +163,11 @@ mod tests {
 
     #[test]
     fn every_address_of_a_list_has_a_port() {
-        let list = "one:7070, two:7070";
-        assert_eq!(host_ports(list), Ok(list.to_owned()));
-        assert!(host_ports("one:7070,two").is_err());
-        assert!(host_port("7071").is_err());
+        let list = "one:7070, two:7070,";
+        assert_eq!(host_ports(list), Ok("one:7070,two:7070".to_owned()));
+        assert!(host_ports("one:7070,two").is_err() && host_ports("").is_err());
+        assert!(host_port("7071").is_err() && host_port("one:0").is_ok());
+        assert!(dialled("one:0").is_err() && dialled("").is_ok());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::arguments::{Form, MasterAddress, host_port};
+use crate::arguments::{Form, MasterAddress, dialled};
 use crate::output;
 
 /// The service whose health counts.
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     master: MasterAddress,
     /// Ask a worker instead, where it listens for others.
-    #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = dialled)]
     worker: Option<String>,
     #[command(flatten)]
     form: Form,

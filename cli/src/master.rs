@@ -18,7 +18,7 @@ use millstream_master::config::MasterConfig;
 use millstream_master::{Candidacy, Entrance};
 use tokio::task::JoinSet;
 
-use crate::arguments::{host_port, storage_url};
+use crate::arguments::{dialled, host_port, storage_url};
 use crate::exposure::Exposure;
 use crate::protection::{AccessArguments, TlsArguments};
 use crate::retention::RetentionArguments;
@@ -54,10 +54,10 @@ pub(crate) struct Arguments {
     #[arg(long, env = "MILLSTREAM_CLUSTER", default_value = "default", value_parser = cluster_name)]
     cluster: String,
     /// How clients and workers reach it; by default where it listens, or, if that is everywhere, by this host's name.
-    #[arg(long, env = "MILLSTREAM_ADVERTISE", value_name = "HOST:PORT", value_parser = host_port)]
+    #[arg(long, env = "MILLSTREAM_ADVERTISE", value_name = "HOST:PORT", value_parser = dialled)]
     advertise: Option<String>,
     /// Where people reach its dashboard, for one that stands by to lead there; by default at the same host as itself.
-    #[arg(long, env = "MILLSTREAM_HTTP_ADVERTISE", value_name = "HOST:PORT", value_parser = host_port)]
+    #[arg(long, env = "MILLSTREAM_HTTP_ADVERTISE", value_name = "HOST[:PORT]")]
     http_advertise: Option<String>,
     /// Make the bucket of an s3:// storage if it is not there.
     #[arg(long, env = "MILLSTREAM_CREATE_BUCKET", value_parser = FalseyValueParser::new())]
@@ -134,12 +134,14 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         host: process::host(),
         retention: arguments.retention.into(),
     };
-    let advertise = arguments.advertise.or_else(|| by_name(&config.listen));
+    let given = |address: &String| !address.is_empty();
+    let advertise = arguments.advertise.filter(given);
+    let advertise = advertise.or_else(|| by_name(&config.listen));
     let candidacy = Candidacy {
         entrance: Entrance::WhenVacant,
         cluster: arguments.cluster,
         advertise,
-        http_advertise: arguments.http_advertise,
+        http_advertise: arguments.http_advertise.filter(given),
     };
     let mut master = process::stand_as_master(config, candidacy).await?;
     output::print(&format!("{LISTENING}{}\n", master.address()))?;

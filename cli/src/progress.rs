@@ -111,7 +111,10 @@ pub(crate) fn sink_causes(job: &JobView) -> impl Iterator<Item = (&str, &str)> {
         let cause = sink.cause.as_deref()?;
         Some((sink.name.as_str(), cause))
     });
-    causes.filter(move |(_, cause)| !of_job.contains(cause))
+    let is_told = |sink: &str, cause: &str| {
+        of_job.contains(&format!("sink {sink} ")) && of_job.contains(cause)
+    };
+    causes.filter(move |(sink, cause)| !is_told(sink, cause))
 }
 
 /// Errors of databases span lines; a progress line does not.
@@ -221,8 +224,12 @@ pub(crate) mod tests {
         let mut job = job();
         job.cause = Some("sink warehouse does not take it yet: connection refused".to_owned());
         job.sinks.push(sink());
+        let mut other = sink();
+        other.name = "lake".to_owned();
+        job.sinks.push(other);
         let shown = line(&job);
-        assert_eq!(shown.matches("connection refused").count(), 1, "{shown}");
+        assert_eq!(shown.matches("connection refused").count(), 2, "{shown}");
+        assert!(shown.ends_with("| lake: connection refused"), "{shown}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use millstream_common::control::SavepointView;
+use millstream_common::control::{JobState, SavepointView};
 use millstream_common::ids::JobName;
 use millstream_common::text;
 
@@ -64,10 +64,16 @@ async fn create(arguments: Create) -> anyhow::Result<ExitCode> {
     let job = JobName(arguments.job.unwrap_or_default());
     let kept = client.create_savepoint(&job, arguments.name.as_deref());
     let savepoint = follow::meanwhile(&client, &job, kept).await?;
-    match arguments.form.json {
-        true => output::print_json(&savepoint)?,
-        false => output::print(&format!("{}\n", made(job.as_str(), &savepoint)))?,
+    if arguments.form.json {
+        output::print_json(&savepoint)?;
+        return Ok(ExitCode::SUCCESS);
     }
+    let state = client.job(&job).await?.state;
+    let told = match state {
+        JobState::Stopped | JobState::Failed => made_at_end(job.as_str(), &savepoint),
+        _ => made(job.as_str(), &savepoint),
+    };
+    output::print(&format!("{told}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -97,7 +103,8 @@ pub(crate) fn made_at_end(job: &str, savepoint: &SavepointView) -> String {
 fn made(job: &str, savepoint: &SavepointView) -> String {
     let (name, epoch) = (&savepoint.name, savepoint.epoch);
     format!(
-        "savepoint {name} of {job} is epoch {epoch}; begin another job there with `millstream submit FILE --name OTHER --from-checkpoint {job}/{name}`"
+        "savepoint {name} of {job} is epoch {epoch}; begin another job there, with sinks of its own, with \
+         `millstream submit FILE --name OTHER --from-checkpoint {job}/{name}`"
     )
 }
 

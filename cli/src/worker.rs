@@ -15,7 +15,7 @@ use millstream_worker::config::{HttpDoor, RealConnectors, RealStores, WorkerConf
 use millstream_worker::leaving::Left;
 use tokio::task::JoinSet;
 
-use crate::arguments::{MasterAddress, host_port};
+use crate::arguments::{MasterAddress, dialled, host_port};
 use crate::exposure::Exposure;
 use crate::master::Parent;
 use crate::process::Worker;
@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     )]
     http: String,
     /// How other workers reach it; by default where it listens, or, if that is everywhere, where it dials the master from.
-    #[arg(long, env = "MILLSTREAM_ADVERTISE", value_name = "HOST:PORT", value_parser = host_port)]
+    #[arg(long, env = "MILLSTREAM_ADVERTISE", value_name = "HOST:PORT", value_parser = dialled)]
     advertise: Option<String>,
     /// Its name in the cluster; unique. By default one is made up.
     #[arg(long)]
@@ -101,7 +101,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             listen: arguments.http,
             guard: Arc::new(AccessLayer { access, clock }),
         }),
-        advertise: arguments.advertise,
+        advertise: arguments.advertise.filter(|address| !address.is_empty()),
         name: WorkerId(name),
     };
     let mut worker = process::start_worker(config).await?;

@@ -11,7 +11,16 @@ fn host(address: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-/// Refuses what is no `HOST:PORT`, in words that name what is missing.
+/// Refuses what nobody can dial: no `HOST:PORT`, or a port that only who listens can ask for.
+pub fn check_dialled(address: &str) -> Result<(), String> {
+    check(address)?;
+    match address.ends_with(":0") {
+        true => Err("port 0 is none that can be dialled: write the one it listens at".to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// Refuses what is no `HOST:PORT`, in words that name what is missing; port 0 stands for a free one.
 pub fn check(address: &str) -> Result<(), String> {
     let example = "write HOST:PORT, like 127.0.0.1:7070";
     if address.contains("://") {
@@ -75,6 +84,7 @@ mod tests {
         for address in ["127.0.0.1:7070", "master:0", "[::1]:7070"] {
             assert_eq!(check(address), Ok(()), "{address}");
         }
+        assert!(check_dialled("master:0").is_err() && check_dialled("master:7070").is_ok());
         for (address, lack) in [
             ("7070", "port is missing"),
             ("127.0.0.1", "port is missing"),

@@ -227,3 +227,21 @@ async fn carry(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn only_what_breaks_below_grpc_on_an_open_network_may_be_tls() {
+        let broken = |text: &str| Status::from_error(Box::new(io::Error::other(text)));
+        let (frame, refused) = ("frame with invalid size", "connect to master:7070: refused");
+        assert!(in_words(&broken(frame), false).ends_with("--tls-ca"));
+        assert_eq!(in_words(&broken(frame), true), frame);
+        assert_eq!(in_words(&broken(refused), false), refused);
+        let told = Status::unavailable("this master stands by");
+        assert_eq!(in_words(&told, false), "this master stands by");
+    }
+}

@@ -1,13 +1,12 @@
 //! One process a storage folder: a second `run` would take the storage from the first, which fails then without knowing why.
 //!
 //! Called by `run` before its master begins. Owns a lock of the operating system on a file in the folder, which ends with the
-//! process, however that ends; the file says which process it is. Storage that is no folder has no lock: there the log decides. A folder
-//! that was made for a job nobody took can be given back.
+//! process, however that ends; the file says which process it is. Storage that is no folder has no lock: there the log decides.
 //! Failure: another process holds it, told with what to do.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 
@@ -16,23 +15,7 @@ const FILE: &str = "run.lock";
 /// Held until it is dropped.
 #[derive(Debug)]
 pub(super) struct Lock {
-    /// The folder and those around it that were made for it, innermost first.
-    made: Vec<PathBuf>,
     _file: File,
-}
-
-impl Lock {
-    /// Removes what was made for a job that was never begun; of the folders around it those that hold nothing else.
-    pub(super) fn give_back(self) {
-        let Some((folder, around)) = self.made.split_first() else {
-            return;
-        };
-        let removed =
-            fs::remove_dir_all(folder).and_then(|()| around.iter().try_for_each(fs::remove_dir));
-        if let Err(error) = removed {
-            tracing::debug!(%error, "remove storage of a job that was refused");
-        }
-    }
 }
 
 /// Locks the folder of `storage_url`; `None` if it is none.
@@ -42,9 +25,6 @@ pub(super) fn take(storage_url: &str) -> anyhow::Result<Option<Lock>> {
     };
     let path = Path::new(folder).join(FILE);
     let what = || format!("lock {}", path.display());
-    let folders = Path::new(folder).ancestors();
-    let made = folders.take_while(|folder| fs::metadata(folder).is_err());
-    let made = made.map(Path::to_owned).collect();
     fs::create_dir_all(folder).with_context(what)?;
     let opened = OpenOptions::new()
         .read(true)
@@ -69,7 +49,7 @@ pub(super) fn take(storage_url: &str) -> anyhow::Result<Option<Lock>> {
     file.set_len(0).with_context(what)?;
     file.seek(SeekFrom::Start(0)).with_context(what)?;
     file.write_all(process.as_bytes()).with_context(what)?;
-    Ok(Some(Lock { made, _file: file }))
+    Ok(Some(Lock { _file: file }))
 }
 
 /// The process that holds the lock, as it says.
@@ -103,24 +83,5 @@ mod tests {
         drop(held);
         assert!(take(&url).unwrap().is_some());
         assert!(take("s3://bucket/clicks").unwrap().is_none());
-    }
-
-    #[test]
-    fn only_what_was_made_for_the_job_is_given_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path().join("storage");
-        let url = |job: &str| format!("file://{}", base.join(job).display());
-        let first = take(&url("first")).unwrap().unwrap();
-        let second = take(&url("second")).unwrap().unwrap();
-        first.give_back();
-        let is_there = |path: &Path| fs::metadata(path).is_ok();
-        assert!(!is_there(&base.join("first")) && is_there(&base.join("second")));
-        drop(second);
-        let again = take(&url("second")).unwrap().unwrap();
-        again.give_back();
-        assert!(is_there(&base.join("second")), "it was there before");
-        fs::remove_dir_all(&base).unwrap();
-        take(&url("alone")).unwrap().unwrap().give_back();
-        assert!(!is_there(&base) && is_there(folder.path()));
     }
 }

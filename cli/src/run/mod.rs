@@ -85,6 +85,16 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Some(http::listen(address).await?)
         }
     };
+    if is_missing(&storage)? {
+        // No storage is made for a job that cannot be run.
+        let is_sound = tokio::select! {
+            is_sound = is_sound(&text) => is_sound?,
+            _ = interrupts.next() => return Ok(ExitCode::from(INTERRUPTED)),
+        };
+        if !is_sound {
+            return Ok(ExitCode::FAILURE);
+        }
+    }
     let mut here = tokio::select! {
         started = Here::start(&storage, slots, clock.clone()) => started?,
         _ = interrupts.next() => return Ok(ExitCode::from(INTERRUPTED)),
@@ -109,18 +119,27 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         // Not even a task that hangs may hold up the second Ctrl-C.
         std::process::exit(INTERRUPTED.into());
     }
-    let lock = here.lock.take();
     interrupts::unless_again(&mut interrupts, here.shutdown()).await;
     match ended? {
         Outcome::Done(code) => Ok(code),
-        Outcome::Refused => {
-            if let Some(lock) = lock {
-                lock.give_back();
-            }
-            Ok(ExitCode::FAILURE)
-        }
         Outcome::Interrupted => Ok(ExitCode::from(INTERRUPTED)),
     }
+}
+
+/// Whether the storage is a folder that is not there yet.
+fn is_missing(storage: &str) -> anyhow::Result<bool> {
+    let url = storage_url(storage)?;
+    let folder = url.strip_prefix("file://");
+    Ok(folder.is_some_and(|folder| std::fs::metadata(folder).is_err()))
+}
+
+/// Whether the master would take the job; its problems are printed.
+async fn is_sound(text: &JobText) -> anyhow::Result<bool> {
+    let problems = process::check(&text.sql).await?.problems;
+    if !problems.is_empty() {
+        crate::output::print_problems(&problems, &text.file, &text.sql);
+    }
+    Ok(problems.is_empty())
 }
 
 /// Master and worker of this process.
@@ -131,7 +150,7 @@ struct Here {
     export: Export,
     /// Serves pages, where somebody wants them.
     http: JoinSet<()>,
-    lock: Option<lock::Lock>,
+    _lock: Option<lock::Lock>,
 }
 
 impl Here {
@@ -184,7 +203,7 @@ impl Here {
             client,
             export,
             http: JoinSet::new(),
-            lock,
+            _lock: lock,
         })
     }
 
@@ -221,8 +240,6 @@ struct Job {
 #[derive(Debug, PartialEq)]
 enum Outcome {
     Done(ExitCode),
-    /// The file has problems, which are printed; nothing has begun.
-    Refused,
     Interrupted,
 }
 
@@ -245,7 +262,7 @@ impl Job {
             }
         };
         let Some(submitted) = submitted else {
-            return Ok(Outcome::Refused);
+            return Ok(Outcome::Done(ExitCode::FAILURE));
         };
         let begun = match submitted.unchanged {
             true => format!("{} is {}", submitted.job.name, submitted.job.state),

@@ -295,7 +295,7 @@ async fn a_finished_job_succeeds_and_a_failed_one_fails() {
 async fn problems_of_the_sql_fail_and_start_nothing() {
     let script = Script::new(JobState::Stopped, true);
     let outcome = run_job(&script, "", stream::pending().boxed()).await;
-    assert_eq!(outcome.unwrap(), Outcome::Refused);
+    assert_eq!(outcome.unwrap(), Outcome::Done(ExitCode::FAILURE));
     assert_eq!(*script.calls.lock().unwrap(), ["submit"]);
 }
 

@@ -41,7 +41,7 @@ pub enum Error {
     },
     /// The bucket is not there, or not any more.
     #[error(
-        "there is no bucket for {url}: make it, let the master make it with --create-bucket, or correct the name or AWS_ENDPOINT_URL"
+        "there is no bucket for {url}: make it, let `millstream master --create-bucket` make it, or correct the name or AWS_ENDPOINT_URL"
     )]
     NoBucket {
         /// The URL as given.

@@ -1,8 +1,8 @@
 //! Storage in a bucket, through object_store: `s3://bucket/prefix` and its like.
 //!
 //! Create-only is `PutMode::Create` (If-None-Match). Credentials and endpoint come from the
-//! process's `AWS_*` variables. object_store retries what it knows to be safe; anything else is
-//! `Unavailable`, and the caller reads back before it tries again. A create that is refused because another of the same key is under way
+//! process's `AWS_*` variables. object_store retries what it knows to be safe; a bucket that is not there is `NoBucket`, anything
+//! else `Unavailable`, and the caller reads back before it tries again. A create that is refused because another of the same key is under way
 //! (409) proves nothing, for that one may fail: the key counts as taken only where something is there.
 
 use async_trait::async_trait;
@@ -62,10 +62,12 @@ impl ObjectStore {
 
     /// Of a call that needs no object to be there: what it lacks is the bucket.
     fn in_bucket(&self, key: &str, error: object_store::Error) -> Error {
-        // A list says so in its text only.
-        let is_missing = matches!(error, object_store::Error::NotFound { .. })
-            || crate::error::chain(&error).contains("status code: 404");
-        match is_missing {
+        let cause = crate::error::chain(&error);
+        // A list says so in its text only; where credentials are looked for, 404 means something else.
+        let of_list =
+            cause.contains("performing list request") && cause.contains("status code: 404");
+        let is_missing = matches!(error, object_store::Error::NotFound { .. }) || of_list;
+        match is_missing && !cause.contains(INSTANCE_METADATA) {
             true => Error::NoBucket {
                 url: self.url.clone(),
             },

@@ -151,7 +151,8 @@ impl Plan {
                 ));
             }
         };
-        check_endpoint(&endpoint, is_http)?;
+        let is_insecure = of_traces("INSECURE").as_deref() == Some("true");
+        check_endpoint(&endpoint, is_http, is_insecure)?;
         let number = |name: &str, default: usize| match variable(name) {
             None => Ok(default),
             Some(text) => match text.parse() {
@@ -207,8 +208,12 @@ impl Plan {
 }
 
 /// Refuses what no exporter of that protocol can be made for, with what can be written in its place.
-fn check_endpoint(endpoint: &str, is_http: bool) -> Result<(), String> {
+fn check_endpoint(endpoint: &str, is_http: bool, is_insecure: bool) -> Result<(), String> {
     let shown = without_password(endpoint);
+    if !is_http && is_insecure && !endpoint.contains("://") {
+        // The exporter puts http:// in front.
+        return Ok(());
+    }
     let scheme = url::Url::parse(endpoint)
         .ok()
         .filter(|url| url.has_host())
@@ -217,23 +222,23 @@ fn check_endpoint(endpoint: &str, is_http: bool) -> Result<(), String> {
         Some("http") => Ok(()),
         Some("https") if is_http => Ok(()),
         Some("https") => Err(format!(
-            "OTEL_EXPORTER_OTLP_ENDPOINT={shown}: gRPC to a collector has no TLS here; write http://HOST:4317, or \
+            "the endpoint {shown} in OTEL_EXPORTER_OTLP_ENDPOINT: gRPC to a collector has no TLS here; write http://HOST:4317, or \
              https://HOST:4318 with OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
         )),
         _ => Err(format!(
-            "OTEL_EXPORTER_OTLP_ENDPOINT={shown} is no URL of a collector: write http://HOST:4317 (gRPC) or http://HOST:4318 (HTTP)"
+            "the endpoint {shown} in OTEL_EXPORTER_OTLP_ENDPOINT is no URL of a collector: write http://HOST:4317 (gRPC) or http://HOST:4318 (HTTP)"
         )),
     }
 }
 
-/// The endpoint without a name or password.
+/// The endpoint without a name or password: what stands before the last @ may hold them.
 fn without_password(endpoint: &str) -> String {
-    let Some((scheme, rest)) = endpoint.split_once("://") else {
-        return endpoint.to_owned();
+    let (scheme, rest) = match endpoint.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), endpoint),
     };
-    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    format!("{scheme}://{host}{path}")
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}{host}")
 }
 
 fn resource(service: &str, instance: &str, variable: &dyn Fn(&str) -> Option<String>) -> Resource {
@@ -469,6 +474,11 @@ mod tests {
     fn what_is_told_of_a_collector_holds_no_password() {
         let endpoint = "https://me:secret@collector:4317/v1";
         assert_eq!(without_password(endpoint), "https://collector:4317/v1");
+        assert_eq!(without_password("me:secret@collector"), "collector");
+        assert_eq!(
+            without_password("http://me:sec/ret@host:1"),
+            "http://host:1"
+        );
         let refused = plan(&[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)])
             .err()
             .expect("TLS");
@@ -491,6 +501,9 @@ mod tests {
         let encrypted = told("https://collector:4317", "grpc").expect("no TLS over gRPC");
         assert!(encrypted.contains("OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"));
         assert_eq!(told("https://collector:4318", "http/protobuf"), None);
+        let insecure = ("OTEL_EXPORTER_OTLP_INSECURE", "true");
+        let bare = ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317");
+        assert!(plan(&[bare, insecure]).is_ok());
     }
 
     #[tokio::test]

@@ -4,7 +4,8 @@
 //! it is of the last one. It is named in the log behind its epoch and before the next, so that who reads the log knows what it was; the
 //! supervisor is told, for submissions that go on from one. Where such a submission could come between, the entry goes through the
 //! supervisor, which hands both to the log: one is dropped, or made of a job that has ended, before a submission or not at all, and
-//! no state is collected that an entry on its way names (INV-8). Failure: a name that is taken, wrong or unknown is refused.
+//! no state is collected that an entry on its way names (INV-8). Failure: a name that is taken, wrong or unknown is refused, and so is a
+//! savepoint of a job that has no epoch yet, or has read everything: nobody could go on from there.
 
 use std::collections::BTreeSet;
 
@@ -134,7 +135,7 @@ impl JobState {
             format!("job {job} has committed no epoch yet: there is nothing to keep")
         } else if self.progress.drained {
             format!(
-                "job {job} has finished at epoch {epoch}, and nothing goes on from there: a savepoint is of a job that runs, is stopped or has failed"
+                "job {job} has read everything up to epoch {epoch}: nothing could go on from there"
             )
         } else {
             return None;

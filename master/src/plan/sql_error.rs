@@ -79,18 +79,46 @@ fn reworded(message: &str, diagnostic: Option<&String>, place: Place) -> Option<
     }
     if let Some(rest) = message.strip_prefix("Cannot coerce arithmetic expression ") {
         let operation = in_sql_types(rest.strip_suffix(" to valid types")?);
-        let (left, right) = operation.split_once(' ')?;
-        let right = right.split_once(' ')?.1;
-        let wanted = if left == "TEXT" { right } else { left };
         let problem = Problem::at(place, format!("{operation} cannot be computed"));
-        return Some(problem.hint(format!("cast one of them, as in CAST(x AS {wanted})")));
+        return Some(match arithmetic_hint(&operation) {
+            Some(hint) => problem.hint(hint),
+            None => problem,
+        });
     }
     None
 }
 
+/// What to write in place of `BIGINT + TEXT` and its like.
+fn arithmetic_hint(operation: &str) -> Option<String> {
+    const OPERATORS: [&str; 5] = [" + ", " - ", " * ", " / ", " % "];
+    const NUMBERS: [&str; 6] = [
+        "SMALLINT",
+        "INTEGER",
+        "BIGINT",
+        "REAL",
+        "DOUBLE PRECISION",
+        "DECIMAL",
+    ];
+    let mut sides = OPERATORS
+        .iter()
+        .filter_map(|operator| operation.split_once(operator));
+    let (left, right) = sides.next()?;
+    let is_number = |side: &str| NUMBERS.iter().any(|number| side.starts_with(number));
+    match (left, right) {
+        ("TEXT", "TEXT") if operation.contains('+') => Some("texts are joined by ||".to_owned()),
+        ("TEXT", number) | (number, "TEXT") if is_number(number) => {
+            Some(format!("cast the text: CAST(x AS {number})"))
+        }
+        ("TIMESTAMP" | "TIMESTAMPTZ" | "DATE", number) if is_number(number) => {
+            Some("what is added to a time is an INTERVAL, as in INTERVAL '5 minutes'".to_owned())
+        }
+        _ => None,
+    }
+}
+
 /// `text` with the names of Arrow's types replaced by those of SQL.
 fn in_sql_types(text: &str) -> String {
-    const NAMES: [(&str, &str); 10] = [
+    const NAMES: [(&str, &str); 12] = [
         ("Utf8View", "TEXT"),
         ("Utf8", "TEXT"),
         ("Int64", "BIGINT"),
@@ -98,7 +126,9 @@ fn in_sql_types(text: &str) -> String {
         ("Int16", "SMALLINT"),
         ("Float64", "DOUBLE PRECISION"),
         ("Float32", "REAL"),
+        ("Timestamp(µs, \"UTC\")", "TIMESTAMPTZ"),
         ("Timestamp(µs)", "TIMESTAMP"),
+        ("Decimal128(", "DECIMAL("),
         ("Boolean", "BOOLEAN"),
         ("Date32", "DATE"),
     ];
@@ -179,5 +209,25 @@ fn lower_first(text: &str) -> String {
             .chain(characters)
             .collect(),
         _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_that_cannot_be_is_told_what_to_write() {
+        for (operation, hint) in [
+            ("Int64 + Utf8", "CAST(x AS BIGINT)"),
+            ("Utf8 * Float64", "CAST(x AS DOUBLE PRECISION)"),
+            ("Decimal128(10, 2) - Utf8", "CAST(x AS DECIMAL(10, 2))"),
+            ("Utf8 + Utf8", "||"),
+            ("Timestamp(µs, \"UTC\") + Int64", "INTERVAL"),
+        ] {
+            let told = arithmetic_hint(&in_sql_types(operation)).expect(operation);
+            assert!(told.contains(hint), "{operation}: {told}");
+        }
+        assert_eq!(arithmetic_hint(&in_sql_types("Boolean + Int64")), None);
     }
 }

@@ -114,11 +114,13 @@ async fn an_actor_started_anew_knows_the_epoch_that_its_predecessor_had_on_its_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_is_drained_before_anything_came_is_at_the_end_of_time() {
+async fn a_drained_source_is_at_the_end_of_time_though_no_split_has_told_its_own() {
     let timed = "\
         CREATE SOURCE ticks (ts TIMESTAMP NOT NULL, WATERMARK FOR ts AS ts) \
         WITH (connector = 'datagen', rows_per_second = '10');\
-        CREATE SINK nowhere FROM ticks WITH (connector = 'blackhole');";
+        CREATE SOURCE untimed (n BIGINT) WITH (connector = 'datagen', rows_per_second = '10');\
+        CREATE VIEW both AS SELECT 1 AS n FROM ticks UNION ALL SELECT 2 AS n FROM untimed;\
+        CREATE SINK nowhere FROM both WITH (connector = 'blackhole');";
     let supervisor = supervise(&memory(), vec![job("ticks", plan(timed))]).await;
     let mut worker = FakeWorker::join(&supervisor, "alpha").await;
     worker.deployed().await;
@@ -130,6 +132,7 @@ async fn a_job_that_is_drained_before_anything_came_is_at_the_end_of_time() {
     assert_eq!(drained.state, JobState::Finished);
     assert_eq!(drained.watermark, Some(EventTime::MAX));
     assert_eq!(drained.sources[0].watermark, Some(EventTime::MAX));
+    assert_eq!(drained.sources[1].watermark, None, "it keeps no time");
 }
 
 #[tokio::test(start_paused = true)]
