@@ -1,8 +1,9 @@
 //! Dedup: the operator of DISTINCT ON beside a bare hash set of the same fingerprints, at several numbers of live keys, on one thread.
 //!
-//! Called by `main.rs`, and by `instructions` for what is counted there; needs no services. Both take the same keys in batches and turns, first until so many are live, then more of them, then
-//! some that they know. The operator takes them as in a task: with a time each, noted for the next state part, first rows handed on. What an
-//! epoch costs its task, and what the part that follows costs beside it, is printed too. Failure: a row too few or too many.
+//! Called by `main.rs`, and by `instructions` for what is counted there; needs no services. Both take the same keys in batches and turns,
+//! first until so many are live, then more of them, then some that they know. The operator takes them as in a task: with a time each, noted
+//! for the next state part, first rows handed on. What an epoch costs its task, and what the part that follows costs beside it, is printed
+//! too. Failure: a row too few or too many.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};

@@ -1,7 +1,7 @@
 //! Decode: JSON records to Arrow, beside arrow-json in the same build and run, on one thread.
 //!
-//! Called by `main.rs`, and by `instructions` for what is counted there; needs no services. Both read the same records in batches of the size that readers use, and take turns. What they
-//! make of the records is compared before anything is timed. Failure: rows that differ.
+//! Called by `main.rs`, and by `instructions` for what is counted there; needs no services. Both read the same records in batches of the
+//! size that readers use, and take turns. What they make of the records is compared before anything is timed. Failure: rows that differ.
 
 mod shapes;
 
