@@ -68,9 +68,10 @@ async fn create(arguments: Create) -> anyhow::Result<ExitCode> {
         output::print_json(&savepoint)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let state = client.job(&job).await?.state;
+    // It is made, whether or not the master still answers.
+    let state = client.job(&job).await.map(|job| job.state);
     let told = match state {
-        JobState::Stopped | JobState::Failed => made_at_end(job.as_str(), &savepoint),
+        Ok(JobState::Stopped | JobState::Failed) => made_at_end(job.as_str(), &savepoint),
         _ => made(job.as_str(), &savepoint),
     };
     output::print(&format!("{told}\n"))?;

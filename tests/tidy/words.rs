@@ -5,7 +5,8 @@ use crate::source::{Source, assert_finds, assert_holds, code, holds_word};
 /// Shorter headers say nothing.
 const HEADER_CHARS_MIN: usize = 24;
 
-/// Unsafe code: batches of librdkafka without a copy, and the consumer it is measured against.
+/// Unsafe code: a setting of the allocator, batches of librdkafka without a copy and the consumer they are measured against, and what makes a
+/// simulation repeat itself.
 const UNSAFE: &[&str] = &[
     "cli/src/allocator.rs",
     "worker/src/consume/kafka/batch_queue.rs",

@@ -134,7 +134,6 @@ impl Actor for SupervisorActor {
                 .master
                 .split(',')
                 .map(|address| address.trim().to_owned())
-                .filter(|address| !address.is_empty())
                 .collect(),
             supervisor: myself.clone(),
         };

@@ -1,6 +1,7 @@
 //! Records in the shapes that producers give them: steady, shuffled, escaped, nested, full of numbers.
 //!
-//! Used by `mod.rs` and by the counting of instructions. Pure, the same for the same seed. Every record is a good row, so that both decoders do the same work.
+//! Used by `mod.rs` and by the counting of instructions. Pure, the same for the same seed. Every record is a good row, so that both decoders
+//! do the same work.
 
 use std::fmt::Write;
 
