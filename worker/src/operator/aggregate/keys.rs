@@ -1,18 +1,17 @@
-//! Group keys in a form that compares fast: a hash and the key's bytes.
+//! Group keys: what a group is found by, and the order in which groups leave.
 //!
-//! Used by `store.rs` to find a group's state. The bytes come from Arrow's row format and live in memory only; what is
-//! stored is the columns themselves and the vnode of the hash.
+//! Used by the operator in `mod.rs`. A group is found by 128 bits of its key, as in DISTINCT: two keys that share them are taken for the same.
+//! The order is that of Arrow's row format, which is made of the groups that leave and kept no longer.
 //! Failure: a group column whose type has no row format is refused when the plan is built.
-
-use std::cmp::Ordering;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt8Array};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use arrow::row::{RowConverter, Rows, SortField};
+use arrow::row::{RowConverter, SortField};
 use millstream_common::ids::Vnode;
 
 use super::super::key_hash::{KeyError, KeyHasher};
+use super::slots::Fingerprint;
 
 /// Makes [`GroupKeys`] of group columns.
 #[derive(Debug)]
@@ -25,10 +24,7 @@ pub(super) struct KeyEncoder {
 
 /// The keys of some groups, by row.
 #[derive(Debug)]
-pub(super) struct GroupKeys {
-    pub(super) hashes: Vec<u64>,
-    rows: Option<Rows>,
-}
+pub(super) struct GroupKeys(Vec<u128>);
 
 /// A plan whose group columns cannot be keys.
 #[derive(Debug, thiserror::Error)]
@@ -65,42 +61,40 @@ impl KeyEncoder {
         groups: &[ArrayRef],
         count: usize,
     ) -> Result<GroupKeys, ArrowError> {
-        let Some(converter) = &self.converter else {
-            return Ok(GroupKeys {
-                hashes: vec![0; count],
-                rows: None,
-            });
-        };
+        if self.converter.is_none() {
+            return Ok(GroupKeys(vec![0; count]));
+        }
         let batch = RecordBatch::try_new(self.schema.clone(), groups.to_vec())?;
-        Ok(GroupKeys {
-            hashes: self.hasher.hash(&batch).to_vec(),
-            rows: Some(converter.convert_columns(groups)?),
-        })
+        Ok(GroupKeys(self.hasher.fingerprints(&batch).to_vec()))
+    }
+
+    /// The rows of these groups, ordered by `ends` (if there are any) and the columns' values, NULLs first.
+    pub(super) fn order(
+        &self,
+        groups: &[ArrayRef],
+        ends: &[i64],
+        count: usize,
+    ) -> Result<Vec<u32>, ArrowError> {
+        let mut order: Vec<u32> = (0..count as u32).collect();
+        if let Some(converter) = &self.converter {
+            let keys = converter.convert_columns(groups)?;
+            order.sort_unstable_by_key(|row| {
+                let row = *row as usize;
+                (ends.get(row).copied(), keys.row(row))
+            });
+        }
+        Ok(order)
     }
 }
 
 impl GroupKeys {
     /// The `_vnode` column of these groups.
     pub(super) fn vnodes(&self) -> UInt8Array {
-        let vnodes = self.hashes.iter().map(|hash| Vnode::of_hash(*hash).0);
-        UInt8Array::from_iter_values(vnodes)
+        let keys = self.0.iter();
+        UInt8Array::from_iter_values(keys.map(|key| Vnode::of_fingerprint(*key).0))
     }
 
-    pub(super) fn equal(&self, row: usize, other: &Self, other_row: usize) -> bool {
-        self.hashes[row] == other.hashes[other_row]
-            && self.compare(row, other, other_row) == Ordering::Equal
-    }
-
-    /// The order of the columns' values, NULLs first.
-    pub(super) fn compare(&self, row: usize, other: &Self, other_row: usize) -> Ordering {
-        match (&self.rows, &other.rows) {
-            (Some(rows), Some(others)) => rows.row(row).cmp(&others.row(other_row)),
-            _ => Ordering::Equal,
-        }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        let rows = self.rows.as_ref().map_or(0, Rows::size);
-        rows + self.hashes.capacity() * std::mem::size_of::<u64>()
+    pub(super) fn iter(&self) -> impl Iterator<Item = Fingerprint> {
+        self.0.iter().map(|key| Fingerprint::new(*key))
     }
 }

@@ -5,7 +5,7 @@
 use std::iter::once;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int8Array, RecordBatch, UInt8Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int8Array, RecordBatch, UInt8Array};
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::{DataFusionError, exec_err, plan_err};
@@ -74,7 +74,9 @@ impl Layout {
         states: Vec<ArrayRef>,
     ) -> Result<RecordBatch, DataFusionError> {
         let columns = once(Arc::new(vnodes) as ArrayRef).chain(groups);
-        let columns = columns.chain(states).collect();
+        let mut columns: Vec<ArrayRef> = columns.chain(states).collect();
+        // They stay, and what made them took room in advance.
+        columns.iter_mut().for_each(|column| column.shrink_to_fit());
         Ok(RecordBatch::try_new(Arc::clone(&self.state), columns)?)
     }
 

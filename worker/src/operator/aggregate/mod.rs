@@ -20,12 +20,13 @@ mod keys;
 mod layout;
 mod partial;
 mod pending;
+mod slots;
 mod store;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
-use arrow::compute::{concat, concat_batches, filter_record_batch};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{concat, concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::Field;
 use datafusion::common::{DataFusionError, plan_err};
 use millstream_common::ids::{Epoch, OperatorId, Vnode};
@@ -39,7 +40,8 @@ use self::keys::{GroupKeys, KeyEncoder};
 use self::layout::Layout;
 use self::partial::row_count;
 use self::pending::PendingGroups;
-use self::store::{NewRows, SlotIndex, StateStore};
+use self::slots::SlotIndex;
+use self::store::{NewRows, Rewrite, StateStore};
 use super::event_time::{is_time, micros};
 use super::{
     BarrierOutcome, BarrierRequest, Emitted, KeyedOperator, OperatorError, StateWrite, build_error,
@@ -96,7 +98,7 @@ impl Aggregate {
     }
 
     fn end_epoch(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, DataFusionError> {
-        let appended = self.append_changed(request)?;
+        let mut appended = self.append_changed(request)?;
         let closed = match (self.window, request.watermark) {
             (Some(_), Some(EventTime(watermark))) => self.store.close(watermark),
             _ => Vec::new(),
@@ -105,11 +107,17 @@ impl Aggregate {
         self.store.remove(&closed);
         let mut forget = self.store.drop_dead_parts();
         forget.remove(&request.epoch);
-        let write = if self.store.is_compaction_due() {
-            forget.clear();
-            StateWrite::Full(self.compact(request.epoch)?.into())
-        } else {
-            self.delta(&appended, request.emit_changes)?
+        let changed_count = appended.iter().map(|appended| appended.slots.len()).sum();
+        let write = match self.store.rewrite(request.epoch, changed_count) {
+            Rewrite::Nothing => self.delta(&appended)?,
+            Rewrite::Some(slots) => {
+                appended.push(self.append_again(request.epoch, slots)?);
+                self.delta(&appended)?
+            }
+            Rewrite::All => {
+                forget.clear();
+                StateWrite::Full(self.compact(request.epoch)?.into())
+            }
         };
         Ok(BarrierOutcome {
             emitted,
@@ -136,10 +144,7 @@ impl Aggregate {
             }
             let earlier = self.pending.take();
             if !earlier.is_empty() {
-                let rows = self.store.gather(&earlier)?;
-                let rows = self.new_rows(rows)?;
-                let known: Vec<_> = earlier.into_iter().map(Some).collect();
-                appended.push(self.append(request.epoch, rows, &known));
+                appended.push(self.append_again(request.epoch, earlier)?);
             }
         }
         if let Some((rows, known)) = changed {
@@ -152,6 +157,18 @@ impl Aggregate {
             appended.push(changed);
         }
         Ok(appended)
+    }
+
+    /// Appends groups as they are.
+    fn append_again(
+        &mut self,
+        epoch: Epoch,
+        slots: Vec<SlotIndex>,
+    ) -> Result<Appended, DataFusionError> {
+        let rows = self.store.gather(&slots)?;
+        let rows = self.new_rows(rows)?;
+        let known: Vec<_> = slots.into_iter().map(Some).collect();
+        Ok(self.append(epoch, rows, &known))
     }
 
     fn append(&mut self, epoch: Epoch, rows: NewRows, known: &[Option<SlotIndex>]) -> Appended {
@@ -172,7 +189,7 @@ impl Aggregate {
             count,
         } = drained;
         let keys = self.encoder.encode(&groups, count)?;
-        let known: Vec<_> = (0..count).map(|row| self.store.find(&keys, row)).collect();
+        let known = self.store.find(&keys);
         let slots: Vec<SlotIndex> = known.iter().flatten().copied().collect();
         let states = if slots.is_empty() {
             states
@@ -218,7 +235,7 @@ impl Aggregate {
     ) -> Result<Vec<Emitted>, DataFusionError> {
         let mut emitted = Vec::new();
         if !closed.is_empty() {
-            let batch = self.evaluate(&self.store.gather(closed)?)?;
+            let batch = self.evaluate(&self.ordered(&self.store.gather(closed)?)?)?;
             emitted.push(Emitted {
                 port: Port::Final,
                 batch,
@@ -231,7 +248,7 @@ impl Aggregate {
         let mut leaving = closed.to_vec();
         leaving.retain(|slot| self.pending.remove(*slot));
         if !leaving.is_empty() {
-            changed.push(self.store.gather(&leaving)?);
+            changed.push(self.ordered(&self.store.gather(&leaving)?)?);
         }
         for rows in changed {
             let output = self.evaluate(&rows)?;
@@ -243,24 +260,29 @@ impl Aggregate {
         Ok(emitted)
     }
 
+    /// The rows of groups by the end of their windows and their keys.
+    fn ordered(&self, rows: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+        let ends = self.window_ends(rows)?;
+        let groups = self.layout.groups(rows);
+        let order = self.encoder.order(groups, &ends, rows.num_rows())?;
+        Ok(take_record_batch(rows, &UInt32Array::from(order))?)
+    }
+
     fn evaluate(&self, rows: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
         let results = self.calls.evaluate(self.layout.states(rows))?;
         self.layout.output(self.layout.groups(rows), &results)
     }
 
     /// The appended rows whose groups still live.
-    fn delta(
-        &self,
-        appended: &[Appended],
-        emit_changes: bool,
-    ) -> Result<StateWrite, DataFusionError> {
+    fn delta(&self, appended: &[Appended]) -> Result<StateWrite, DataFusionError> {
         let mut parts = Vec::new();
         for Appended { rows, slots } in appended {
             let live = slots.iter().map(|slot| Some(self.store.is_live(*slot)));
             let rows = filter_record_batch(rows, &live.collect::<BooleanArray>())?;
             if rows.num_rows() > 0 {
-                let pending = vec![!emit_changes; rows.num_rows()];
-                parts.push(self.layout.store(&rows, BooleanArray::from(pending))?);
+                let live = slots.iter().filter(|slot| self.store.is_live(**slot));
+                let pending = live.map(|slot| Some(self.pending.contains(*slot)));
+                parts.push(self.layout.store(&rows, pending.collect())?);
             }
         }
         match &parts[..] {
@@ -305,9 +327,7 @@ impl Aggregate {
             return Ok(());
         }
         let rows = self.new_rows(self.layout.load(&part)?)?;
-        let known: Vec<_> = (0..part.num_rows())
-            .map(|row| self.store.find(&rows.keys, row))
-            .collect();
+        let known = self.store.find(&rows.keys);
         let slots = self.store.append(epoch, rows, &known);
         let (_, pending) = self.layout.marks(&part)?;
         for (row, &slot) in slots.iter().enumerate() {

@@ -4,7 +4,7 @@
 
 use std::mem::take;
 
-use super::store::SlotIndex;
+use super::slots::SlotIndex;
 
 #[derive(Debug, Default)]
 pub(super) struct PendingGroups {

@@ -1,16 +1,15 @@
 //! The states of all live groups: immutable batches, and an index from a group's key to its newest row.
 //!
 //! Owned by the operator in `mod.rs`. A changed group is appended to a new part and its old row becomes garbage, so what
-//! is appended in an epoch is exactly what storage has to learn. Parts without live rows are dropped; when garbage
-//! outweighs what lives, all live rows are gathered into one part. Each group has a slot, a small number
-//! that stays its own until it is removed. Groups of a window are listed by the window's end, so closing a
+//! is appended in an epoch is exactly what storage has to learn. Parts without live rows are dropped. Where garbage outweighs what lives, or parts become
+//! many, live rows are appended again: all of them where they are few; else some a barrier, those of the parts that lose most by it, so that an epoch costs
+//! what changed in it and no barrier waits for all groups. Groups of a window are listed by the window's end, so closing a
 //! window looks at no other.
 //! Keeps INV-7: the same parts, oldest first, make the same groups.
 //! Failure: columns that do not fit each other, which is a bug or foreign state.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem::{size_of, take};
+use std::mem::take;
 
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
@@ -19,14 +18,14 @@ use hashbrown::HashTable;
 use millstream_common::ids::Epoch;
 
 use super::keys::GroupKeys;
+use super::slots::{Fingerprint, Slot, SlotIndex, Slots};
 
 /// Garbage is not worth a rewrite below this many rows.
 const GARBAGE_ROWS_MIN: usize = 4_096;
 /// Reading one object a part at a restore stays a matter of seconds.
 const PART_COUNT_MAX: usize = 256;
-
-/// A group, as an index into the store's slots.
-pub(super) type SlotIndex = u32;
+/// Groups that are appended again at one barrier, if not more have changed: some tens of milliseconds.
+const REWRITTEN_MAX: usize = 1 << 16;
 
 /// Rows to append: state rows with their keys, and the end of each group's window (empty if the plan has no
 /// window).
@@ -36,57 +35,77 @@ pub(super) struct NewRows {
     pub(super) ends: Vec<i64>,
 }
 
+/// What is to be appended again.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Rewrite {
+    Nothing,
+    /// These groups; at least one.
+    Some(Vec<SlotIndex>),
+    /// Every group, in place of all parts.
+    All,
+}
+
 /// State rows that were appended at once.
 #[derive(Debug)]
 struct Part {
     epoch: Epoch,
     batch: RecordBatch,
-    keys: GroupKeys,
+    /// The slot of each row; the row is garbage if it is not that slot's newest.
+    slots: Vec<SlotIndex>,
     live_count: usize,
+    /// Rows before it are garbage.
+    live_from: usize,
     bytes: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    hash: u64,
-    part: u32,
-    row: u32,
-    is_live: bool,
-}
-
 /// The groups of one task.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct StateStore {
-    /// By slot; those not live are listed in `free`.
-    slots: Vec<Slot>,
-    free: Vec<SlotIndex>,
+    slots: Slots,
     index: HashTable<SlotIndex>,
     windows: BTreeMap<i64, Vec<SlotIndex>>,
     parts: BTreeMap<u32, Part>,
     next_part: u32,
+    /// Rows of all parts.
+    row_count: usize,
     /// Epochs of restored parts of which nothing was live.
     unused: BTreeSet<Epoch>,
+    /// [`REWRITTEN_MAX`].
+    rewritten_max: usize,
+}
+
+impl Default for StateStore {
+    fn default() -> Self {
+        Self {
+            slots: Slots::default(),
+            index: HashTable::default(),
+            windows: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            next_part: 0,
+            row_count: 0,
+            unused: BTreeSet::new(),
+            rewritten_max: REWRITTEN_MAX,
+        }
+    }
 }
 
 impl StateStore {
     pub(super) fn live_count(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.live_count()
     }
 
     pub(super) fn is_live(&self, slot: SlotIndex) -> bool {
-        self.slots[slot as usize].is_live
+        self.slots.is_live(slot)
     }
 
-    /// The group with the key at `row`.
-    pub(super) fn find(&self, keys: &GroupKeys, row: usize) -> Option<SlotIndex> {
-        let is_same = |slot: &SlotIndex| {
-            let found = self.slots[*slot as usize];
-            found.hash == keys.hashes[row]
-                && self.parts[&found.part]
-                    .keys
-                    .equal(found.row as usize, keys, row)
-        };
-        self.index.find(keys.hashes[row], is_same).copied()
+    /// The group of each key that is there.
+    pub(super) fn find(&self, keys: &GroupKeys) -> Vec<Option<SlotIndex>> {
+        keys.iter().map(|key| self.find_one(key)).collect()
+    }
+
+    fn find_one(&self, key: Fingerprint) -> Option<SlotIndex> {
+        let is_same = |slot: &SlotIndex| self.slots.get(*slot).fingerprint == key;
+        self.index.find(key.hash(), is_same).copied()
     }
 
     /// Makes the rows the newest of their groups. Returns each row's slot; `known` has the slots of those rows
@@ -98,34 +117,35 @@ impl StateStore {
         known: &[Option<SlotIndex>],
     ) -> Vec<SlotIndex> {
         let part = self.next_part;
-        self.next_part = part.wrapping_add(1);
+        // One before the last number, which stands for no part.
+        self.next_part = (part + 1) % (u32::MAX - 1);
         let mut slots = Vec::with_capacity(known.len());
-        for (row, known) in known.iter().enumerate() {
-            let hash = rows.keys.hashes[row];
+        for (row, (fingerprint, known)) in rows.keys.iter().zip(known).enumerate() {
             let newest = Slot {
-                hash,
+                fingerprint,
                 part,
                 row: row as u32,
-                is_live: true,
             };
             let slot = match *known {
                 Some(slot) => {
                     self.release_row(slot);
-                    self.slots[slot as usize] = newest;
+                    self.slots.set(slot, newest);
                     slot
                 }
                 None => self.add_slot(newest, rows.ends.get(row).copied()),
             };
             slots.push(slot);
         }
-        let bytes = rows.batch.get_array_memory_size() + rows.keys.bytes();
+        let bytes = rows.batch.get_array_memory_size() + slots.capacity() * size_of::<SlotIndex>();
         let part_rows = Part {
             epoch,
             live_count: slots.len(),
+            live_from: 0,
             batch: rows.batch,
-            keys: rows.keys,
+            slots: slots.clone(),
             bytes,
         };
+        self.row_count += part_rows.slots.len();
         self.parts.insert(part, part_rows);
         slots
     }
@@ -136,13 +156,13 @@ impl StateStore {
         let positions = self.parts.keys().enumerate();
         let positions: BTreeMap<u32, usize> = positions.map(|(at, id)| (*id, at)).collect();
         let rows = slots.iter().map(|slot| {
-            let slot = self.slots[*slot as usize];
+            let slot = self.slots.get(*slot);
             (positions[&slot.part], slot.row as usize)
         });
         interleave_record_batch(&batches, &rows.collect::<Vec<_>>())
     }
 
-    /// The groups whose windows end at or before the watermark, ordered by end and key. They stay until removed,
+    /// The groups whose windows end at or before the watermark, by end. They stay until removed,
     /// but are not named again.
     pub(super) fn close(&mut self, watermark: i64) -> Vec<SlotIndex> {
         let mut closed = Vec::new();
@@ -150,9 +170,7 @@ impl StateStore {
             if *window.key() > watermark {
                 break;
             }
-            let mut groups = window.remove();
-            groups.sort_unstable_by(|left, right| self.compare(*left, *right));
-            closed.extend(groups);
+            closed.extend(window.remove());
         }
         closed
     }
@@ -161,12 +179,11 @@ impl StateStore {
     pub(super) fn remove(&mut self, slots: &[SlotIndex]) {
         for &slot in slots {
             self.release_row(slot);
-            let hash = self.slots[slot as usize].hash;
+            let hash = self.slots.get(slot).fingerprint.hash();
             if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
                 entry.remove();
             }
-            self.slots[slot as usize].is_live = false;
-            self.free.push(slot);
+            self.slots.remove(slot);
         }
     }
 
@@ -178,9 +195,11 @@ impl StateStore {
     /// Drops the parts without live rows and names the epochs that have no other part.
     pub(super) fn drop_dead_parts(&mut self) -> BTreeSet<Epoch> {
         let mut dead = take(&mut self.unused);
+        let row_count = &mut self.row_count;
         self.parts.retain(|_, part| {
             if part.live_count == 0 {
                 dead.insert(part.epoch);
+                *row_count -= part.slots.len();
             }
             part.live_count > 0
         });
@@ -190,56 +209,65 @@ impl StateStore {
         dead
     }
 
-    /// Whether garbage, or the number of parts, calls for [`Self::compact`].
-    pub(super) fn is_compaction_due(&self) -> bool {
-        let held = self.parts.values().map(|part| part.batch.num_rows());
-        let garbage = held.sum::<usize>() - self.live_count();
-        let outweighs = garbage > self.live_count() && garbage >= GARBAGE_ROWS_MIN;
-        outweighs || self.parts.len() > PART_COUNT_MAX
+    /// What is to be appended again in an epoch in which so many groups have changed.
+    pub(super) fn rewrite(&mut self, epoch: Epoch, changed_count: usize) -> Rewrite {
+        let live_count = self.live_count();
+        let garbage = self.row_count - live_count;
+        let outweighs = garbage > live_count && garbage >= GARBAGE_ROWS_MIN;
+        if !outweighs && self.parts.len() <= PART_COUNT_MAX {
+            return Rewrite::Nothing;
+        }
+        if live_count <= self.rewritten_max {
+            return Rewrite::All;
+        }
+        // Twice of what has changed: so there is less garbage behind it than before.
+        let count_max = self.rewritten_max.max(2 * changed_count);
+        let parts = self.parts.iter_mut();
+        let mut parts: Vec<_> = parts.filter(|(_, part)| part.epoch < epoch).collect();
+        match outweighs {
+            true => parts.sort_by_key(|(_, part)| part.live_count * 1_000 / part.slots.len()),
+            false => parts.sort_by_key(|(_, part)| part.live_count),
+        }
+        let mut chosen = Vec::new();
+        for (id, part) in parts {
+            let enough = count_max - chosen.len();
+            part.take_live(*id, &self.slots, enough, &mut chosen);
+            if chosen.len() >= count_max {
+                break;
+            }
+        }
+        match chosen.is_empty() {
+            true => Rewrite::Nothing,
+            false => Rewrite::Some(chosen),
+        }
     }
 
     /// The live groups, in order of their slots.
     pub(super) fn live_slots(&self) -> Vec<SlotIndex> {
-        let slots = (0..).zip(&self.slots);
-        slots
-            .filter_map(|(index, slot)| slot.is_live.then_some(index))
-            .collect()
+        self.slots.live().collect()
     }
 
     /// Puts the rows of all live groups, gathered from `slots`, in the place of all parts.
     pub(super) fn replace(&mut self, epoch: Epoch, rows: NewRows, slots: &[SlotIndex]) {
         let known: Vec<Option<SlotIndex>> = slots.iter().copied().map(Some).collect();
         self.append(epoch, rows, &known);
-        self.parts.retain(|_, part| part.live_count > 0);
-        self.unused.clear();
+        self.drop_dead_parts();
     }
 
     /// Bytes of memory held, about.
     pub(super) fn bytes(&self) -> usize {
         let parts = self.parts.values().map(|part| part.bytes).sum::<usize>();
-        let slots = self.slots.capacity() * size_of::<Slot>();
-        let listed = if self.windows.is_empty() {
-            0
-        } else {
-            self.live_count() * size_of::<SlotIndex>()
-        };
-        parts + slots + listed + self.index.allocation_size()
+        let listed = self.windows.values().map(Vec::capacity).sum::<usize>();
+        let listed = listed * size_of::<SlotIndex>();
+        parts + self.slots.bytes() + listed + self.index.allocation_size()
     }
 
     fn add_slot(&mut self, slot: Slot, end: Option<i64>) -> SlotIndex {
-        let index = match self.free.pop() {
-            Some(index) => {
-                self.slots[index as usize] = slot;
-                index
-            }
-            None => {
-                self.slots.push(slot);
-                (self.slots.len() - 1) as SlotIndex
-            }
-        };
+        let hash = slot.fingerprint.hash();
+        let index = self.slots.add(slot);
         let slots = &self.slots;
-        let hash_of = |other: &SlotIndex| slots[*other as usize].hash;
-        self.index.insert_unique(slot.hash, index, hash_of);
+        let hash_of = |other: &SlotIndex| slots.get(*other).fingerprint.hash();
+        self.index.insert_unique(hash, index, hash_of);
         if let Some(end) = end {
             self.windows.entry(end).or_default().push(index);
         }
@@ -248,17 +276,141 @@ impl StateStore {
 
     /// The group's row in its part is garbage from now on.
     fn release_row(&mut self, slot: SlotIndex) {
-        let part = self.slots[slot as usize].part;
+        let part = self.slots.get(slot).part;
         if let Some(part) = self.parts.get_mut(&part) {
             part.live_count -= 1;
         }
     }
+}
 
-    fn compare(&self, left: SlotIndex, right: SlotIndex) -> Ordering {
-        let left = self.slots[left as usize];
-        let right = self.slots[right as usize];
-        let left_keys = &self.parts[&left.part].keys;
-        let right_keys = &self.parts[&right.part].keys;
-        left_keys.compare(left.row as usize, right_keys, right.row as usize)
+impl Part {
+    /// Adds the groups whose newest rows are here, from the first one on, until there are enough; they are to be appended again.
+    fn take_live(&mut self, id: u32, slots: &Slots, enough: usize, chosen: &mut Vec<SlotIndex>) {
+        let mut taken_count = 0;
+        for row in self.live_from..self.slots.len() {
+            if taken_count == enough {
+                return;
+            }
+            if slots.is_at(self.slots[row], id, row) {
+                chosen.push(self.slots[row]);
+                taken_count += 1;
+            }
+            self.live_from = row + 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::super::keys::KeyEncoder;
+    use super::*;
+
+    struct Groups {
+        store: StateStore,
+        encoder: KeyEncoder,
+        /// What storage holds, by epoch.
+        stored: BTreeMap<Epoch, Vec<i64>>,
+    }
+
+    impl Groups {
+        fn new(rewritten_max: usize) -> Self {
+            let schema = Arc::new(Schema::new(vec![Field::new("key", DataType::Int64, false)]));
+            Self {
+                store: StateStore {
+                    rewritten_max,
+                    ..StateStore::default()
+                },
+                encoder: KeyEncoder::new(schema).expect("encoder"),
+                stored: BTreeMap::new(),
+            }
+        }
+
+        fn rows(&mut self, keys: &[i64]) -> NewRows {
+            let column: ArrayRef = Arc::new(Int64Array::from(keys.to_vec()));
+            let group_keys = self.encoder.encode(&[Arc::clone(&column)], keys.len());
+            NewRows {
+                batch: RecordBatch::try_from_iter([("key", column)]).expect("batch"),
+                keys: group_keys.expect("keys"),
+                ends: Vec::new(),
+            }
+        }
+
+        fn append(&mut self, epoch: Epoch, keys: &[i64]) {
+            let rows = self.rows(keys);
+            let known = self.store.find(&rows.keys);
+            self.store.append(epoch, rows, &known);
+            self.stored.entry(epoch).or_default().extend(keys);
+        }
+
+        /// One epoch; how many groups were appended again.
+        fn change(&mut self, epoch: Epoch, keys: &[i64]) -> usize {
+            self.append(epoch, keys);
+            let dead = self.store.drop_dead_parts();
+            self.stored.retain(|epoch, _| !dead.contains(epoch));
+            match self.store.rewrite(epoch, keys.len()) {
+                Rewrite::Nothing => 0,
+                Rewrite::Some(slots) => {
+                    let again = self.keys(&slots);
+                    self.append(epoch, &again);
+                    again.len()
+                }
+                Rewrite::All => panic!("there are more than are appended at once"),
+            }
+        }
+
+        fn keys(&self, slots: &[SlotIndex]) -> Vec<i64> {
+            let rows = self.store.gather(slots).expect("rows");
+            let keys = rows.column(0).as_any().downcast_ref::<Int64Array>();
+            keys.expect("numbers").values().to_vec()
+        }
+
+        fn live_keys(&self) -> BTreeSet<i64> {
+            self.keys(&self.store.live_slots()).into_iter().collect()
+        }
+    }
+
+    #[test]
+    fn many_groups_are_appended_again_some_a_barrier_and_none_is_lost() {
+        let mut groups = Groups::new(100);
+        let all: Vec<i64> = (0..20_000).collect();
+        groups.append(Epoch(1), &all);
+        let mut appended_again = 0;
+        for number in 2..400 {
+            // Every part keeps some groups that do not change again, and most of its rows become garbage.
+            let first = number * 7 % 200;
+            let changed: Vec<i64> = (0..200).map(|key| first + key * 97 % 20_000).collect();
+            let changed: BTreeSet<i64> = changed.into_iter().collect();
+            let changed: Vec<i64> = changed.into_iter().collect();
+            let again = groups.change(Epoch(number as u64), &changed);
+            assert!(again <= 400, "{again}");
+            appended_again += again;
+            assert_eq!(groups.store.live_count(), groups.live_keys().len());
+            let held: usize = groups.stored.values().map(Vec::len).sum();
+            assert!(held <= 3 * groups.store.live_count(), "{held} at {number}");
+        }
+        assert!(appended_again > 0);
+        assert!(groups.live_keys().is_superset(&all.into_iter().collect()));
+        let stored = groups.stored.values().flatten().copied();
+        assert_eq!(stored.collect::<BTreeSet<_>>(), groups.live_keys());
+    }
+
+    #[test]
+    fn parts_do_not_become_many_however_many_groups_there_are() {
+        let mut groups = Groups::new(100);
+        for number in 1..2_000 {
+            let first = number * 10;
+            groups.change(
+                Epoch(number as u64),
+                &(first..first + 10).collect::<Vec<_>>(),
+            );
+            let part_count = groups.stored.len();
+            assert!(part_count <= PART_COUNT_MAX + 10, "{part_count}");
+        }
+        assert_eq!(groups.store.live_count(), 19_990);
     }
 }

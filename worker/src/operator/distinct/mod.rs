@@ -9,6 +9,7 @@
 mod key_part;
 mod parts;
 mod seen;
+mod table;
 
 use std::collections::BTreeSet;
 use std::mem::replace;

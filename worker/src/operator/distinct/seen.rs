@@ -7,12 +7,9 @@
 //! looked at together, which the processor does at the same time, before these are taken in one by one. Pure; cannot fail.
 
 use std::hint::black_box;
-use std::mem::size_of;
-
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 
 use super::key_part::KeyPart;
+use super::table::{Key, KeyTable};
 
 /// The time of a key that is never forgotten.
 pub(super) const FOREVER: i64 = i64::MAX;
@@ -26,21 +23,8 @@ const BLOCK: usize = 32;
 /// Keys of a table that are not worth a sweep.
 const SWEPT_MIN: usize = 1_024;
 
-/// Halves of the fingerprint rather than one u128: 24 bytes a key instead of 32.
-#[derive(Clone, Copy, Debug)]
-struct Key {
-    high: u64,
-    low: u64,
-    time: i64,
-}
-
-const _: () = assert!(size_of::<Key>() == 24);
-
-impl Key {
-    fn fingerprint(self) -> u128 {
-        u128::from(self.high) << 64 | u128::from(self.low)
-    }
-}
+/// Groups from which on the first table is large; the others follow one by one.
+const LARGE_GROUPS: usize = 4 * SHARD_COUNT;
 
 /// Fingerprints with the event time of their first row.
 #[derive(Debug)]
@@ -50,9 +34,9 @@ pub(super) struct SeenKeys {
     watermark: i64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shard {
-    table: HashTable<Key>,
+    table: KeyTable,
     /// Keys that the last sweep left.
     live_count: usize,
     /// The most keys that it held lately.
@@ -62,7 +46,7 @@ struct Shard {
 impl Default for SeenKeys {
     fn default() -> Self {
         Self {
-            shards: (0..SHARD_COUNT).map(|_| Shard::default()).collect(),
+            shards: (0..SHARD_COUNT).map(Shard::new).collect(),
             watermark: i64::MIN,
         }
     }
@@ -92,34 +76,21 @@ impl SeenKeys {
     /// Has the places of these keys brought near.
     #[inline]
     fn look_at(&self, fingerprints: &[u128]) {
-        let known = fingerprints.iter().filter(|fingerprint| {
-            let [high, low] = halves(**fingerprint);
-            let table = &self.shards[shard_of(high)].table;
-            table.find(low, |key| key.low == low).is_some()
-        });
-        black_box(known.count());
+        let mut seen = 0;
+        for fingerprint in fingerprints {
+            let [high, low] = halves(*fingerprint);
+            seen ^= self.shards[shard_of(high)].table.look_at(high, low);
+        }
+        black_box(seen);
     }
 
     /// Takes a row's key; true if it is the first of its key.
     #[inline]
     pub(super) fn insert(&mut self, fingerprint: u128, time: i64) -> bool {
         let [high, low] = halves(fingerprint);
-        let shard = &mut self.shards[shard_of(high)];
-        let found = shard
-            .table
-            .entry(low, |key| key.low == low && key.high == high, |key| key.low);
-        match found {
-            Entry::Occupied(mut key) => {
-                if key.get().time >= self.watermark {
-                    return false;
-                }
-                key.get_mut().time = time;
-            }
-            Entry::Vacant(place) => {
-                place.insert(Key { high, low, time });
-            }
-        }
-        true
+        let table = &mut self.shards[shard_of(high)].table;
+        let watermark = self.watermark;
+        table.insert(Key { high, low, time }, |earlier| earlier < watermark)
     }
 
     /// Forgets keys older than the watermark.
@@ -132,9 +103,9 @@ impl SeenKeys {
 
     /// Fingerprint and time of every key that is not forgotten.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u128, i64)> {
-        let keys = self.shards.iter().flat_map(|shard| &shard.table);
+        let keys = self.shards.iter().flat_map(|shard| shard.table.iter());
         let live = keys.filter(|key| key.time >= self.watermark);
-        live.map(|key| (key.fingerprint(), key.time))
+        live.map(|key| (fingerprint(key), key.time))
     }
 
     /// Keys in the tables: those that count as seen, and some that are forgotten and not swept yet.
@@ -154,7 +125,7 @@ impl SeenKeys {
             copied_count += count;
             keys.reserve(count);
             for key in shard.table.iter().filter(|key| key.time >= self.watermark) {
-                keys.push(key.fingerprint(), key.time);
+                keys.push(fingerprint(key), key.time);
             }
         }
         SHARD_COUNT
@@ -163,7 +134,7 @@ impl SeenKeys {
     /// Bytes of memory held, about.
     pub(super) fn bytes(&self) -> usize {
         let tables = self.shards.iter();
-        tables.map(|shard| shard.table.allocation_size()).sum()
+        tables.map(|shard| shard.table.bytes()).sum()
     }
 }
 
@@ -171,11 +142,23 @@ fn halves(fingerprint: u128) -> [u64; 2] {
     [(fingerprint >> 64) as u64, fingerprint as u64]
 }
 
+fn fingerprint(key: Key) -> u128 {
+    u128::from(key.high) << 64 | u128::from(key.low)
+}
+
 fn shard_of(high: u64) -> usize {
     (high >> SHARD_SHIFT) as usize % SHARD_COUNT
 }
 
 impl Shard {
+    fn new(index: usize) -> Self {
+        Self {
+            table: KeyTable::new(LARGE_GROUPS + index),
+            live_count: 0,
+            peak_count: 0,
+        }
+    }
+
     /// Sweeps once a quarter of what the last sweep left has come since. What was needed a few sweeps ago is kept: a table that
     /// shrinks and grows with every epoch would be filled anew each time.
     fn sweep_if_due(&mut self, watermark: i64) {
@@ -186,9 +169,8 @@ impl Shard {
         self.peak_count = self.table.len().max(self.peak_count - self.peak_count / 4);
         self.table.retain(|key| key.time >= watermark);
         self.live_count = self.table.len();
-        if self.table.capacity() > 4 * self.peak_count {
-            let wanted = 2 * self.peak_count;
-            self.table.shrink_to(wanted, |key| key.low);
+        if self.table.room() > 4 * self.peak_count {
+            self.table.shrink_to(2 * self.peak_count);
         }
     }
 }
