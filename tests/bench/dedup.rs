@@ -24,6 +24,7 @@ use millstream_worker::operator::{self, BarrierRequest, KeyedOperator, StateWrit
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::process;
 use crate::report::{self, Spread};
 
 /// Keys at once: about as many as a task is sent together.
@@ -60,8 +61,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for &count in &arguments.keys {
         let (mut ours, mut bare) = (Vec::new(), Vec::new());
         for _ in 0..arguments.rounds.max(1) {
-            bare.push(measure(&mut Bare::default(), count, arguments.seed)?);
+            // Ours first: what the other gives back is with this process for a while.
             ours.push(measure(&mut Ours::new()?, count, arguments.seed)?);
+            bare.push(measure(&mut Bare::default(), count, arguments.seed)?);
         }
         print(count, &ours, &bare);
     }
@@ -113,6 +115,8 @@ struct Measured {
     known_ns: f64,
     /// Of a key.
     bytes: f64,
+    /// Memory of this process at the end.
+    resident_bytes: u64,
     epoch: EpochCost,
 }
 
@@ -137,6 +141,7 @@ fn measure(keys: &mut dyn Keys, count: usize, seed: u64) -> anyhow::Result<Measu
         new_ns: nanos(new, changed),
         known_ns: nanos(known, changed.min(count)),
         bytes: keys.bytes() as f64 / (count + changed) as f64,
+        resident_bytes: process::own_rss(),
         epoch,
     })
 }
@@ -192,6 +197,11 @@ fn print(count: usize, ours: &[Measured], bare: &[Measured]) {
     let (held, bare_held) = (spread(ours, |run| run.bytes), spread(bare, |run| run.bytes));
     let text = format!("{:.1}, bare set {:.1}", held.median, bare_held.median);
     rows.push(report::row("bytes a key", text));
+    let resident = ours.first().map_or(0, |run| run.resident_bytes);
+    rows.push(report::row(
+        "memory of this process with ours",
+        report::mebibytes(resident),
+    ));
     let barrier = spread(ours, |run| run.epoch.barrier.as_secs_f64() * 1e3);
     let part = spread(ours, |run| run.epoch.part.as_secs_f64() * 1e3);
     let bytes = ours.last().map_or(0, |run| run.epoch.part_bytes);

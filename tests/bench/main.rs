@@ -12,6 +12,7 @@ mod cluster;
 mod decode;
 mod dedup;
 mod folder;
+mod groups;
 mod instructions;
 mod latency;
 mod many_jobs;
@@ -49,6 +50,8 @@ enum Part {
     Folder(folder::Arguments),
     /// Keys of a DISTINCT ON, as a ratio to a bare set of them; needs no services.
     Dedup(dedup::Arguments),
+    /// Groups of an aggregate: their memory, and what an epoch costs beside them; needs no services.
+    Groups(groups::Arguments),
     /// Instructions a row of the pure parts, compared with what they were; needs valgrind, no services.
     Instructions(instructions::Arguments),
     /// A part as it is run under the counter.
@@ -107,6 +110,7 @@ async fn main() -> anyhow::Result<()> {
         Part::Decode(arguments) => decode::run(&arguments),
         Part::Folder(arguments) => folder::run(&arguments).await,
         Part::Dedup(arguments) => dedup::run(&arguments),
+        Part::Groups(arguments) => groups::run(&arguments),
         Part::Throughput(arguments) => throughput::run(&services()?, &arguments).await,
         Part::Profile(arguments) => throughput::profile::run(&services()?, &arguments).await,
         Part::Growth(arguments) => throughput::growth::run(&services()?, &arguments).await,
@@ -122,6 +126,7 @@ async fn main() -> anyhow::Result<()> {
             decode::run(&decode::Arguments::default())?;
             folder::run(&folder::Arguments::default()).await?;
             dedup::run(&dedup::Arguments::default())?;
+            groups::run(&groups::Arguments::default())?;
             small::run(&small::Arguments::default()).await?;
             nexmark::run(&nexmark::Arguments::default()).await?;
             throughput::run(&services, &throughput::Arguments::default()).await?;

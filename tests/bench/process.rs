@@ -136,6 +136,18 @@ pub(crate) fn own_cpu() -> Duration {
     cpu_of(&stat).unwrap_or_default()
 }
 
+/// Memory that this process has now, in bytes.
+pub(crate) fn own_rss() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    kib_of(&status, "VmRSS:").unwrap_or_default() * 1024
+}
+
+/// The most memory that this process has had, in bytes.
+pub(crate) fn own_peak_rss() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    peak_rss_of(&status).unwrap_or_default()
+}
+
 /// `millstream` of the same build: it stands beside this binary.
 fn binary() -> anyhow::Result<PathBuf> {
     let here = std::env::current_exe().context("find this binary")?;
