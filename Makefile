@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help instructions demo test compose-test dashboard-test failover image model sim matrix mutants fuzz chaos lint bench profile fmt services install-services clean-services toolchain with-python
+.PHONY: help instructions demo test compose-test dashboard-test failover image model sim matrix mutants fuzz chaos lint bench profile fmt services install-services install-peers clean-services toolchain with-python
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
@@ -87,10 +87,13 @@ lint: toolchain ## formatting and clippy; any warning fails
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-bench: with-python ## throughput as a ratio to a raw consumer, on an optimised broker
+bench: with-python ## throughput as a ratio to a raw consumer and beside installed peers, on an optimised broker
 	cargo build --workspace --release --locked
 	MILLSTREAM_KAFKA_JVM="-Xmx2g -XX:TieredStopAtLevel=4" $(bench_services) \
 		run kafka postgres --fresh -- "$(CARGO_TARGET_DIR)/release/millstream-bench" $(ARGS)
+
+install-peers: with-python ## the engines that `make bench` runs beside, by mvn and pip; ARGS=flink chooses
+	tests/bench/peers/install $(ARGS)
 
 instructions: toolchain ## instructions a row of the pure parts, within 5 % of what they were; ARGS=--accept takes them as they are
 	cargo build --workspace --release --locked

@@ -1,8 +1,9 @@
-//! The `millstream` processes of the bench, and what the kernel says of them.
+//! The `millstream` processes of the bench, and what the kernel says of them and of others.
 //!
 //! Called by every part. Owns the children: they are killed when dropped. Their stderr goes to a file, shown when one
 //! ends by itself. Failure: a child that does not say in time what is waited for.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -103,8 +104,7 @@ impl Process {
 
     /// Bytes of memory that it has now.
     pub(crate) fn rss_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id));
-        kib_of(&status.unwrap_or_default(), "VmRSS:").unwrap_or_default() * 1024
+        rss_bytes_of(self.id)
     }
 
     /// How it ended, if it has.
@@ -138,14 +138,40 @@ pub(crate) fn own_cpu() -> Duration {
 
 /// Memory that this process has now, in bytes.
 pub(crate) fn own_rss() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    kib_of(&status, "VmRSS:").unwrap_or_default() * 1024
+    rss_bytes_of(std::process::id())
 }
 
 /// The most memory that this process has had, in bytes.
 pub(crate) fn own_peak_rss() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     peak_rss_of(&status).unwrap_or_default()
+}
+
+/// What the kernel says of any process of this machine.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) parent: u32,
+    pub(crate) cpu: Duration,
+}
+
+/// All processes that there are, by number.
+pub(crate) fn all() -> BTreeMap<u32, Seen> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let seen = entries.filter_map(|entry| {
+        let id: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        let (_, fields) = stat.rsplit_once(')')?;
+        let parent = fields.split_whitespace().nth(1)?.parse().ok()?;
+        let cpu = cpu_of(&stat)?;
+        Some((id, Seen { parent, cpu }))
+    });
+    seen.collect()
+}
+
+/// Bytes of memory that a process has now; none, if it has ended.
+pub(crate) fn rss_bytes_of(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status"));
+    kib_of(&status.unwrap_or_default(), "VmRSS:").unwrap_or_default() * 1024
 }
 
 /// `millstream` of the same build: it stands beside this binary.

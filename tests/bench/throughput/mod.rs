@@ -1,27 +1,32 @@
-//! Throughput: the main job and its parts over a full topic, as ratios to a raw consumer of the same topic.
+//! Throughput: the main job and its parts over a full topic, as ratios to a raw consumer of the same topic, and beside peers that are installed.
 //!
-//! Called by `main.rs`. The raw consumer and the queries take turns, several rounds of them, so that a slow minute of the machine is
+//! Called by `main.rs`. The raw consumer, the queries and the peers take turns, several rounds of them, so that a slow minute of the machine is
 //! everybody's. Each query runs on a master and a worker of their own, with storage on this disk, and is timed from the first record read to the last
 //! epoch delivered. Failure: a job that fails, or whose rows are not those that the generator made.
 
+mod compared;
 pub(crate) mod growth;
 mod oracle;
+mod peers;
 pub(crate) mod profile;
 pub(crate) mod queries;
 mod raw_consumer;
 mod steps;
+mod table;
 mod timed;
 pub(crate) mod tracing;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use millstream_common::time::SystemClock;
 
+use self::compared::Compared;
 use self::oracle::Expected;
+use self::peers::{Beside, Series};
 use self::queries::{QUERIES, Query};
 use self::raw_consumer::Consumed;
 use self::timed::{Run, Timed};
@@ -47,9 +52,15 @@ pub(crate) struct Arguments {
     /// Where the plot goes.
     #[arg(long, default_value = PLOT)]
     plot: PathBuf,
+    /// Where the table goes, as Markdown.
+    #[arg(long, default_value = TABLE)]
+    table: PathBuf,
+    #[command(flatten)]
+    peers: peers::Options,
 }
 
 const PLOT: &str = "target/throughput.svg";
+const TABLE: &str = "target/throughput.md";
 
 impl Default for Arguments {
     fn default() -> Self {
@@ -59,6 +70,8 @@ impl Default for Arguments {
             rounds: 3,
             only: String::new(),
             plot: PLOT.into(),
+            table: TABLE.into(),
+            peers: peers::Options::default(),
         }
     }
 }
@@ -70,9 +83,11 @@ pub(crate) async fn run(services: &Services, arguments: &Arguments) -> anyhow::R
     let expected = Expected::of(count, arguments.seed);
     let clock = SystemClock::new();
     let chosen = QUERIES.iter();
-    let chosen: Vec<&Query> = chosen
+    let chosen: Vec<&'static Query> = chosen
         .filter(|query| query.name.contains(&arguments.only))
         .collect();
+    let peers = &arguments.peers;
+    let mut beside = Beside::prepare(services, peers, arguments.seed, &chosen).await?;
     let mut raw: [Vec<Consumed>; 2] = Default::default();
     let mut timed: Vec<Vec<Timed>> = chosen.iter().map(|_| Vec::new()).collect();
     for round in 1..=arguments.rounds.max(1) {
@@ -84,17 +99,22 @@ pub(crate) async fn run(services: &Services, arguments: &Arguments) -> anyhow::R
             let run = Run::of(query, &topic, &expected);
             let once = timed::run(services, &run).await;
             runs.push(once.with_context(|| format!("{}, round {round}", query.name))?);
+            beside.round(services, query).await;
         }
     }
-    let results = Results { raw, timed };
+    let results = Results { raw, timed, beside };
     results.print(&chosen);
-    let plot = results.plot(&chosen);
-    let mut file = report::drawing(&arguments.plot)?;
-    file.write_all(plot.as_bytes())
-        .and_then(|()| file.flush())
-        .context("write the plot")?;
-    println!("\nplot: {}", arguments.plot.display());
+    write(&arguments.table, &table::markdown(&results, &chosen))?;
+    write(&arguments.plot, &results.plot(&chosen))?;
+    println!("\ntable: {}", arguments.table.display());
+    println!("plot: {}", arguments.plot.display());
     Ok(())
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut file = report::drawing(path)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.flush());
+    written.with_context(|| format!("write {}", path.display()))
 }
 
 /// What was measured, round by round.
@@ -103,6 +123,7 @@ struct Results {
     raw: [Vec<Consumed>; 2],
     /// By query.
     timed: Vec<Vec<Timed>>,
+    beside: Beside,
 }
 
 impl Results {
@@ -134,7 +155,16 @@ impl Results {
         }
         for (query, runs) in queries.iter().zip(&self.timed) {
             self.print_query(query, runs);
+            let series = self.beside.series.iter();
+            for series in series.filter(|series| series.query.name == query.name) {
+                compared::print(series, self.compared(series, runs).as_ref());
+            }
         }
+    }
+
+    /// A peer, with our runs of the same query.
+    fn compared(&self, series: &Series, ours: &[Timed]) -> Option<Compared> {
+        Compared::of(series, ours, self.fastest())
     }
 
     fn print_query(&self, query: &Query, runs: &[Timed]) {
@@ -163,14 +193,21 @@ impl Results {
             name: "raw librdkafka, the faster of 1 and 2 threads".to_owned(),
             ratio: Spread::of(vec![1.0]),
         }];
-        bars.extend(queries.iter().zip(&self.timed).map(|(query, runs)| Bar {
-            name: query.title.to_owned(),
-            ratio: self.rate_ratios(runs),
-        }));
-        plot::bars(
-            "Rows/s, as a ratio to a raw consumer of the same topic",
-            &bars,
-        )
+        for (query, runs) in queries.iter().zip(&self.timed) {
+            bars.push(Bar {
+                name: query.title.to_owned(),
+                ratio: self.rate_ratios(runs),
+            });
+            let series = self.beside.series.iter();
+            let series = series.filter(|series| series.query.name == query.name);
+            bars.extend(series.filter_map(|series| {
+                Some(Bar {
+                    name: format!("the same by {}", series.title),
+                    ratio: self.compared(series, runs)?.to_raw,
+                })
+            }));
+        }
+        plot::bars("Rows/s, as a ratio to a raw consumer", &bars)
     }
 }
 

@@ -63,6 +63,8 @@ pub(super) struct Timed {
     pub(super) cpu: Duration,
     /// Of the worker that needed most.
     pub(super) peak_rss_bytes: u64,
+    /// Of master and workers together.
+    pub(super) all_peak_rss_bytes: u64,
     pub(super) epochs: u64,
     /// Of the first worker.
     pub(super) steps: Steps,
@@ -109,12 +111,16 @@ pub(super) async fn run(services: &Services, run: &Run<'_>) -> anyhow::Result<Ti
     let steps = steps::read(&cluster.metrics(0).await?)?;
     check(services, run.query, &job, run.expected).await?;
     let workers = cluster.workers.iter_mut();
-    let peaks = workers.map(|worker| worker.usage().peak_rss_bytes);
+    let peaks: Vec<u64> = workers
+        .map(|worker| worker.usage().peak_rss_bytes)
+        .collect();
+    let master = cluster.master.usage().peak_rss_bytes;
     Ok(Timed {
         rows: job.rows_read,
         elapsed,
         cpu,
-        peak_rss_bytes: peaks.max().unwrap_or_default(),
+        peak_rss_bytes: peaks.iter().copied().max().unwrap_or_default(),
+        all_peak_rss_bytes: master + peaks.iter().sum::<u64>(),
         epochs: job.epoch.0,
         steps,
     })
@@ -135,10 +141,11 @@ async fn check(
         job.rows_unaccounted,
         expected.read
     );
-    let (duplicates, views) = match query.dedups {
-        true => (expected.duplicates, expected.unique_count()),
-        false => (0, expected.views),
+    let duplicates = match query.dedups {
+        true => expected.duplicates,
+        false => 0,
     };
+    let views = expected.views_of(query).values().sum();
     let sum = |count: fn(&millstream_common::control::StageView) -> u64| -> u64 {
         job.stages.iter().map(count).sum()
     };
