@@ -13,7 +13,7 @@ use arrow::error::ArrowError;
 use millstream_common::ids::Vnode;
 
 use super::super::VNODE_COLUMN;
-use super::seen::FOREVER;
+use super::key::FOREVER;
 
 const FINGERPRINT_BYTES: i32 = 16;
 

@@ -6,10 +6,10 @@
 //! Keeps INV-7: what a key's first row is depends on the order of rows and on barriers only.
 //! Failure: rows or a state part of another shape end the pipeline.
 
+mod key;
 mod key_part;
 mod parts;
 mod seen;
-mod table;
 
 use std::collections::BTreeSet;
 use std::mem::replace;
@@ -21,9 +21,10 @@ use millstream_common::ids::{Epoch, OperatorId, Vnode};
 use millstream_common::plan::{KeyedPlan, Port};
 use millstream_common::time::EventTime;
 
+use self::key::FOREVER;
 use self::key_part::KeyPart;
 use self::parts::{Parts, REWRITTEN_MAX};
-use self::seen::{FOREVER, SeenKeys};
+use self::seen::SeenKeys;
 use super::event_time::{is_time, micros};
 use super::key_hash::KeyHasher;
 use super::{

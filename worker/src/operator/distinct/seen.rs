@@ -6,37 +6,41 @@
 //! [`SHARD_COUNT`] tables, of which one grows or is swept at a time. A key's place is far from the last one's: so the places of some keys are
 //! looked at together, which the processor does at the same time, before these are taken in one by one. Pure; cannot fail.
 
+use std::collections::HashMap;
 use std::hint::black_box;
 
-use super::key_part::KeyPart;
-use super::table::{Key, KeyTable};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
-/// The time of a key that is never forgotten.
-pub(super) const FOREVER: i64 = i64::MAX;
+use super::key::{FOREVER, Key, Origin};
+use super::key_part::KeyPart;
 
 /// Tables of one task.
 pub(super) const SHARD_COUNT: usize = 64;
-/// Bits of a fingerprint's upper half below those that make its vnode, which are all alike in a small task.
-const SHARD_SHIFT: u32 = 48;
+/// Bits of a fingerprint below those that make its vnode, which are all alike in a small task.
+const SHARD_SHIFT: u32 = 112;
 /// Keys whose places are looked at together: more than the processor can wait for at once are of no use.
 const BLOCK: usize = 32;
 /// Keys of a table that are not worth a sweep.
 const SWEPT_MIN: usize = 1_024;
 
-/// Groups from which on the first table is large; the others follow one by one.
-const LARGE_GROUPS: usize = 4 * SHARD_COUNT;
-
 /// Fingerprints with the event time of their first row.
 #[derive(Debug)]
 pub(super) struct SeenKeys {
     shards: Vec<Shard>,
+    /// Of the times in the tables; there is none before the first key with a time.
+    origin: Option<Origin>,
+    /// Keys whose times are too far from it, by fingerprint.
+    far: HashMap<u128, i64>,
+    /// How many of them the last sweep left.
+    far_live_count: usize,
     /// Keys whose time is before it are forgotten.
     watermark: i64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shard {
-    table: KeyTable,
+    table: HashTable<Key>,
     /// Keys that the last sweep left.
     live_count: usize,
     /// The most keys that it held lately.
@@ -46,7 +50,10 @@ struct Shard {
 impl Default for SeenKeys {
     fn default() -> Self {
         Self {
-            shards: (0..SHARD_COUNT).map(Shard::new).collect(),
+            shards: (0..SHARD_COUNT).map(|_| Shard::default()).collect(),
+            origin: None,
+            far: HashMap::new(),
+            far_live_count: 0,
             watermark: i64::MIN,
         }
     }
@@ -76,41 +83,111 @@ impl SeenKeys {
     /// Has the places of these keys brought near.
     #[inline]
     fn look_at(&self, fingerprints: &[u128]) {
-        let mut seen = 0;
-        for fingerprint in fingerprints {
-            let [high, low] = halves(*fingerprint);
-            seen ^= self.shards[shard_of(high)].table.look_at(high, low);
-        }
-        black_box(seen);
+        let known = fingerprints.iter().filter(|fingerprint| {
+            let table = &self.shards[shard_of(**fingerprint)].table;
+            let hash = **fingerprint as u64;
+            table.find(hash, |key| key.hash() == hash).is_some()
+        });
+        black_box(known.count());
     }
 
     /// Takes a row's key; true if it is the first of its key.
     #[inline]
     pub(super) fn insert(&mut self, fingerprint: u128, time: i64) -> bool {
-        let [high, low] = halves(fingerprint);
-        let table = &mut self.shards[shard_of(high)].table;
-        let watermark = self.watermark;
-        table.insert(Key { high, low, time }, |earlier| earlier < watermark)
+        if !self.far.is_empty() && self.is_seen_far(fingerprint) {
+            return false;
+        }
+        let origin = self.origin_for(time);
+        let Some(key) = Key::new(fingerprint, time, origin) else {
+            return self.insert_far(fingerprint, time);
+        };
+        let table = &mut self.shards[shard_of(fingerprint)].table;
+        let is_same = |key: &Key| key.fingerprint() == fingerprint;
+        match table.entry(key.hash(), is_same, Key::hash) {
+            Entry::Occupied(mut earlier) => {
+                if earlier.get().time(origin) >= self.watermark {
+                    return false;
+                }
+                *earlier.get_mut() = key;
+            }
+            Entry::Vacant(place) => {
+                place.insert(key);
+            }
+        }
+        true
+    }
+
+    /// The times in the tables are counted from it.
+    #[inline]
+    fn origin_for(&mut self, time: i64) -> Origin {
+        match self.origin {
+            Some(origin) => origin,
+            // It stands for itself, from wherever the others are counted.
+            None if time == FOREVER => Origin::around(0),
+            None => *self.origin.insert(Origin::around(time)),
+        }
+    }
+
+    /// Whether it is seen by a time that does not fit a table. A forgotten one is removed.
+    #[cold]
+    fn is_seen_far(&mut self, fingerprint: u128) -> bool {
+        match self.far.get(&fingerprint) {
+            Some(time) if *time >= self.watermark => true,
+            Some(_) => {
+                self.far.remove(&fingerprint);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// As [`Self::insert`], for a time that does not fit a table.
+    #[cold]
+    fn insert_far(&mut self, fingerprint: u128, time: i64) -> bool {
+        let table = &self.shards[shard_of(fingerprint)].table;
+        let is_same = |key: &Key| key.fingerprint() == fingerprint;
+        let earlier = table.find(fingerprint as u64, is_same);
+        if earlier.is_some_and(|key| self.is_live(key)) {
+            return false;
+        }
+        self.far.insert(fingerprint, time);
+        true
+    }
+
+    fn time_of(&self, key: &Key) -> i64 {
+        key.time(self.origin.unwrap_or(Origin::around(0)))
+    }
+
+    fn is_live(&self, key: &Key) -> bool {
+        self.time_of(key) >= self.watermark
     }
 
     /// Forgets keys older than the watermark.
     pub(super) fn forget(&mut self, watermark: i64) {
         self.watermark = watermark;
+        let origin = self.origin.unwrap_or(Origin::around(0));
         for shard in &mut self.shards {
-            shard.sweep_if_due(watermark);
+            shard.sweep_if_due(|key| key.time(origin) >= watermark);
+        }
+        if self.far.len() > 2 * self.far_live_count + SWEPT_MIN {
+            self.far.retain(|_, time| *time >= watermark);
+            self.far_live_count = self.far.len();
         }
     }
 
     /// Fingerprint and time of every key that is not forgotten.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u128, i64)> {
-        let keys = self.shards.iter().flat_map(|shard| shard.table.iter());
-        let live = keys.filter(|key| key.time >= self.watermark);
-        live.map(|key| (fingerprint(key), key.time))
+        let keys = self.shards.iter().flat_map(|shard| &shard.table);
+        let keys = keys.map(|key| (key.fingerprint(), self.time_of(key)));
+        let far = self.far.iter().map(|(print, time)| (*print, *time));
+        let live = keys.chain(far);
+        live.filter(|(_, time)| *time >= self.watermark)
     }
 
     /// Keys in the tables: those that count as seen, and some that are forgotten and not swept yet.
     pub(super) fn held_count(&self) -> usize {
-        self.shards.iter().map(|shard| shard.table.len()).sum()
+        let tables = self.shards.iter();
+        tables.map(|shard| shard.table.len()).sum::<usize>() + self.far.len()
     }
 
     /// Copies the keys of a table that are not forgotten, and of those behind it until there are `count_max`; names the first table
@@ -124,8 +201,13 @@ impl SeenKeys {
             }
             copied_count += count;
             keys.reserve(count);
-            for key in shard.table.iter().filter(|key| key.time >= self.watermark) {
-                keys.push(fingerprint(key), key.time);
+            for key in shard.table.iter().filter(|key| self.is_live(key)) {
+                keys.push(key.fingerprint(), self.time_of(key));
+            }
+            for (fingerprint, time) in &self.far {
+                if shard_of(*fingerprint) == index && *time >= self.watermark {
+                    keys.push(*fingerprint, *time);
+                }
             }
         }
         SHARD_COUNT
@@ -134,43 +216,29 @@ impl SeenKeys {
     /// Bytes of memory held, about.
     pub(super) fn bytes(&self) -> usize {
         let tables = self.shards.iter();
-        tables.map(|shard| shard.table.bytes()).sum()
+        let tables = tables.map(|shard| shard.table.allocation_size());
+        tables.sum::<usize>() + self.far.capacity() * size_of::<(u128, i64)>()
     }
 }
 
-fn halves(fingerprint: u128) -> [u64; 2] {
-    [(fingerprint >> 64) as u64, fingerprint as u64]
-}
-
-fn fingerprint(key: Key) -> u128 {
-    u128::from(key.high) << 64 | u128::from(key.low)
-}
-
-fn shard_of(high: u64) -> usize {
-    (high >> SHARD_SHIFT) as usize % SHARD_COUNT
+fn shard_of(fingerprint: u128) -> usize {
+    (fingerprint >> SHARD_SHIFT) as usize % SHARD_COUNT
 }
 
 impl Shard {
-    fn new(index: usize) -> Self {
-        Self {
-            table: KeyTable::new(LARGE_GROUPS + index),
-            live_count: 0,
-            peak_count: 0,
-        }
-    }
-
     /// Sweeps once a quarter of what the last sweep left has come since. What was needed a few sweeps ago is kept: a table that
     /// shrinks and grows with every epoch would be filled anew each time.
-    fn sweep_if_due(&mut self, watermark: i64) {
+    fn sweep_if_due(&mut self, is_live: impl Fn(&Key) -> bool) {
         let come_count = self.table.len() - self.live_count;
         if come_count <= self.live_count / 4 + SWEPT_MIN {
             return;
         }
         self.peak_count = self.table.len().max(self.peak_count - self.peak_count / 4);
-        self.table.retain(|key| key.time >= watermark);
+        self.table.retain(|key| is_live(key));
         self.live_count = self.table.len();
-        if self.table.room() > 4 * self.peak_count {
-            self.table.shrink_to(2 * self.peak_count);
+        if self.table.capacity() > 4 * self.peak_count {
+            let wanted = 2 * self.peak_count;
+            self.table.shrink_to(wanted, Key::hash);
         }
     }
 }
@@ -278,6 +346,39 @@ mod tests {
             seen.forget(epoch as i64);
         }
         assert!(seen.bytes() < full / 2, "{} of {full}", seen.bytes());
+    }
+
+    #[test]
+    fn times_that_are_very_far_apart_are_told_apart_all_the_same() {
+        let year = 365 * 86_400 * 1_000_000_i64;
+        let mut seen = SeenKeys::default();
+        let keys: Vec<(u128, i64)> = keys(0..4_000).zip((0..).map(|n| n % 40 * year)).collect();
+        for (key, time) in &keys {
+            assert!(seen.insert(*key, *time));
+        }
+        for passed in 0..40 {
+            seen.forget(passed * year + 1);
+            let live: Vec<_> = keys
+                .iter()
+                .filter(|(_, time)| *time > passed * year)
+                .collect();
+            assert_eq!(seen.iter().count(), live.len());
+            for (key, _) in live {
+                assert!(!seen.insert(*key, 40 * year), "{passed}");
+            }
+            let mut copies = KeyPart::default();
+            assert_eq!(seen.copy(0, usize::MAX, &mut copies), SHARD_COUNT);
+            let (mut copied, mut live): (Vec<_>, Vec<_>) =
+                (copies.iter().collect(), seen.iter().collect());
+            copied.sort_unstable();
+            live.sort_unstable();
+            assert_eq!(copied, live);
+        }
+        // Each comes back at another time, near or far.
+        for (key, time) in &keys {
+            assert!(seen.insert(*key, 40 * year + *time));
+            assert!(!seen.insert(*key, 0));
+        }
     }
 
     #[test]
