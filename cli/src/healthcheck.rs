@@ -180,6 +180,7 @@ mod tests {
     use millstream_master::service::access::Access;
     use millstream_master::{Candidacy, Entrance};
     use millstream_worker::config::{RealConnectors, RealStores, WorkerConfig};
+    use millstream_worker::operator::spill::Spill;
 
     use super::*;
     use crate::process;
@@ -212,6 +213,7 @@ mod tests {
             blocking: blocking.clone(),
         };
         WorkerConfig {
+            spill: Spill::without_limit(),
             net: net.clone(),
             exchange_net: net.clone(),
             stores: Arc::new(stores),

@@ -35,6 +35,7 @@ mod secret_file;
 mod share;
 mod sink;
 mod sinks;
+mod spill;
 mod stop;
 mod submit;
 mod table;

@@ -20,6 +20,7 @@ use crate::exposure::Exposure;
 use crate::master::Parent;
 use crate::process::Worker;
 use crate::protection::AccessArguments;
+use crate::spill::SpillArguments;
 use crate::{interrupts, output, process};
 
 /// How long a worker that is told to end waits for its tasks to move; they do within two seconds unless something is in their way.
@@ -57,6 +58,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
+    spill: SpillArguments,
+    #[command(flatten)]
     access: AccessArguments,
     #[command(flatten)]
     exposure: Exposure,
@@ -86,7 +89,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let access = &arguments.access;
     let access = access.access(&arguments.master.tls, &blocking, &mut tasks)?;
     let clock: ClockRef = Arc::new(SystemClock::new());
+    let spill = arguments.spill.spill(&blocking)?;
     let config = WorkerConfig {
+        spill,
         tracer: export.tracer(),
         net: arguments.master.net()?,
         exchange_net: arguments.master.tls.net_of_workers()?,

@@ -20,10 +20,12 @@ use millstream_common::plan::expression::Functions;
 use millstream_common::plan::{KeyedKind, KeyedPlan, PlanSchema};
 use millstream_common::time::{Clock, SystemClock};
 use millstream_worker::exchange::message::OwnedRows;
-use millstream_worker::operator::{self, BarrierRequest, KeyedOperator, StateWrite};
+use millstream_worker::operator::task_state::TaskState;
+use millstream_worker::operator::{self, BarrierRequest, StateWrite};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::memory::{Memory, MemoryArguments};
 use crate::process;
 use crate::report::{self, Spread};
 
@@ -43,6 +45,8 @@ pub(crate) struct Arguments {
     /// How often each is measured.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    #[command(flatten)]
+    memory: MemoryArguments,
 }
 
 const SIZES: [usize; 3] = [1_000_000, 10_000_000, 50_000_000];
@@ -53,6 +57,7 @@ impl Default for Arguments {
             keys: SIZES.to_vec(),
             seed: 1,
             rounds: 3,
+            memory: MemoryArguments::default(),
         }
     }
 }
@@ -62,7 +67,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let (mut ours, mut bare) = (Vec::new(), Vec::new());
         for _ in 0..arguments.rounds.max(1) {
             // Ours first: what the other gives back is with this process for a while.
-            ours.push(measure(&mut Ours::new()?, count, arguments.seed)?);
+            let memory = Memory::new(arguments.memory)?;
+            ours.push(measure(&mut Ours::new(memory)?, count, arguments.seed)?);
             bare.push(measure(&mut Bare::default(), count, arguments.seed)?);
         }
         print(count, &ours, &bare);
@@ -77,7 +83,7 @@ pub(crate) fn repeat(
     known_times: usize,
     seed: u64,
 ) -> anyhow::Result<()> {
-    let mut keys = Ours::new()?;
+    let mut keys = Ours::new(Memory::new(MemoryArguments::default())?)?;
     let mut random = StdRng::seed_from_u64(seed);
     for _ in 0..new_times {
         insert(&mut keys, &mut random, count, count)?;
@@ -95,12 +101,16 @@ trait Keys {
     /// Ends an epoch; what that took, and what the part took that follows, with its size.
     fn end_epoch(&mut self) -> anyhow::Result<EpochCost>;
     /// Bytes of memory held.
-    fn bytes(&self) -> usize;
+    fn bytes(&mut self) -> usize;
+    /// Bytes on disk.
+    fn disk_bytes(&self) -> anyhow::Result<Option<u64>>;
 }
 
 #[derive(Clone, Copy, Default)]
 struct EpochCost {
     barrier: Duration,
+    /// Moving to disk what has no room.
+    spilled: Duration,
     part: Duration,
     part_bytes: u64,
 }
@@ -117,6 +127,7 @@ struct Measured {
     bytes: f64,
     /// Memory of this process at the end.
     resident_bytes: u64,
+    disk_bytes: Option<u64>,
     epoch: EpochCost,
 }
 
@@ -128,7 +139,7 @@ fn measure(keys: &mut dyn Keys, count: usize, seed: u64) -> anyhow::Result<Measu
     while left > 0 {
         let some = left.min(1 << 20);
         filled += insert(keys, &mut random, some, some)?;
-        keys.end_epoch()?;
+        filled += keys.end_epoch()?.spilled;
         left -= some;
     }
     let new = insert(keys, &mut random, changed, changed)?;
@@ -142,6 +153,7 @@ fn measure(keys: &mut dyn Keys, count: usize, seed: u64) -> anyhow::Result<Measu
         known_ns: nanos(known, changed.min(count)),
         bytes: keys.bytes() as f64 / (count + changed) as f64,
         resident_bytes: process::own_rss(),
+        disk_bytes: keys.disk_bytes()?,
         epoch,
     })
 }
@@ -202,6 +214,9 @@ fn print(count: usize, ours: &[Measured], bare: &[Measured]) {
         "memory of this process with ours",
         report::mebibytes(resident),
     ));
+    if let Some(bytes) = ours.first().and_then(|run| run.disk_bytes) {
+        rows.push(report::row("on disk", report::mebibytes(bytes)));
+    }
     let barrier = spread(ours, |run| run.epoch.barrier.as_secs_f64() * 1e3);
     let part = spread(ours, |run| run.epoch.part.as_secs_f64() * 1e3);
     let bytes = ours.last().map_or(0, |run| run.epoch.part_bytes);
@@ -217,14 +232,15 @@ fn print(count: usize, ours: &[Measured], bare: &[Measured]) {
 
 /// The operator, its keys in one task.
 struct Ours {
-    operator: Box<dyn KeyedOperator>,
+    state: TaskState,
+    memory: Memory,
     plan: KeyedPlan,
     epoch: Epoch,
     time: i64,
 }
 
 impl Ours {
-    fn new() -> anyhow::Result<Self> {
+    fn new(memory: Memory) -> anyhow::Result<Self> {
         let at = Field::new(
             "at",
             DataType::Timestamp(TimeUnit::Microsecond, None),
@@ -240,7 +256,8 @@ impl Ours {
             },
         };
         Ok(Self {
-            operator: operator::build(&plan, &Functions::new())?,
+            state: memory.task(operator::build(&plan, &Functions::new())?),
+            memory,
             plan,
             epoch: Epoch(0),
             time: 0,
@@ -257,7 +274,7 @@ impl Keys for Ours {
         let batch = RecordBatch::try_new(self.plan.input.0.clone(), vec![times])?;
         let rows = (0..count as u32).collect();
         let rows = OwnedRows::chosen(batch, rows, fingerprints.to_vec());
-        let emitted = self.operator.fold(rows)?;
+        let emitted = self.state.operator().fold(rows)?;
         Ok(emitted.iter().map(|rows| rows.batch.num_rows()).sum())
     }
 
@@ -265,7 +282,7 @@ impl Keys for Ours {
         self.epoch = self.epoch.next();
         let clock = SystemClock::new();
         let begun = clock.monotonic();
-        let outcome = self.operator.barrier(&BarrierRequest {
+        let outcome = self.state.operator().barrier(&BarrierRequest {
             epoch: self.epoch,
             watermark: None,
             emit_changes: true,
@@ -280,11 +297,18 @@ impl Keys for Ours {
             cost.part = clock.monotonic() - ended;
             cost.part_bytes = object.bytes.len() as u64;
         }
+        let begun = clock.monotonic();
+        self.state.give_back()?;
+        cost.spilled = clock.monotonic() - begun;
         Ok(cost)
     }
 
-    fn bytes(&self) -> usize {
-        self.operator.state_bytes()
+    fn bytes(&mut self) -> usize {
+        self.state.operator().state_bytes()
+    }
+
+    fn disk_bytes(&self) -> anyhow::Result<Option<u64>> {
+        self.memory.disk_bytes()
     }
 }
 
@@ -321,8 +345,12 @@ impl Keys for Bare {
     }
 
     /// As the set of the standard library lays them out: a byte beside each place, at most 7 of 8 taken.
-    fn bytes(&self) -> usize {
+    fn bytes(&mut self) -> usize {
         let places = (self.0.capacity() * 8 / 7).next_power_of_two();
         places * (size_of::<u128>() + 1)
+    }
+
+    fn disk_bytes(&self) -> anyhow::Result<Option<u64>> {
+        Ok(None)
     }
 }

@@ -21,10 +21,10 @@ use millstream_common::plan::{
 };
 use millstream_common::time::{Clock, EventSpan, SystemClock};
 use millstream_worker::exchange::message::OwnedRows;
-use millstream_worker::operator::{
-    self, BarrierRequest, KeyedOperator, PartialAggregate, StateWrite,
-};
+use millstream_worker::operator::task_state::TaskState;
+use millstream_worker::operator::{self, BarrierRequest, PartialAggregate, StateWrite};
 
+use crate::memory::{Memory, MemoryArguments};
 use crate::process;
 use crate::report::{self, Spread};
 
@@ -46,6 +46,8 @@ pub(crate) struct Arguments {
     /// Epochs that are timed.
     #[arg(long, default_value_t = 20)]
     epochs: usize,
+    #[command(flatten)]
+    memory: MemoryArguments,
 }
 
 const SIZES: [usize; 3] = [1_000_000, 10_000_000, 50_000_000];
@@ -55,19 +57,17 @@ impl Default for Arguments {
         Self {
             groups: SIZES.to_vec(),
             epochs: 20,
+            memory: MemoryArguments::default(),
         }
     }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for &count in &arguments.groups {
-        let mut groups = Groups::new()?;
+        let mut groups = Groups::new(Memory::new(arguments.memory)?)?;
         let filled = groups.fill(count)?;
-        ensure!(
-            groups.operator.key_count() == count,
-            "{} groups, not {count}",
-            groups.operator.key_count()
-        );
+        let held = groups.state.operator().key_count();
+        ensure!(held == count, "{held} groups, not {count}");
         let changed = (count / CHANGED_PART).max(1);
         let mut costs = Vec::new();
         for epoch in 0..arguments.epochs.max(1) {
@@ -80,7 +80,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             filled,
             changed,
             &costs,
-            groups.operator.state_bytes(),
+            groups.state.operator().state_bytes(),
+            groups.memory.disk_bytes()?,
         );
     }
     Ok(())
@@ -91,25 +92,29 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 struct Cost {
     fold: Duration,
     barrier: Duration,
+    /// Moving to disk what has no room.
+    spilled: Duration,
     part: Duration,
     part_bytes: u64,
 }
 
 /// The operator of one task, with what stands in front of it.
 struct Groups {
-    operator: Box<dyn KeyedOperator>,
+    state: TaskState,
+    memory: Memory,
     partial: PartialAggregate,
     plan: KeyedPlan,
     epoch: Epoch,
 }
 
 impl Groups {
-    fn new() -> anyhow::Result<Self> {
+    fn new(memory: Memory) -> anyhow::Result<Self> {
         let plan = plan()?;
         let functions = Functions::new();
         let partial = PartialAggregate::new(&plan, &functions)?;
         Ok(Self {
-            operator: operator::build(&plan, &functions)?,
+            state: memory.task(operator::build(&plan, &functions)?),
+            memory,
             partial: partial.ok_or_else(|| anyhow::anyhow!("the plan is no aggregate"))?,
             plan,
             epoch: Epoch(0),
@@ -123,7 +128,7 @@ impl Groups {
         while first < count {
             let last = count.min(first + EPOCH_GROUPS);
             let cost = self.epoch(first..last)?;
-            taken += cost.fold + cost.barrier;
+            taken += cost.fold + cost.barrier + cost.spilled;
             first = last;
         }
         Ok(taken)
@@ -146,7 +151,7 @@ impl Groups {
         self.take(states)?;
         let folded = clock.monotonic();
         self.epoch = self.epoch.next();
-        let outcome = self.operator.barrier(&BarrierRequest {
+        let outcome = self.state.operator().barrier(&BarrierRequest {
             epoch: self.epoch,
             watermark: None,
             emit_changes: true,
@@ -159,12 +164,15 @@ impl Groups {
             cost.part = clock.monotonic() - ended;
             cost.part_bytes = object.bytes.len() as u64;
         }
+        let begun = clock.monotonic();
+        self.state.give_back()?;
+        cost.spilled = clock.monotonic() - begun;
         Ok(cost)
     }
 
     fn take(&mut self, states: Option<RecordBatch>) -> anyhow::Result<()> {
         if let Some(states) = states {
-            self.operator.fold(OwnedRows::whole(states))?;
+            self.state.operator().fold(OwnedRows::whole(states))?;
         }
         Ok(())
     }
@@ -210,7 +218,14 @@ fn plan() -> anyhow::Result<KeyedPlan> {
     })
 }
 
-fn print(count: usize, filled: Duration, changed: usize, costs: &[Cost], state_bytes: usize) {
+fn print(
+    count: usize,
+    filled: Duration,
+    changed: usize,
+    costs: &[Cost],
+    state_bytes: usize,
+    disk_bytes: Option<u64>,
+) {
     let spread = |value: fn(&Cost) -> Duration| {
         let millis = costs.iter().map(|cost| value(cost).as_secs_f64() * 1e3);
         let spread = Spread::of(millis.collect());
@@ -221,7 +236,7 @@ fn print(count: usize, filled: Duration, changed: usize, costs: &[Cost], state_b
     };
     let per_group = |amount: f64| amount / count as f64;
     let part_bytes = costs.iter().map(|cost| cost.part_bytes).max();
-    let rows = [
+    let mut rows = vec![
         report::row(
             "a group until then",
             format!("{:.0} ns", per_group(filled.as_secs_f64() * 1e9)),
@@ -252,6 +267,11 @@ fn print(count: usize, filled: Duration, changed: usize, costs: &[Cost], state_b
             ),
         ),
     ];
+    if let Some(bytes) = disk_bytes {
+        rows.push(report::row("on disk", report::mebibytes(bytes)));
+        let text = spread(|cost| cost.spilled);
+        rows.push(report::row("moving to disk, behind the barrier", text));
+    }
     report::table(
         &format!("{} live groups", report::count(count as u64)),
         &rows,

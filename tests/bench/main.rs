@@ -16,6 +16,7 @@ mod groups;
 mod instructions;
 mod latency;
 mod many_jobs;
+mod memory;
 mod nexmark;
 mod plot;
 mod process;

@@ -23,6 +23,7 @@ use millstream_master::retention::Retention;
 use millstream_master::service::access::Access;
 use millstream_worker::Worker;
 use millstream_worker::config::{RealStores, WorkerConfig};
+use millstream_worker::operator::spill::Spill;
 
 use crate::broker::Broker;
 use crate::script::{Fault, Step};
@@ -226,6 +227,7 @@ async fn start_worker(
         blocking: blocking.clone(),
     };
     let config = WorkerConfig {
+        spill: Spill::without_limit(),
         net: net.clone(),
         exchange_net: net.clone(),
         stores: Arc::new(stores),

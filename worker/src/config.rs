@@ -17,6 +17,7 @@ use millstream_sinks::factory::{self, SinkSetup};
 use millstream_sinks::sink::{Sink, SinkError};
 
 use crate::consume::{self, ConsumeError, ReaderContext, SourceReader};
+use crate::operator::spill::Spill;
 
 /// Opens the storage that the master names.
 #[async_trait]
@@ -93,6 +94,8 @@ pub struct WorkerConfig {
     pub tracer: TracerRef,
     /// For clients that block.
     pub blocking: BlockingRef,
+    /// Memory for keyed state, and where more than that goes.
+    pub spill: Spill,
     /// `host:port` of the masters, separated by commas.
     pub master: String,
     /// Tasks of each stage that it runs; at least 1.

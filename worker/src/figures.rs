@@ -17,6 +17,7 @@ use millstream_common::plan::JobPlan;
 use millstream_common::trace::TracerRef;
 use tokio::sync::watch;
 
+use crate::operator::spill::budget::StateBudget;
 use crate::pipeline::report::{Speaker, TaskReport};
 use crate::work::Step;
 
@@ -29,6 +30,7 @@ pub struct Figures {
     tracer: TracerRef,
     /// Whether a master counts on the worker; the gRPC health service tells the same.
     has_joined: watch::Receiver<bool>,
+    state: Arc<StateBudget>,
     jobs: Mutex<BTreeMap<JobName, JobFigures>>,
 }
 
@@ -52,10 +54,15 @@ struct JobFigures {
 
 impl Figures {
     /// Of a worker whose spans go to `tracer`, and that has a master while `has_joined` says so.
-    pub fn new(tracer: TracerRef, has_joined: watch::Receiver<bool>) -> Self {
+    pub fn new(
+        tracer: TracerRef,
+        has_joined: watch::Receiver<bool>,
+        state: Arc<StateBudget>,
+    ) -> Self {
         Self {
             tracer,
             has_joined,
+            state,
             jobs: Mutex::default(),
         }
     }
@@ -135,6 +142,15 @@ impl Probes for Figures {
         to.spans(self.tracer.as_ref());
         let has_joined = *self.has_joined.borrow();
         to.count(&catalogue::WORKER_ATTACHED, &[], u64::from(has_joined));
+        to.count(
+            &catalogue::WORKER_STATE,
+            &["memory"],
+            self.state.held_bytes(),
+        );
+        to.count(&catalogue::WORKER_STATE, &["disk"], self.state.disk_bytes());
+        if let Some(limit) = self.state.bytes_limit() {
+            to.count(&catalogue::WORKER_STATE_LIMIT, &[], limit);
+        }
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let running = jobs.values().filter(|job| job.is_running).count();
         to.count(&catalogue::WORKER_PIPELINES, &[], running as u64);
@@ -168,7 +184,7 @@ mod tests {
     #[tokio::test]
     async fn jobs_that_have_ended_are_forgotten_but_the_last_ones_and_those_that_run_are_not() {
         let (_, joined) = watch::channel(true);
-        let figures = Figures::new(Arc::new(NoTracer), joined);
+        let figures = Figures::new(Arc::new(NoTracer), joined, StateBudget::new(1_000));
         figures.begun(&"runs".into(), Arc::default());
         let count = 2 * ENDED_KEPT;
         for number in 0..count {
@@ -187,7 +203,11 @@ mod tests {
     #[tokio::test]
     async fn counters_of_a_job_do_not_go_back_with_its_next_generation() {
         let (has_joined, joined) = watch::channel(false);
-        let figures = Figures::new(Arc::new(NoTracer), joined);
+        let state = StateBudget::new(1_000);
+        let figures = Figures::new(Arc::new(NoTracer), joined, Arc::clone(&state));
+        let share = state.join();
+        share.excess(700);
+        share.note_disk(5_000);
         let job = JobName::from("clicks");
         figures.begun(&job, Arc::new(AtomicU64::new(7)));
         figures.ended(&job);
@@ -195,6 +215,13 @@ mod tests {
         let text = figures.metrics().await.encode();
         assert!(text.contains("millstream_worker_read_rows_total{job=\"clicks\"} 9.0"));
         assert!(text.contains("millstream_worker_pipelines 1.0"), "{text}");
+        for told in [
+            "state_bytes{place=\"memory\"} 700.0",
+            "state_bytes{place=\"disk\"} 5000.0",
+            "state_limit_bytes 1000.0",
+        ] {
+            assert!(text.contains(told), "{told}: {text}");
+        }
         assert!(figures.ready().is_err(), "no master has said Welcome");
         has_joined.send_replace(true);
         assert!(figures.ready().is_ok());

@@ -58,7 +58,11 @@ impl Worker {
         let edges = EdgeRegistry::new(REGISTER_WAIT);
         let taps = TapBoard::new();
         let (has_joined, joined) = watch::channel(false);
-        let figures = Arc::new(Figures::new(config.tracer.clone(), joined.clone()));
+        let figures = Arc::new(Figures::new(
+            config.tracer.clone(),
+            joined.clone(),
+            Arc::clone(&config.spill.budget),
+        ));
         let probes: Arc<dyn Probes> = figures.clone();
         let mut tasks = JoinSet::new();
         if let Some(door) = &config.http {

@@ -25,6 +25,8 @@ use millstream_worker::consume::reader_task::ReaderTask;
 use millstream_worker::consume::{ConsumeError, CutRequest, SourceEvent, SourceReader};
 use millstream_worker::exchange::message::{EdgeId, OwnedRows, StreamMessage};
 use millstream_worker::operator::keyed_actor::{KeyedActor, KeyedConfig, KeyedMessage};
+use millstream_worker::operator::spill::{Spill, TaskSpill};
+use millstream_worker::operator::task_state::{StateSeat, TaskState};
 use millstream_worker::operator::{
     BarrierOutcome, BarrierRequest, Emitted, KeyedOperator, OperatorError, StateWrite,
 };
@@ -136,9 +138,21 @@ impl KeyedOperator for OneKey {
         Ok(())
     }
 
+    fn spill(&mut self, _: usize, _: &TaskSpill) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
+    fn waits_for_disk(&self) -> bool {
+        false
+    }
+
     fn mark_all_changed(&mut self) {}
 
     fn state_bytes(&self) -> usize {
+        0
+    }
+
+    fn disk_bytes(&self) -> u64 {
         0
     }
 
@@ -160,7 +174,11 @@ async fn a_panic_while_a_state_part_is_stored_is_a_failure_of_the_task() {
     };
     let config = KeyedConfig {
         name: "views.0".to_owned(),
-        operator: Box::new(OneKey),
+        seat: StateSeat::new(
+            TaskState::new(Box::new(OneKey), Spill::without_limit().task("views.0")),
+            Arc::new(ThreadPool),
+            "views.0".to_owned(),
+        ),
         parts: Vec::new(),
         scope: PartScope {
             incarnation: Incarnation::fresh(),

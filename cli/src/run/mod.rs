@@ -39,6 +39,7 @@ use crate::interrupts::{self, INTERRUPTED};
 use crate::process::{self, Master, Worker};
 use crate::progress::{self, Progress};
 use crate::protection::TlsArguments;
+use crate::spill::SpillArguments;
 use crate::submit::{began, report_end, submit};
 use crate::{stop, worker};
 
@@ -61,6 +62,8 @@ pub(crate) struct Arguments {
     /// Where to serve the dashboard, /metrics, /healthz and /readyz meanwhile; port 0 takes a free one. By default nothing is served.
     #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
     http: Option<String>,
+    #[command(flatten)]
+    spill: SpillArguments,
     #[command(flatten)]
     exposure: Exposure,
 }
@@ -96,7 +99,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     let mut here = tokio::select! {
-        started = Here::start(&storage, slots, clock.clone()) => started?,
+        started = Here::start(&storage, slots, clock.clone(), arguments.spill) => started?,
         _ = interrupts.next() => return Ok(ExitCode::from(INTERRUPTED)),
     };
     if let Some(door) = door {
@@ -154,9 +157,15 @@ struct Here {
 }
 
 impl Here {
-    async fn start(storage: &str, slots: u32, clock: ClockRef) -> anyhow::Result<Self> {
+    async fn start(
+        storage: &str,
+        slots: u32,
+        clock: ClockRef,
+        spill: SpillArguments,
+    ) -> anyhow::Result<Self> {
         let net: NetRef = Arc::new(MemoryNet::default());
         let blocking: BlockingRef = Arc::new(ThreadPool);
+        let spill = spill.spill(&blocking)?;
         let storage_url = storage_url(storage)?;
         let lock = lock::take(&storage_url)?;
         let export = Export::from_environment("millstream", "run");
@@ -181,6 +190,7 @@ impl Here {
             blocking: blocking.clone(),
         };
         let worker = process::start_worker(WorkerConfig {
+            spill,
             net: net.clone(),
             exchange_net: net.clone(),
             stores: Arc::new(stores),

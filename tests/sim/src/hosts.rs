@@ -28,6 +28,9 @@ use millstream_sinks::kafka::KafkaSink;
 use millstream_sinks::sink::{Sink, SinkError};
 use millstream_worker::config::{self as worker_config, WorkerConfig};
 use millstream_worker::consume::{ConsumeError, ReaderContext, SourceReader};
+use millstream_worker::operator::spill::Spill;
+use millstream_worker::operator::spill::budget::StateBudget;
+use millstream_worker::operator::spill::memory::MemoryDisk;
 use millstream_worker::{Worker, WorkerError};
 use tokio::sync::Notify;
 
@@ -127,22 +130,37 @@ impl Host {
     }
 
     /// Runs a worker, again and again.
-    pub(crate) async fn run_worker(self, slots: u32, keeps_name: bool) -> turmoil::Result {
+    pub(crate) async fn run_worker(
+        self,
+        slots: u32,
+        keeps_name: bool,
+        state_bytes: usize,
+    ) -> turmoil::Result {
         loop {
             event!("{} starts", self.name);
-            let ended = self.worker_life(slots, keeps_name).await;
+            let ended = self.worker_life(slots, keeps_name, state_bytes).await;
             event!("{} ended: {ended:?}", self.name);
             tokio::time::sleep(RESTART_DELAY).await;
         }
     }
 
-    async fn worker_life(&self, slots: u32, keeps_name: bool) -> Result<(), WorkerError> {
+    async fn worker_life(
+        &self,
+        slots: u32,
+        keeps_name: bool,
+        state_bytes: usize,
+    ) -> Result<(), WorkerError> {
         let count = self.starts.fetch_add(1, Ordering::Relaxed);
         let name = match keeps_name {
             true => self.name.to_owned(),
             false => format!("{}-{count}", self.name),
         };
+        let spill = Spill {
+            budget: StateBudget::new(state_bytes),
+            disk: Arc::new(MemoryDisk),
+        };
         let config = WorkerConfig {
+            spill,
             net: self.net(),
             exchange_net: self.net(),
             stores: Arc::new(self.store()),

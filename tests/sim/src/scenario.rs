@@ -33,6 +33,8 @@ pub(crate) struct Scenario {
     pub(crate) keeps_names: bool,
     /// Tasks of a stage that each worker takes.
     pub(crate) slots: [u32; 3],
+    /// Memory for keyed state of each worker; what has no room in it is spilled.
+    pub(crate) state_bytes: usize,
     /// When the last worker joins.
     pub(crate) joins_at: Option<Duration>,
     /// What the collector keeps, and how often it looks.
@@ -118,6 +120,9 @@ const ASKED_SHARE: f64 = 0.3;
 const PUT_AWAY_SHARE: f64 = 0.3;
 /// Of those in which somebody is killed in a step of the protocol.
 const AMBUSHED_SHARE: f64 = 0.5;
+/// Of the seeds whose workers spill state, and what these have room for.
+const SPILLED_SHARE: f64 = 0.5;
+const STATE_BYTES_MAX: usize = 20_000;
 
 impl Scenario {
     /// A plan for a job that writes to `targets`.
@@ -143,6 +148,7 @@ impl Scenario {
             has_standby: chance.random_bool(0.5),
             keeps_names: chance.random_bool(0.5),
             slots: [(); 3].map(|()| chance.random_range(1..=2)),
+            state_bytes: usize::MAX,
             joins_at: match joins {
                 0 => None,
                 1 => Some(Duration::ZERO),
@@ -182,6 +188,13 @@ impl Scenario {
         self.actions.sort_by_key(|(at, _)| *at);
     }
 
+    /// Leaves workers less memory than their state needs, or none at all. Drawn after everything else.
+    pub(crate) fn draw_memory(&mut self, chance: &mut SmallRng) {
+        if chance.random_bool(SPILLED_SHARE) {
+            self.state_bytes = chance.random_range(0..STATE_BYTES_MAX);
+        }
+    }
+
     /// A plan in which nothing fails.
     pub(crate) fn calm(keeps_names: bool) -> Self {
         Self {
@@ -189,6 +202,7 @@ impl Scenario {
             has_standby: true,
             keeps_names,
             slots: [1, 2, 1],
+            state_bytes: usize::MAX,
             joins_at: Some(Duration::ZERO),
             retention: Retention::default(),
             resumed_from: Duration::ZERO,

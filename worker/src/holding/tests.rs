@@ -14,6 +14,7 @@ use millstream_common::trace::NoTracer;
 
 use super::*;
 use crate::config::{RealConnectors, RealStores, WorkerConfig};
+use crate::operator::spill::Spill;
 
 fn at() -> JobGeneration {
     JobGeneration {
@@ -43,6 +44,7 @@ fn holding() -> Holding {
         trace: None,
     };
     let worker = WorkerConfig {
+        spill: Spill::without_limit(),
         net: Arc::new(TcpNet),
         exchange_net: Arc::new(TcpNet),
         stores: Arc::new(RealStores {

@@ -2,7 +2,7 @@
 //!
 //! Child of the pipeline, one a task of a keyed stage. Receives the messages of its input edges; sends what the operator emits down its
 //! branches, and the barrier behind it; hands what has changed to a writer of its own (`snapshot/writer`), which stores and reports it
-//! while the next epoch runs. Owns the operator and that writer. Decides nothing: epochs are `align.rs`'s, rows the operator's.
+//! while the next epoch runs. Owns the operator (`task_state.rs`) and that writer. Decides nothing: epochs are `align.rs`'s, rows the operator's.
 //! Failure: any error is told to the pipeline, which ends as a whole; nothing is repaired in place.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,8 @@ use millstream_common::store::StoreRef;
 use millstream_common::time::{ClockRef, EventTime};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
-use super::{BarrierRequest, Emitted, KeyedOperator, OperatorError};
+use super::task_state::StateSeat;
+use super::{BarrierRequest, Emitted, KeyedOperator};
 use crate::branch::Branches;
 use crate::exchange::align::{Alignment, Outcome};
 use crate::exchange::message::{EdgeBarrier, EdgeBatch, EdgeId, StreamMessage};
@@ -46,7 +47,7 @@ pub struct KeyedConfig {
     /// For texts.
     pub name: String,
     /// Restored.
-    pub operator: Box<dyn KeyedOperator>,
+    pub seat: StateSeat,
     /// It is a DISTINCT: what it does not hand on is a duplicate. Others keep what they take in their groups.
     pub keeps_first_rows: bool,
     /// The parts it was restored from.
@@ -59,7 +60,7 @@ pub struct KeyedConfig {
     pub sources: Vec<SourceIndex>,
     /// Where its rows go.
     pub branches: Branches,
-    /// Least time between two emissions of changes.
+    /// Least time between two emissions of changes, as long as there is room for what waits.
     pub changes_interval: Duration,
     /// All groups leave with the first barrier, whatever the interval.
     pub emits_all: bool,
@@ -85,6 +86,8 @@ pub struct KeyedState {
     /// The same, with what became of its rows.
     busy: Duration,
     changes_emitted_at: Duration,
+    /// Not all the memory was given back that had to be: groups stay whose change was not emitted yet.
+    holds_too_much: bool,
 }
 
 /// The actor.
@@ -115,6 +118,7 @@ impl Actor for KeyedActor {
             flow: StageFlow::default(),
             worked: Stretch::default(),
             busy: Duration::ZERO,
+            holds_too_much: false,
             changes_emitted_at: config.clock.monotonic(),
             config,
         })
@@ -173,11 +177,12 @@ impl KeyedState {
     async fn fold(&mut self, batch: EdgeBatch) -> Result<(), Failure> {
         let begun = self.config.clock.monotonic();
         let EdgeBatch { rows, permit } = batch;
-        let row_count = self.config.operator.row_count(&rows);
-        let row_count = row_count.map_err(|error| self.broken(&error))?;
         let taken = rows.count() as u64;
-        let emitted = self.config.operator.fold(rows);
-        let emitted = emitted.map_err(|error| self.broken(&error))?;
+        let fold = |operator: &mut dyn KeyedOperator| {
+            let row_count = operator.row_count(&rows)?;
+            Ok((row_count, operator.fold(rows)?))
+        };
+        let (row_count, emitted) = self.config.seat.call(fold).await?;
         let folded = self.config.clock.monotonic();
         let bytes = u64::from(permit.bytes());
         self.worked.add_rows(begun, folded, taken, bytes);
@@ -234,10 +239,13 @@ impl KeyedState {
             watermark: least_watermark(&self.config.sources, &barrier.watermarks),
             emit_changes: self.are_changes_due(barrier.kind),
         };
-        let outcome = self.config.operator.barrier(&request);
-        let outcome = outcome.map_err(|error| self.broken(&error))?;
+        let seat = &mut self.config.seat;
+        let outcome = seat
+            .call(move |operator| operator.barrier(&request))
+            .await?;
         self.worked.add(begun, self.config.clock.monotonic());
         self.send(outcome.emitted).await?;
+        self.send_more().await?;
         self.config.branches.send_barrier(&barrier).await?;
         let mut flow = std::mem::take(&mut self.flow);
         flow.branches = self.config.branches.take_flows();
@@ -256,21 +264,34 @@ impl KeyedState {
             work,
         };
         let taken = self.writer.write(ended).await;
-        taken.map_err(|error| Failure::new(Kind::Internal, &self.config.name, &error))
+        taken.map_err(|error| Failure::new(Kind::Internal, &self.config.name, &error))?;
+        self.holds_too_much = !self.config.seat.give_back().await?;
+        Ok(())
+    }
+
+    /// What the last barrier emits out of state that is on disk.
+    async fn send_more(&mut self) -> Result<(), Failure> {
+        loop {
+            let begun = self.config.clock.monotonic();
+            let seat = &mut self.config.seat;
+            let emitted = seat.call(|operator| operator.emit_more()).await?;
+            if emitted.is_empty() {
+                return Ok(());
+            }
+            self.worked.add(begun, self.config.clock.monotonic());
+            self.send(emitted).await?;
+        }
     }
 
     fn are_changes_due(&mut self, kind: BarrierKind) -> bool {
         let now = self.config.clock.monotonic();
         let is_due = now.saturating_sub(self.changes_emitted_at) >= self.config.changes_interval;
         let is_forced = !kind.reads_on() || std::mem::take(&mut self.config.emits_all);
+        let is_forced = is_forced || self.holds_too_much;
         if is_due || is_forced {
             self.changes_emitted_at = now;
         }
         is_due || is_forced
-    }
-
-    fn broken(&self, error: &OperatorError) -> Failure {
-        Failure::new(Kind::Internal, &self.config.name, error)
     }
 }
 

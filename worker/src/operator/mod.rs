@@ -1,7 +1,7 @@
 //! Keyed operators: DISTINCT ON, windowed and unwindowed aggregation, as state machines without actors.
 //!
 //! Called by `keyed_actor.rs` only: batches in, batches out, a state part at each barrier. An operator owns the keys of
-//! its task's vnodes and nothing else; it knows no edge, no storage, no clock. Keeps INV-7: what `restore`
+//! its task's vnodes and nothing else; it knows no edge, no storage, no clock. State that has no room in memory it keeps on disk (`spill`). Keeps INV-7: what `restore`
 //! rebuilds from the parts answers every later batch as the original would have.
 //! Failure: an error ends the pipeline.
 
@@ -11,6 +11,8 @@ mod event_time;
 pub mod key_hash;
 pub mod keyed_actor;
 mod part_rows;
+pub mod spill;
+pub mod task_state;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +21,7 @@ use std::fmt::Display;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use millstream_common::error::Kind;
 use millstream_common::ids::{Epoch, OperatorId, Vnode};
 use millstream_common::plan::expression::Functions;
 use millstream_common::plan::{KeyedKind, KeyedPlan, Port};
@@ -28,6 +31,7 @@ use self::aggregate::Aggregate;
 pub use self::aggregate::PartialAggregate;
 use self::distinct::Distinct;
 pub use self::part_rows::PartRows;
+use self::spill::{SpillError, TaskSpill};
 use crate::exchange::message::OwnedRows;
 
 /// The first column of every state part.
@@ -75,6 +79,19 @@ pub enum OperatorError {
         /// What went wrong.
         cause: String,
     },
+    /// What has no room in memory cannot be kept.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
+}
+
+impl OperatorError {
+    /// Who has to act.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Build { .. } | Self::Run { .. } => Kind::Internal,
+            Self::Spill(_) => Kind::External,
+        }
+    }
 }
 
 /// Rows that an operator hands on.
@@ -141,11 +158,22 @@ pub trait KeyedOperator: Send {
         owns: &dyn Fn(Vnode) -> bool,
         watermark: Option<EventTime>,
     ) -> Result<(), OperatorError>;
+    /// More of what the last barrier emitted, behind it; empty if that was all. Asked for until then, before the next batch.
+    fn emit_more(&mut self) -> Result<Vec<Emitted>, OperatorError> {
+        Ok(Vec::new())
+    }
+    /// Moves state to disk, until so many bytes of memory are free or nothing is left that can go. Behind a barrier and all that it emitted,
+    /// or behind a part.
+    fn spill(&mut self, bytes: usize, spill: &TaskSpill) -> Result<(), OperatorError>;
+    /// State is on disk: calls may wait for it, and belong where that harms nobody.
+    fn waits_for_disk(&self) -> bool;
     /// Every group that was restored counts as changed: a sink begins with it.
     fn mark_all_changed(&mut self);
     /// Bytes of memory held, about.
     fn state_bytes(&self) -> usize;
-    /// Live keys.
+    /// Bytes of files held; 0 if all of it has room in memory.
+    fn disk_bytes(&self) -> u64;
+    /// Live keys; of those on disk, about.
     fn key_count(&self) -> usize;
 }
 

@@ -36,6 +36,7 @@ use millstream_proto::v1;
 use millstream_proto::v1::worker_link_server::{WorkerLink, WorkerLinkServer};
 use millstream_worker::config::OpenStore;
 use millstream_worker::leaving::Left;
+use millstream_worker::operator::spill::Spill;
 use millstream_worker::{RealConnectors, RealStores, Worker, WorkerConfig};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -136,6 +137,7 @@ impl OpenStore for LateStores {
 
 fn config(name: &str, net: NetRef, master: String, stores: Arc<dyn OpenStore>) -> WorkerConfig {
     WorkerConfig {
+        spill: Spill::without_limit(),
         exchange_net: net.clone(),
         net,
         stores,

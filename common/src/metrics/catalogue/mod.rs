@@ -431,6 +431,8 @@ pub static METRICS: &[&Metric] = &[
     &WORKER_BLOCKED,
     &WORKER_STEP_TIME,
     &WORKER_STEP_ROWS,
+    &WORKER_STATE,
+    &WORKER_STATE_LIMIT,
     &WORKER_SEGMENTS,
 ];
 

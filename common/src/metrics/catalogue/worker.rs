@@ -69,6 +69,22 @@ pub static WORKER_STEP_ROWS: Metric = metric(
     &["job", "stage", "step"],
     "Rows that went into the step here, up to the last barrier",
 );
+/// Keyed state here, at the last barrier: in memory, and on disk for want of room.
+pub static WORKER_STATE: Metric = metric(
+    "millstream_worker_state_bytes",
+    Kind::Gauge,
+    Some("bytes"),
+    &["place"],
+    "Keyed state here, at the last barrier: in memory, and on disk for want of room",
+);
+/// Memory that keyed state may take here before some moves to disk.
+pub static WORKER_STATE_LIMIT: Metric = metric(
+    "millstream_worker_state_limit_bytes",
+    Kind::Gauge,
+    Some("bytes"),
+    &[],
+    "Memory that keyed state may take here before some moves to disk",
+);
 /// Segments stored from here.
 pub static WORKER_SEGMENTS: Metric = metric(
     "millstream_worker_segment_bytes",

@@ -92,6 +92,7 @@ pub(crate) fn run(seed: u64, is_dumped: bool) -> Outcome {
             workload.limit(&limit);
         }
         scenario.draw_more(chance);
+        scenario.draw_memory(chance);
         (workload, scenario)
     };
     run_planned(seed, chance, is_dumped, plan, Special::None)
@@ -251,6 +252,7 @@ impl Simulation {
                 false => Some(Duration::ZERO),
             };
             let (slots, keeps_names) = (scenario.slots[index], scenario.keeps_names);
+            let state_bytes = scenario.state_bytes;
             self.sim.host(WORKERS[index], move || {
                 let worker = worker.clone();
                 async move {
@@ -258,7 +260,7 @@ impl Simulation {
                         return Ok(());
                     };
                     tokio::time::sleep(at.saturating_sub(trace::now())).await;
-                    worker.run_worker(slots, keeps_names).await
+                    worker.run_worker(slots, keeps_names, state_bytes).await
                 }
             });
         }

@@ -23,7 +23,7 @@ pub(super) struct Layout {
     /// The group columns.
     pub(super) groups: SchemaRef,
     /// `_vnode`, group columns, state columns.
-    state: SchemaRef,
+    pub(super) state: SchemaRef,
     /// `_vnode`, `_pending`, group columns, state columns.
     stored: SchemaRef,
     /// Group columns, results.

@@ -10,9 +10,11 @@
 //! A closed window's groups leave ordered by end and key; changes leave in the order of the groups' first change.
 //! A group without window end (NULL) closes with the end of time. An aggregate without group columns has one
 //! group, and emits nothing as long as it has had no rows.
+//! Groups that have no room in memory are on disk (`spilling.rs`). Those that close there leave behind the others, by window and in batches of some thousands,
+//! each ordered by key.
 //! The state of DISTINCT aggregates holds every distinct value, and is merged as a whole when its group changes.
 //! Keeps INV-7: see `restore`.
-//! Failure: an expression that fails, or columns that do not fit, end the pipeline.
+//! Failure: an expression that fails, columns that do not fit, or a disk that fails, end the pipeline.
 
 mod calls;
 mod fold;
@@ -21,8 +23,11 @@ mod layout;
 mod partial;
 mod pending;
 mod slots;
+mod spilled;
+mod spilling;
 mod store;
 
+use std::iter::once;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
@@ -41,8 +46,10 @@ use self::layout::Layout;
 use self::partial::row_count;
 use self::pending::PendingGroups;
 use self::slots::SlotIndex;
+use self::spilled::{Place, RowCodec};
 use self::store::{NewRows, Rewrite, StateStore};
 use super::event_time::{is_time, micros};
+use super::spill::{SpillError, TaskSpill};
 use super::{
     BarrierOutcome, BarrierRequest, Emitted, KeyedOperator, OperatorError, StateWrite, build_error,
     run_error,
@@ -61,6 +68,20 @@ pub(super) struct Aggregate {
     encoder: KeyEncoder,
     store: StateStore,
     pending: PendingGroups,
+    /// `None`: a column has a type that stays in memory.
+    codec: Option<RowCodec>,
+    /// All groups on disk count as changed.
+    spilled_pending: bool,
+    unsent: Unsent,
+}
+
+/// What groups on disk have to emit behind a barrier, and where the next of them are.
+#[derive(Debug, Default)]
+struct Unsent {
+    /// The barrier's watermark.
+    closing: Option<i64>,
+    changes: bool,
+    from: Option<Place>,
 }
 
 /// State rows that an epoch appended to the store.
@@ -86,6 +107,9 @@ impl Aggregate {
         let encoder = KeyEncoder::new(Arc::clone(&layout.groups))
             .map_err(|error| build_error(&plan.operator, error))?;
         Ok(Self {
+            codec: RowCodec::new(Arc::clone(&layout.state)).ok(),
+            spilled_pending: false,
+            unsent: Unsent::default(),
             operator: plan.operator.clone(),
             fold: GroupFold::new(Arc::clone(&calls), Arc::clone(&layout.groups)),
             calls,
@@ -105,9 +129,11 @@ impl Aggregate {
         };
         let emitted = self.emit(&appended, &closed, request.emit_changes)?;
         self.store.remove(&closed);
+        self.note_unsent(request);
         let mut forget = self.store.drop_dead_parts();
         forget.remove(&request.epoch);
         let changed_count = appended.iter().map(|appended| appended.slots.len()).sum();
+        appended.extend(self.sweep(request)?);
         let write = match self.store.rewrite(request.epoch, changed_count) {
             Rewrite::Nothing => self.delta(&appended)?,
             Rewrite::Some(slots) => {
@@ -123,6 +149,88 @@ impl Aggregate {
             emitted,
             write,
             forget,
+        })
+    }
+
+    /// Groups on disk emit theirs when they are asked for it.
+    fn note_unsent(&mut self, request: &BarrierRequest) {
+        if !self.store.has_spilled() {
+            self.spilled_pending = false;
+            return;
+        }
+        let watermark = request.watermark.filter(|_| self.window.is_some());
+        self.unsent = Unsent {
+            closing: watermark.map(|watermark| watermark.0),
+            changes: request.emit_changes && self.spilled_pending,
+            from: None,
+        };
+    }
+
+    /// Appends groups again that were on disk, if that makes storage smaller. Not while all on disk have changes to emit: none is left out.
+    fn sweep(&mut self, request: &BarrierRequest) -> Result<Option<Appended>, DataFusionError> {
+        let Some(codec) = self.codec.as_ref().filter(|_| !self.spilled_pending) else {
+            return Ok(None);
+        };
+        let watermark = request.watermark.filter(|_| self.window.is_some());
+        let rows = self
+            .store
+            .sweep(watermark.map(|watermark| watermark.0), codec)?;
+        let Some(rows) = rows else {
+            return Ok(None);
+        };
+        let known = vec![None; rows.num_rows()];
+        let rows = self.new_rows(rows)?;
+        Ok(Some(self.append(request.epoch, rows, &known)))
+    }
+
+    /// What the last barrier still has to emit; empty if that was all.
+    fn emit_unsent(&mut self) -> Result<Vec<Emitted>, DataFusionError> {
+        let Some(codec) = &self.codec else {
+            return Ok(Vec::new());
+        };
+        if let Some(watermark) = self.unsent.closing {
+            let from = self.unsent.from.take();
+            if let Some(leaving) = self.store.close_spilled(watermark, from, codec)? {
+                self.unsent.from = leaving.next;
+                self.unsent.closing = leaving.next.map(|_| watermark);
+                return self.emit_closed(&leaving.rows);
+            }
+            self.unsent.closing = None;
+        }
+        if !self.unsent.changes {
+            return Ok(Vec::new());
+        }
+        let from = self.unsent.from.take();
+        let shown = self.store.show_spilled(from, codec)?;
+        self.unsent.from = shown.as_ref().and_then(|shown| shown.next);
+        if self.unsent.from.is_none() {
+            self.unsent.changes = false;
+            self.spilled_pending = false;
+        }
+        match shown {
+            Some(shown) => Ok(vec![self.changed(&self.evaluate(&shown.rows)?)?]),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Groups that leave from disk.
+    fn emit_closed(&self, rows: &RecordBatch) -> Result<Vec<Emitted>, DataFusionError> {
+        let batch = self.evaluate(&self.ordered(rows)?)?;
+        let change = match self.spilled_pending {
+            true => Some(self.changed(&batch)?),
+            false => None,
+        };
+        let closed = Emitted {
+            port: Port::Final,
+            batch,
+        };
+        Ok(once(closed).chain(change).collect())
+    }
+
+    fn changed(&self, output: &RecordBatch) -> Result<Emitted, DataFusionError> {
+        Ok(Emitted {
+            port: Port::Changes,
+            batch: self.layout.changes(output)?,
         })
     }
 
@@ -189,41 +297,60 @@ impl Aggregate {
             count,
         } = drained;
         let keys = self.encoder.encode(&groups, count)?;
+        let ends = self.window_ends(&groups)?;
         let known = self.store.find(&keys);
-        let slots: Vec<SlotIndex> = known.iter().flatten().copied().collect();
-        let states = if slots.is_empty() {
-            states
-        } else {
-            let earlier = self.store.gather(&slots)?;
-            self.sum_states(self.layout.states(&earlier), &states, &known)?
+        let (earlier, places) = self.earlier(&keys, &ends, &known)?;
+        let states = match earlier.is_empty() {
+            true => states,
+            false => self.sum_states(&earlier, places, &states, count)?,
         };
         let batch = self.layout.state_rows(keys.vnodes(), groups, states)?;
-        let ends = self.window_ends(&batch)?;
         Ok((NewRows { batch, keys, ends }, known))
     }
+    /// The earlier rows of groups, from memory and from disk, and which of the keys each is of.
+    fn earlier(
+        &mut self,
+        keys: &GroupKeys,
+        ends: &[i64],
+        known: &[Option<SlotIndex>],
+    ) -> Result<(Vec<RecordBatch>, Vec<usize>), DataFusionError> {
+        let slots: Vec<SlotIndex> = known.iter().flatten().copied().collect();
+        let places = (0..known.len()).filter(|place| known[*place].is_some());
+        let mut places: Vec<usize> = places.collect();
+        let mut earlier = Vec::new();
+        if !slots.is_empty() {
+            earlier.push(self.store.gather(&slots)?);
+        }
+        if let Some(codec) = &self.codec
+            && let Some(recalled) = self.store.recall(keys, ends, known, codec)?
+        {
+            earlier.push(recalled.rows);
+            places.extend(recalled.places);
+        }
+        Ok((earlier, places))
+    }
 
-    /// The sums of earlier and new states. `known` tells which of the new ones have an earlier one; those are in the
-    /// same order.
+    /// The sums of earlier and new states of `count` groups; `places`: which of these each earlier row is of.
     ///
     /// Both go into one call, earlier first: an accumulator takes a call's groups to be all groups, so groups that a
     /// first call had left out would count as not NULL.
     fn sum_states(
         &self,
-        earlier: &[ArrayRef],
+        earlier: &[RecordBatch],
+        places: Vec<usize>,
         new: &[ArrayRef],
-        known: &[Option<SlotIndex>],
+        count: usize,
     ) -> Result<Vec<ArrayRef>, DataFusionError> {
-        let columns = earlier.iter().zip(new);
-        let columns = columns
-            .map(|(earlier, new)| concat(&[earlier.as_ref(), new.as_ref()]))
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut groups: Vec<usize> = (0..known.len())
-            .filter(|row| known[*row].is_some())
-            .collect();
-        groups.extend(0..known.len());
+        let columns = new.iter().enumerate().map(|(index, new)| {
+            let earlier = earlier.iter();
+            let earlier = earlier.map(|rows| self.layout.states(rows)[index].as_ref());
+            concat(&earlier.chain(once(new.as_ref())).collect::<Vec<_>>())
+        });
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let mut groups = places;
+        groups.extend(0..count);
         let mut sums = self.calls.accumulators()?;
-        self.calls
-            .merge(&mut sums, &columns, &groups, known.len())?;
+        self.calls.merge(&mut sums, &columns, &groups, count)?;
         self.calls.drain_states(sums)
     }
 
@@ -251,19 +378,15 @@ impl Aggregate {
             changed.push(self.ordered(&self.store.gather(&leaving)?)?);
         }
         for rows in changed {
-            let output = self.evaluate(&rows)?;
-            emitted.push(Emitted {
-                port: Port::Changes,
-                batch: self.layout.changes(&output)?,
-            });
+            emitted.push(self.changed(&self.evaluate(&rows)?)?);
         }
         Ok(emitted)
     }
 
     /// The rows of groups by the end of their windows and their keys.
     fn ordered(&self, rows: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
-        let ends = self.window_ends(rows)?;
         let groups = self.layout.groups(rows);
+        let ends = self.window_ends(groups)?;
         let order = self.encoder.order(groups, &ends, rows.num_rows())?;
         Ok(take_record_batch(rows, &UInt32Array::from(order))?)
     }
@@ -314,7 +437,8 @@ impl Aggregate {
         watermark: Option<EventTime>,
     ) -> Result<(), DataFusionError> {
         let (vnodes, _) = self.layout.marks(part)?;
-        let ends = self.window_ends(&self.layout.load(part)?)?;
+        let rows = self.layout.load(part)?;
+        let ends = self.window_ends(self.layout.groups(&rows))?;
         let is_open = |row: usize| match (ends.get(row), watermark) {
             (Some(end), Some(EventTime(watermark))) => *end > watermark,
             _ => true,
@@ -328,6 +452,10 @@ impl Aggregate {
         }
         let rows = self.new_rows(self.layout.load(&part)?)?;
         let known = self.store.find(&rows.keys);
+        if let Some(codec) = &self.codec {
+            // Their newer rows are these.
+            self.store.recall(&rows.keys, &rows.ends, &known, codec)?;
+        }
         let slots = self.store.append(epoch, rows, &known);
         let (_, pending) = self.layout.marks(&part)?;
         for (row, &slot) in slots.iter().enumerate() {
@@ -344,17 +472,16 @@ impl Aggregate {
         let keys: GroupKeys = self
             .encoder
             .encode(self.layout.groups(&batch), batch.num_rows())?;
-        let ends = self.window_ends(&batch)?;
+        let ends = self.window_ends(self.layout.groups(&batch))?;
         Ok(NewRows { batch, keys, ends })
     }
 
     /// The end of each group's window; empty without windows.
-    fn window_ends(&self, rows: &RecordBatch) -> Result<Vec<i64>, DataFusionError> {
+    fn window_ends(&self, groups: &[ArrayRef]) -> Result<Vec<i64>, DataFusionError> {
         let Some(window) = self.window else {
             return Ok(Vec::new());
         };
-        let column: &ArrayRef = &self.layout.groups(rows)[window.column];
-        let times = micros(column)?;
+        let times = micros(&groups[window.column])?;
         let end = |time: i64| (EventTime(time) + window.end_offset).0;
         let ends = times.iter().map(|time| time.map_or(EventTime::MAX.0, end));
         Ok(ends.collect())
@@ -365,19 +492,34 @@ impl KeyedOperator for Aggregate {
     /// Takes what [`PartialAggregate`] makes of rows.
     fn fold(&mut self, rows: OwnedRows) -> Result<Vec<Emitted>, OperatorError> {
         let batch = rows.into_batch().map_err(DataFusionError::from);
-        match batch.and_then(|batch| self.fold.fold_states(&batch)) {
-            Ok(()) => Ok(Vec::new()),
-            Err(error) => Err(run_error(&self.operator, error.strip_backtrace())),
-        }
+        let folded = batch.and_then(|batch| self.fold.fold_states(&batch));
+        folded.map_err(|error| self.failed(error))?;
+        Ok(Vec::new())
     }
 
     fn row_count(&self, rows: &OwnedRows) -> Result<u64, OperatorError> {
-        row_count(rows).map_err(|error| run_error(&self.operator, error.strip_backtrace()))
+        row_count(rows).map_err(|error| self.failed(error))
     }
 
     fn barrier(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, OperatorError> {
-        self.end_epoch(request)
-            .map_err(|error| run_error(&self.operator, error.strip_backtrace()))
+        self.end_epoch(request).map_err(|error| self.failed(error))
+    }
+
+    fn emit_more(&mut self) -> Result<Vec<Emitted>, OperatorError> {
+        self.emit_unsent().map_err(|error| self.failed(error))
+    }
+
+    /// Groups whose change was not emitted yet stay.
+    fn spill(&mut self, bytes: usize, spill: &TaskSpill) -> Result<(), OperatorError> {
+        let Some(codec) = &self.codec else {
+            return Ok(());
+        };
+        let spilled = self.store.spill(bytes, &mut self.pending, codec, spill);
+        spilled.map_err(|error| self.failed(error))
+    }
+
+    fn waits_for_disk(&self) -> bool {
+        self.store.has_spilled()
     }
 
     /// A later part's row takes the place of an earlier one's. `watermark` has to be that of the restored epoch's
@@ -390,10 +532,11 @@ impl KeyedOperator for Aggregate {
         watermark: Option<EventTime>,
     ) -> Result<(), OperatorError> {
         self.restore_part(part_epoch, part, owns, watermark)
-            .map_err(|error| run_error(&self.operator, error.strip_backtrace()))
+            .map_err(|error| self.failed(error))
     }
 
     fn mark_all_changed(&mut self) {
+        self.spilled_pending = self.store.has_spilled();
         for slot in self.store.live_slots() {
             self.pending.add(slot);
         }
@@ -403,9 +546,24 @@ impl KeyedOperator for Aggregate {
         self.store.bytes() + self.fold.bytes() + self.pending.bytes()
     }
 
+    fn disk_bytes(&self) -> u64 {
+        self.store.disk_bytes()
+    }
+
     /// Groups of finished epochs; those first seen in the running one count from its barrier on.
     fn key_count(&self) -> usize {
         self.store.live_count()
+    }
+}
+
+impl Aggregate {
+    fn failed(&self, error: DataFusionError) -> OperatorError {
+        if let DataFusionError::External(cause) = &error
+            && let Some(error) = cause.downcast_ref::<SpillError>()
+        {
+            return error.clone().into();
+        }
+        run_error(&self.operator, error.strip_backtrace())
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::mem::take;
 
-use super::slots::SlotIndex;
+use super::slots::{NO_SLOT, SlotIndex};
 
 #[derive(Debug, Default)]
 pub(super) struct PendingGroups {
@@ -47,6 +47,18 @@ impl PendingGroups {
 
     pub(super) fn contains(&self, slot: SlotIndex) -> bool {
         self.flags.get(slot as usize).copied().unwrap_or(false)
+    }
+
+    /// Slots have other numbers now; those of groups that have gone are not pending.
+    pub(super) fn renumber(&mut self, renumbered: &[SlotIndex]) {
+        let order = self.take();
+        self.flags = Vec::new();
+        for slot in order {
+            let slot = renumbered[slot as usize];
+            if slot != NO_SLOT {
+                self.add(slot);
+            }
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {

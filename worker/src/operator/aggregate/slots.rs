@@ -20,6 +20,8 @@ pub(super) struct Slot {
 
 /// The part of a slot without group.
 const NOWHERE: u32 = u32::MAX;
+/// No slot at all.
+pub(super) const NO_SLOT: SlotIndex = SlotIndex::MAX;
 
 /// A key in 128 bits, in halves to be aligned like the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,10 @@ const _: () = assert!(size_of::<Slot>() == 24);
 impl Fingerprint {
     pub(super) fn new(fingerprint: u128) -> Self {
         Self([(fingerprint >> 64) as u64, fingerprint as u64])
+    }
+
+    pub(super) fn value(self) -> u128 {
+        u128::from(self.0[0]) << 64 | u128::from(self.0[1])
     }
 
     /// Bits that vnodes are not chosen by.
@@ -68,8 +74,23 @@ impl Slots {
 
     /// Whether this row is the newest of the slot's group.
     pub(super) fn is_at(&self, index: SlotIndex, part: u32, row: usize) -> bool {
+        if index == NO_SLOT {
+            return false;
+        }
         let slot = self.get(index);
         slot.part == part && slot.row as usize == row
+    }
+
+    /// Gives the groups the numbers from 0 on, in their order, and frees what others took. Returns each slot's new number, [`NO_SLOT`] for
+    /// those without a group.
+    pub(super) fn renumber(&mut self) -> Vec<SlotIndex> {
+        let old = std::mem::take(self);
+        let slots = old.blocks.into_iter().flatten();
+        let renumbered = slots.map(|slot| match slot.part {
+            NOWHERE => NO_SLOT,
+            _ => self.add(slot),
+        });
+        renumbered.collect()
     }
 
     pub(super) fn add(&mut self, slot: Slot) -> SlotIndex {

@@ -4,7 +4,8 @@
 //! is appended in an epoch is exactly what storage has to learn. Parts without live rows are dropped. Where garbage outweighs what lives, or parts become
 //! many, live rows are appended again: all of them where they are few; else some a barrier, those of the parts that lose most by it, so that an epoch costs
 //! what changed in it and no barrier waits for all groups. Groups of a window are listed by the window's end, so closing a
-//! window looks at no other.
+//! window looks at no other. What has no room moves to disk, the oldest parts first (`spilling.rs`); a part that has moved stays here without its rows, for
+//! storage still has it.
 //! Keeps INV-7: the same parts, oldest first, make the same groups.
 //! Failure: columns that do not fit each other, which is a bug or foreign state.
 
@@ -19,11 +20,13 @@ use millstream_common::ids::Epoch;
 
 use super::keys::GroupKeys;
 use super::slots::{Fingerprint, Slot, SlotIndex, Slots};
+use super::spilled::SpilledGroups;
+use super::spilling::Sweep;
 
 /// Garbage is not worth a rewrite below this many rows.
 const GARBAGE_ROWS_MIN: usize = 4_096;
 /// Reading one object a part at a restore stays a matter of seconds.
-const PART_COUNT_MAX: usize = 256;
+pub(super) const PART_COUNT_MAX: usize = 256;
 /// Groups that are appended again at one barrier, if not more have changed: some tens of milliseconds.
 const REWRITTEN_MAX: usize = 1 << 16;
 
@@ -47,31 +50,36 @@ pub(super) enum Rewrite {
 
 /// State rows that were appended at once.
 #[derive(Debug)]
-struct Part {
-    epoch: Epoch,
-    batch: RecordBatch,
-    /// The slot of each row; the row is garbage if it is not that slot's newest.
-    slots: Vec<SlotIndex>,
-    live_count: usize,
+pub(super) struct Part {
+    pub(super) epoch: Epoch,
+    /// `None` if its live rows are on disk.
+    pub(super) batch: Option<RecordBatch>,
+    /// The slot of each row in memory; the row is garbage if it is not that slot's newest.
+    pub(super) slots: Vec<SlotIndex>,
+    /// As storage has it.
+    pub(super) row_count: usize,
+    pub(super) live_count: usize,
     /// Rows before it are garbage.
     live_from: usize,
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 /// The groups of one task.
-#[derive(Debug)]
 pub(super) struct StateStore {
-    slots: Slots,
-    index: HashTable<SlotIndex>,
-    windows: BTreeMap<i64, Vec<SlotIndex>>,
-    parts: BTreeMap<u32, Part>,
+    pub(super) slots: Slots,
+    pub(super) index: HashTable<SlotIndex>,
+    pub(super) windows: BTreeMap<i64, Vec<SlotIndex>>,
+    pub(super) parts: BTreeMap<u32, Part>,
+    /// Groups that had no room.
+    pub(super) spilled: Option<SpilledGroups>,
+    pub(super) sweep: Option<Sweep>,
     next_part: u32,
     /// Rows of all parts.
     row_count: usize,
     /// Epochs of restored parts of which nothing was live.
     unused: BTreeSet<Epoch>,
     /// [`REWRITTEN_MAX`].
-    rewritten_max: usize,
+    pub(super) rewritten_max: usize,
 }
 
 impl Default for StateStore {
@@ -81,6 +89,8 @@ impl Default for StateStore {
             index: HashTable::default(),
             windows: BTreeMap::new(),
             parts: BTreeMap::new(),
+            spilled: None,
+            sweep: None,
             next_part: 0,
             row_count: 0,
             unused: BTreeSet::new(),
@@ -90,15 +100,17 @@ impl Default for StateStore {
 }
 
 impl StateStore {
+    /// Groups in memory and on disk.
     pub(super) fn live_count(&self) -> usize {
-        self.slots.live_count()
+        let spilled = self.spilled.as_ref();
+        self.slots.live_count() + spilled.map_or(0, |spilled| spilled.live_count)
     }
 
     pub(super) fn is_live(&self, slot: SlotIndex) -> bool {
         self.slots.is_live(slot)
     }
 
-    /// The group of each key that is there.
+    /// The group of each key that is in memory.
     pub(super) fn find(&self, keys: &GroupKeys) -> Vec<Option<SlotIndex>> {
         keys.iter().map(|key| self.find_one(key)).collect()
     }
@@ -139,22 +151,24 @@ impl StateStore {
         let bytes = rows.batch.get_array_memory_size() + slots.capacity() * size_of::<SlotIndex>();
         let part_rows = Part {
             epoch,
+            row_count: slots.len(),
             live_count: slots.len(),
             live_from: 0,
-            batch: rows.batch,
+            batch: Some(rows.batch),
             slots: slots.clone(),
             bytes,
         };
-        self.row_count += part_rows.slots.len();
+        self.row_count += part_rows.row_count;
         self.parts.insert(part, part_rows);
         slots
     }
 
     /// The newest rows of some groups, in this order; at least one.
     pub(super) fn gather(&self, slots: &[SlotIndex]) -> Result<RecordBatch, ArrowError> {
-        let batches: Vec<&RecordBatch> = self.parts.values().map(|part| &part.batch).collect();
-        let positions = self.parts.keys().enumerate();
-        let positions: BTreeMap<u32, usize> = positions.map(|(at, id)| (*id, at)).collect();
+        let parts = self.parts.iter();
+        let parts = parts.filter_map(|(id, part)| Some((*id, part.batch.as_ref()?)));
+        let (ids, batches): (Vec<u32>, Vec<&RecordBatch>) = parts.unzip();
+        let positions: BTreeMap<u32, usize> = ids.into_iter().zip(0..).collect();
         let rows = slots.iter().map(|slot| {
             let slot = self.slots.get(*slot);
             (positions[&slot.part], slot.row as usize)
@@ -199,7 +213,7 @@ impl StateStore {
         self.parts.retain(|_, part| {
             if part.live_count == 0 {
                 dead.insert(part.epoch);
-                *row_count -= part.slots.len();
+                *row_count -= part.row_count;
             }
             part.live_count > 0
         });
@@ -209,25 +223,28 @@ impl StateStore {
         dead
     }
 
-    /// What is to be appended again in an epoch in which so many groups have changed.
-    pub(super) fn rewrite(&mut self, epoch: Epoch, changed_count: usize) -> Rewrite {
+    /// Most of what storage has is garbage.
+    pub(super) fn outweighs(&self) -> bool {
         let live_count = self.live_count();
         let garbage = self.row_count - live_count;
-        let outweighs = garbage > live_count && garbage >= GARBAGE_ROWS_MIN;
+        garbage > live_count && garbage >= GARBAGE_ROWS_MIN
+    }
+
+    /// What is to be appended again in an epoch in which so many groups have changed.
+    pub(super) fn rewrite(&mut self, epoch: Epoch, changed_count: usize) -> Rewrite {
+        let outweighs = self.outweighs();
         if !outweighs && self.parts.len() <= PART_COUNT_MAX {
             return Rewrite::Nothing;
         }
-        if live_count <= self.rewritten_max {
+        if self.spilled.is_none() && self.live_count() <= self.rewritten_max {
             return Rewrite::All;
         }
         // Twice of what has changed: so there is less garbage behind it than before.
         let count_max = self.rewritten_max.max(2 * changed_count);
         let parts = self.parts.iter_mut();
-        let mut parts: Vec<_> = parts.filter(|(_, part)| part.epoch < epoch).collect();
-        match outweighs {
-            true => parts.sort_by_key(|(_, part)| part.live_count * 1_000 / part.slots.len()),
-            false => parts.sort_by_key(|(_, part)| part.live_count),
-        }
+        let is_older = |part: &Part| part.epoch < epoch && part.batch.is_some();
+        let mut parts: Vec<_> = parts.filter(|(_, part)| is_older(part)).collect();
+        parts.sort_by_key(|(_, part)| part.worth(outweighs));
         let mut chosen = Vec::new();
         for (id, part) in parts {
             let enough = count_max - chosen.len();
@@ -259,7 +276,8 @@ impl StateStore {
         let parts = self.parts.values().map(|part| part.bytes).sum::<usize>();
         let listed = self.windows.values().map(Vec::capacity).sum::<usize>();
         let listed = listed * size_of::<SlotIndex>();
-        parts + self.slots.bytes() + listed + self.index.allocation_size()
+        let spilled = self.spilled.as_ref().map_or(0, SpilledGroups::memory_bytes);
+        parts + self.slots.bytes() + listed + self.index.allocation_size() + spilled
     }
 
     fn add_slot(&mut self, slot: Slot, end: Option<i64>) -> SlotIndex {
@@ -284,6 +302,14 @@ impl StateStore {
 }
 
 impl Part {
+    /// The less it is, the more is won by appending its groups again: by their share of its rows, or else by their number.
+    pub(super) fn worth(&self, by_share: bool) -> usize {
+        match by_share {
+            true => self.live_count * 1_000 / self.row_count.max(1),
+            false => self.live_count,
+        }
+    }
+
     /// Adds the groups whose newest rows are here, from the first one on, until there are enough; they are to be appended again.
     fn take_live(&mut self, id: u32, slots: &Slots, enough: usize, chosen: &mut Vec<SlotIndex>) {
         let mut taken_count = 0;

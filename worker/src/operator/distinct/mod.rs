@@ -3,13 +3,16 @@
 //! Made by `operator::build`, driven by the keyed actor. A key is a 128-bit fingerprint; NULLs are equal. It is
 //! forgotten at the barrier whose watermark has passed the event time of its first row; a first row without event time
 //! is never forgotten. Owns the fingerprints (`seen.rs`) and knows which state parts still hold live ones.
+//! Keys that have no room in memory are on disk, and are found there.
 //! Keeps INV-7: what a key's first row is depends on the order of rows and on barriers only.
-//! Failure: rows or a state part of another shape end the pipeline.
+//! Failure: rows or a state part of another shape, or a disk that fails, end the pipeline.
 
 mod key;
 mod key_part;
 mod parts;
 mod seen;
+mod slice;
+mod spilled;
 
 use std::collections::BTreeSet;
 use std::mem::replace;
@@ -27,6 +30,7 @@ use self::parts::{Parts, REWRITTEN_MAX};
 use self::seen::SeenKeys;
 use super::event_time::{is_time, micros};
 use super::key_hash::KeyHasher;
+use super::spill::{SpillError, TaskSpill};
 use super::{
     BarrierOutcome, BarrierRequest, Emitted, KeyedOperator, OperatorError, PartRows, StateWrite,
     build_error, run_error,
@@ -34,7 +38,6 @@ use super::{
 use crate::exchange::message::OwnedRows;
 
 /// The operator of one task.
-#[derive(Debug)]
 pub(super) struct Distinct {
     operator: OperatorId,
     hasher: KeyHasher,
@@ -72,10 +75,10 @@ impl Distinct {
     }
 
     /// The rows that are the first of their key.
-    fn first_rows(&mut self, rows: &OwnedRows) -> Result<Option<RecordBatch>, ArrowError> {
+    fn first_rows(&mut self, rows: &OwnedRows) -> Result<Option<RecordBatch>, OperatorError> {
         let batch = rows.batch();
         let times = match self.time_column {
-            Some(column) => Some(micros(batch.column(column))?),
+            Some(column) => Some(micros(batch.column(column)).map_err(|error| self.broken(error))?),
             None => None,
         };
         let (chosen, fingerprints) = match rows.choice() {
@@ -94,48 +97,58 @@ impl Distinct {
         self.seen.insert_all(fingerprints, time_of, |place, time| {
             fresh.push(fingerprints[place], time);
             kept.push(row_at(place));
-        });
+        })?;
         if kept.is_empty() {
             return Ok(None);
         }
         if kept.len() == batch.num_rows() {
             return Ok(Some(batch.clone()));
         }
-        take_record_batch(batch, &UInt32Array::from(kept)).map(Some)
+        let rows = take_record_batch(batch, &UInt32Array::from(kept));
+        rows.map(Some).map_err(|error| self.broken(error))
     }
 
-    fn end_epoch(&mut self, request: &BarrierRequest) -> BarrierOutcome {
+    fn broken(&self, error: ArrowError) -> OperatorError {
+        run_error(&self.operator, error)
+    }
+
+    fn end_epoch(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, SpillError> {
         let epoch = request.epoch;
         // The next epoch is about as long as this one; what it does not fill costs nothing.
         let next = KeyPart::with_room_for(self.fresh.len() / 2 * 3);
         let mut fresh = replace(&mut self.fresh, next);
         let mut forget = BTreeSet::new();
         if let Some(EventTime(watermark)) = request.watermark {
-            self.seen.forget(watermark);
+            self.seen.forget(watermark)?;
             fresh.forget(watermark);
             forget = self.parts.forget(watermark);
         }
         let held_count = self.seen.held_count();
-        let write = match self.parts.rewrite_from(epoch, fresh.len(), held_count) {
-            Some(0) if held_count <= self.rewritten_max => {
-                let live: KeyPart = self.seen.iter().collect();
+        let first = self.seen.first_slice();
+        let from = self
+            .parts
+            .rewrite_from(epoch, fresh.len(), held_count, first);
+        let write = match from {
+            Some(from) if from == first && held_count <= self.rewritten_max => {
+                let mut live = KeyPart::default();
+                self.seen.copy(first, usize::MAX, &mut live)?;
                 self.parts.replace(epoch, &live);
                 forget.clear();
                 StateWrite::Full(rows_of(live))
             }
             from => {
                 if let Some(from) = from {
-                    let next = self.seen.copy(from, self.rewritten_max, &mut fresh);
+                    let next = self.seen.copy(from, self.rewritten_max, &mut fresh)?;
                     forget.append(&mut self.parts.rewritten(next));
                 }
                 self.delta(epoch, fresh)
             }
         };
-        BarrierOutcome {
+        Ok(BarrierOutcome {
             emitted: Vec::new(),
             write,
             forget,
-        }
+        })
     }
 
     fn delta(&mut self, epoch: Epoch, keys: KeyPart) -> StateWrite {
@@ -154,9 +167,7 @@ fn rows_of(keys: KeyPart) -> PartRows {
 
 impl KeyedOperator for Distinct {
     fn fold(&mut self, rows: OwnedRows) -> Result<Vec<Emitted>, OperatorError> {
-        let first_rows = self
-            .first_rows(&rows)
-            .map_err(|error| run_error(&self.operator, error))?;
+        let first_rows = self.first_rows(&rows)?;
         let emitted = first_rows.map(|batch| Emitted {
             port: Port::Rows,
             batch,
@@ -165,7 +176,7 @@ impl KeyedOperator for Distinct {
     }
 
     fn barrier(&mut self, request: &BarrierRequest) -> Result<BarrierOutcome, OperatorError> {
-        Ok(self.end_epoch(request))
+        Ok(self.end_epoch(request)?)
     }
 
     fn restore(
@@ -178,14 +189,23 @@ impl KeyedOperator for Distinct {
         let mut keys =
             KeyPart::decode(part, owns).map_err(|error| run_error(&self.operator, error))?;
         if let Some(EventTime(watermark)) = watermark {
-            self.seen.forget(watermark);
+            self.seen.forget(watermark)?;
             keys.forget(watermark);
         }
         for (fingerprint, time) in keys.iter() {
-            self.seen.insert(fingerprint, time);
+            self.seen.insert(fingerprint, time)?;
         }
         self.parts.add(part_epoch, &keys);
         Ok(())
+    }
+
+    /// What came in the running epoch is not stored yet, and stays.
+    fn spill(&mut self, bytes: usize, spill: &TaskSpill) -> Result<(), OperatorError> {
+        Ok(self.seen.spill(bytes, spill)?)
+    }
+
+    fn waits_for_disk(&self) -> bool {
+        self.seen.has_spilled()
     }
 
     /// It holds what tells rows apart, and no rows.
@@ -195,8 +215,12 @@ impl KeyedOperator for Distinct {
         self.seen.bytes() + self.fresh.bytes()
     }
 
+    fn disk_bytes(&self) -> u64 {
+        self.seen.disk_bytes()
+    }
+
     fn key_count(&self) -> usize {
-        self.seen.iter().count()
+        self.seen.live_count()
     }
 }
 
@@ -207,8 +231,12 @@ mod tests {
 
     use arrow::array::{Int64Array, TimestampMicrosecondArray};
     use arrow::datatypes::{DataType, Field, TimeUnit};
+    use millstream_common::blocking::{BlockingRef, ThreadPool};
     use millstream_common::plan::{KeyedKind, PlanSchema};
 
+    use super::super::spill::Spill;
+    use super::super::spill::budget::StateBudget;
+    use super::super::spill::disk::SpillFolder;
     use super::*;
 
     fn empty() -> Distinct {
@@ -269,6 +297,33 @@ mod tests {
 
     #[test]
     fn keys_written_again_table_by_table_are_those_that_were_seen_at_every_epoch() {
+        keys_written_again_are_those_that_were_seen(&Spill::without_limit().task("test"));
+    }
+
+    #[test]
+    fn keys_written_again_from_disk_are_those_that_were_seen_at_every_epoch() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blocking: BlockingRef = Arc::new(ThreadPool);
+        let spill = Spill {
+            budget: StateBudget::new(0),
+            disk: Arc::new(SpillFolder::new(
+                folder.path().to_owned(),
+                1 << 20,
+                blocking,
+            )),
+        };
+        keys_written_again_are_those_that_were_seen(&spill.task("test"));
+    }
+
+    fn spill_excess(distinct: &mut Distinct, spill: &TaskSpill) {
+        let excess = spill.excess(distinct.state_bytes());
+        if excess > 0 {
+            // A few tables, so that some are on disk and some are not.
+            distinct.spill(excess / 8 + 1, spill).expect("spilled");
+        }
+    }
+
+    fn keys_written_again_are_those_that_were_seen(spill: &TaskSpill) {
         const PER_EPOCH: i64 = 40;
         let mut distinct = empty();
         let (mut stored, mut most_parts) = (Stored::new(), 0);
@@ -283,18 +338,25 @@ mod tests {
                 .fold(rows(first + PER_EPOCH - 1..first + PER_EPOCH, 10_000))
                 .expect("fold");
             let watermark = EventTime(number as i64 - 150);
-            let outcome = distinct.end_epoch(&BarrierRequest {
+            let request = BarrierRequest {
                 epoch,
                 watermark: Some(watermark),
                 emit_changes: true,
-            });
+            };
+            let outcome = distinct.end_epoch(&request).expect("in memory");
             store(&mut stored, epoch, outcome);
+            if number % 8 == 0 {
+                spill_excess(&mut distinct, spill);
+            }
             most_parts = most_parts.max(stored.len());
             if number % 30 != 0 {
                 continue;
             }
             let mut again = restored(&stored, watermark);
-            assert_eq!(again.key_count(), distinct.key_count(), "epoch {number}");
+            if !distinct.waits_for_disk() {
+                assert_eq!(again.key_count(), distinct.key_count(), "epoch {number}");
+            }
+            spill_excess(&mut again, spill);
             let all = 0..first + PER_EPOCH * 2;
             for distinct in [&mut again, &mut restored(&stored, watermark)] {
                 let emitted = distinct.fold(rows(all.clone(), 20_000)).expect("fold");

@@ -3,8 +3,8 @@
 //! Used by the operator in `mod.rs`. A part holds the keys that were new in an epoch. Parts whose keys are all forgotten are dropped whole,
 //! so where keys are forgotten in the order in which they come, nothing is ever written twice. Else live keys are written again: when most of
 //! what is stored is forgotten, when that is next to nothing, and before a restore had to read more than [`PART_COUNT_MAX`] parts or little
-//! more. Many keys are written again a few tables an epoch, beside the new ones: an epoch costs what came in it and a fixed share of what is
-//! held, and no barrier waits for all keys. Once every table was written, the parts from before the first are not needed any more.
+//! more. Many keys are written again a few slices an epoch, beside the new ones: an epoch costs what came in it and a fixed share of what is
+//! held, and no barrier waits for all keys. Once every slice was written, the parts from before the first are not needed any more.
 //! Pure; cannot fail.
 
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use millstream_common::ids::Epoch;
 
 use super::key_part::KeyPart;
-use super::seen::SHARD_COUNT;
+use super::slice::Slice;
 
 /// Below this many parts, writing keys again saves nothing worth its cost.
 const PART_COUNT_MIN: usize = 16;
@@ -30,13 +30,13 @@ struct PartNote {
     time_max: Option<i64>,
 }
 
-/// Tables are being written again.
+/// Slices are being written again.
 #[derive(Clone, Copy, Debug)]
 struct Rewrite {
     /// The first of them is in the part of this epoch.
     since: Epoch,
     /// The next one.
-    shard: usize,
+    slice: Slice,
 }
 
 /// The parts that storage holds, oldest first. After a change of the number of tasks several are of one epoch.
@@ -69,30 +69,31 @@ impl Parts {
         self.drop_if(is_dead)
     }
 
-    /// The table that the part of this epoch is to hold beside `fresh_count` new keys, with as many behind it as it may; `None` if none.
-    /// `held_count`: of all tables.
+    /// The slice that the part of this epoch is to hold beside `fresh_count` new keys, with as many behind it as it may; `None` if none.
+    /// `held_count`: of all keys; `first`: the slice to begin with.
     pub(super) fn rewrite_from(
         &mut self,
         epoch: Epoch,
         fresh_count: usize,
         held_count: usize,
-    ) -> Option<usize> {
+        first: Slice,
+    ) -> Option<Slice> {
         if self.rewrite.is_none() && self.is_rewrite_due(fresh_count, held_count) {
             self.rewrite = Some(Rewrite {
                 since: epoch,
-                shard: 0,
+                slice: first,
             });
         }
-        self.rewrite.map(|rewrite| rewrite.shard)
+        self.rewrite.map(|rewrite| rewrite.slice)
     }
 
-    /// The tables before this one are written. Behind the last one, the parts that they take the place of, by epoch.
-    pub(super) fn rewritten(&mut self, next_shard: usize) -> BTreeSet<Epoch> {
+    /// The slices before this one are written. Behind the last one, the parts that they take the place of, by epoch.
+    pub(super) fn rewritten(&mut self, next: Option<Slice>) -> BTreeSet<Epoch> {
         let Some(rewrite) = &mut self.rewrite else {
             return BTreeSet::new();
         };
-        rewrite.shard = next_shard;
-        if next_shard < SHARD_COUNT {
+        if let Some(next) = next {
+            rewrite.slice = next;
             return BTreeSet::new();
         }
         let since = rewrite.since;
@@ -127,7 +128,13 @@ impl Parts {
 
 #[cfg(test)]
 mod tests {
+    use super::super::slice::SHARD_BITS;
     use super::*;
+
+    const FIRST: Slice = Slice {
+        number: 0,
+        bits: SHARD_BITS,
+    };
 
     fn keys(times: &[i64]) -> KeyPart {
         let keys = times.iter().enumerate();
@@ -162,7 +169,10 @@ mod tests {
             let fresh = keys(&[0; 10]);
             let held_count = 10 * (epoch + 1);
             let epoch = Epoch(epoch as u64);
-            if parts.rewrite_from(epoch, fresh.len(), held_count).is_some() {
+            if parts
+                .rewrite_from(epoch, fresh.len(), held_count, FIRST)
+                .is_some()
+            {
                 let live = keys(&vec![0; held_count]);
                 written += live.len();
                 parts.replace(epoch, &live);
@@ -185,32 +195,36 @@ mod tests {
             parts.forget(epoch - 100);
             let held_count = parts.notes.iter().map(|part| part.key_count).sum();
             let epoch = Epoch(epoch as u64);
-            assert_eq!(parts.rewrite_from(epoch, fresh.len(), held_count), None);
+            assert_eq!(
+                parts.rewrite_from(epoch, fresh.len(), held_count, FIRST),
+                None
+            );
             parts.add(epoch, &fresh);
         }
     }
 
     #[test]
-    fn parts_are_dropped_once_every_table_was_written_since() {
+    fn parts_are_dropped_once_every_slice_was_written_since() {
         let mut parts = Parts::default();
         for epoch in 1..=PART_COUNT_MAX as u64 {
-            assert_eq!(parts.rewrite_from(Epoch(epoch), 1, usize::MAX), None);
+            assert_eq!(parts.rewrite_from(Epoch(epoch), 1, usize::MAX, FIRST), None);
             parts.add(Epoch(epoch), &keys(&vec![0; REWRITTEN_MAX / 16]));
         }
         let since = PART_COUNT_MAX as u64 + 1;
-        for shard in 0..SHARD_COUNT {
-            let epoch = Epoch(since + shard as u64);
-            let from = parts.rewrite_from(epoch, 1, usize::MAX);
-            assert_eq!(from, Some(shard));
-            let dropped = parts.rewritten(shard + 1);
-            let expected = match shard + 1 == SHARD_COUNT {
-                true => (1..since).map(Epoch).collect(),
-                false => BTreeSet::new(),
+        let slices = std::iter::successors(Some(FIRST), |slice| slice.next());
+        for (epoch, slice) in (since..).zip(slices) {
+            let epoch = Epoch(epoch);
+            let from = parts.rewrite_from(epoch, 1, usize::MAX, FIRST);
+            assert_eq!(from, Some(slice));
+            let dropped = parts.rewritten(slice.next());
+            let expected = match slice.next() {
+                None => (1..since).map(Epoch).collect(),
+                Some(_) => BTreeSet::new(),
             };
             assert_eq!(dropped, expected);
             parts.add(epoch, &keys(&[0]));
         }
-        assert_eq!(parts.notes.len(), SHARD_COUNT);
+        assert_eq!(parts.notes.len(), 1 << SHARD_BITS);
         assert!(parts.rewrite.is_none());
     }
 }

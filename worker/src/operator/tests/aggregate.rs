@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::functions_aggregate::expr_fn::{avg, count, count_distinct, max, min, sum};
 use datafusion::logical_expr::{Expr, ExprFunctionExt};
 use datafusion::prelude::{col, lit};
+use millstream_common::blocking::{BlockingRef, ThreadPool};
 use millstream_common::plan::expression::Functions;
 use millstream_common::plan::{
     KeyedKind, KeyedPlan, NamedExpression, PlanExpression, PlanSchema, WindowPlan,
@@ -20,6 +21,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+use super::super::spill::Spill;
+use super::super::spill::budget::StateBudget;
+use super::super::spill::disk::SpillFolder;
 use super::super::{OperatorError, build};
 use super::cluster::{Cluster, Rows};
 
@@ -266,8 +270,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 1..10)
 }
 
-fn answers_as_the_model(grouping: Grouping, steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let mut cluster = Cluster::new(plan(grouping), 2);
+/// Memory for state: more than there is, less, or none.
+fn state_bytes() -> impl Strategy<Value = usize> {
+    prop_oneof![Just(usize::MAX), 0..20_000_usize, Just(0)]
+}
+
+fn answers_as_the_model(
+    grouping: Grouping,
+    steps: Vec<Step>,
+    state_bytes: usize,
+) -> Result<(), TestCaseError> {
+    let mut cluster = Cluster::with_memory(plan(grouping), 2, state_bytes);
     let mut model = Model::default();
     let mut watermark = EventTime(0);
     for step in steps {
@@ -287,6 +300,8 @@ fn answers_as_the_model(grouping: Grouping, steps: Vec<Step>) -> Result<(), Test
     prop_assert_eq!(emitted, model.barrier(EventTime::MAX, true));
     if grouping == Grouping::WindowAndName {
         prop_assert_eq!(cluster.key_count(), 0);
+        // What groups on disk leave behind is known when they have left.
+        cluster.barrier(Some(EventTime::MAX), true);
         prop_assert_eq!(cluster.part_count(), 0);
     }
     Ok(())
@@ -296,18 +311,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn windowed_groups_answer_as_the_model(steps in steps()) {
-        answers_as_the_model(Grouping::WindowAndName, steps)?;
+    fn windowed_groups_answer_as_the_model(steps in steps(), state_bytes in state_bytes()) {
+        answers_as_the_model(Grouping::WindowAndName, steps, state_bytes)?;
     }
 
     #[test]
-    fn groups_without_window_answer_as_the_model(steps in steps()) {
-        answers_as_the_model(Grouping::Name, steps)?;
+    fn groups_without_window_answer_as_the_model(steps in steps(), state_bytes in state_bytes()) {
+        answers_as_the_model(Grouping::Name, steps, state_bytes)?;
     }
 
     #[test]
-    fn one_group_of_all_rows_answers_as_the_model(steps in steps()) {
-        answers_as_the_model(Grouping::All, steps)?;
+    fn one_group_of_all_rows_answers_as_the_model(steps in steps(), state_bytes in state_bytes()) {
+        answers_as_the_model(Grouping::All, steps, state_bytes)?;
     }
 }
 
@@ -367,6 +382,28 @@ fn all_restored_groups_are_emitted_once_for_a_sink_that_begins_with_them() {
     assert_eq!(cluster.barrier(None, true), Rows::default());
     cluster.restore(1);
     assert_eq!(cluster.barrier(None, true), Rows::default(), "once");
+}
+
+#[test]
+fn a_sink_that_begins_with_all_groups_gets_those_on_disk_too_and_once() {
+    for closes in [false, true] {
+        let mut cluster = Cluster::with_memory(plan(Grouping::WindowAndName), 1, 0);
+        let rows: Vec<Row> = (0..20_000)
+            .map(|name| row(name % 2, &format!("{name}")))
+            .collect();
+        cluster.fold(&batch(Grouping::WindowAndName, &rows));
+        assert_eq!(cluster.barrier(None, true).changed.len(), 20_000);
+        cluster.restore(1);
+        cluster.mark_all_changed();
+        cluster.fold(&batch(Grouping::WindowAndName, &[row(0, "0")]));
+        let watermark = closes.then_some(EventTime(MINUTE));
+        let all = cluster.barrier(watermark, true);
+        assert_eq!(all.closed.len(), if closes { 10_000 } else { 0 });
+        assert_eq!(all.changed.len(), 20_000);
+        assert!(all.changed.iter().any(|row| row.starts_with("0|0|2|")));
+        assert_eq!(cluster.barrier(watermark, true), Rows::default());
+        assert!(cluster.spilled_count >= 3);
+    }
 }
 
 #[test]
@@ -447,6 +484,77 @@ fn many_small_parts_are_gathered_into_one() {
     assert_eq!(cluster.full_count, 2);
     cluster.restore(1);
     assert_eq!(cluster.key_count(), 600);
+}
+
+/// Some groups of each epoch come again soon, some late, some never.
+fn visits(epoch: usize) -> Vec<Row> {
+    let names = (epoch * 40..epoch * 40 + 40).chain((0..60).map(|back| epoch * 40 / (back + 1)));
+    let rows = names.map(|name| row(name as i64 % 7, &format!("{name:06}")));
+    rows.collect()
+}
+
+fn groups_on_disk_answer_as_those_in_memory(spill: Spill) {
+    let grouping = Grouping::WindowAndName;
+    let mut cluster = Cluster::with_spill(plan(grouping), 2, spill);
+    let mut model = Model::default();
+    for epoch in 0..120 {
+        let mut rows = visits(epoch);
+        // A window of some epochs, now and then; what does not close stays long.
+        let open = epoch as i64 / 30 * 3;
+        rows.iter_mut().for_each(|row| row.minute += open);
+        model.fold(grouping, &rows);
+        cluster.fold(&batch(grouping, &rows));
+        let watermark = EventTime(open * MINUTE);
+        let is_due = epoch % 3 > 0;
+        let emitted = cluster.barrier(Some(watermark), is_due);
+        assert_eq!(emitted, model.barrier(watermark, is_due), "epoch {epoch}");
+        assert_eq!(cluster.key_count(), model.groups.len());
+        if epoch % 25 == 24 {
+            cluster.restore(1 + epoch as u32 % 3);
+            assert_eq!(cluster.key_count(), model.groups.len());
+        }
+    }
+    assert!(cluster.spilled_count > 100, "{}", cluster.spilled_count);
+    let emitted = cluster.barrier(Some(EventTime::MAX), true);
+    assert_eq!(emitted, model.barrier(EventTime::MAX, true));
+    cluster.barrier(Some(EventTime::MAX), true);
+    assert_eq!((cluster.key_count(), cluster.part_count()), (0, 0));
+}
+
+#[test]
+fn groups_on_a_disk_answer_as_those_in_memory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let blocking: BlockingRef = Arc::new(ThreadPool);
+    let disk = SpillFolder::new(folder.path().to_owned(), 1 << 20, blocking);
+    groups_on_disk_answer_as_those_in_memory(Spill {
+        budget: StateBudget::new(100_000),
+        disk: Arc::new(disk),
+    });
+}
+
+#[test]
+fn parts_whose_groups_are_on_disk_do_not_become_many() {
+    let mut cluster = Cluster::with_memory(plan(Grouping::Name), 1, 0);
+    let mut model = Model::default();
+    for epoch in 0..1_500 {
+        let rows = named((epoch..epoch + 3).chain([epoch / 2]));
+        model.fold(Grouping::Name, &rows);
+        cluster.fold(&batch(Grouping::Name, &rows));
+        cluster.barrier(None, true);
+        model.barrier(EventTime(0), true);
+        assert!(cluster.part_count() <= 300, "{}", cluster.part_count());
+        assert_eq!(cluster.key_count(), model.groups.len());
+    }
+    cluster.restore(2);
+    cluster.mark_all_changed();
+    for group in model.groups.keys() {
+        model.pending.insert(group.clone());
+    }
+    assert_eq!(
+        cluster.barrier(None, true),
+        model.barrier(EventTime(0), true)
+    );
+    assert_eq!(cluster.barrier(None, true), Rows::default());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Tasks of one operator with the storage they need: what the pipeline around an operator does, without actors.
 
 use std::io::Cursor;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -14,6 +14,10 @@ use millstream_common::plan::{KeyedPlan, Port};
 use millstream_common::time::EventTime;
 
 use super::super::key_hash::KeyHasher;
+use super::super::spill::Spill;
+use super::super::spill::budget::StateBudget;
+use super::super::spill::memory::MemoryDisk;
+use super::super::task_state::TaskState;
 use super::super::{
     BarrierRequest, Emitted, KeyedOperator, PartRows, PartialAggregate, StateWrite, build,
 };
@@ -30,10 +34,13 @@ pub(super) struct Cluster {
     watermark: Option<EventTime>,
     /// How often all of a task's state was written.
     pub(super) full_count: usize,
+    /// How often a barrier or a part left state on disk.
+    pub(super) spilled_count: usize,
+    spill: Spill,
 }
 
 struct Task {
-    operator: Box<dyn KeyedOperator>,
+    state: TaskState,
     /// As storage keeps them.
     parts: Vec<(Epoch, Vec<u8>)>,
 }
@@ -47,6 +54,19 @@ pub(super) struct Rows {
 
 impl Cluster {
     pub(super) fn new(plan: KeyedPlan, task_count: u32) -> Self {
+        Self::with_spill(plan, task_count, Spill::without_limit())
+    }
+
+    /// With so much memory for state, and something that stands for a disk.
+    pub(super) fn with_memory(plan: KeyedPlan, task_count: u32, state_bytes: usize) -> Self {
+        let spill = Spill {
+            budget: StateBudget::new(state_bytes),
+            disk: Arc::new(MemoryDisk),
+        };
+        Self::with_spill(plan, task_count, spill)
+    }
+
+    pub(super) fn with_spill(plan: KeyedPlan, task_count: u32, spill: Spill) -> Self {
         let mut cluster = Self {
             partial: PartialAggregate::new(&plan, &FUNCTIONS).expect("plan"),
             plan,
@@ -54,6 +74,8 @@ impl Cluster {
             epoch: Epoch(0),
             watermark: None,
             full_count: 0,
+            spilled_count: 0,
+            spill,
         };
         cluster.restore(task_count);
         cluster
@@ -74,9 +96,9 @@ impl Cluster {
             let emitted = match &mut self.partial {
                 None => {
                     let owned = OwnedRows::whole(owned);
-                    task.operator.fold(owned).expect("fold")
+                    task.state.operator().fold(owned).expect("fold")
                 }
-                Some(partial) => fold_states(partial, task.operator.as_mut(), &owned),
+                Some(partial) => fold_states(partial, task.state.operator(), &owned),
             };
             for emitted in emitted {
                 assert_eq!(emitted.port, Port::Rows);
@@ -97,7 +119,15 @@ impl Cluster {
         };
         let mut rows = Rows::default();
         for task in &mut self.tasks {
-            let outcome = task.operator.barrier(&request).expect("barrier");
+            let operator = task.state.operator();
+            let mut outcome = operator.barrier(&request).expect("barrier");
+            loop {
+                let more = operator.emit_more().expect("more");
+                if more.is_empty() {
+                    break;
+                }
+                outcome.emitted.extend(more);
+            }
             for Emitted { port, batch } in &outcome.emitted {
                 match port {
                     Port::Final => rows.closed.extend(texts(batch)),
@@ -115,6 +145,8 @@ impl Cluster {
                     task.parts = vec![(self.epoch, to_ipc(rows))];
                 }
             }
+            task.state.give_back().expect("given back");
+            self.spilled_count += usize::from(task.state.operator().waits_for_disk());
         }
         rows.closed.sort();
         rows.changed.sort();
@@ -124,7 +156,7 @@ impl Cluster {
     /// A sink begins with what the tasks hold.
     pub(super) fn mark_all_changed(&mut self) {
         for task in &mut self.tasks {
-            task.operator.mark_all_changed();
+            task.state.operator().mark_all_changed();
         }
     }
 
@@ -141,34 +173,37 @@ impl Cluster {
         }
         parts.sort_by_key(|(epoch, _)| *epoch);
         for index in 0..task_count {
-            let mut operator = build(&self.plan, &FUNCTIONS).expect("build");
+            let operator = build(&self.plan, &FUNCTIONS).expect("build");
+            let mut state = TaskState::new(operator, self.spill.task("test"));
             let owns = |vnode: Vnode| vnode.owner(task_count) == index;
             for (epoch, part) in &parts {
-                operator
-                    .restore(*epoch, &from_ipc(part), &owns, self.watermark)
-                    .expect("restore");
+                let part = from_ipc(part);
+                let restored = state
+                    .operator()
+                    .restore(*epoch, &part, &owns, self.watermark);
+                restored.expect("restore");
+                state.give_back().expect("given back");
+                self.spilled_count += usize::from(state.operator().waits_for_disk());
             }
             self.tasks.push(Task {
-                operator,
+                state,
                 parts: parts.clone(),
             });
         }
     }
 
-    pub(super) fn key_count(&self) -> usize {
-        self.tasks
-            .iter()
-            .map(|task| task.operator.key_count())
-            .sum()
+    pub(super) fn key_count(&mut self) -> usize {
+        let tasks = self.tasks.iter_mut();
+        tasks.map(|task| task.state.operator().key_count()).sum()
     }
 
     pub(super) fn part_count(&self) -> usize {
         self.tasks.iter().map(|task| task.parts.len()).sum()
     }
 
-    pub(super) fn state_bytes(&self) -> usize {
-        let tasks = self.tasks.iter();
-        tasks.map(|task| task.operator.state_bytes()).sum()
+    pub(super) fn state_bytes(&mut self) -> usize {
+        let tasks = self.tasks.iter_mut();
+        tasks.map(|task| task.state.operator().state_bytes()).sum()
     }
 }
 

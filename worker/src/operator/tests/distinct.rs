@@ -89,8 +89,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn the_first_row_of_a_key_passes_until_the_watermark_is_past_it(steps in steps()) {
-        let mut cluster = Cluster::new(plan(Some(2)), 2);
+    fn the_first_row_of_a_key_passes_until_the_watermark_is_past_it(
+        steps in steps(),
+        state_bytes in prop_oneof![Just(usize::MAX), 0..20_000_usize, Just(0)],
+    ) {
+        let mut cluster = Cluster::with_memory(plan(Some(2)), 2, state_bytes);
         let mut first_times = BTreeMap::new();
         let mut watermark = 0;
         for step in steps {

@@ -32,6 +32,7 @@ use crate::exchange::message::{Closed, Deliver, EdgeId, OnLost};
 use crate::exchange::registry::RegisteredEdges;
 use crate::exchange::sender::EdgeSender;
 use crate::operator::keyed_actor::{KeyedActor, KeyedConfig, KeyedMessage};
+use crate::operator::task_state::StateSeat;
 use crate::preview::board::PostedTaps;
 use crate::ship::segment::{SegmentCache, SegmentReader};
 use crate::ship::ship_actor::{ShipActor, ShipConfig, ShipMessage};
@@ -201,6 +202,8 @@ impl Builder<'_> {
             point: &config.deploy.restore,
             functions: &config.functions,
             store: &config.store,
+            spill: &config.worker.spill,
+            blocking: &config.worker.blocking,
         };
         restore.run().await
     }
@@ -213,7 +216,7 @@ impl Builder<'_> {
         restored: &mut Restored,
     ) -> Result<(), Failure> {
         let name = wiring.name_of(task);
-        let (mut operator, parts) = restored.remove(&task).ok_or_else(|| Failure {
+        let (mut state, parts) = restored.remove(&task).ok_or_else(|| Failure {
             kind: Kind::Internal,
             origin: name.clone(),
             cause: "its state was not restored".to_owned(),
@@ -222,10 +225,10 @@ impl Builder<'_> {
         let config = &self.state.config;
         let emits_all = config.deploy.restore.snapshots.contains(&keyed.operator);
         if emits_all {
-            operator.mark_all_changed();
+            state.operator().mark_all_changed();
         }
         let arguments = KeyedConfig {
-            operator,
+            seat: StateSeat::new(state, config.worker.blocking.clone(), name.clone()),
             keeps_first_rows: matches!(keyed.kind, KeyedKind::Distinct { .. }),
             parts,
             scope: PartScope {

@@ -8,12 +8,14 @@
 mod tests;
 
 use std::collections::BTreeMap;
+use std::mem::take;
 use std::pin::pin;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use futures::future::try_join_all;
 use futures::{StreamExt, stream};
+use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{TaskId, Vnode};
 use millstream_common::ipc::{self, ObjectError};
@@ -27,7 +29,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::wiring::Wiring;
 use crate::operator::keyed_actor::least_watermark;
-use crate::operator::{self, KeyedOperator};
+use crate::operator::spill::Spill;
+use crate::operator::task_state::TaskState;
+use crate::operator::{self, OperatorError};
 
 /// Parts of one operator that are asked for at once.
 const PARTS_AT_ONCE: usize = 32;
@@ -40,17 +44,19 @@ pub(super) struct Restore<'a> {
     pub(super) point: &'a RestorePoint,
     pub(super) functions: &'a Functions,
     pub(super) store: &'a StoreRef,
+    pub(super) spill: &'a Spill,
+    pub(super) blocking: &'a BlockingRef,
 }
 
 /// The operator of each local task as it was, and the parts it came from.
-pub(super) type Restored = BTreeMap<TaskId, (Box<dyn KeyedOperator>, Vec<StatePart>)>;
+pub(super) type Restored = BTreeMap<TaskId, (TaskState, Vec<StatePart>)>;
 
 /// The local tasks of one operator.
 struct Stage<'a> {
     name: String,
     keyed: &'a KeyedPlan,
     watermark: Option<EventTime>,
-    tasks: Vec<(TaskId, Box<dyn KeyedOperator>)>,
+    tasks: Vec<(TaskId, TaskState)>,
 }
 
 impl Restore<'_> {
@@ -83,7 +89,7 @@ impl Restore<'_> {
         let build = |task: TaskId| {
             let built = operator::build(keyed, self.functions);
             let built = built.map_err(|error| Failure::new(Kind::Internal, &name, &error));
-            built.map(|operator| (task, operator))
+            built.map(|operator| (task, TaskState::new(operator, self.spill.task(&name))))
         };
         Ok(Some(Stage {
             tasks: tasks.into_iter().map(build).collect::<Result<_, _>>()?,
@@ -104,7 +110,7 @@ impl Restore<'_> {
         while let Some(loaded) = loads.next().await {
             let loaded: Result<Loaded, ObjectError> = loaded;
             let loaded = loaded.map_err(|error| Failure::new(error.kind(), &stage.name, &error))?;
-            self.fold(&mut stage, &loaded)?;
+            self.fold(&mut stage, Arc::new(loaded)).await?;
         }
         let tasks = stage.tasks.into_iter();
         Ok(tasks
@@ -112,17 +118,29 @@ impl Restore<'_> {
             .collect())
     }
 
-    /// Each task takes the keys that it owns.
-    fn fold(&self, stage: &mut Stage<'_>, loaded: &Loaded) -> Result<(), Failure> {
+    /// Each task takes the keys that it owns, beside the others, and may have to move some to disk.
+    async fn fold(&self, stage: &mut Stage<'_>, loaded: Arc<Loaded>) -> Result<(), Failure> {
         let task_count = self.wiring.task_count();
         let owns_all = mutant::is(Mutant::RestoreKeysOfOthers);
-        for (task, operator) in &mut stage.tasks {
-            let owns = |vnode: Vnode| owns_all || vnode.owner(task_count) == task.index;
-            for batch in &loaded.batches {
-                let restored = operator.restore(loaded.part.epoch, batch, &owns, stage.watermark);
-                restored.map_err(|error| Failure::new(Kind::Internal, &stage.name, &error))?;
+        let name = &stage.name;
+        let watermark = stage.watermark;
+        let folds = take(&mut stage.tasks).into_iter().map(|(task, mut state)| {
+            let loaded = Arc::clone(&loaded);
+            let fold = move || {
+                let owns = |vnode: Vnode| owns_all || vnode.owner(task_count) == task.index;
+                let restored = loaded.restore(&mut state, &owns, watermark);
+                restored.map(|()| (task, state))
+            };
+            async {
+                let folded = blocking::run(self.blocking, fold).await;
+                let folded = folded.map_err(|panicked| {
+                    let cause: &dyn std::error::Error = &panicked;
+                    Failure::new(Kind::Internal, name, cause)
+                })?;
+                folded.map_err(|error| Failure::new(error.kind(), name, &error))
             }
-        }
+        });
+        stage.tasks = try_join_all(folds).await?;
         Ok(())
     }
 }
@@ -133,6 +151,21 @@ struct Loaded {
     batches: Vec<RecordBatch>,
     /// Kept until it is folded.
     _room: OwnedSemaphorePermit,
+}
+
+impl Loaded {
+    fn restore(
+        &self,
+        state: &mut TaskState,
+        owns: &dyn Fn(Vnode) -> bool,
+        watermark: Option<EventTime>,
+    ) -> Result<(), OperatorError> {
+        for batch in &self.batches {
+            let operator = state.operator();
+            operator.restore(self.part.epoch, batch, owns, watermark)?;
+        }
+        state.give_back().map(drop)
+    }
 }
 
 /// Waits for room for the part.

@@ -7,6 +7,7 @@ use arrow::array::Int64Array;
 use arrow::datatypes::{DataType, Field};
 use async_trait::async_trait;
 use bytes::Bytes;
+use millstream_common::blocking::ThreadPool;
 use millstream_common::ids::{Epoch, StageIndex, WorkerId};
 use millstream_common::log::entry::{Assignment, TaskPlacement};
 use millstream_common::plan::{JobPlan, JobSettings, KeyedKind, PlanSchema, StagePlan};
@@ -15,6 +16,7 @@ use tokio::sync::Barrier;
 
 use super::*;
 use crate::exchange::message::OwnedRows;
+use crate::operator::spill::Spill;
 use crate::operator::{BarrierRequest, StateWrite};
 
 const PART_COUNT: usize = 6;
@@ -130,6 +132,7 @@ async fn restore(
         ..Assignment::default()
     };
     let plan = plan();
+    let blocking: BlockingRef = Arc::new(ThreadPool);
     let restore = Restore {
         wiring: &Wiring::new(&plan, &assignment, &worker),
         point: &RestorePoint {
@@ -138,6 +141,8 @@ async fn restore(
         },
         functions,
         store: &store,
+        spill: &Spill::without_limit(),
+        blocking: &blocking,
     };
     let restored = tokio::time::timeout(Duration::from_secs(60), restore.run()).await;
     (meeting, restored.expect("one by one"))
@@ -159,8 +164,10 @@ async fn each_part_is_read_once_for_all_tasks_and_all_at_a_time() {
     let (parts, objects) = stored(&functions);
     let (meeting, restored) = restore(&functions, objects, parts).await;
     let restored = restored.expect("restored");
-    let keys = restored.values().map(|(operator, _)| operator.key_count());
-    assert_eq!((restored.len(), keys.sum()), (2, PART_COUNT));
+    let mut restored = restored;
+    let keys = restored.values_mut();
+    let keys = keys.map(|(state, _)| state.operator().key_count());
+    assert_eq!((keys.len(), keys.sum()), (2, PART_COUNT));
     assert_eq!(meeting.read_count.load(Ordering::Relaxed), PART_COUNT);
     assert!(
         restored
