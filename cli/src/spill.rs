@@ -1,8 +1,10 @@
 //! Options of memory for keyed state, and of the folder for what has no room in it.
 //!
 //! Part of the arguments of `worker` and `run`. By default half of the memory that the process may have: its control group's, or the
-//! machine's. Failure: a size that is none, or a named folder that cannot be made.
+//! machine's. Failure: a size that is none, or a named folder that cannot be made. Without a folder that was not asked for, all state stays in
+//! memory, as the log says.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,14 +46,26 @@ impl SpillArguments {
             Some(StateMemory::Default) | None => memory_bytes() / 2,
         };
         let cache_bytes = bytes / CACHE_SHARE;
-        let named = self
-            .spill_folder
-            .filter(|folder| !folder.as_os_str().is_empty());
+        let named = self.spill_folder;
+        let named = named.filter(|folder| !folder.as_os_str().is_empty());
         let is_named = named.is_some();
-        let folder = named.unwrap_or_else(default_folder);
-        let disk = SpillFolder::new(folder, cache_bytes as usize, Arc::clone(blocking));
-        if is_named {
-            disk.prepare()?;
+        let folder = named.unwrap_or_else(|| default_folder(user()));
+        let disk = SpillFolder::new(folder.clone(), cache_bytes as usize, Arc::clone(blocking));
+        let prepared = disk.prepare().map_err(anyhow::Error::from);
+        let prepared = prepared.and_then(|()| match is_named || owner(&folder) == Some(user()) {
+            true => Ok(()),
+            false => Err(anyhow::anyhow!(
+                "{} belongs to somebody else",
+                folder.display()
+            )),
+        });
+        match prepared {
+            Ok(()) => {}
+            Err(error) if is_named => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "all keyed state has to have room in memory: name a folder with --spill-folder");
+                return Ok(Spill::without_limit());
+            }
         }
         Ok(Spill {
             budget: StateBudget::new((bytes - cache_bytes) as usize),
@@ -61,10 +75,19 @@ impl SpillArguments {
 }
 
 /// One for each user, for nobody else may read it.
-fn default_folder() -> PathBuf {
-    use std::os::unix::fs::MetadataExt;
-    let user = std::fs::metadata("/proc/self").map_or(0, |own| own.uid());
+fn default_folder(user: u32) -> PathBuf {
     PathBuf::from(format!("/var/tmp/millstream-{user}"))
+}
+
+/// Whose process this is.
+fn user() -> u32 {
+    owner(Path::new("/proc/self")).unwrap_or_default()
+}
+
+fn owner(path: &Path) -> Option<u32> {
+    std::fs::symlink_metadata(path)
+        .map(|found| found.uid())
+        .ok()
 }
 
 /// The memory that this process may have.

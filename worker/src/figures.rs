@@ -206,7 +206,7 @@ mod tests {
         let state = StateBudget::new(1_000);
         let figures = Figures::new(Arc::new(NoTracer), joined, Arc::clone(&state));
         let share = state.join();
-        share.excess(700);
+        share.note_held(700);
         share.note_disk(5_000);
         let job = JobName::from("clicks");
         figures.begun(&job, Arc::new(AtomicU64::new(7)));

@@ -138,8 +138,8 @@ impl KeyedOperator for OneKey {
         Ok(())
     }
 
-    fn spill(&mut self, _: usize, _: &TaskSpill) -> Result<(), OperatorError> {
-        Ok(())
+    fn spill(&mut self, _: usize, _: &TaskSpill) -> Result<bool, OperatorError> {
+        Ok(false)
     }
 
     fn waits_for_disk(&self) -> bool {

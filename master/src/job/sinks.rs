@@ -177,7 +177,7 @@ impl JobState {
         self.progress.command_sink(sink, command, false);
         let plan = self.entry.plan.sinks[sink.index()].clone();
         info!(job = %self.entry.job, sink = plan.name, ?command, "command sink");
-        self.send_all(&ToWorker::CommandSink(self.at(), sink, command))?;
+        self.tell_of(sink, command)?;
         self.answer(reply, |state| Ok(state.sink_view(sink, &plan)))
     }
 
@@ -189,9 +189,19 @@ impl JobState {
                 true => SinkCommand::Pause,
                 false => SinkCommand::Resume,
             };
-            self.send_all(&ToWorker::CommandSink(self.at(), sink, command))?;
+            self.tell_of(sink, command)?;
         }
         Ok(())
+    }
+
+    /// Tells the running generation what holds for a sink. One that was sent back since it began stays paused in it: its deliverer knows nothing of the
+    /// way back, and what it delivered now, the next one would deliver again.
+    fn tell_of(&mut self, sink: SinkIndex, command: SinkCommand) -> Handled {
+        let is_going_back = self.progress.is_going_back(sink, self.generation);
+        if command == SinkCommand::Resume && is_going_back {
+            return Ok(());
+        }
+        self.send_all(&ToWorker::CommandSink(self.at(), sink, command))
     }
 }
 

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millstream_common::control::{ControlError, RewindTerms, SinkView, StopMode, StorageUse};
+use millstream_common::control::{
+    ControlError, RewindTerms, SinkCommand, SinkView, StopMode, StorageUse,
+};
 use millstream_common::ids::{Epoch, Generation, JobName, SinkIndex};
-use millstream_common::link::{BarrierKind, Deploy, JobGeneration, ToMaster};
+use millstream_common::link::{BarrierKind, Deploy, JobGeneration, ToMaster, ToWorker};
 use millstream_common::log::entry::JobProgress;
 use millstream_common::log::savepoint::Savepoints;
 use millstream_common::store::StoreRef;
@@ -167,6 +169,45 @@ async fn a_sink_goes_back_with_the_next_generation_and_lacks_what_it_held() {
         marker == Epoch(3) || told == Some(rewind),
         "{marker} {told:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_resumed_after_it_was_sent_back_delivers_only_in_the_next_generation() {
+    let mut cluster = Cluster::after(4).await;
+    let clicks = find(&cluster.supervisor, "clicks").await;
+    for command in [SinkCommand::Pause, SinkCommand::Resume] {
+        let commanded = call!(clicks, |reply| JobMessage::CommandSink {
+            sink: "nowhere".to_owned(),
+            command,
+            reply,
+        });
+        let view = commanded.expect("call").expect("commanded");
+        assert_eq!(view.paused, command == SinkCommand::Pause);
+        if command == SinkCommand::Pause {
+            cluster.rewind("nowhere", 2, false).await.expect("it can");
+        }
+    }
+    let pick = |frame| match frame {
+        ToWorker::CommandSink(_, NOWHERE, command) => Some(Ok(command)),
+        ToWorker::Barrier(at, barrier) => Some(Err((at, barrier))),
+        _ => None,
+    };
+    let mut told = Vec::new();
+    loop {
+        match cluster.worker.frame(pick).await {
+            Ok(command) => told.push(command),
+            Err((at, barrier)) => {
+                cluster.worker.report(&at, barrier.epoch, 1);
+                if barrier.kind == BarrierKind::Stop {
+                    break;
+                }
+            }
+        }
+    }
+    assert_eq!(told, [SinkCommand::Pause]);
+    let deploy = cluster.worker.deployed().await;
+    assert!(deploy.restore.paused_sinks.is_empty());
+    assert_eq!(deploy.restore.sink_rewinds[&NOWHERE].to, Epoch(2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -86,8 +86,8 @@ pub struct KeyedState {
     /// The same, with what became of its rows.
     busy: Duration,
     changes_emitted_at: Duration,
-    /// Not all the memory was given back that had to be: groups stay whose change was not emitted yet.
-    holds_too_much: bool,
+    /// Changes leave with the next barrier, due or not: as long as they wait, their groups cannot move to disk.
+    has_to_emit: bool,
 }
 
 /// The actor.
@@ -118,7 +118,7 @@ impl Actor for KeyedActor {
             flow: StageFlow::default(),
             worked: Stretch::default(),
             busy: Duration::ZERO,
-            holds_too_much: false,
+            has_to_emit: false,
             changes_emitted_at: config.clock.monotonic(),
             config,
         })
@@ -265,7 +265,7 @@ impl KeyedState {
         };
         let taken = self.writer.write(ended).await;
         taken.map_err(|error| Failure::new(Kind::Internal, &self.config.name, &error))?;
-        self.holds_too_much = !self.config.seat.give_back().await?;
+        self.has_to_emit = self.config.seat.give_back().await?;
         Ok(())
     }
 
@@ -287,7 +287,7 @@ impl KeyedState {
         let now = self.config.clock.monotonic();
         let is_due = now.saturating_sub(self.changes_emitted_at) >= self.config.changes_interval;
         let is_forced = !kind.reads_on() || std::mem::take(&mut self.config.emits_all);
-        let is_forced = is_forced || self.holds_too_much;
+        let is_forced = is_forced || self.has_to_emit;
         if is_due || is_forced {
             self.changes_emitted_at = now;
         }

@@ -1,7 +1,7 @@
 //! Keyed operators: DISTINCT ON, windowed and unwindowed aggregation, as state machines without actors.
 //!
 //! Called by `keyed_actor.rs` only: batches in, batches out, a state part at each barrier. An operator owns the keys of
-//! its task's vnodes and nothing else; it knows no edge, no storage, no clock. State that has no room in memory it keeps on disk (`spill`). Keeps INV-7: what `restore`
+//! its task's vnodes and nothing else; it knows no edge, no storage, no clock. What has no room in memory it keeps on disk (`spill`). Keeps INV-7: what `restore`
 //! rebuilds from the parts answers every later batch as the original would have.
 //! Failure: an error ends the pipeline.
 
@@ -163,8 +163,8 @@ pub trait KeyedOperator: Send {
         Ok(Vec::new())
     }
     /// Moves state to disk, until so many bytes of memory are free or nothing is left that can go. Behind a barrier and all that it emitted,
-    /// or behind a part.
-    fn spill(&mut self, bytes: usize, spill: &TaskSpill) -> Result<(), OperatorError>;
+    /// or behind a part. True if groups stayed only because their changes were not emitted yet.
+    fn spill(&mut self, bytes: usize, spill: &TaskSpill) -> Result<bool, OperatorError>;
     /// State is on disk: calls may wait for it, and belong where that harms nobody.
     fn waits_for_disk(&self) -> bool;
     /// Every group that was restored counts as changed: a sink begins with it.

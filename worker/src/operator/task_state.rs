@@ -14,12 +14,18 @@ use super::{KeyedOperator, OperatorError};
 pub struct TaskState {
     operator: Box<dyn KeyedOperator>,
     spill: TaskSpill,
+    /// What was held after the last spill, if that was still too much: another is not worth it before there is a quarter more.
+    stuck_bytes: usize,
 }
 
 impl TaskState {
     /// Of an operator without keys.
     pub fn new(operator: Box<dyn KeyedOperator>, spill: TaskSpill) -> Self {
-        Self { operator, spill }
+        Self {
+            operator,
+            spill,
+            stuck_bytes: 0,
+        }
     }
 
     /// The operator.
@@ -27,25 +33,32 @@ impl TaskState {
         self.operator.as_mut()
     }
 
-    /// Calls of it belong on a thread that may wait.
-    fn waits_for_disk(&self) -> bool {
-        self.operator.waits_for_disk()
-    }
-
-    /// Bytes of memory that it has to give back.
-    fn excess(&self) -> usize {
+    /// Says what is held; returns how many bytes of memory have to be given back.
+    fn note_held(&self) -> usize {
         self.spill.note_disk(self.operator.disk_bytes());
-        self.spill.excess(self.operator.state_bytes())
+        self.spill.note_held(self.operator.state_bytes())
     }
 
-    /// Gives back what it has to, if it can; returns what is left of that.
-    pub fn give_back(&mut self) -> Result<usize, OperatorError> {
-        let excess = self.excess();
+    /// Gives back the memory that it has to, if it can. True if that needs changes to be emitted that were not due.
+    pub fn give_back(&mut self) -> Result<bool, OperatorError> {
+        let excess = self.note_held();
         if excess == 0 {
-            return Ok(0);
+            self.stuck_bytes = 0;
+            return Ok(false);
         }
-        self.operator.spill(excess, &self.spill)?;
-        Ok(self.excess())
+        if self.operator.state_bytes() < self.stuck_bytes / 4 * 5 {
+            return Ok(false);
+        }
+        let has_pending = self.operator.spill(excess, &self.spill)?;
+        let is_enough = self.note_held() == 0;
+        self.stuck_bytes = match is_enough || has_pending {
+            true => 0,
+            false => self.operator.state_bytes(),
+        };
+        if self.stuck_bytes > 0 {
+            self.spill.warn_of_stuck(self.stuck_bytes);
+        }
+        Ok(has_pending && !is_enough)
     }
 }
 
@@ -74,7 +87,7 @@ impl StateSeat {
         call: impl FnOnce(&mut dyn KeyedOperator) -> Result<T, OperatorError> + Send + 'static,
     ) -> Result<T, Failure> {
         match &mut self.state {
-            Some(state) if !state.waits_for_disk() => {
+            Some(state) if !state.operator.waits_for_disk() => {
                 let result = call(state.operator());
                 result.map_err(|error| self.failure(&error))
             }
@@ -82,13 +95,12 @@ impl StateSeat {
         }
     }
 
-    /// Gives back the memory that it has to; false if it still holds too much.
+    /// Gives back the memory that it has to. True if that needs changes to be emitted that were not due.
     pub async fn give_back(&mut self) -> Result<bool, Failure> {
-        if self.state.as_ref().is_some_and(|state| state.excess() == 0) {
-            return Ok(true);
+        match &self.state {
+            Some(state) if !state.operator.waits_for_disk() && state.note_held() == 0 => Ok(false),
+            _ => self.call_elsewhere(TaskState::give_back).await,
         }
-        let left = self.call_elsewhere(TaskState::give_back).await?;
-        Ok(left == 0)
     }
 
     async fn call_elsewhere<T: Send + 'static>(

@@ -26,12 +26,14 @@ impl Supervisor {
         let folder = tempfile::tempdir().expect("folder");
         let net: NetRef = Arc::new(MemoryNet::default());
         let (has_joined, joined) = watch::channel(false);
+        let worker = config(worker, net, "nobody:1".to_owned(), Arc::new(real_stores()));
+        let state = worker.spill.budget.clone();
         let config = SupervisorConfig {
-            worker: config(worker, net, "nobody:1".to_owned(), Arc::new(real_stores())),
+            worker,
             flight_address: "worker:1".to_owned(),
             edges: EdgeRegistry::new(REGISTER_WAIT),
             taps: TapBoard::new(),
-            figures: Arc::new(Figures::new(Arc::new(NoTracer), joined)),
+            figures: Arc::new(Figures::new(Arc::new(NoTracer), joined, state)),
             has_joined,
         };
         let (actor, _) = Actor::spawn(None, SupervisorActor, config)

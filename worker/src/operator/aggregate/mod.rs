@@ -26,6 +26,7 @@ mod slots;
 mod spilled;
 mod spilling;
 mod store;
+mod unsent;
 
 use std::iter::once;
 use std::sync::Arc;
@@ -46,8 +47,9 @@ use self::layout::Layout;
 use self::partial::row_count;
 use self::pending::PendingGroups;
 use self::slots::SlotIndex;
-use self::spilled::{Place, RowCodec};
+use self::spilled::RowCodec;
 use self::store::{NewRows, Rewrite, StateStore};
+use self::unsent::Unsent;
 use super::event_time::{is_time, micros};
 use super::spill::{SpillError, TaskSpill};
 use super::{
@@ -73,15 +75,6 @@ pub(super) struct Aggregate {
     /// All groups on disk count as changed.
     spilled_pending: bool,
     unsent: Unsent,
-}
-
-/// What groups on disk have to emit behind a barrier, and where the next of them are.
-#[derive(Debug, Default)]
-struct Unsent {
-    /// The barrier's watermark.
-    closing: Option<i64>,
-    changes: bool,
-    from: Option<Place>,
 }
 
 /// State rows that an epoch appended to the store.
@@ -128,12 +121,13 @@ impl Aggregate {
             _ => Vec::new(),
         };
         let emitted = self.emit(&appended, &closed, request.emit_changes)?;
+        let changed_count = appended.iter().map(|appended| appended.slots.len()).sum();
+        // Before slots become free: whether what was appended is live is asked of them.
+        appended.extend(self.sweep(request, changed_count)?);
         self.store.remove(&closed);
         self.note_unsent(request);
         let mut forget = self.store.drop_dead_parts();
         forget.remove(&request.epoch);
-        let changed_count = appended.iter().map(|appended| appended.slots.len()).sum();
-        appended.extend(self.sweep(request)?);
         let write = match self.store.rewrite(request.epoch, changed_count) {
             Rewrite::Nothing => self.delta(&appended)?,
             Rewrite::Some(slots) => {
@@ -149,88 +143,6 @@ impl Aggregate {
             emitted,
             write,
             forget,
-        })
-    }
-
-    /// Groups on disk emit theirs when they are asked for it.
-    fn note_unsent(&mut self, request: &BarrierRequest) {
-        if !self.store.has_spilled() {
-            self.spilled_pending = false;
-            return;
-        }
-        let watermark = request.watermark.filter(|_| self.window.is_some());
-        self.unsent = Unsent {
-            closing: watermark.map(|watermark| watermark.0),
-            changes: request.emit_changes && self.spilled_pending,
-            from: None,
-        };
-    }
-
-    /// Appends groups again that were on disk, if that makes storage smaller. Not while all on disk have changes to emit: none is left out.
-    fn sweep(&mut self, request: &BarrierRequest) -> Result<Option<Appended>, DataFusionError> {
-        let Some(codec) = self.codec.as_ref().filter(|_| !self.spilled_pending) else {
-            return Ok(None);
-        };
-        let watermark = request.watermark.filter(|_| self.window.is_some());
-        let rows = self
-            .store
-            .sweep(watermark.map(|watermark| watermark.0), codec)?;
-        let Some(rows) = rows else {
-            return Ok(None);
-        };
-        let known = vec![None; rows.num_rows()];
-        let rows = self.new_rows(rows)?;
-        Ok(Some(self.append(request.epoch, rows, &known)))
-    }
-
-    /// What the last barrier still has to emit; empty if that was all.
-    fn emit_unsent(&mut self) -> Result<Vec<Emitted>, DataFusionError> {
-        let Some(codec) = &self.codec else {
-            return Ok(Vec::new());
-        };
-        if let Some(watermark) = self.unsent.closing {
-            let from = self.unsent.from.take();
-            if let Some(leaving) = self.store.close_spilled(watermark, from, codec)? {
-                self.unsent.from = leaving.next;
-                self.unsent.closing = leaving.next.map(|_| watermark);
-                return self.emit_closed(&leaving.rows);
-            }
-            self.unsent.closing = None;
-        }
-        if !self.unsent.changes {
-            return Ok(Vec::new());
-        }
-        let from = self.unsent.from.take();
-        let shown = self.store.show_spilled(from, codec)?;
-        self.unsent.from = shown.as_ref().and_then(|shown| shown.next);
-        if self.unsent.from.is_none() {
-            self.unsent.changes = false;
-            self.spilled_pending = false;
-        }
-        match shown {
-            Some(shown) => Ok(vec![self.changed(&self.evaluate(&shown.rows)?)?]),
-            None => Ok(Vec::new()),
-        }
-    }
-
-    /// Groups that leave from disk.
-    fn emit_closed(&self, rows: &RecordBatch) -> Result<Vec<Emitted>, DataFusionError> {
-        let batch = self.evaluate(&self.ordered(rows)?)?;
-        let change = match self.spilled_pending {
-            true => Some(self.changed(&batch)?),
-            false => None,
-        };
-        let closed = Emitted {
-            port: Port::Final,
-            batch,
-        };
-        Ok(once(closed).chain(change).collect())
-    }
-
-    fn changed(&self, output: &RecordBatch) -> Result<Emitted, DataFusionError> {
-        Ok(Emitted {
-            port: Port::Changes,
-            batch: self.layout.changes(output)?,
         })
     }
 
@@ -307,29 +219,6 @@ impl Aggregate {
         let batch = self.layout.state_rows(keys.vnodes(), groups, states)?;
         Ok((NewRows { batch, keys, ends }, known))
     }
-    /// The earlier rows of groups, from memory and from disk, and which of the keys each is of.
-    fn earlier(
-        &mut self,
-        keys: &GroupKeys,
-        ends: &[i64],
-        known: &[Option<SlotIndex>],
-    ) -> Result<(Vec<RecordBatch>, Vec<usize>), DataFusionError> {
-        let slots: Vec<SlotIndex> = known.iter().flatten().copied().collect();
-        let places = (0..known.len()).filter(|place| known[*place].is_some());
-        let mut places: Vec<usize> = places.collect();
-        let mut earlier = Vec::new();
-        if !slots.is_empty() {
-            earlier.push(self.store.gather(&slots)?);
-        }
-        if let Some(codec) = &self.codec
-            && let Some(recalled) = self.store.recall(keys, ends, known, codec)?
-        {
-            earlier.push(recalled.rows);
-            places.extend(recalled.places);
-        }
-        Ok((earlier, places))
-    }
-
     /// The sums of earlier and new states of `count` groups; `places`: which of these each earlier row is of.
     ///
     /// Both go into one call, earlier first: an accumulator takes a call's groups to be all groups, so groups that a
@@ -381,6 +270,13 @@ impl Aggregate {
             emitted.push(self.changed(&self.evaluate(&rows)?)?);
         }
         Ok(emitted)
+    }
+
+    fn changed(&self, output: &RecordBatch) -> Result<Emitted, DataFusionError> {
+        Ok(Emitted {
+            port: Port::Changes,
+            batch: self.layout.changes(output)?,
+        })
     }
 
     /// The rows of groups by the end of their windows and their keys.
@@ -510,9 +406,9 @@ impl KeyedOperator for Aggregate {
     }
 
     /// Groups whose change was not emitted yet stay.
-    fn spill(&mut self, bytes: usize, spill: &TaskSpill) -> Result<(), OperatorError> {
+    fn spill(&mut self, bytes: usize, spill: &TaskSpill) -> Result<bool, OperatorError> {
         let Some(codec) = &self.codec else {
-            return Ok(());
+            return Ok(false);
         };
         let spilled = self.store.spill(bytes, &mut self.pending, codec, spill);
         spilled.map_err(|error| self.failed(error))

@@ -162,8 +162,15 @@ impl SpilledGroups {
 
     /// The groups of windows that end at or before this have left.
     pub(super) fn close(&mut self, end: i64) -> Result<(), SpillError> {
-        self.closed = self.closed.max(end);
-        self.tree.forget_below(self.closed.saturating_add(1))
+        if end <= self.closed {
+            return Ok(());
+        }
+        self.closed = end;
+        self.tree.forget_below(end.saturating_add(1))?;
+        match behind(end) {
+            Some(open) => self.tree.drop_before(&open),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn disk_bytes(&self) -> u64 {

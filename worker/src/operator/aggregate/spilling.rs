@@ -16,12 +16,13 @@ use super::keys::GroupKeys;
 use super::pending::PendingGroups;
 use super::slots::{NO_SLOT, SlotIndex};
 use super::spilled::{Place, RowCodec, SpilledGroups, SpilledRows, Wanted, behind, place_of};
-use super::store::{PART_COUNT_MAX, StateStore};
+use super::store::{PART_COUNT_MAX, Part, StateStore};
 
 /// Rows that are encoded at once.
 const CHUNK_ROWS: usize = 8_192;
-/// Groups on disk that a sweep looks at at one barrier, or a share of them if that is more.
+/// Groups on disk that a sweep looks at at one barrier: a share of them, within these bounds.
 const SWEPT_MIN: usize = 1 << 18;
+const SWEPT_MAX: usize = 1 << 21;
 const SWEPT_SHARE: usize = 128;
 /// What a group takes beside its row: its slot, its place in the index and in the list of its window.
 const GROUP_BYTES: usize = 40;
@@ -49,26 +50,28 @@ pub(super) struct Leaving {
 }
 
 impl StateStore {
-    /// Moves the groups of the oldest parts to disk until so many bytes are free.
+    /// Moves the groups of the oldest parts to disk until so many bytes are free. True if some stayed only for a change that was not emitted yet.
     pub(super) fn spill(
         &mut self,
         bytes: usize,
         pending: &mut PendingGroups,
         codec: &RowCodec,
         spill: &TaskSpill,
-    ) -> Result<(), DataFusionError> {
-        let parts = self.parts_to_spill(bytes, pending);
+    ) -> Result<bool, DataFusionError> {
+        let (parts, is_pending) = self.parts_to_spill(bytes, pending);
         if parts.is_empty() {
-            return Ok(());
+            return Ok(is_pending);
         }
         let places = self.places_of(&parts);
-        let mut spilled = match self.spilled.take() {
-            Some(spilled) => spilled,
-            None => SpilledGroups::open(spill).map_err(external)?,
-        };
-        self.write(&places, &mut spilled, codec)?;
-        spilled.live_count += places.len();
-        self.spilled = Some(spilled);
+        if !places.is_empty() {
+            let mut spilled = match self.spilled.take() {
+                Some(spilled) => spilled,
+                None => SpilledGroups::open(spill).map_err(external)?,
+            };
+            self.write(&places, &mut spilled, codec)?;
+            spilled.live_count += places.len();
+            self.spilled = Some(spilled);
+        }
         for (_, slot) in places {
             self.slots.remove(slot);
         }
@@ -80,12 +83,13 @@ impl StateStore {
             }
         }
         pending.renumber(&self.renumber());
-        Ok(())
+        Ok(is_pending)
     }
 
-    /// The oldest parts in memory that take so many bytes, without those of which a group's change was not emitted yet.
-    fn parts_to_spill(&self, bytes: usize, pending: &PendingGroups) -> BTreeSet<u32> {
-        let mut chosen = BTreeSet::new();
+    /// The oldest parts in memory that take so many bytes, without those of which a group's change was not emitted yet, and whether there were
+    /// such.
+    fn parts_to_spill(&self, bytes: usize, pending: &PendingGroups) -> (BTreeSet<u32>, bool) {
+        let (mut chosen, mut is_pending) = (BTreeSet::new(), false);
         let mut freed = 0;
         for (id, part) in self.parts.iter().filter(|(_, part)| part.batch.is_some()) {
             if freed >= bytes {
@@ -94,12 +98,13 @@ impl StateStore {
             let rows = part.slots.iter().enumerate();
             let mut live = rows.filter(|(row, slot)| self.slots.is_at(**slot, *id, *row));
             if live.any(|(_, slot)| pending.contains(*slot)) {
+                is_pending = true;
                 continue;
             }
             freed += part.bytes + part.live_count * GROUP_BYTES;
             chosen.insert(*id);
         }
-        chosen
+        (chosen, is_pending)
     }
 
     /// The groups of these parts, by place.
@@ -227,9 +232,6 @@ impl StateStore {
             return Ok(None);
         };
         spilled.live_count -= rows.len();
-        if spilled.live_count == 0 {
-            self.spilled = None;
-        }
         self.release(&rows);
         let rows = codec.decode(&rows)?;
         Ok(Some(Leaving { rows, next }))
@@ -273,11 +275,16 @@ impl StateStore {
     pub(super) fn sweep(
         &mut self,
         watermark: Option<i64>,
+        changed_count: usize,
         codec: &RowCodec,
     ) -> Result<Option<RecordBatch>, DataFusionError> {
-        if self.sweep.is_none() {
-            self.sweep = self.sweep_due();
-        }
+        let parts = &self.parts;
+        let is_open = |sweep: &Sweep| sweep.parts.iter().any(|part| parts.contains_key(part));
+        self.sweep = match self.sweep.take().filter(is_open) {
+            None => self.sweep_due(),
+            open => open,
+        };
+        let taken_max = self.rewritten_max(changed_count);
         let (Some(sweep), Some(spilled)) = (&mut self.sweep, &mut self.spilled) else {
             return Ok(None);
         };
@@ -288,13 +295,14 @@ impl StateStore {
         let mut taken = SpilledRows::default();
         let mut next = None;
         if let Some(open) = open {
-            let seen_max = SWEPT_MIN.max(spilled.live_count / SWEPT_SHARE);
+            let seen_max = spilled.live_count / SWEPT_SHARE;
+            let seen_max = seen_max.clamp(SWEPT_MIN, SWEPT_MAX);
             let (mut seen, mut wanted) = (0, 0);
             let wants = |part| {
                 seen += 1;
                 let is_wanted = sweep.parts.contains(&part);
                 wanted += usize::from(is_wanted);
-                match (seen > seen_max || wanted > self.rewritten_max, is_wanted) {
+                match (seen > seen_max || wanted > taken_max, is_wanted) {
                     (true, _) => Wanted::Stop,
                     (false, true) => Wanted::Yes,
                     (false, false) => Wanted::No,
@@ -326,7 +334,8 @@ impl StateStore {
             return None;
         }
         let parts = self.parts.iter();
-        let mut parts: Vec<_> = parts.filter(|(_, part)| part.batch.is_none()).collect();
+        let is_chosen = |part: &Part| part.batch.is_none() && part.is_worth(outweighs);
+        let mut parts: Vec<_> = parts.filter(|(_, part)| is_chosen(part)).collect();
         parts.sort_by_key(|(_, part)| part.worth(outweighs));
         let half = parts.len().div_ceil(2);
         let parts: BTreeSet<u32> = parts.into_iter().take(half).map(|(id, _)| *id).collect();
@@ -336,8 +345,15 @@ impl StateStore {
         })
     }
 
-    /// The rows of groups that were on disk are garbage in their parts from now on.
+    /// The rows of groups that were on disk are garbage in their parts from now on. Behind the last group nothing is on disk any more.
     fn release(&mut self, rows: &SpilledRows) {
+        if self
+            .spilled
+            .as_ref()
+            .is_some_and(|spilled| spilled.live_count == 0)
+        {
+            (self.spilled, self.sweep) = (None, None);
+        }
         for part in &rows.parts {
             if let Some(part) = self.parts.get_mut(part) {
                 part.live_count -= 1;

@@ -79,7 +79,7 @@ pub(super) struct StateStore {
     /// Epochs of restored parts of which nothing was live.
     unused: BTreeSet<Epoch>,
     /// [`REWRITTEN_MAX`].
-    pub(super) rewritten_max: usize,
+    rewritten_max: usize,
 }
 
 impl Default for StateStore {
@@ -240,10 +240,11 @@ impl StateStore {
             return Rewrite::All;
         }
         // Twice of what has changed: so there is less garbage behind it than before.
-        let count_max = self.rewritten_max.max(2 * changed_count);
+        let count_max = self.rewritten_max(changed_count);
         let parts = self.parts.iter_mut();
         let is_older = |part: &Part| part.epoch < epoch && part.batch.is_some();
-        let mut parts: Vec<_> = parts.filter(|(_, part)| is_older(part)).collect();
+        let is_chosen = |part: &Part| is_older(part) && part.is_worth(outweighs);
+        let mut parts: Vec<_> = parts.filter(|(_, part)| is_chosen(part)).collect();
         parts.sort_by_key(|(_, part)| part.worth(outweighs));
         let mut chosen = Vec::new();
         for (id, part) in parts {
@@ -257,6 +258,11 @@ impl StateStore {
             true => Rewrite::Nothing,
             false => Rewrite::Some(chosen),
         }
+    }
+
+    /// Groups that may be appended again at a barrier behind which so many have changed.
+    pub(super) fn rewritten_max(&self, changed_count: usize) -> usize {
+        self.rewritten_max.max(2 * changed_count)
     }
 
     /// The live groups, in order of their slots.
@@ -302,6 +308,11 @@ impl StateStore {
 }
 
 impl Part {
+    /// Whether anything is won by appending its groups again: where garbage is to go, only by those that have some.
+    pub(super) fn is_worth(&self, by_share: bool) -> bool {
+        !by_share || self.live_count < self.row_count
+    }
+
     /// The less it is, the more is won by appending its groups again: by their share of its rows, or else by their number.
     pub(super) fn worth(&self, by_share: bool) -> usize {
         match by_share {

@@ -200,8 +200,9 @@ impl KeyedOperator for Distinct {
     }
 
     /// What came in the running epoch is not stored yet, and stays.
-    fn spill(&mut self, bytes: usize, spill: &TaskSpill) -> Result<(), OperatorError> {
-        Ok(self.seen.spill(bytes, spill)?)
+    fn spill(&mut self, bytes: usize, spill: &TaskSpill) -> Result<bool, OperatorError> {
+        self.seen.spill(bytes, spill)?;
+        Ok(false)
     }
 
     fn waits_for_disk(&self) -> bool {
@@ -316,7 +317,7 @@ mod tests {
     }
 
     fn spill_excess(distinct: &mut Distinct, spill: &TaskSpill) {
-        let excess = spill.excess(distinct.state_bytes());
+        let excess = spill.note_held(distinct.state_bytes());
         if excess > 0 {
             // A few tables, so that some are on disk and some are not.
             distinct.spill(excess / 8 + 1, spill).expect("spilled");

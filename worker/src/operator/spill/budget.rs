@@ -1,8 +1,8 @@
 //! How much memory the keyed state of a worker may take, and who has to give some back.
 //!
 //! Shared by the tasks of a worker. A task says at each barrier how much it holds; when all together hold more than is allowed, those that hold more than
-//! an equal share go down to three quarters of it. There is always one of those, so the sum comes down. What comes between two barriers has room in
-//! memory all the same, and counts at the next. What is on disk is counted, too, and not limited. Cannot fail.
+//! an equal share go down to three quarters of it, or by as much as brings the sum there. There is always one of those, so the sum comes down. What comes
+//! between two barriers has room in memory all the same, and counts at the next. What is on disk is counted, too, and not limited. Cannot fail.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -63,7 +63,7 @@ impl StateBudget {
 
 impl MemoryShare {
     /// The task holds so many bytes now; how many of them have to go.
-    pub fn excess(&self, held_bytes: usize) -> usize {
+    pub fn note_held(&self, held_bytes: usize) -> usize {
         let earlier = self.held_bytes.swap(held_bytes, Ordering::Relaxed);
         let all = &self.budget.held_bytes;
         all.fetch_add(held_bytes, Ordering::Relaxed);
@@ -98,7 +98,7 @@ fn excess(held_bytes: usize, together: usize, task_count: usize, bytes_limit: us
     if together <= bytes_limit || held_bytes <= fair {
         return 0;
     }
-    held_bytes - fair / 4 * 3
+    (held_bytes - fair / 4 * 3).min(together - bytes_limit / 4 * 3)
 }
 
 #[cfg(test)]
@@ -109,11 +109,11 @@ mod tests {
     fn a_task_may_take_what_others_do_not_need() {
         let budget = StateBudget::new(1_000);
         let (large, small) = (budget.join(), budget.join());
-        assert_eq!(small.excess(100), 0);
-        assert_eq!(large.excess(900), 0);
-        assert_eq!(large.excess(901), 901 - 375);
-        assert_eq!(large.excess(375), 0);
-        assert_eq!(small.excess(400), 0);
+        assert_eq!(small.note_held(100), 0);
+        assert_eq!(large.note_held(900), 0);
+        assert_eq!(large.note_held(901), 1_001 - 750, "not more than has to go");
+        assert_eq!(large.note_held(650), 0);
+        assert_eq!(small.note_held(350), 0);
     }
 
     #[test]
@@ -123,11 +123,11 @@ mod tests {
         let mut held = [700, 250, 260, 10];
         for _ in 0..3 {
             for (share, held) in shares.iter().zip(&mut held) {
-                *held -= share.excess(*held);
+                *held -= share.note_held(*held);
             }
         }
         for (share, held) in shares.iter().zip(held) {
-            assert_eq!(share.excess(held), 0);
+            assert_eq!(share.note_held(held), 0);
         }
         assert!(held.iter().sum::<usize>() <= 1_000, "{held:?}");
         assert_eq!((held[1], held[3]), (250, 10));
@@ -137,10 +137,10 @@ mod tests {
     fn what_a_task_held_is_free_when_it_has_gone() {
         let budget = StateBudget::new(1_000);
         let first = budget.join();
-        assert_eq!(first.excess(1_000), 0);
+        assert_eq!(first.note_held(1_000), 0);
         drop(first);
         let second = budget.join();
-        assert_eq!(second.excess(1_000), 0);
-        assert!(second.excess(1_001) > 0);
+        assert_eq!(second.note_held(1_000), 0);
+        assert!(second.note_held(1_001) > 0);
     }
 }

@@ -63,6 +63,11 @@ impl SpillTree for MemoryTree {
         Ok(())
     }
 
+    fn drop_before(&mut self, key: &[u8]) -> Result<(), SpillError> {
+        self.entries = self.entries.split_off(key);
+        Ok(())
+    }
+
     fn entry_count(&self) -> usize {
         self.entries.len()
     }

@@ -1,9 +1,9 @@
 //! Keyed state that has no room in memory: sorted entries on a disk of the worker's own.
 //!
 //! Used by the operators, which move what they need least when their share of the worker's memory for state (`budget.rs`) is used up, and
-//! look there for the keys that they do not find in memory. Nothing here is durable: state parts in storage are, and a task that starts anew has nothing on
-//! disk. So the job slows and does not die. `disk.rs` has the folder and the trees in it, `lsm.rs` a tree of `lsm-tree`, `memory.rs` what stands for a disk in a
-//! simulation. Everything that is called here may wait for the disk: see [`super::KeyedOperator::waits_for_disk`].
+//! look there for the keys that they do not find in memory. Nothing here is durable: state parts in storage are, and a task that starts anew has
+//! nothing on disk. So the job slows and does not die. `disk` has the folder and the trees in it, `lsm.rs` a tree of `lsm-tree`, `memory.rs` what stands
+//! for a disk in a simulation. Everything that is called here may wait for the disk: see [`super::KeyedOperator::waits_for_disk`].
 //! Failure: a disk that is full or broken ends the pipeline; it starts anew from its last epoch.
 
 pub mod budget;
@@ -35,6 +35,8 @@ pub trait SpillTree: Send {
     fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: Visit<'_>) -> Result<(), SpillError>;
     /// Entries below the floor are wanted no more. They go some time, and are shown until then. It does not fall.
     fn forget_below(&mut self, floor: i64) -> Result<(), SpillError>;
+    /// Entries before this key are wanted no more. They go some time, and are shown until then.
+    fn drop_before(&mut self, key: &[u8]) -> Result<(), SpillError>;
     /// How many entries are held, about: forgotten ones count until they have gone.
     fn entry_count(&self) -> usize;
     /// Bytes of memory that it needs, without what trees share.
@@ -108,8 +110,17 @@ pub struct TaskSpill {
 
 impl TaskSpill {
     /// Says how many bytes of memory the task holds; returns how many of them have to go.
-    pub(super) fn excess(&self, held_bytes: usize) -> usize {
-        self.share.excess(held_bytes)
+    pub(super) fn note_held(&self, held_bytes: usize) -> usize {
+        self.share.note_held(held_bytes)
+    }
+
+    /// Says that state takes more than it may and cannot move.
+    pub(super) fn warn_of_stuck(&self, held_bytes: usize) {
+        tracing::warn!(
+            task = %self.name,
+            held_bytes,
+            "state that cannot move to disk takes more memory than it may; --state-memory allows more"
+        );
     }
 
     /// Says how many bytes the task has on disk.
