@@ -1,8 +1,8 @@
 //! Keyed operators: DISTINCT ON, windowed and unwindowed aggregation, as state machines without actors.
 //!
 //! Called by `keyed_actor.rs` only: batches in, batches out, a state part at each barrier. An operator owns the keys of
-//! its task's vnodes and nothing else; it knows no edge, no storage, no clock. What has no room in memory it keeps on disk (`spill`). Keeps INV-7: what `restore`
-//! rebuilds from the parts answers every later batch as the original would have.
+//! its task's vnodes and nothing else; it knows no edge, no storage, no clock. What has no room in memory it keeps on
+//! disk (`spill`). Keeps INV-7: what `restore` rebuilds from the parts answers every later batch as the original would have.
 //! Failure: an error ends the pipeline.
 
 mod aggregate;

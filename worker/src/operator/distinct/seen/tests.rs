@@ -84,7 +84,7 @@ fn every_live_key_is_in_one_of_the_copies() {
 fn slices_of_tables_have_every_live_key_once_from_memory_and_from_disk() {
     let mut seen = SeenKeys::default();
     let year = 365 * 86_400 * 1_000_000_i64;
-    let times = (0..).map(|n| if n % 50 == 0 { 9 * year } else { n % 1_000 });
+    let times = (0..).map(|n| if n % 50 == 49 { 9 * year } else { n % 1_000 });
     for (key, time) in keys(0..10_000).zip(times) {
         assert!(insert(&mut seen, key, time));
     }
@@ -103,7 +103,7 @@ fn slices_of_tables_have_every_live_key_once_from_memory_and_from_disk() {
         next = seen.copy(slice, 60, &mut copies).expect("in memory");
         copy_count += 1;
     }
-    assert!(copy_count > 4 * SHARD_COUNT, "{copy_count}");
+    assert!(copy_count > 100, "{copy_count}");
     let mut copied: Vec<_> = copies.iter().collect();
     copied.sort_unstable();
     assert_eq!(copied, before);
@@ -111,7 +111,7 @@ fn slices_of_tables_have_every_live_key_once_from_memory_and_from_disk() {
     let expected = before.into_iter().filter(|(_, time)| *time >= 500);
     assert_eq!(live(&seen), expected.collect::<Vec<_>>());
     for (index, key) in keys(0..10_000).enumerate() {
-        let is_forgotten = index % 50 > 0 && index % 1_000 < 500;
+        let is_forgotten = index % 50 != 49 && index % 1_000 < 500;
         assert_eq!(insert(&mut seen, key, 2_000), is_forgotten, "{index}");
     }
     seen.forget(3_000).expect("forgotten");
