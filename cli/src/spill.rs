@@ -79,9 +79,9 @@ fn default_folder(user: u32) -> PathBuf {
     PathBuf::from(format!("/var/tmp/millstream-{user}"))
 }
 
-/// Whose process this is.
+/// Whose process this is. The link is root's, what it leads to is not.
 fn user() -> u32 {
-    owner(Path::new("/proc/self")).unwrap_or_default()
+    std::fs::metadata("/proc/self").map_or(0, |own| own.uid())
 }
 
 fn owner(path: &Path) -> Option<u32> {
@@ -164,6 +164,17 @@ mod tests {
             let problem = size(text).expect_err("no size");
             assert!(problem.contains("8GiB"), "{text}: {problem}");
         }
+    }
+
+    #[test]
+    fn the_default_folder_is_of_whoever_runs_the_process() {
+        let own = tempfile::tempdir().expect("a folder");
+        assert_eq!(owner(own.path()), Some(user()));
+        // As another user, this holds only if it is not the link's owner that is asked.
+        let status = std::fs::read_to_string("/proc/self/status").expect("a status");
+        let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+        let effective = line.and_then(|ids| ids.split_whitespace().nth(1));
+        assert_eq!(effective, Some(user().to_string().as_str()));
     }
 
     #[test]
