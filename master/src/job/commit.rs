@@ -18,15 +18,11 @@ use super::job_actor::{Due, JobState, Phase};
 use super::lifecycle::Handled;
 use crate::checkpoint::coordinator::FromSinks;
 
-/// The first epochs of a generation follow each other faster, so that a small job and a recovery are soon
-/// done: this long after the start, doubling up to the job's interval.
-const FIRST_INTERVAL: Duration = Duration::from_millis(50);
-
 impl JobState {
     pub(super) fn remind_of_barrier(&mut self) {
         let interval = Duration::from_millis(self.entry.plan.settings.checkpoint_interval_ms);
-        let ramp = FIRST_INTERVAL * 2_u32.saturating_pow(self.barrier_count.min(16));
-        self.remind(ramp.min(interval), Due::Barrier(self.generation));
+        let pause = self.barrier_pace.pause(interval, self.clock.monotonic());
+        self.remind(pause, Due::Barrier(self.generation));
     }
 
     /// The interval is over, or somebody is in a hurry: send the next barrier unless one is under way, after which
@@ -60,7 +56,7 @@ impl JobState {
         let Some(barrier) = barrier else {
             return Ok(());
         };
-        self.barrier_count += 1;
+        self.barrier_pace.sent(now);
         self.traces.barrier_sent(self.clock.unix_micros());
         self.send_all(&ToWorker::Barrier(self.at(), barrier))
     }

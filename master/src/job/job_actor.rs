@@ -31,6 +31,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 
+use super::barrier_pace::BarrierPace;
 use super::claims::Claims;
 use super::enumerator_actor::{Discovery, EnumeratorMessage, spawn_enumerators};
 use super::epochs::ShownEpochs;
@@ -312,8 +313,8 @@ pub struct JobState {
     pub(super) stop_replies: Vec<RpcReplyPort<Stopped>>,
     pub(super) rescale: Rescale,
     pub(super) savepoints: Kept,
-    /// Barriers sent in this generation; the first follow each other faster.
-    pub(super) barrier_count: u32,
+    /// Of this generation.
+    pub(super) barrier_pace: BarrierPace,
     pub(super) refusals: Refusals,
     pub(super) quotas: Quotas,
     pub(super) rewinds: Rewinds,
@@ -411,7 +412,7 @@ impl Actor for JobActor {
             stop_replies: Vec::new(),
             rescale: Rescale::default(),
             savepoints: Kept::of(config.savepoints),
-            barrier_count: 0,
+            barrier_pace: BarrierPace::default(),
             refusals: Refusals::default(),
             quotas: Quotas::default(),
             rewinds: Rewinds::default(),

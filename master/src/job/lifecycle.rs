@@ -19,6 +19,7 @@ use millstream_common::mutant::{self, Mutant};
 use ractor::{ActorProcessingErr, RpcReplyPort};
 use tracing::{debug, info, warn};
 
+use super::barrier_pace::BarrierPace;
 use super::claims;
 use super::job_actor::{Due, JobMessage, JobState, Phase, Workers};
 use super::recorded::Recorded;
@@ -164,7 +165,7 @@ impl JobState {
             .assigned(self.generation, self.clock.unix_micros());
         // Frames of the last generation may have come until now.
         self.refusals.forget();
-        self.barrier_count = 0;
+        self.barrier_pace = BarrierPace::default();
         let workers: BTreeSet<WorkerId> = self.sessions.keys().cloned().collect();
         let reporters = workers_with_tasks(&self.assignment);
         self.coordinator = Coordinator::new(reporters, self.progress.epoch);

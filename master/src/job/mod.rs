@@ -8,6 +8,7 @@
 //! from `row_sum`.
 
 mod backlog;
+mod barrier_pace;
 pub mod claims;
 mod commit;
 mod deploy;
