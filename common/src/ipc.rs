@@ -160,7 +160,8 @@ pub async fn fetch(store: &StoreRef, path: &str, checksum: u32) -> Result<Bytes,
     Ok(bytes)
 }
 
-async fn load_bytes(store: &StoreRef, path: &str) -> Result<Bytes, ObjectError> {
+/// Reads the object at `path` as it is, for [`decode`] to check.
+pub async fn load_bytes(store: &StoreRef, path: &str) -> Result<Bytes, ObjectError> {
     let found = store.get(path).await?;
     found.ok_or_else(|| ObjectError::Missing {
         path: path.to_owned(),

@@ -210,7 +210,16 @@ impl Cluster {
         &self,
         is_there: impl Fn(&JobView) -> bool,
     ) -> anyhow::Result<JobView> {
-        let deadline = self.clock.monotonic() + PATIENCE;
+        self.wait_at_most(PATIENCE, is_there).await
+    }
+
+    /// The same for what takes longer.
+    pub(crate) async fn wait_at_most(
+        &self,
+        patience: Duration,
+        is_there: impl Fn(&JobView) -> bool,
+    ) -> anyhow::Result<JobView> {
+        let deadline = self.clock.monotonic() + patience;
         loop {
             let job = self.job().await?;
             if is_there(&job) {

@@ -22,6 +22,7 @@ mod plot;
 mod process;
 mod recovery;
 mod report;
+mod restore;
 mod small;
 mod throughput;
 mod topic;
@@ -72,6 +73,8 @@ enum Part {
     Latency(latency::Arguments),
     /// From SIGKILL of a worker to the next committed epoch.
     Recovery(recovery::Arguments),
+    /// The same with gigabytes of state, as a ratio to reading them; needs no services.
+    Restore(restore::Arguments),
     /// What other sinks and memory see of a Postgres that is cut off, and how fast it catches up.
     BlockedSink(blocked_sink::Arguments),
     /// What tracing costs: with a collector, without one, and with one that is away.
@@ -120,6 +123,7 @@ async fn main() -> anyhow::Result<()> {
         Part::Small(arguments) => small::run(&arguments).await,
         Part::Latency(arguments) => latency::run(&services()?, &arguments).await,
         Part::Recovery(arguments) => recovery::run(&services()?, &arguments).await,
+        Part::Restore(arguments) => restore::run(&arguments).await,
         Part::BlockedSink(arguments) => blocked_sink::run(&services()?, &arguments).await,
         Part::Tracing(arguments) => throughput::tracing::run(&services()?, &arguments).await,
         Part::All => {
@@ -128,6 +132,7 @@ async fn main() -> anyhow::Result<()> {
             folder::run(&folder::Arguments::default()).await?;
             dedup::run(&dedup::Arguments::default())?;
             groups::run(&groups::Arguments::default())?;
+            restore::run(&restore::Arguments::default()).await?;
             small::run(&small::Arguments::default()).await?;
             nexmark::run(&nexmark::Arguments::default()).await?;
             throughput::run(&services, &throughput::Arguments::default()).await?;

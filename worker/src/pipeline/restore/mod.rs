@@ -1,8 +1,9 @@
 //! Brings back the state of the keyed tasks of a pipeline from the parts that the log names.
 //!
 //! Called by `build`. Every part of an operator may hold keys of every task, and storage answers each request after some
-//! milliseconds: so a worker reads each part once for all its tasks, many at a time, and folds them in their order. Bounded in bytes
-//! and in requests (INV-9). Keeps INV-7 and INV-8. Failure: a part that is missing, damaged or of another shape, by its name.
+//! milliseconds: so a worker reads each part once for all its tasks, many at a time, and folds them in their order while the next ones
+//! are read and decoded. Bounded in bytes and in requests (INV-9). Keeps INV-7 and INV-8. Failure: a part that is missing, damaged or of
+//! another shape, by its name.
 
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use futures::future::try_join_all;
+use futures::future::{try_join, try_join_all};
 use futures::{StreamExt, stream};
 use millstream_common::blocking::{self, BlockingRef};
 use millstream_common::error::{Failure, Kind};
@@ -25,7 +26,7 @@ use millstream_common::plan::{KeyedPlan, StageHead};
 use millstream_common::report::{RestorePoint, StatePart};
 use millstream_common::store::StoreRef;
 use millstream_common::time::EventTime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::wiring::Wiring;
 use crate::operator::keyed_actor::least_watermark;
@@ -100,22 +101,59 @@ impl Restore<'_> {
     }
 
     async fn restore(&self, mut stage: Stage<'_>) -> Result<Restored, Failure> {
+        let name = stage.name.clone();
         let parts = self.point.parts.get(&stage.keyed.operator);
         let parts = parts.cloned().unwrap_or_default();
         let room = Arc::new(Semaphore::new(BYTES_AT_ONCE as usize));
         // Room is taken in the order of folding: a part never waits for room that a later one holds.
         let begun = stream::iter(parts.clone()).then(|part| begin(part, room.clone()));
-        let loads = begun.map(|(part, room)| load(self.store.clone(), part, room));
-        let mut loads = pin!(loads.buffered(PARTS_AT_ONCE));
-        while let Some(loaded) = loads.next().await {
-            let loaded: Result<Loaded, ObjectError> = loaded;
-            let loaded = loaded.map_err(|error| Failure::new(error.kind(), &stage.name, &error))?;
-            self.fold(&mut stage, Arc::new(loaded)).await?;
-        }
+        let loads = begun.map(|(part, room)| self.load(&name, part, room));
+        let loads = loads.buffered(PARTS_AT_ONCE);
+        let (loaded, mut received) = mpsc::channel(1);
+        let loading = async move {
+            let mut loads = pin!(loads);
+            while let Some(next) = loads.next().await {
+                // Nobody receives any more where folding has failed, which is told there.
+                if loaded.send(next?).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let folding = async {
+            while let Some(loaded) = received.recv().await {
+                self.fold(&mut stage, Arc::new(loaded)).await?;
+            }
+            Ok(())
+        };
+        try_join(loading, folding).await?;
         let tasks = stage.tasks.into_iter();
         Ok(tasks
             .map(|(task, operator)| (task, (operator, parts.clone())))
             .collect())
+    }
+
+    /// Reads a part, and decodes it where that holds nobody up.
+    async fn load(
+        &self,
+        stage: &str,
+        part: StatePart,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Loaded, Failure> {
+        let failed = |error: ObjectError| Failure::new(error.kind(), stage, &error);
+        let bytes = ipc::load_bytes(self.store, &part.path).await;
+        let bytes = bytes.map_err(failed)?;
+        let decode = move || {
+            let batches = ipc::decode(&part.path, &bytes, part.checksum)?;
+            Ok(Loaded {
+                part,
+                batches,
+                _room: room,
+            })
+        };
+        let decoded = blocking::run(self.blocking, decode).await;
+        let decoded = decoded.map_err(|panicked| Failure::new(Kind::Internal, stage, &panicked))?;
+        decoded.map_err(failed)
     }
 
     /// Each task takes the keys that it owns, beside the others, and may have to move some to disk.
@@ -173,17 +211,4 @@ async fn begin(part: StatePart, room: Arc<Semaphore>) -> (StatePart, OwnedSemaph
     let bytes = u32::try_from(part.bytes).unwrap_or(BYTES_AT_ONCE);
     let permit = room.acquire_many_owned(bytes.clamp(1, BYTES_AT_ONCE)).await;
     (part, permit.expect("nobody closes it"))
-}
-
-async fn load(
-    store: StoreRef,
-    part: StatePart,
-    room: OwnedSemaphorePermit,
-) -> Result<Loaded, ObjectError> {
-    let batches = ipc::load(&store, &part.path, part.checksum).await?;
-    Ok(Loaded {
-        part,
-        batches,
-        _room: room,
-    })
 }
