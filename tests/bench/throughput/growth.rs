@@ -19,8 +19,8 @@ const PARTITIONS_OF_MANY: i32 = 16;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Clicks in each topic.
-    #[arg(long, default_value_t = 10_000_000)]
+    /// Clicks in each topic: enough for the start of many workers to be little.
+    #[arg(long, default_value_t = 20_000_000)]
     clicks: u64,
     /// Of the clicks.
     #[arg(long, default_value_t = 1)]
@@ -42,7 +42,7 @@ const PARTITIONS: [i32; 3] = [4, 64, 256];
 impl Default for Arguments {
     fn default() -> Self {
         Self {
-            clicks: 10_000_000,
+            clicks: 20_000_000,
             seed: 1,
             rounds: 3,
             workers: WORKERS.to_vec(),
