@@ -6,8 +6,9 @@
 //! turns, several rounds of them. Failure: a job that does not come back within its time.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +23,9 @@ use crate::cluster::Cluster;
 use crate::report::{self, Spread};
 
 const NAME: &str = "bench_restore";
-/// Characters of a key.
-const KEY_LENGTH: u64 = 1_000;
+/// Of a key: so often 20 digits.
+const KEY_PIECES: u64 = 50;
+const KEY_LENGTH: u64 = KEY_PIECES * 20;
 /// To fill the storage, and to come back.
 const RUN_MAX: Duration = Duration::from_secs(900);
 /// Parts that are read at once.
@@ -80,7 +82,8 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// Many long keys, once each, and a few that come again and again, so that there are epochs when all are there.
 fn job(key_count: u64) -> String {
     let later = "\"fields.id.template\" = '{uniform:0:999}', rows_per_second = 1000";
-    let known = format!("\"fields.id.template\" = '{{hex:{KEY_LENGTH}}}', rows = {key_count}");
+    let key = "{hex:20}".repeat(KEY_PIECES as usize);
+    let known = format!("\"fields.id.template\" = '{key}', rows = {key_count}");
     let source = |name: &str, options: &str| {
         format!(
             "CREATE SOURCE {name} (id TEXT NOT NULL) \
@@ -141,8 +144,11 @@ fn parts(folder: &Path) -> anyhow::Result<Vec<Part>> {
             if kind.is_dir() {
                 folders.push(file);
             } else if is_state {
-                let bytes = entry.metadata()?.len();
-                parts.push(Part { file, bytes });
+                // A part may go while it is looked at.
+                if let Ok(found) = entry.metadata() {
+                    let bytes = found.len();
+                    parts.push(Part { file, bytes });
+                }
             }
         }
     }
@@ -150,15 +156,17 @@ fn parts(folder: &Path) -> anyhow::Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// The kernel forgets what it keeps of the files.
+/// The kernel forgets what it keeps of the files. The job goes on meanwhile, and may have put newer parts in the place of some.
 fn put_out_of_memory(parts: &[Part]) -> anyhow::Result<()> {
     for part in parts {
         let input = format!("if={}", part.file.display());
         let mut forget = Command::new("dd");
         forget.args([&input, "iflag=nocache", "count=0", "status=none"]);
+        forget.stderr(Stdio::null());
         let status = forget.status().context("run dd")?;
+        let is_there = part.file.try_exists().context("look for a part")?;
         ensure!(
-            status.success(),
+            status.success() || !is_there,
             "put {} out of memory",
             part.file.display()
         );
@@ -171,7 +179,10 @@ async fn read_all(parts: &[Part]) -> anyhow::Result<()> {
     let reads = parts.iter().map(|part| {
         let (file, threads) = (part.file.clone(), Arc::clone(&threads));
         async move {
-            let read = blocking::run(&threads, move || fs::read(file).map(|bytes| bytes.len()));
+            let read = blocking::run(&threads, move || match fs::read(file) {
+                Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(0),
+                read => read.map(|bytes| bytes.len()),
+            });
             anyhow::Ok(read.await??)
         }
     });
