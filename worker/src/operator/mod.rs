@@ -8,6 +8,7 @@
 mod aggregate;
 mod distinct;
 mod event_time;
+mod held_bytes;
 pub mod key_hash;
 pub mod keyed_actor;
 mod part_rows;

@@ -18,6 +18,7 @@ use arrow::error::ArrowError;
 use hashbrown::HashTable;
 use millstream_common::ids::Epoch;
 
+use super::super::held_bytes::held_bytes;
 use super::keys::GroupKeys;
 use super::slots::{Fingerprint, Slot, SlotIndex, Slots};
 use super::spilled::SpilledGroups;
@@ -148,7 +149,7 @@ impl StateStore {
             };
             slots.push(slot);
         }
-        let bytes = rows.batch.get_array_memory_size() + slots.capacity() * size_of::<SlotIndex>();
+        let bytes = held_bytes(&rows.batch) + slots.capacity() * size_of::<SlotIndex>();
         let part_rows = Part {
             epoch,
             row_count: slots.len(),
