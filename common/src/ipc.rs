@@ -9,7 +9,7 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::CompressionType;
-use arrow::ipc::reader::StreamReader;
+use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::{IpcWriteOptions, StreamEncoder};
 use bytes::Bytes;
 
@@ -168,11 +168,18 @@ pub async fn load_bytes(store: &StoreRef, path: &str) -> Result<Bytes, ObjectErr
     })
 }
 
-/// Decodes an object.
+/// Decodes an object. What is not compressed is not copied: the batches share the memory of `bytes`.
 pub fn decode(path: &str, bytes: &Bytes, checksum: u32) -> Result<Vec<RecordBatch>, ObjectError> {
     verify(path, bytes, checksum)?;
-    let read = || -> Result<Vec<RecordBatch>, ArrowError> {
-        StreamReader::try_new(bytes.as_ref(), None)?.collect()
+    let read = || {
+        let mut rest = Buffer::from(bytes.clone());
+        let mut decoder = StreamDecoder::new();
+        let mut batches = Vec::new();
+        while let Some(batch) = decoder.decode(&mut rest)? {
+            batches.push(batch);
+        }
+        decoder.finish()?;
+        Ok(batches)
     };
     read().map_err(|source| ObjectError::Arrow {
         path: path.to_owned(),

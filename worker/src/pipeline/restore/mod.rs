@@ -9,7 +9,6 @@
 mod tests;
 
 use std::collections::BTreeMap;
-use std::mem::take;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -37,7 +36,7 @@ use crate::operator::{self, OperatorError};
 /// Parts of one operator that are asked for at once.
 const PARTS_AT_ONCE: usize = 32;
 /// Bytes of one operator's parts on their way at once; a larger part comes alone.
-const BYTES_AT_ONCE: u32 = 64 << 20;
+const BYTES_AT_ONCE: u32 = 256 << 20;
 
 /// What it is done with.
 pub(super) struct Restore<'a> {
@@ -100,37 +99,50 @@ impl Restore<'_> {
         }))
     }
 
-    async fn restore(&self, mut stage: Stage<'_>) -> Result<Restored, Failure> {
-        let name = stage.name.clone();
+    async fn restore(&self, stage: Stage<'_>) -> Result<Restored, Failure> {
         let parts = self.point.parts.get(&stage.keyed.operator);
         let parts = parts.cloned().unwrap_or_default();
+        let mut queues = Vec::new();
+        let folds = stage.tasks.into_iter().map(|(task, state)| {
+            let (queue, queued) = mpsc::channel(PARTS_AT_ONCE);
+            queues.push(queue);
+            let fold = Fold {
+                stage: &stage.name,
+                task,
+                watermark: stage.watermark,
+            };
+            async move { Ok((task, self.fold_all(&fold, state, queued).await?)) }
+        });
+        let folds = try_join_all(folds.collect::<Vec<_>>());
+        let (folded, ()) = try_join(folds, self.load_all(&stage.name, &parts, queues)).await?;
+        let folded = folded.into_iter();
+        Ok(folded
+            .map(|(task, state)| (task, (state, parts.clone())))
+            .collect())
+    }
+
+    /// Hands every part to every task, in their order.
+    async fn load_all(
+        &self,
+        stage: &str,
+        parts: &[StatePart],
+        queues: Vec<mpsc::Sender<Arc<Loaded>>>,
+    ) -> Result<(), Failure> {
         let room = Arc::new(Semaphore::new(BYTES_AT_ONCE as usize));
         // Room is taken in the order of folding: a part never waits for room that a later one holds.
-        let begun = stream::iter(parts.clone()).then(|part| begin(part, room.clone()));
-        let loads = begun.map(|(part, room)| self.load(&name, part, room));
-        let loads = loads.buffered(PARTS_AT_ONCE);
-        let (loaded, mut received) = mpsc::channel(1);
-        let loading = async move {
-            let mut loads = pin!(loads);
-            while let Some(next) = loads.next().await {
+        let begun = stream::iter(parts.to_vec()).then(|part| begin(part, room.clone()));
+        let loads = begun.map(|(part, room)| self.load(stage, part, room));
+        let mut loads = pin!(loads.buffered(PARTS_AT_ONCE));
+        while let Some(loaded) = loads.next().await {
+            let loaded = Arc::new(loaded?);
+            for queue in &queues {
                 // Nobody receives any more where folding has failed, which is told there.
-                if loaded.send(next?).await.is_err() {
-                    break;
+                if queue.send(Arc::clone(&loaded)).await.is_err() {
+                    return Ok(());
                 }
             }
-            Ok(())
-        };
-        let folding = async {
-            while let Some(loaded) = received.recv().await {
-                self.fold(&mut stage, Arc::new(loaded)).await?;
-            }
-            Ok(())
-        };
-        try_join(loading, folding).await?;
-        let tasks = stage.tasks.into_iter();
-        Ok(tasks
-            .map(|(task, operator)| (task, (operator, parts.clone())))
-            .collect())
+        }
+        Ok(())
     }
 
     /// Reads a part, and decodes it where that holds nobody up.
@@ -156,38 +168,43 @@ impl Restore<'_> {
         decoded.map_err(failed)
     }
 
-    /// Each task takes the keys that it owns, beside the others, and may have to move some to disk.
-    async fn fold(&self, stage: &mut Stage<'_>, loaded: Arc<Loaded>) -> Result<(), Failure> {
+    /// A task takes the keys that it owns out of each part, beside the others, and may have to move some to disk.
+    async fn fold_all(
+        &self,
+        fold: &Fold<'_>,
+        mut state: TaskState,
+        mut queued: mpsc::Receiver<Arc<Loaded>>,
+    ) -> Result<TaskState, Failure> {
         let task_count = self.wiring.task_count();
         let owns_all = mutant::is(Mutant::RestoreKeysOfOthers);
-        let name = &stage.name;
-        let watermark = stage.watermark;
-        let folds = take(&mut stage.tasks).into_iter().map(|(task, mut state)| {
-            let loaded = Arc::clone(&loaded);
-            let fold = move || {
-                let owns = |vnode: Vnode| owns_all || vnode.owner(task_count) == task.index;
+        let (index, watermark) = (fold.task.index, fold.watermark);
+        while let Some(loaded) = queued.recv().await {
+            let restore = move || {
+                let owns = |vnode: Vnode| owns_all || vnode.owner(task_count) == index;
                 let restored = loaded.restore(&mut state, &owns, watermark);
-                restored.map(|()| (task, state))
+                restored.map(|()| state)
             };
-            async {
-                let folded = blocking::run(self.blocking, fold).await;
-                let folded = folded.map_err(|panicked| {
-                    let cause: &dyn std::error::Error = &panicked;
-                    Failure::new(Kind::Internal, name, cause)
-                })?;
-                folded.map_err(|error| Failure::new(error.kind(), name, &error))
-            }
-        });
-        stage.tasks = try_join_all(folds).await?;
-        Ok(())
+            let restored = blocking::run(self.blocking, restore).await;
+            let restored =
+                restored.map_err(|panicked| Failure::new(Kind::Internal, fold.stage, &panicked))?;
+            state = restored.map_err(|error| Failure::new(error.kind(), fold.stage, &error))?;
+        }
+        Ok(state)
     }
+}
+
+/// What a task is folded with.
+struct Fold<'a> {
+    stage: &'a str,
+    task: TaskId,
+    watermark: Option<EventTime>,
 }
 
 /// A part that was read.
 struct Loaded {
     part: StatePart,
     batches: Vec<RecordBatch>,
-    /// Kept until it is folded.
+    /// Kept until every task has folded it.
     _room: OwnedSemaphorePermit,
 }
 
