@@ -15,9 +15,9 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int8Type, Int64Type, Schema};
 use arrow::error::ArrowError;
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
+use futures::{SinkExt, StreamExt, join};
 use millstream_common::plan::{OP_COLUMN, OP_DELETE, OnViolation};
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, Statement};
 
 use super::compact::{Keep, compact, is_comparable};
 use super::copy::{CopyColumn, CopyRows};
@@ -33,7 +33,8 @@ use crate::sink::{REJECTED_ROWS_MAX, RejectedRow, RunRows, SinkError};
 const CHUNK_ROWS_MAX: usize = 65_536;
 const CHUNK_BYTES_MAX: usize = 8 << 20;
 const SAVE: &str = "SAVEPOINT millstream";
-const KEEP: &str = "RELEASE SAVEPOINT millstream";
+/// Also keeps what was done since the last one.
+const SAVE_AGAIN: &str = "RELEASE SAVEPOINT millstream; SAVEPOINT millstream";
 const UNDO: &str = "ROLLBACK TO SAVEPOINT millstream; RELEASE SAVEPOINT millstream";
 
 /// What the table is and how rows get there; lasts as long as the connection.
@@ -42,6 +43,8 @@ pub(super) struct Plan {
     pub target: Target,
     /// Its statements.
     pub statements: Statements,
+    /// That which copies, prepared.
+    pub copy: Statement,
     /// `write to table x of postgres at ...`.
     pub what: String,
     /// What becomes of refused rows.
@@ -61,6 +64,8 @@ pub(super) struct RunWriter<'a> {
     /// Numbers of the rows refused, as they were given.
     refused: Vec<u64>,
     refused_count: u64,
+    /// The transaction has one; it ends with it.
+    has_savepoint: bool,
 }
 
 /// What a run came to.
@@ -100,6 +105,7 @@ impl<'a> RunWriter<'a> {
             rejected: Vec::new(),
             refused: Vec::new(),
             refused_count: refused_before,
+            has_savepoint: false,
         }
     }
 
@@ -163,13 +169,11 @@ impl<'a> RunWriter<'a> {
             let places = staged.column(staged.num_columns() - 1);
             let places = places.as_primitive::<Int64Type>().values();
             let place = |row: usize| places[row] as u64;
-            self.copy(&self.plan.statements.copy_stage, &staged, &columns, place)
-                .await
+            self.copy(&staged, &columns, place).await
         } else {
             let columns = &self.plan.target.columns;
             let place = |row: usize| first + row as u64;
-            self.copy(&self.plan.statements.copy_append, &chunk, columns, place)
-                .await
+            self.copy(&chunk, columns, place).await
         }
     }
 
@@ -224,7 +228,6 @@ impl<'a> RunWriter<'a> {
     /// Copies the rows of `chunk`, leaving out those that are refused; `place` tells which row of the run one is.
     async fn copy(
         &mut self,
-        statement: &str,
         chunk: &RecordBatch,
         columns: &[CopyColumn],
         place: impl Fn(usize) -> u64,
@@ -232,7 +235,7 @@ impl<'a> RunWriter<'a> {
         let rows = CopyRows::new(chunk, columns).map_err(|error| self.defect(&error))?;
         let mut ranges: Vec<Range<usize>> = std::iter::once(0..chunk.num_rows()).collect();
         while let Some(range) = ranges.pop() {
-            match self.copy_range(statement, &rows, range.clone()).await {
+            match self.copy_range(&rows, range.clone()).await {
                 Ok(()) => {}
                 Err(Failed::Other(error)) => return Err(error),
                 Err(Failed::Row { reason, .. }) if range.len() == 1 => {
@@ -245,29 +248,25 @@ impl<'a> RunWriter<'a> {
         Ok(())
     }
 
-    async fn copy_range(
-        &self,
-        statement: &str,
-        rows: &CopyRows,
-        range: Range<usize>,
-    ) -> Result<(), Failed> {
+    async fn copy_range(&mut self, rows: &CopyRows, range: Range<usize>) -> Result<(), Failed> {
         let encoded = rows.encode(range.clone());
         let buffers = encoded.map_err(|unencodable| Failed::Row {
             index: Some(unencodable.row - range.start),
             reason: unencodable.reason,
         })?;
-        self.savepoint(copy_in(self.client, statement, buffers))
-            .await
+        let copy = copy_in(self.client, &self.plan.copy, buffers);
+        self.savepoint(copy).await
     }
 
     /// Merges the staged rows, leaving out those that are refused.
     async fn merge(&mut self) -> Result<(), SinkError> {
-        let merge = &self.plan.statements;
-        let all = async {
-            if self.has_deletes {
-                self.client.execute(&merge.delete.all, &[]).await?;
+        let (client, merge) = (self.client, &self.plan.statements);
+        let has_deletes = self.has_deletes;
+        let all = async move {
+            if has_deletes {
+                client.batch_execute(&merge.delete.all).await?;
             }
-            self.client.execute(&merge.upsert.all, &[]).await.map(drop)
+            client.batch_execute(&merge.upsert.all).await
         };
         match self.savepoint(all).await {
             Ok(()) => Ok(()),
@@ -282,7 +281,8 @@ impl<'a> RunWriter<'a> {
         let all = 0..self.row_count as usize;
         let mut ranges: Vec<Range<usize>> = std::iter::once(all).collect();
         while let Some(range) = ranges.pop() {
-            match self.savepoint(self.merge_range(&range)).await {
+            let merge = merge_range(self.client, statements, self.has_deletes, &range);
+            match self.savepoint(merge).await {
                 Ok(()) => {}
                 Err(Failed::Other(error)) => return Err(error),
                 Err(Failed::Row { reason, .. }) if range.len() == 1 => {
@@ -300,35 +300,26 @@ impl<'a> RunWriter<'a> {
         self.run(&statements.end_prune).await
     }
 
-    async fn merge_range(&self, range: &Range<usize>) -> Result<(), Error> {
-        let statements = &self.plan.statements;
-        let (from, to) = (range.start as i64, range.end as i64);
-        if self.has_deletes {
-            self.client
-                .execute(&statements.delete.range, &[&from, &to])
-                .await?;
-        }
-        self.client
-            .execute(&statements.upsert.range, &[&from, &to])
-            .await?;
-        Ok(())
-    }
-
     async fn run(&self, statements: &str) -> Result<(), SinkError> {
         let done = self.client.batch_execute(statements).await;
         done.map_err(|error| classify(&self.plan.what, &error))
     }
 
-    /// Does `work` so that a refusal of rows leaves the transaction as it was before.
-    async fn savepoint(&self, work: impl Future<Output = Result<(), Error>>) -> Result<(), Failed> {
+    /// Does `work` so that a refusal of rows leaves the transaction as it was before. It is sent right behind the savepoint.
+    async fn savepoint(
+        &mut self,
+        work: impl Future<Output = Result<(), Error>>,
+    ) -> Result<(), Failed> {
         let other = |error: &Error| Failed::Other(classify(&self.plan.what, error));
-        self.client
-            .batch_execute(SAVE)
-            .await
-            .map_err(|error| other(&error))?;
-        let Err(error) = work.await else {
-            let kept = self.client.batch_execute(KEEP).await;
-            return kept.map_err(|error| other(&error));
+        let save = match self.has_savepoint {
+            true => SAVE_AGAIN,
+            false => SAVE,
+        };
+        let (saved, done) = join!(self.client.batch_execute(save), work);
+        saved.map_err(|error| other(&error))?;
+        self.has_savepoint = true;
+        let Err(error) = done else {
+            return Ok(());
         };
         let Some(reason) = row_refusal(&error) else {
             return Err(other(&error));
@@ -337,6 +328,7 @@ impl<'a> RunWriter<'a> {
             .batch_execute(UNDO)
             .await
             .map_err(|error| other(&error))?;
+        self.has_savepoint = false;
         Err(Failed::Row {
             index: refused_line(&error),
             reason,
@@ -368,7 +360,25 @@ impl<'a> RunWriter<'a> {
     }
 }
 
-async fn copy_in(client: &Client, statement: &str, buffers: Vec<Bytes>) -> Result<(), Error> {
+async fn merge_range(
+    client: &Client,
+    statements: &Statements,
+    has_deletes: bool,
+    range: &Range<usize>,
+) -> Result<(), Error> {
+    let (from, to) = (range.start as i64, range.end as i64);
+    if has_deletes {
+        client
+            .execute(&statements.delete.range, &[&from, &to])
+            .await?;
+    }
+    client
+        .execute(&statements.upsert.range, &[&from, &to])
+        .await?;
+    Ok(())
+}
+
+async fn copy_in(client: &Client, statement: &Statement, buffers: Vec<Bytes>) -> Result<(), Error> {
     let copy = client.copy_in(statement).await?;
     let mut copy = std::pin::pin!(copy);
     for buffer in buffers {

@@ -9,7 +9,8 @@
 
 use millstream_common::ids::{Epoch, Token};
 use millstream_common::log::rewind::SinkRewind;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Statement, ToStatement};
 
 use super::error::classify;
 use super::session::{Session, application_prefix};
@@ -51,6 +52,22 @@ const FENCE_TRIES: usize = 3;
 const SHORT_WAIT: &str = "SET lock_timeout = '5s'";
 const LONG_WAIT: &str = "SET lock_timeout = '30s'";
 
+/// What each run asks of the marker, prepared once a session.
+pub(super) struct RunStatements {
+    guard: Statement,
+    advance: Statement,
+}
+
+impl RunStatements {
+    /// For the session of `client`.
+    pub(super) async fn prepare(client: &Client) -> Result<Self, Error> {
+        Ok(Self {
+            guard: client.prepare(&format!("{READ} FOR UPDATE")).await?,
+            advance: client.prepare(MOVE).await?,
+        })
+    }
+}
+
 /// What the guard found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Guard {
@@ -89,7 +106,7 @@ pub(super) async fn fence(session: &Session, deliverer: &Deliverer) -> Result<Ep
     match fenced {
         Some(epoch) => Ok(epoch),
         None => {
-            let found = read(client, deliverer, "").await.map_err(failed)?;
+            let found = read(client, deliverer, READ).await.map_err(failed)?;
             let newer = found.map_or(deliverer.token, |(token, _)| token);
             Err(SinkError::Fenced { newer })
         }
@@ -170,11 +187,12 @@ async fn end_older(client: &Client, deliverer: &Deliverer) -> Result<(), Error> 
 /// Locks the row within the open transaction and compares it to the run's guard.
 pub(super) async fn guard(
     client: &Client,
+    statements: &RunStatements,
     deliverer: &Deliverer,
     run: &EpochRun,
     what: &str,
 ) -> Result<Guard, SinkError> {
-    let found = read(client, deliverer, " FOR UPDATE").await;
+    let found = read(client, deliverer, &statements.guard).await;
     let (token, epoch) = match found.map_err(|error| classify(what, &error))? {
         Some(found) => found,
         None => return Err(gone(run)),
@@ -213,26 +231,25 @@ fn gone(run: &EpochRun) -> SinkError {
 /// Moves the marker to the end of the run, within the open transaction.
 pub(super) async fn advance(
     client: &Client,
+    statements: &RunStatements,
     deliverer: &Deliverer,
     run: &EpochRun,
 ) -> Result<(), Error> {
     let incarnation = deliverer.incarnation.0;
     let epoch = run.last.0 as i64;
-    client
-        .execute(MOVE, &[&incarnation, &deliverer.sink, &epoch])
-        .await?;
+    let values: [&(dyn ToSql + Sync); 3] = [&incarnation, &deliverer.sink, &epoch];
+    client.execute(&statements.advance, &values).await?;
     Ok(())
 }
 
 async fn read(
     client: &Client,
     deliverer: &Deliverer,
-    locking: &str,
+    statement: &(impl ?Sized + ToStatement),
 ) -> Result<Option<(Token, Epoch)>, Error> {
-    let statement = format!("{READ}{locking}");
     let incarnation = deliverer.incarnation.0;
     let row = client
-        .query_opt(&statement, &[&incarnation, &deliverer.sink])
+        .query_opt(statement, &[&incarnation, &deliverer.sink])
         .await?;
     let number = |row: &tokio_postgres::Row, index: usize| row.get::<_, i64>(index) as u64;
     Ok(row.map(|row| (Token(number(&row, 0)), Epoch(number(&row, 1)))))

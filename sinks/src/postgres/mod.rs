@@ -1,9 +1,9 @@
 //! Rows into a table of Postgres, each run in one transaction with its marker.
 //!
 //! The order of a run: lock and check the marker row, copy and merge the rows, wait until the log names the refused ones,
-//! move the marker, commit. A commit whose answer is lost is never repeated: the connection is dropped, and the next
-//! fence reads from the marker what became of it. Owns one connection, dropped after any error. Failure: see
-//! `error.rs`.
+//! move the marker, commit. What needs no answer before the next is sent goes out together with it, so that an epoch waits for the server
+//! four or five times. A commit whose answer is lost is never repeated: the connection is dropped, and the next fence reads from the marker
+//! what became of it. Owns one connection, dropped after any error. Failure: see `error.rs`.
 
 mod apply;
 mod compact;
@@ -23,13 +23,14 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use futures::join;
 use millstream_common::blocking::BlockingRef;
 use millstream_common::plan::OnViolation;
 use millstream_common::plan::connector::PostgresSinkSpec;
 
 use self::apply::{Plan, Written};
 use self::error::classify;
-use self::marker::Guard;
+use self::marker::{Guard, RunStatements};
 use self::session::{Session, application_name};
 use self::statements::Statements;
 use self::table::Target;
@@ -48,6 +49,7 @@ pub struct PostgresSink {
 
 struct Open {
     session: Session,
+    marker: RunStatements,
     plan: Plan,
 }
 
@@ -75,25 +77,34 @@ impl PostgresSink {
         let session = Session::open(&self.spec.url, &name, &self.blocking).await?;
         let marker = marker::fence(&session, &self.deliverer).await?;
         let address = &session.address;
-        let target = Target::load(&session.client, &self.spec, &self.schema, address).await?;
-        let plan = Plan {
-            statements: Statements::new(&target),
-            what: format!("write to table {} of {}", self.spec.table, session.address),
-            on_violation: self.on_violation,
-            target,
-        };
-        if plan.target.is_keyed() {
-            let created = session
-                .client
-                .batch_execute(&plan.statements.create_stage)
-                .await;
-            created.map_err(|error| classify(&plan.what, &error))?;
+        let client = &session.client;
+        let target = Target::load(client, &self.spec, &self.schema, address).await?;
+        let what = format!("write to table {} of {}", self.spec.table, session.address);
+        let failed = |error: tokio_postgres::Error| classify(&what, &error);
+        let statements = Statements::new(&target);
+        if target.is_keyed() {
+            let created = client.batch_execute(&statements.create_stage).await;
+            created.map_err(failed)?;
         }
+        let copy = client.prepare(&statements.copy).await.map_err(failed)?;
+        let run_statements = RunStatements::prepare(client).await.map_err(failed)?;
+        let plan = Plan {
+            target,
+            statements,
+            copy,
+            what,
+            on_violation: self.on_violation,
+        };
         let held = Held {
             marker: Some(marker),
             begun: None,
         };
-        Ok((Open { session, plan }, held))
+        let open = Open {
+            session,
+            marker: run_statements,
+            plan,
+        };
+        Ok((open, held))
     }
 }
 
@@ -152,8 +163,10 @@ impl Open {
         let client = &self.session.client;
         let what = &self.plan.what;
         let failed = |error: tokio_postgres::Error| classify(what, &error);
-        client.batch_execute("BEGIN").await.map_err(failed)?;
-        if marker::guard(client, deliverer, run, what).await? == Guard::Applied {
+        let guard = marker::guard(client, &self.marker, deliverer, run, what);
+        let (begun, guard) = join!(client.batch_execute("BEGIN"), guard);
+        begun.map_err(failed)?;
+        if guard? == Guard::Applied {
             client.batch_execute("ROLLBACK").await.map_err(failed)?;
             return Ok(Applied {
                 row_count: run.row_count,
@@ -173,9 +186,11 @@ impl Open {
                 return Err(SinkError::unavailable(what, cause));
             }
         }
-        let moved = marker::advance(client, deliverer, run).await;
+        // Where the marker cannot be moved, the transaction is broken, and COMMIT rolls it back.
+        let moved = marker::advance(client, &self.marker, deliverer, run);
+        let (moved, committed) = join!(moved, client.batch_execute("COMMIT"));
         moved.map_err(failed)?;
-        client.batch_execute("COMMIT").await.map_err(failed)?;
+        committed.map_err(failed)?;
         Ok(written.applied())
     }
 }

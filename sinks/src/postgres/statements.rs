@@ -18,10 +18,8 @@ const STAGE_INDEX: &str = "millstream_stage_position";
 pub(super) struct Statements {
     /// Makes the staging table of the session.
     pub create_stage: String,
-    /// Rows straight into the table.
-    pub copy_append: String,
-    /// Rows, `_op` and position into the staging table.
-    pub copy_stage: String,
+    /// Rows straight into the table or, where it has a key, with `_op` and position into the staging table.
+    pub copy: String,
     /// Removes keys whose row that counts is a delete.
     pub delete: Merge,
     /// Writes rows that count and are no deletes.
@@ -66,10 +64,12 @@ impl Statements {
                 "CREATE TEMP TABLE IF NOT EXISTS millstream_stage ON COMMIT DELETE ROWS AS \
                  SELECT {columns}, 0::int2 AS {OP}, 0::int8 AS {POSITION} FROM {table} WITH NO DATA"
             ),
-            copy_append: format!("COPY {table} ({columns}) FROM STDIN (FORMAT binary)"),
-            copy_stage: format!(
-                "COPY {STAGE} ({columns}, {OP}, {POSITION}) FROM STDIN (FORMAT binary)"
-            ),
+            copy: match target.is_keyed() {
+                true => {
+                    format!("COPY {STAGE} ({columns}, {OP}, {POSITION}) FROM STDIN (FORMAT binary)")
+                }
+                false => format!("COPY {table} ({columns}) FROM STDIN (FORMAT binary)"),
+            },
             delete: Merge::new(|range| delete(target, &counting("*", range))),
             upsert: Merge::new(|range| upsert(target, &counting("*", range))),
             prune: format!(
