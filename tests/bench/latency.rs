@@ -45,10 +45,10 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 200)]
     checkpoint_ms: u64,
     /// For how long.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Seconds at the beginning that do not count.
-    #[arg(long, default_value_t = 3)]
+    /// Seconds at the beginning that do not count: the broker compiles itself meanwhile.
+    #[arg(long, default_value_t = 30)]
     warmup: u64,
 }
 
@@ -57,8 +57,8 @@ impl Default for Arguments {
         Self {
             rate: 50_000,
             checkpoint_ms: 200,
-            seconds: 20,
-            warmup: 3,
+            seconds: 60,
+            warmup: 30,
         }
     }
 }

@@ -2,13 +2,16 @@
 //!
 //! Called by `main.rs`. The query is the one without DISTINCT ON; its input is the same in every run, spread over more partitions. The settings
 //! take turns, several rounds of them. More workers are more processes on this machine's cores: what is compared is CPU time, not
-//! speed. Failure: that of the runs.
+//! speed. Beside them the client of Kafka alone, whose own cost grows with partitions. Failure: that of the runs.
 
 use anyhow::Context;
 use clap::Args;
+use millstream_common::time::SystemClock;
 
+use super::cpu_us_of_raw;
 use super::oracle::Expected;
 use super::queries::{self, Query};
+use super::raw_consumer::{self, Consumed};
 use super::timed::{self, Run, Timed, WORKER_NAMES};
 use crate::report::Spread;
 use crate::topic::ClicksTopic;
@@ -16,6 +19,8 @@ use crate::{Services, report};
 
 /// Of the runs with more workers: enough for the slots of all.
 const PARTITIONS_OF_MANY: i32 = 16;
+/// Of the client alone; a worker has two slots here.
+const RAW_THREADS: i32 = 2;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -54,6 +59,14 @@ impl Default for Arguments {
 /// Workers and partitions.
 type Setting = (usize, i32);
 
+/// Of one setting.
+struct Measured {
+    setting: Setting,
+    runs: Vec<Timed>,
+    /// Of the same topics.
+    raw: Vec<Consumed>,
+}
+
 pub(crate) async fn run(services: &Services, arguments: &Arguments) -> anyhow::Result<()> {
     let query = queries::without_dedup()?;
     let by_workers: Vec<Setting> = arguments
@@ -89,21 +102,34 @@ async fn measure(
     arguments: &Arguments,
     query: &Query,
     settings: &[Setting],
-) -> anyhow::Result<Vec<(Setting, Vec<Timed>)>> {
+) -> anyhow::Result<Vec<Measured>> {
     let (count, seed) = (arguments.clicks, arguments.seed);
     let expected = Expected::of(count, seed);
-    let mut measured: Vec<(Setting, Vec<Timed>)> = Vec::new();
-    measured.extend(settings.iter().map(|setting| (*setting, Vec::new())));
+    let of = |setting: &Setting| Measured {
+        setting: *setting,
+        runs: Vec::new(),
+        raw: Vec::new(),
+    };
+    let mut measured: Vec<Measured> = settings.iter().map(of).collect();
+    let clock = SystemClock::new();
     for round in 1..=arguments.rounds.max(1) {
-        for ((worker_count, partition_count), runs) in &mut measured {
-            let topic = ClicksTopic {
+        for Measured { setting, runs, raw } in &mut measured {
+            let (worker_count, partition_count) = *setting;
+            let clicks = ClicksTopic {
                 count,
                 seed,
-                partition_count: *partition_count,
+                partition_count,
             };
-            let topic = topic.fill(&services.kafka).await?;
+            let topic = clicks.fill(&services.kafka).await?;
+            raw.push(raw_consumer::consume(
+                &clock,
+                &services.kafka,
+                &topic,
+                clicks,
+                RAW_THREADS,
+            )?);
             let run = Run {
-                worker_count: *worker_count,
+                worker_count,
                 ..Run::of(query, &topic, &expected)
             };
             let once = timed::run(services, &run).await;
@@ -115,25 +141,23 @@ async fn measure(
     Ok(measured)
 }
 
-fn print(
-    title: &str,
-    what: &str,
-    measured: &[(Setting, Vec<Timed>)],
-    name: impl Fn(&Setting) -> String,
-) {
-    let cpu = |runs: &[Timed]| Spread::of(runs.iter().map(Timed::cpu_us).collect());
-    let first = measured
-        .first()
-        .map_or(f64::NAN, |(_, runs)| cpu(runs).median);
-    let rows = measured.iter().map(|(setting, runs)| {
-        let cpu = cpu(runs);
-        let rate = Spread::of(runs.iter().map(Timed::rate).collect());
+fn print(title: &str, what: &str, measured: &[Measured], name: impl Fn(&Setting) -> String) {
+    let cpu = |of: &Measured| Spread::of(of.runs.iter().map(Timed::cpu_us).collect());
+    let raw = |of: &Measured| Spread::of(of.raw.iter().map(cpu_us_of_raw).collect()).median;
+    let first = |value: &dyn Fn(&Measured) -> f64| measured.first().map_or(f64::NAN, value);
+    let first_cpu = first(&|of| cpu(of).median);
+    let first_raw = first(&raw);
+    let rows = measured.iter().map(|of| {
+        let cpu = cpu(of);
+        let raw = raw(of);
+        let rate = Spread::of(of.runs.iter().map(Timed::rate).collect());
         report::row(
-            &format!("{} {what}", name(setting)),
+            &format!("{} {what}", name(&of.setting)),
             format!(
-                "CPU a row {}, {:.2} x the first; {} rows/s",
+                "CPU a row {}, {:.2} x the first (raw {raw:.2} us, {:.2} x); {} rows/s",
                 cpu.micros(),
-                cpu.median / first,
+                cpu.median / first_cpu,
+                raw / first_raw,
                 rate.rows_per_second()
             ),
         )

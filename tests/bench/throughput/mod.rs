@@ -92,7 +92,7 @@ pub(crate) async fn run(services: &Services, arguments: &Arguments) -> anyhow::R
     let mut timed: Vec<Vec<Timed>> = chosen.iter().map(|_| Vec::new()).collect();
     for round in 1..=arguments.rounds.max(1) {
         for (threads, runs) in (1..).zip(&mut raw) {
-            let consumed = raw_consumer::consume(&clock, &services.kafka, &topic, count, threads)?;
+            let consumed = raw_consumer::consume(&clock, &services.kafka, &topic, clicks, threads)?;
             runs.push(consumed);
         }
         for (query, runs) in chosen.iter().zip(&mut timed) {

@@ -22,7 +22,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::process;
-use crate::topic::PARTITION_COUNT;
+use crate::topic::ClicksTopic;
 
 const BATCH_SIZE: usize = 10_000;
 /// Short, so that a thread which has read its share soon sees that the others are done.
@@ -38,7 +38,7 @@ pub(crate) struct Consumed {
     pub(crate) cpu: Duration,
 }
 
-/// Reads `count` records of `topic` from its beginning, on so many threads.
+/// Reads what `clicks` put into `topic`, from its beginning, on so many threads.
 #[allow(
     clippy::disallowed_methods,
     reason = "the bench measures threads, and joins them here"
@@ -47,11 +47,13 @@ pub(crate) fn consume(
     clock: &SystemClock,
     brokers: &str,
     topic: &str,
-    count: u64,
+    clicks: ClicksTopic,
     thread_count: i32,
 ) -> anyhow::Result<Consumed> {
+    let count = clicks.count;
+    let share = |thread| (thread..clicks.partition_count).step_by(thread_count as usize);
     let consumers = (0..thread_count)
-        .map(|thread| consumer(brokers, topic, thread, thread_count))
+        .map(|thread| consumer(brokers, topic, share(thread)))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let shared = Shared {
         read: AtomicU64::new(0),
@@ -79,12 +81,11 @@ pub(crate) fn consume(
     })
 }
 
-/// A client with every `thread_count`-th partition.
+/// A client with these partitions.
 fn consumer(
     brokers: &str,
     topic: &str,
-    thread: i32,
-    thread_count: i32,
+    partitions: impl Iterator<Item = i32>,
 ) -> anyhow::Result<BaseConsumer> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
@@ -100,7 +101,7 @@ fn consumer(
         .create()
         .context("start raw consumer")?;
     let mut assignment = TopicPartitionList::new();
-    for partition in (thread..PARTITION_COUNT).step_by(thread_count as usize) {
+    for partition in partitions {
         assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&assignment).context("assign partitions")?;
