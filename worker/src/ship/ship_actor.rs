@@ -102,17 +102,17 @@ pub struct ShipState {
 #[derive(Default)]
 struct EpochUploads {
     under_way: JoinSet<Result<Uploaded, ShipError>>,
+    /// Their rows are where sinks find them, or in storage only: an epoch may have any number of segments.
     done: Vec<Uploaded>,
     closed_count: usize,
     /// When its first rows came, monotonic.
     begun: Option<Duration>,
 }
 
-/// A stored segment, and its rows for the sinks of this process.
+/// A stored segment.
 struct Uploaded {
     index: usize,
     segment: Segment,
-    rows: RunPart,
 }
 
 /// The actor.
@@ -236,11 +236,13 @@ impl ShipState {
                 encoding,
             ),
             encoding,
+            epoch,
             output: config.output,
             schema: self.segment_schema.clone(),
             batches,
             row_count: row_count as u64,
             encoder: self.encoder.clone(),
+            cache: config.cache.clone(),
         };
         self.epoch.closed_count += 1;
         let (store, blocking) = (config.store.clone(), config.blocking.clone());
@@ -255,13 +257,12 @@ impl ShipState {
         self.passed = epoch;
         let uploads = std::mem::take(&mut self.epoch);
         let pipeline = self.config.pipeline.clone();
-        let cache = self.config.cache.clone();
         let relation = self.config.relation.clone();
         let output = self.config.output;
         let (begun, clock) = (uploads.begun, self.config.clock.clone());
         self.finishing.spawn(async move {
             let origin = format!("ship {relation}");
-            let message = match task::caught(uploads.finish(epoch, &cache)).await {
+            let message = match task::caught(uploads.finish()).await {
                 Ok(Ok(segments)) => PipelineMessage::Reported(TaskReport::Shipped {
                     output,
                     epoch,
@@ -308,17 +309,10 @@ impl EpochUploads {
     }
 
     /// Waits for all uploads; the segments in the order they were closed.
-    async fn finish(
-        mut self,
-        epoch: Epoch,
-        cache: &SegmentCache,
-    ) -> Result<Vec<Segment>, ShipError> {
+    async fn finish(mut self) -> Result<Vec<Segment>, ShipError> {
         self.wait_below(1).await?;
         self.done.sort_by_key(|uploaded| uploaded.index);
-        let segments = self.done.into_iter().map(|uploaded| {
-            cache.keep(epoch, &uploaded.segment, uploaded.rows);
-            uploaded.segment
-        });
+        let segments = self.done.into_iter().map(|uploaded| uploaded.segment);
         Ok(segments.collect())
     }
 }
@@ -350,17 +344,22 @@ struct Upload {
     index: usize,
     path: String,
     encoding: Encoding,
+    /// In its name.
+    epoch: Epoch,
     output: OutputIndex,
     schema: SchemaRef,
     batches: Vec<RecordBatch>,
     row_count: u64,
     encoder: Arc<row_group::Encoder>,
+    cache: Arc<SegmentCache>,
 }
 
 impl Upload {
+    /// Stores it, and leaves its rows for the sinks of this process.
     async fn store(self, store: StoreRef, blocking: BlockingRef) -> Result<Uploaded, ShipError> {
         let (index, path) = (self.index, self.path.clone());
         let (output, row_count) = (self.output, self.row_count);
+        let (epoch, cache) = (self.epoch, self.cache.clone());
         let (object, rows) = blocking::run(&blocking, move || self.encode()).await??;
         ipc::create(&store, &path, &object).await?;
         let segment = Segment {
@@ -370,11 +369,8 @@ impl Upload {
             checksum: object.checksum,
             row_count,
         };
-        Ok(Uploaded {
-            index,
-            segment,
-            rows,
-        })
+        cache.keep(epoch, &segment, rows);
+        Ok(Uploaded { index, segment })
     }
 
     /// What is stored, and what the sinks of this process are given.

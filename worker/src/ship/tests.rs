@@ -144,6 +144,39 @@ async fn a_segment_that_is_full_before_its_barrier_is_named_by_the_first_epoch_i
 }
 
 #[tokio::test]
+async fn rows_of_a_full_segment_count_as_kept_for_sinks_before_their_epoch_ends() {
+    let running = Running::start(false).await;
+    let full = SEGMENT_BYTES_MAX / size_of::<i64>();
+    running.send([batch(full).await]);
+    let store = &running.reader.store;
+    let path = loop {
+        let stored = store.list("segments").await.expect("listed");
+        match stored.into_iter().next() {
+            Some(path) => break path,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    // So they come from memory, or not at all.
+    store.delete(&path).await.expect("deleted");
+    let segment = Segment {
+        output: OutputIndex(0),
+        path,
+        bytes: 0,
+        checksum: 0,
+        row_count: full as u64,
+    };
+    let kept = loop {
+        match running.reader.read(&segment).await {
+            Ok(kept) => break kept,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let rows = kept.into_batches().expect("rows");
+    assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), full);
+    running.end();
+}
+
+#[tokio::test]
 async fn many_rows_are_shipped_as_parquet_if_all_their_sinks_take_it() {
     for (row_groups_taken, count, ending) in [
         (true, row_group::ROWS_MIN, ".parquet"),
