@@ -13,6 +13,9 @@ use super::convert::{number, time};
 use super::texts::Texts;
 use super::token::{Token, TokenKind};
 
+/// Values that are appended together, which costs about as much as one alone.
+const RUN_VALUES: usize = 32;
+
 /// The values of one column in the rows of a block.
 #[derive(Clone, Copy)]
 struct Values<'a> {
@@ -108,18 +111,28 @@ fn fill<T: ArrowPrimitiveType>(
     read: impl Fn(&[u8]) -> Option<T::Native>,
 ) -> usize {
     let mut count = 0;
+    let mut run = [T::Native::default(); RUN_VALUES];
+    let mut run_length = 0;
     for (token, text) in values.iter() {
         if is_expected(token.kind)
             && let Some(value) = read(token.inside(text))
         {
-            builder.append_value(value);
+            if run_length == RUN_VALUES {
+                builder.append_slice(&run);
+                run_length = 0;
+            }
+            run[run_length] = value;
+            run_length += 1;
         } else if nullable && is_null(token.kind) {
+            builder.append_slice(&run[..run_length]);
+            run_length = 0;
             builder.append_null();
         } else {
             break;
         }
         count += 1;
     }
+    builder.append_slice(&run[..run_length]);
     count
 }
 

@@ -24,7 +24,10 @@ const ROOM: usize = 64 << 10;
 pub(super) struct Texts {
     /// A zero, then the end of each text.
     ends: Vec<i32>,
+    /// The texts, and behind them what may be written over.
     bytes: Vec<u8>,
+    /// How many bytes are theirs.
+    used: usize,
     /// The rows that are NULL, in order.
     nulls: Vec<usize>,
     /// Of the last column that was finished: rows and bytes.
@@ -36,6 +39,7 @@ impl Default for Texts {
         Self {
             ends: vec![0],
             bytes: Vec::new(),
+            used: 0,
             nulls: Vec::new(),
             last: (0, 0),
         }
@@ -51,60 +55,75 @@ impl Texts {
         let expected = expected.min(last_bytes.saturating_mul(2).max(ROOM));
         self.ends = Vec::with_capacity(count + 1);
         self.ends.push(0);
-        self.bytes = Vec::with_capacity(expected + expected / 16 + LONGER);
+        self.bytes = vec![0; expected + expected / 16 + LONGER];
+        self.used = 0;
         self.nulls.clear();
     }
 
     /// Appends what stands in `text` from `start` to `end`.
     #[inline]
     pub(super) fn push_part(&mut self, text: &[u8], start: usize, end: usize) {
-        let part = &text[start..end];
-        let behind = &text[start..];
-        let used = self.bytes.len();
-        // Where more follows, more is copied, and cut off again.
-        if part.len() <= SHORT {
-            match behind.first_chunk::<SHORT>() {
-                Some(chunk) => self.bytes.extend_from_slice(chunk),
-                None => self.push_ends(part),
-            }
-        } else if part.len() <= LONGER {
-            match behind.first_chunk::<LONGER>() {
-                Some(chunk) => self.bytes.extend_from_slice(chunk),
-                None => self.bytes.extend_from_slice(part),
-            }
+        let length = end - start;
+        // Where more follows, more is copied, and written over again.
+        if length <= SHORT
+            && let Some(room) = self.bytes[self.used..].first_chunk_mut::<SHORT>()
+            && let Some(chunk) = text[start..].first_chunk()
+        {
+            *room = *chunk;
+            self.used += length;
         } else {
-            self.bytes.extend_from_slice(part);
+            self.put_part(text, start, end);
         }
-        self.bytes.truncate(used + part.len());
         self.push_end();
     }
 
-    /// Copies a short text by its first and its last bytes, which may be the same.
-    #[inline]
-    fn push_ends(&mut self, part: &[u8]) {
-        let used = self.bytes.len();
-        if let (Some(first), Some(last)) = (part.first_chunk::<8>(), part.last_chunk::<8>()) {
-            self.bytes.extend_from_slice(first);
-            self.bytes.truncate(used + part.len() - last.len());
-            self.bytes.extend_from_slice(last);
-        } else if let (Some(first), Some(last)) = (part.first_chunk::<4>(), part.last_chunk::<4>())
+    /// The same of a text that is not short, stands at the end of a record, or has no room yet; it is not ended.
+    #[inline(never)]
+    fn put_part(&mut self, text: &[u8], start: usize, end: usize) {
+        let part = &text[start..end];
+        let room = &mut self.bytes[self.used..];
+        if part.len() <= SHORT
+            && let Some(room) = room.first_chunk_mut()
+            && let Some(chunk) = text[..end].last_chunk()
         {
-            self.bytes.extend_from_slice(first);
-            self.bytes.truncate(used + part.len() - last.len());
-            self.bytes.extend_from_slice(last);
+            *room = last_of(chunk, part.len());
+            self.used += part.len();
+        } else if part.len() <= LONGER
+            && let Some(room) = room.first_chunk_mut::<LONGER>()
+            && let Some(chunk) = text[start..].first_chunk()
+        {
+            *room = *chunk;
+            self.used += part.len();
         } else {
-            self.bytes.extend_from_slice(part);
+            self.put(part);
+        }
+    }
+
+    /// Adds to the text that is not ended yet, where there may be no room for it.
+    fn put(&mut self, bytes: &[u8]) {
+        self.make_room(bytes.len());
+        let end = self.used + bytes.len();
+        self.bytes[self.used..end].copy_from_slice(bytes);
+        self.used = end;
+    }
+
+    /// So that there is room for so many bytes, and some more.
+    fn make_room(&mut self, count: usize) {
+        let wanted = self.used + count + LONGER;
+        if wanted > self.bytes.len() {
+            self.bytes.resize(wanted.max(2 * self.bytes.len()), 0);
         }
     }
 
     /// Appends the text that the inside of a JSON string with escapes means.
     pub(super) fn push_escaped(&mut self, source: &[u8]) {
-        escape::resolve_bytes(source, &mut self.bytes);
+        self.make_room(source.len());
+        self.used += escape::resolve_bytes(source, &mut self.bytes[self.used..]);
         self.push_end();
     }
 
     pub(super) fn push(&mut self, text: &str) {
-        self.bytes.extend_from_slice(text.as_bytes());
+        self.put(text.as_bytes());
         self.push_end();
     }
 
@@ -115,7 +134,7 @@ impl Texts {
 
     #[inline]
     fn push_end(&mut self) {
-        let end = i32::try_from(self.bytes.len());
+        let end = i32::try_from(self.used);
         self.ends.push(end.expect("a batch holds less than 2 GiB"));
     }
 
@@ -124,6 +143,7 @@ impl Texts {
         let count = self.ends.len() - 1;
         let ends = std::mem::replace(&mut self.ends, vec![0]);
         let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.truncate(std::mem::take(&mut self.used));
         if bytes.capacity() / 2 > bytes.len() + ROOM {
             bytes.shrink_to_fit();
         }
@@ -137,6 +157,13 @@ impl Texts {
         let array = StringArray::try_new(offsets, Buffer::from_vec(bytes), nulls);
         Arc::new(array.expect("records that are not UTF-8 were refused"))
     }
+}
+
+/// The last so many bytes of a chunk, in front.
+#[inline]
+fn last_of(chunk: &[u8; SHORT], length: usize) -> [u8; SHORT] {
+    let moved = u128::from_le_bytes(*chunk).checked_shr(8 * (SHORT - length) as u32);
+    moved.unwrap_or(0).to_le_bytes()
 }
 
 fn nulls_at(rows: &[usize], count: usize) -> NullBuffer {

@@ -6,8 +6,9 @@
 
 use super::json::escape;
 
-/// What stands in the text.
+/// What stands in the text. As long as the other parts of a token: there are no gaps to be copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub(super) enum TokenKind {
     /// The record has no such field.
     Missing,
@@ -48,6 +49,7 @@ impl Token {
     };
 
     /// A token of the bytes `start..end`; records are shorter than 4 GiB.
+    #[inline]
     pub(super) fn new(kind: TokenKind, start: usize, end: usize) -> Self {
         Self {
             kind,

@@ -14,16 +14,20 @@ pub(in crate::decode) fn resolve(source: &str, target: &mut String) {
     target.push_str(rest);
 }
 
-/// The same for bytes that are known to be UTF-8, behind what `target` holds.
-pub(in crate::decode) fn resolve_bytes(source: &[u8], target: &mut Vec<u8>) {
+/// The same for bytes that are known to be UTF-8; how many it wrote to the beginning of `target`, which has room for as many as there are
+/// and one character. What an escape stands for is never longer than the escape.
+pub(in crate::decode) fn resolve_bytes(source: &[u8], target: &mut [u8]) -> usize {
     let mut rest = source;
+    let mut written = 0;
     while let Some(index) = memchr::memchr(b'\\', rest) {
-        target.extend_from_slice(&rest[..index]);
+        target[written..written + index].copy_from_slice(&rest[..index]);
+        written += index;
         let (character, length) = character(&rest[index + 1..]);
-        target.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+        written += character.encode_utf8(&mut target[written..]).len();
         rest = &rest[index + 1 + length..];
     }
-    target.extend_from_slice(rest);
+    target[written..written + rest.len()].copy_from_slice(rest);
+    written + rest.len()
 }
 
 /// The character that an escape (without its backslash) stands for, and the bytes it takes.

@@ -6,7 +6,8 @@
 //! Memory is bounded by [`LITERALS_MAX`] and [`LITERAL_BYTES_MAX`].
 
 use super::literal::Literal;
-use super::{scan, text_end};
+use super::marks::Marks;
+use super::scan::{self, Broken};
 use crate::decode::token::{Token, TokenKind};
 
 /// How many literals are remembered: some dozens of keys, or a few orders of a dozen.
@@ -39,6 +40,7 @@ pub(super) struct Place {
     pub(super) ended: bool,
     /// What was followed is ASCII, apart from literals: these are text since they were learned.
     pub(super) is_ascii: bool,
+    marks: Marks,
 }
 
 impl Place {
@@ -46,7 +48,24 @@ impl Place {
         at: 0,
         ended: false,
         is_ascii: true,
+        marks: Marks::NONE,
     };
+
+    /// The value that begins at `begin`, behind [`Self::at`], and the place behind it.
+    #[inline]
+    pub(super) fn value(&mut self, bytes: &[u8], begin: usize) -> Result<(Token, usize), Broken> {
+        match self.marks.plain_text(bytes, begin) {
+            Some(end) => Ok((Token::new(TokenKind::String, begin + 1, end), end + 1)),
+            None => self.scanned(bytes, begin),
+        }
+    }
+
+    /// The same of one that is no plain text.
+    fn scanned(&mut self, bytes: &[u8], begin: usize) -> Result<(Token, usize), Broken> {
+        let (token, end) = scan::value(bytes, begin)?;
+        self.is_ascii &= !token.holds_text() || bytes[begin..end].is_ascii();
+        Ok((token, end))
+    }
 }
 
 /// Whether nothing follows `end` but the brace that ends the record.
@@ -73,22 +92,20 @@ impl Layout {
     /// here, see [`Place::is_ascii`].
     #[inline]
     pub(super) fn follow(&mut self, bytes: &[u8], place: &mut Place, row: &mut [Token]) {
-        let Place { mut at, .. } = *place;
+        let Place {
+            mut at, mut marks, ..
+        } = *place;
         let mut followed = 0;
         for literal in &self.literals[self.next..] {
             if !literal.stands_at(bytes, at) {
                 break;
             }
             let begin = at + literal.length();
-            let (token, end) = match text_end::plain_text(bytes, begin) {
+            let (token, end) = match marks.plain_text(bytes, begin) {
                 Some(end) => (Token::new(TokenKind::String, begin + 1, end), end + 1),
-                None => match scan::value(bytes, begin) {
-                    Ok((token, end)) => {
-                        let is_ascii = !token.holds_text() || bytes[begin..end].is_ascii();
-                        place.is_ascii &= is_ascii;
-                        (token, end)
-                    }
-                    Err(_) => break,
+                None => match place.scanned(bytes, begin) {
+                    Ok(found) => found,
+                    Err(Broken) => break,
                 },
             };
             if let Some(slot) = row.get_mut(literal.token_index()) {
@@ -102,6 +119,7 @@ impl Layout {
             }
         }
         place.at = at;
+        place.marks = marks;
         self.next += followed;
         self.surprises = self.surprises.saturating_sub(followed as u32);
     }

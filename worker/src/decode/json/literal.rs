@@ -67,21 +67,26 @@ impl Literal {
     /// Whether it stands at `at`, which is 0 where a record begins: what opens a record stands nowhere else.
     #[inline]
     pub(super) fn stands_at(&self, bytes: &[u8], at: usize) -> bool {
-        let rest = bytes.get(at..).unwrap_or_default();
         if self.opens != (at == 0) {
             return false;
         }
-        let ([first, second], []) = (match rest.first_chunk::<{ 2 * WORD }>() {
-            Some(chunk) => chunk.as_chunks::<WORD>(),
-            // Near the end of a record.
-            None => return rest.starts_with(&self.bytes),
-        }) else {
+        let rest = bytes.get(at..);
+        let Some(chunk) = rest.and_then(|rest| rest.first_chunk::<{ 2 * WORD }>()) else {
+            return self.stands_near_end(bytes, at);
+        };
+        let ([first, second], []) = chunk.as_chunks::<WORD>() else {
             return false;
         };
         let differing = |index: usize, word: &[u8; WORD]| {
             (u64::from_le_bytes(*word) ^ self.begin[index]) & self.masks[index]
         };
         differing(0, first) | differing(1, second) == 0
-            && (self.bytes.len() <= 2 * WORD || rest.starts_with(&self.bytes))
+            && (self.bytes.len() <= 2 * WORD || bytes[at..].starts_with(&self.bytes))
+    }
+
+    /// The same where fewer than two words are left.
+    #[inline(never)]
+    fn stands_near_end(&self, bytes: &[u8], at: usize) -> bool {
+        bytes.get(at..).unwrap_or_default().starts_with(&self.bytes)
     }
 }

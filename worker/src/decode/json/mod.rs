@@ -6,6 +6,7 @@
 pub(super) mod escape;
 pub(super) mod layout;
 pub(super) mod literal;
+pub(super) mod marks;
 pub(super) mod scan;
 pub(super) mod text_end;
 pub(super) mod walk;

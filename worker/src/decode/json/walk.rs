@@ -69,7 +69,7 @@ impl ObjectWalker {
                     None => return Ok(()),
                 },
             };
-            let (token, end) = scan::value(bytes, begin)?;
+            let (token, end) = place.value(bytes, begin)?;
             if let Some(column) = column {
                 row[column] = token;
             }
