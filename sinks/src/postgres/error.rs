@@ -31,8 +31,9 @@ fn passes_by_itself(code: &str) -> bool {
     /// Connection, transaction rollback (deadlock), resources, not in the right state (locks), operator
     /// intervention (restart), system (I/O), server defect.
     const CLASSES: [&str; 7] = ["08", "40", "53", "55", "57", "58", "XX"];
-    /// In a standby or during a failover; idle in transaction for too long.
-    const CODES: [&str; 2] = ["25006", "25P03"];
+    /// In a standby or during a failover; idle in transaction for too long; a statement that was prepared is gone with its session, of which
+    /// a pooler has made another.
+    const CODES: [&str; 3] = ["25006", "25P03", "26000"];
     CODES.contains(&code) || CLASSES.iter().any(|class| code.starts_with(class))
 }
 

@@ -1,8 +1,8 @@
 //! Rows into a table of Postgres, each run in one transaction with its marker.
 //!
 //! The order of a run: lock and check the marker row, copy and merge the rows, wait until the log names the refused ones,
-//! move the marker, commit. What needs no answer before the next is sent goes out together with it, so that an epoch waits for the server
-//! four or five times. A commit whose answer is lost is never repeated: the connection is dropped, and the next fence reads from the marker
+//! move the marker, commit. What needs no answer before the next is sent goes out together with it, so that an epoch of up to
+//! 8 MiB waits for the server four times, five where rows have a key, six where some are deleted. A commit whose answer is lost is never repeated: the connection is dropped, and the next fence reads from the marker
 //! what became of it. Owns one connection, dropped after any error. Failure: see `error.rs`.
 
 mod apply;
@@ -19,11 +19,13 @@ mod table;
 mod tls;
 mod types;
 
+use std::pin::pin;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use futures::join;
+use futures::future::maybe_done;
+use futures::{join, poll};
 use millstream_common::blocking::BlockingRef;
 use millstream_common::plan::OnViolation;
 use millstream_common::plan::connector::PostgresSinkSpec;
@@ -186,12 +188,48 @@ impl Open {
                 return Err(SinkError::unavailable(what, cause));
             }
         }
-        // Where the marker cannot be moved, the transaction is broken, and COMMIT rolls it back.
-        let moved = marker::advance(client, &self.marker, deliverer, run);
-        let (moved, committed) = join!(moved, client.batch_execute("COMMIT"));
-        moved.map_err(failed)?;
+        let committed = self.commit(deliverer, run, written.savepoint).await;
         committed.map_err(failed)?;
         Ok(written.applied())
+    }
+
+    /// Moves the marker and commits, which it waits for once. The marker's row is changed outside of any savepoint, so that the lock on it is
+    /// the transaction's own: that is how whoever takes over finds this session.
+    async fn commit(
+        &self,
+        deliverer: &Deliverer,
+        run: &EpochRun,
+        savepoint: Option<&str>,
+    ) -> Result<(), tokio_postgres::Error> {
+        let client = &self.session.client;
+        let released = async {
+            match savepoint {
+                Some(name) => {
+                    let release = format!("RELEASE SAVEPOINT {name}");
+                    client.batch_execute(&release).await
+                }
+                None => Ok(()),
+            }
+        };
+        let mut released = pin!(maybe_done(released));
+        let moved = marker::advance(client, &self.marker, deliverer, run);
+        let mut moved = pin!(maybe_done(moved));
+        // Each is sent when it is first asked for, and what the server refuses breaks the transaction, so that COMMIT rolls it back. But COMMIT
+        // must not follow a move that could not be sent.
+        let _ = poll!(released.as_mut());
+        let _ = poll!(moved.as_mut());
+        let mut committed = Ok(());
+        if moved
+            .as_mut()
+            .output_mut()
+            .is_none_or(|moved| moved.is_ok())
+        {
+            let commit = client.batch_execute("COMMIT");
+            (_, _, committed) = join!(released.as_mut(), moved.as_mut(), commit);
+        }
+        released.take_output().unwrap_or(Ok(()))?;
+        moved.take_output().unwrap_or(Ok(()))?;
+        committed
     }
 }
 

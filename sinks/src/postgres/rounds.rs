@@ -21,6 +21,7 @@ use super::error::classify;
 use crate::left_out::place_without;
 use crate::sink::{RunRows, SinkError};
 
+const SAVEPOINT: &str = "millstream_round";
 const BEGIN: &str = "SAVEPOINT millstream_round";
 const UNDO: &str = "ROLLBACK TO SAVEPOINT millstream_round; RELEASE SAVEPOINT millstream_round";
 
@@ -44,8 +45,8 @@ pub(super) async fn write(
         let before = left_out.len() as u64;
         let mut written = RunWriter::new(client, plan, before).write(&round).await?;
         if written.refused.is_empty() || !written.has_displaced {
-            // The savepoint ends with the transaction.
             written.row_count += before;
+            written.savepoint = Some(SAVEPOINT);
             return Ok(written);
         }
         client.batch_execute(UNDO).await.map_err(failed)?;

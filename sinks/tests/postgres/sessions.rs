@@ -132,6 +132,83 @@ async fn a_vanished_deliverer_that_holds_the_lock_is_ended() {
     );
 }
 
+/// COMMIT waits there for as long as somebody else holds the lock 7.
+const WAITS_IN_COMMIT: &str = "CREATE TABLE t (id bigint PRIMARY KEY, name text);
+    CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION wait()";
+
+#[tokio::test]
+async fn a_deliverer_that_hangs_in_commit_is_ended_whatever_it_wrote() {
+    let ways: [(&[&str], OnViolation); 3] = [
+        (&[], OnViolation::Fail),
+        (&["id"], OnViolation::Fail),
+        (&["id"], OnViolation::Drop),
+    ];
+    for (primary_key, on_violation) in ways {
+        let database = Database::new().await;
+        database.run(WAITS_IN_COMMIT).await;
+        let make = |token| {
+            sink(
+                spec(&database, "t", primary_key),
+                deliverer(token),
+                conformance::schema(),
+                on_violation,
+            )
+        };
+        let holder = server::connect(&database.url).await;
+        let hold = "SELECT pg_advisory_lock(7)";
+        holder.batch_execute(hold).await.expect("held");
+        let mut hangs = make(3);
+        assert_eq!(conformance::fence(&mut hangs).await, Epoch(0));
+        let changes: &[&[Change]] = &[&[Change::Put(1, "a")]];
+        let applied = conformance::apply(&mut hangs, 0, 1, changes);
+        let takes_over = async {
+            let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+            while database.text(waits).await != "1" {
+                tokio::task::yield_now().await;
+            }
+            let mut next = make(4);
+            assert_eq!(conformance::fence(&mut next).await, Epoch(0));
+            next
+        };
+        let (applied, mut next) = futures::join!(applied, takes_over);
+        assert!(
+            matches!(applied, Err(SinkError::Unavailable { .. })),
+            "{applied:?}"
+        );
+        let release = "SELECT pg_advisory_unlock(7)";
+        holder.batch_execute(release).await.expect("released");
+        conformance::apply(&mut next, 0, 1, changes)
+            .await
+            .expect("repeated");
+        assert_eq!(database.text("SELECT count(*) FROM t").await, "1");
+    }
+}
+
+#[tokio::test]
+async fn rows_are_not_kept_where_the_marker_cannot_be_moved() {
+    let database = Database::new().await;
+    database.run("CREATE TABLE t (id bigint, name text)").await;
+    let spec = spec(&database, "t", &[]);
+    let mut sink = super::sink(spec, deliverer(1), conformance::schema(), OnViolation::Fail);
+    assert_eq!(conformance::fence(&mut sink).await, Epoch(0));
+    database
+        .run(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'no marker moves'; END $$;
+             CREATE TRIGGER refuses BEFORE UPDATE ON millstream_markers
+                FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .await;
+    let changes: &[&[Change]] = &[&[Change::Put(1, "a")]];
+    let text = refusal(conformance::apply(&mut sink, 0, 1, changes).await);
+    assert!(text.contains("no marker moves"), "{text}");
+    assert_eq!(database.text("SELECT count(*) FROM t").await, "0");
+}
+
 #[tokio::test]
 async fn a_database_that_is_not_there_is_named_without_its_password() {
     let spec = PostgresSinkSpec {
