@@ -19,8 +19,7 @@ impl Marks {
     /// Of a record that nobody has looked at.
     pub(super) const NONE: Self = Self { bits: 0, end: 0 };
 
-    /// The closing quote of the text whose opening quote is at `begin`, if both are there and it is ASCII without escapes. From one call to
-    /// the next, `begin` only grows.
+    /// The closing quote of the text whose opening quote is at `begin`, if both are there and it is ASCII without escapes.
     #[inline]
     pub(super) fn plain_text(&mut self, bytes: &[u8], begin: usize) -> Option<usize> {
         if bytes.get(begin) != Some(&b'"') {
@@ -33,13 +32,16 @@ impl Marks {
     /// The first marked byte at or behind `at`, or the end.
     #[inline]
     fn next(&mut self, bytes: &[u8], at: usize) -> usize {
-        if at < self.end {
-            let bits = self.bits >> (BLOCK - (self.end - at));
+        let mut at = at;
+        // Wraps to something large where `at` is behind the block.
+        let before_end = self.end.wrapping_sub(at);
+        if (1..=BLOCK).contains(&before_end) {
+            let bits = self.bits >> (BLOCK - before_end);
             if bits != 0 {
                 return at + bits.trailing_zeros() as usize;
             }
+            at = self.end;
         }
-        let mut at = at.max(self.end);
         while at < bytes.len() {
             self.bits = marks_from(bytes, at);
             self.end = at + BLOCK;
@@ -152,10 +154,9 @@ mod tests {
             bytes in prop_oneof![any_bytes(0), any_bytes(20), any_bytes(100)],
             places in prop::collection::vec(any::<prop::sample::Index>(), 1..8),
         ) {
-            let mut places: Vec<usize> = places.iter().map(|at| at.index(bytes.len() + 1)).collect();
-            places.sort_unstable();
             let mut marks = Marks::NONE;
             for at in places {
+                let at = at.index(bytes.len() + 1);
                 let found = bytes[at..].iter().position(|byte| is_marked(*byte));
                 let expected = found.map_or(bytes.len(), |index| at + index);
                 // Behind the end there is no byte that could be taken for one.
