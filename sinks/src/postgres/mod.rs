@@ -2,8 +2,9 @@
 //!
 //! The order of a run: lock and check the marker row, copy and merge the rows, wait until the log names the refused ones,
 //! move the marker, commit. What needs no answer before the next is sent goes out together with it, so that an epoch of up to
-//! 8 MiB waits for the server four times, five where rows have a key, six where some are deleted. A commit whose answer is lost is never repeated: the connection is dropped, and the next fence reads from the marker
-//! what became of it. Owns one connection, dropped after any error. Failure: see `error.rs`.
+//! 8 MiB waits for the server four times, five where rows have a key, six where some are deleted. A commit whose answer is lost
+//! is never repeated: the connection is dropped, and the next fence reads from the marker what became of it. Owns one
+//! connection, dropped after any error. Failure: see `error.rs`.
 
 mod apply;
 mod compact;
