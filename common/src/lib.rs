@@ -26,6 +26,7 @@ pub mod preview;
 pub mod problem;
 pub mod replay_split;
 pub mod report;
+pub mod row_bytes;
 pub mod secret;
 pub mod store;
 pub mod suggest;

@@ -16,6 +16,7 @@ use futures::{StreamExt, TryStreamExt};
 use millstream_common::error::Kind;
 use millstream_common::ids::{Epoch, Incarnation, JobName, Token};
 use millstream_common::log::rewind::SinkRewind;
+use millstream_common::row_bytes::row_bytes;
 use millstream_common::trace::TraceContext;
 
 use crate::row_group;
@@ -129,10 +130,10 @@ impl RunPart {
         }
     }
 
-    /// What it holds of memory.
+    /// What its rows take, also where they are slices of something larger: such slices follow each other.
     pub fn memory_bytes(&self) -> usize {
         match self {
-            Self::Batches(batches) => batches.iter().map(RecordBatch::get_array_memory_size).sum(),
+            Self::Batches(batches) => batches.iter().map(row_bytes).sum(),
             Self::RowGroup(file) => file.len(),
         }
     }

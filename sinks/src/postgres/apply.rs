@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Int8Array, Int16Array, Int64Array, RecordBatch, UInt64Array,
+    ArrayRef, AsArray, Int8Array, Int16Array, Int64Array, RecordBatch, UInt64Array,
 };
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int8Type, Int64Type, Schema};
@@ -17,6 +17,7 @@ use arrow::error::ArrowError;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, join};
 use millstream_common::plan::{OP_COLUMN, OP_DELETE, OnViolation};
+use millstream_common::row_bytes::row_bytes;
 use tokio_postgres::{Client, Error, Statement};
 
 use super::compact::{Keep, compact, is_comparable};
@@ -32,6 +33,7 @@ use crate::sink::{REJECTED_ROWS_MAX, RejectedRow, RunRows, SinkError};
 /// repeats stays small.
 const CHUNK_ROWS_MAX: usize = 65_536;
 const CHUNK_BYTES_MAX: usize = 8 << 20;
+const SAVEPOINT: &str = "millstream";
 const SAVE: &str = "SAVEPOINT millstream";
 /// Also keeps what was done since the last one.
 const SAVE_AGAIN: &str = "RELEASE SAVEPOINT millstream; SAVEPOINT millstream";
@@ -64,7 +66,7 @@ pub(super) struct RunWriter<'a> {
     /// Numbers of the rows refused, as they were given.
     refused: Vec<u64>,
     refused_count: u64,
-    /// The transaction has one; it ends with it.
+    /// The transaction has one, [`SAVEPOINT`].
     has_savepoint: bool,
 }
 
@@ -81,6 +83,8 @@ pub(super) struct Written {
     pub rejected: Vec<RejectedRow>,
     /// A row that is fine may have made way for a refused one of its key.
     pub has_displaced: bool,
+    /// The outermost savepoint that is still open.
+    pub savepoint: Option<&'static str>,
 }
 
 /// Why a statement over some rows did not go through.
@@ -118,7 +122,7 @@ impl<'a> RunWriter<'a> {
         while let Some(batch) = batches.next().await {
             let batch = batch?;
             row_count += batch.num_rows();
-            bytes += slice_bytes(&batch);
+            bytes += row_bytes(&batch);
             gathered.push(batch);
             if row_count >= CHUNK_ROWS_MAX || bytes >= CHUNK_BYTES_MAX {
                 self.write_chunk(&rows.schema(), &mut gathered).await?;
@@ -135,6 +139,7 @@ impl<'a> RunWriter<'a> {
             refused: self.refused,
             rejected: self.rejected,
             has_displaced: self.has_displaced,
+            savepoint: self.has_savepoint.then_some(SAVEPOINT),
         })
     }
 
@@ -408,15 +413,6 @@ fn refused_line(error: &Error) -> Option<usize> {
     let (_, rest) = context.strip_prefix("COPY ")?.split_once(", line ")?;
     let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next()?;
     digits.parse::<usize>().ok()?.checked_sub(1)
-}
-
-/// What the rows take, also where they are a slice of something larger.
-fn slice_bytes(rows: &RecordBatch) -> usize {
-    let sizes = rows.columns().iter().map(|column| {
-        let size = column.to_data().get_slice_memory_size();
-        size.unwrap_or_else(|_| column.get_array_memory_size())
-    });
-    sizes.sum()
 }
 
 fn operations(rows: &RecordBatch) -> Option<&Int8Array> {

@@ -14,13 +14,14 @@ use arrow::error::ArrowError;
 use futures::FutureExt;
 use futures::future::try_join_all;
 use millstream_common::error::Kind;
+use millstream_common::row_bytes::row_bytes;
 use tokio::time::Instant;
 
 use super::credit::{CreditPermit, EdgeCredits};
 use super::flight_client::RemoteOutlet;
 use super::message::{Deliver, EdgeBarrier, EdgeBatch, EdgeId, OwnedRows, StreamMessage};
 use super::route::{Routed, Router, RowHasher};
-use super::split::{BATCH_BYTES_MAX, batch_bytes, split};
+use super::split::{BATCH_BYTES_MAX, split};
 
 /// Why a message could not be sent.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +141,7 @@ impl EdgeSender {
             let batch = rows.into_batch().map_err(SendError::Route)?;
             return self.send_batch(batch).await;
         }
-        let bytes = batch_bytes(rows.batch());
+        let bytes = row_bytes(rows.batch());
         let permit = self.credit(bytes).await?;
         self.sent.bytes += (bytes / rows.batch().num_rows().max(1) * rows.count()) as u64;
         self.send_part(rows, permit).await

@@ -1,7 +1,7 @@
 //! How much memory a batch keeps alive.
 //!
 //! Called by operators that keep batches as state and have to say how much they hold. What Arrow says itself counts an allocation once for each
-//! column in it, and a batch that was read from storage is one allocation for all of them. Pure. Cannot fail.
+//! column in it, and what was read from storage as it was written there is one allocation for all of them. Pure. Cannot fail.
 
 use std::collections::BTreeMap;
 

@@ -16,6 +16,7 @@ use millstream_common::error::{Failure, Kind};
 use millstream_common::ids::{Epoch, Generation, Incarnation, OutputIndex, WorkerId};
 use millstream_common::plan::{OP_COLUMN, OP_UPSERT};
 use millstream_common::report::Segment;
+use millstream_common::row_bytes::row_bytes;
 use millstream_common::store::StoreRef;
 use millstream_common::time::ClockRef;
 use millstream_sinks::row_group;
@@ -195,7 +196,7 @@ impl ShipState {
             self.epoch.begun = Some(self.config.clock.monotonic());
         }
         let batch = self.with_op(batch)?;
-        self.gathered_bytes += batch.get_array_memory_size();
+        self.gathered_bytes += row_bytes(&batch);
         self.gathered.push(batch);
         if self.gathered_bytes >= SEGMENT_BYTES_MAX {
             self.close(self.passed.next());

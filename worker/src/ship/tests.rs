@@ -36,12 +36,19 @@ const EDGE: EdgeId = EdgeId {
     branch: 0,
 };
 
-async fn batch(row_count: usize) -> StreamMessage {
+fn rows(row_count: usize) -> RecordBatch {
     let schema = Schema::new(vec![Field::new("n", DataType::Int64, false)]);
     let column = Int64Array::from_value(7, row_count);
-    let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(column)]);
+    RecordBatch::try_new(Arc::new(schema), vec![Arc::new(column)]).expect("batch")
+}
+
+async fn batch(row_count: usize) -> StreamMessage {
+    message(rows(row_count)).await
+}
+
+async fn message(rows: RecordBatch) -> StreamMessage {
     StreamMessage::Batch(EdgeBatch {
-        rows: OwnedRows::whole(batch.expect("batch")),
+        rows: OwnedRows::whole(rows),
         permit: EdgeCredits::new(1).acquire(1).await.expect("open"),
     })
 }
@@ -140,6 +147,22 @@ async fn a_segment_that_is_full_before_its_barrier_is_named_by_the_first_epoch_i
         let segments = shipped(&mut running.told).await;
         assert_eq!(epochs(&segments), expected, "behind epoch 5, then 9");
     }
+    running.end();
+}
+
+#[tokio::test]
+async fn slices_of_one_batch_share_segments_as_their_rows_take_room() {
+    let mut running = Running::start(false).await;
+    let row_count = SEGMENT_BYTES_MAX / size_of::<i64>();
+    let (whole, tenth) = (rows(row_count), row_count / 10);
+    for part in 0..10 {
+        running.send([message(whole.slice(part * tenth, tenth)).await]);
+    }
+    running.send([barrier(6)]);
+    let segments = shipped(&mut running.told).await;
+    assert!(segments.len() <= 2, "{}", segments.len());
+    let row_counts = segments.iter().map(|segment| segment.row_count);
+    assert_eq!(row_counts.sum::<u64>(), 10 * tenth as u64);
     running.end();
 }
 
