@@ -35,8 +35,10 @@ use crate::operator::{self, OperatorError};
 
 /// Parts of one operator that are asked for at once.
 const PARTS_AT_ONCE: usize = 32;
-/// Bytes of one operator's parts on their way at once; a larger part comes alone.
+/// Bytes of parts on their way at once, as they are stored; a larger part comes alone.
 const BYTES_AT_ONCE: u32 = 256 << 20;
+/// The same, as a share of the memory that state may take: decoded they are some times as large, and are beside it until they are folded.
+const LIMIT_SHARE: u64 = 8;
 
 /// What it is done with.
 pub(super) struct Restore<'a> {
@@ -70,7 +72,9 @@ impl Restore<'_> {
         for tasks in by_stage.into_values() {
             stages.extend(self.stage(tasks)?);
         }
-        let restored = try_join_all(stages.into_iter().map(|stage| self.restore(stage))).await?;
+        let room = Room::new(self.spill.budget.bytes_limit());
+        let restored = stages.into_iter().map(|stage| self.restore(stage, &room));
+        let restored = try_join_all(restored).await?;
         Ok(restored.into_iter().flatten().collect())
     }
 
@@ -99,7 +103,7 @@ impl Restore<'_> {
         }))
     }
 
-    async fn restore(&self, stage: Stage<'_>) -> Result<Restored, Failure> {
+    async fn restore(&self, stage: Stage<'_>, room: &Room) -> Result<Restored, Failure> {
         let parts = self.point.parts.get(&stage.keyed.operator);
         let parts = parts.cloned().unwrap_or_default();
         let mut queues = Vec::new();
@@ -114,7 +118,8 @@ impl Restore<'_> {
             async move { Ok((task, self.fold_all(&fold, state, queued).await?)) }
         });
         let folds = try_join_all(folds.collect::<Vec<_>>());
-        let (folded, ()) = try_join(folds, self.load_all(&stage.name, &parts, queues)).await?;
+        let load = self.load_all(&stage.name, &parts, queues, room);
+        let (folded, ()) = try_join(folds, load).await?;
         let folded = folded.into_iter();
         Ok(folded
             .map(|(task, state)| (task, (state, parts.clone())))
@@ -127,10 +132,11 @@ impl Restore<'_> {
         stage: &str,
         parts: &[StatePart],
         queues: Vec<mpsc::Sender<Arc<Loaded>>>,
+        room: &Room,
     ) -> Result<(), Failure> {
-        let room = Arc::new(Semaphore::new(BYTES_AT_ONCE as usize));
-        // Room is taken in the order of folding: a part never waits for room that a later one holds.
-        let begun = stream::iter(parts.to_vec()).then(|part| begin(part, room.clone()));
+        // Room is taken in the order of folding: a part never waits for room that a later one of its operator holds, and what other operators
+        // hold they give back without this one.
+        let begun = stream::iter(parts.to_vec()).then(|part| room.clone().begin(part));
         let loads = begun.map(|(part, room)| self.load(stage, part, room));
         let mut loads = pin!(loads.buffered(PARTS_AT_ONCE));
         while let Some(loaded) = loads.next().await {
@@ -223,9 +229,29 @@ impl Loaded {
     }
 }
 
-/// Waits for room for the part.
-async fn begin(part: StatePart, room: Arc<Semaphore>) -> (StatePart, OwnedSemaphorePermit) {
-    let bytes = u32::try_from(part.bytes).unwrap_or(BYTES_AT_ONCE);
-    let permit = room.acquire_many_owned(bytes.clamp(1, BYTES_AT_ONCE)).await;
-    (part, permit.expect("nobody closes it"))
+/// For the parts of all operators on their way.
+#[derive(Clone)]
+struct Room {
+    free: Arc<Semaphore>,
+    bytes_max: u32,
+}
+
+impl Room {
+    /// Beside state that may take so much memory.
+    fn new(state_bytes_limit: Option<u64>) -> Self {
+        let share = state_bytes_limit.map_or(u64::MAX, |limit| limit / LIMIT_SHARE);
+        let bytes_max = share.clamp(1, u64::from(BYTES_AT_ONCE)) as u32;
+        Self {
+            free: Arc::new(Semaphore::new(bytes_max as usize)),
+            bytes_max,
+        }
+    }
+
+    /// Waits for room for the part.
+    async fn begin(self, part: StatePart) -> (StatePart, OwnedSemaphorePermit) {
+        let bytes = u32::try_from(part.bytes).unwrap_or(self.bytes_max);
+        let bytes = bytes.clamp(1, self.bytes_max);
+        let permit = self.free.acquire_many_owned(bytes).await;
+        (part, permit.expect("nobody closes it"))
+    }
 }

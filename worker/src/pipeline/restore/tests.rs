@@ -176,6 +176,32 @@ async fn each_part_is_read_once_for_all_tasks_and_all_at_a_time() {
     );
 }
 
+#[tokio::test]
+async fn parts_on_their_way_take_an_eighth_of_what_state_may_take() {
+    let room = Room::new(Some(8_000));
+    let part = |bytes| StatePart {
+        path: String::new(),
+        epoch: Epoch(1),
+        bytes,
+        checksum: 0,
+        row_count: 1,
+    };
+    let (_, first) = room.clone().begin(part(600)).await;
+    let (_, second) = room.clone().begin(part(400)).await;
+    let mut large = pin!(room.clone().begin(part(1 << 40)));
+    assert!(futures::poll!(large.as_mut()).is_pending());
+    drop(first);
+    assert!(
+        futures::poll!(large.as_mut()).is_pending(),
+        "it comes alone"
+    );
+    drop(second);
+    let (_, alone) = large.await;
+    assert!(futures::poll!(pin!(room.clone().begin(part(1)))).is_pending());
+    drop(alone);
+    drop(room.clone().begin(part(0)).await);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_part_that_is_missing_or_damaged_is_refused_by_its_name_and_never_taken_for_empty() {
     let functions = Functions::new();
