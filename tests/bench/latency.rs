@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use millstream_common::time::{Clock, SystemClock};
 use tokio_postgres::{Client, NoTls};
@@ -64,6 +64,12 @@ impl Default for Arguments {
 }
 
 pub(crate) async fn run(services: &Services, arguments: &Arguments) -> anyhow::Result<()> {
+    ensure!(
+        arguments.warmup < arguments.seconds,
+        "a warm-up of {} of {} s leaves nothing to be counted: take --seconds of more, or --warmup of less",
+        arguments.warmup,
+        arguments.seconds
+    );
     topic::make(&services.kafka, TOPIC).await?;
     let (client, connection) = tokio_postgres::connect(&services.postgres, NoTls)
         .await
