@@ -94,7 +94,8 @@ impl SeenKeys {
         Ok(())
     }
 
-    /// Has the places of these keys brought near.
+    /// Has the places of these keys brought near. What is found is not used: a loop that compares whole keys and their times, and so spares known
+    /// ones the second look, has fewer keys in flight at once, and known keys took a third longer with it.
     #[inline]
     fn look_at(&self, fingerprints: &[u128]) {
         let known = fingerprints.iter().filter(|fingerprint| {

@@ -59,6 +59,13 @@ fn keys_taken_together_are_as_those_taken_one_by_one() {
     let expected = (0..100).chain(150..250);
     assert!(kept.into_iter().eq(expected.map(|n| (n, n as i64))));
     assert_eq!(seen.held_count(), 200);
+    // Those that are forgotten are first once more, and only once.
+    seen.forget(75).expect("in memory");
+    let again: Vec<u128> = keys(0..100).chain(keys(0..100)).collect();
+    let mut kept = Vec::new();
+    seen.insert_all(&again, |_| 900, |place, _| kept.push(place))
+        .expect("in memory");
+    assert!(kept.into_iter().eq(0..75));
 }
 
 #[test]
