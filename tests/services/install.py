@@ -14,8 +14,8 @@ import time
 
 from support import Failure, locked, say, tail
 
-# A step of an install may wait for a slow network, never for ever.
-STEP_SECONDS_MAX = 1800
+# A step of an install may wait for a slow network or compile for half an hour, never for ever.
+STEP_SECONDS_MAX = 3600
 
 
 class Cache:

@@ -17,6 +17,7 @@ def arguments():
     parser.add_argument("--query", choices=["windows", "dedup"], required=True)
     parser.add_argument("--brokers", required=True)
     parser.add_argument("--topic", required=True, help="of clicks")
+    parser.add_argument("--clicks", type=int, required=True, help="how many there are")
     parser.add_argument("--answers", required=True, help="an empty topic")
     parser.add_argument("--scratch", type=pathlib.Path, required=True, help="an empty folder")
     return parser.parse_args()

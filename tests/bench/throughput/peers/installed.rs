@@ -17,23 +17,34 @@ pub(super) struct Kind {
     pub(super) title: &'static str,
     /// Whether its answer lacks the windows that the watermark has not passed.
     pub(super) keeps_open_windows: bool,
+    /// Whether its job also knows the query that leaves out clicks which come twice.
+    pub(super) dedups: bool,
 }
 
-pub(super) static KINDS: [Kind; 3] = [
+pub(super) static KINDS: [Kind; 4] = [
     Kind {
         name: "flink",
         title: "Flink SQL",
         keeps_open_windows: false,
+        dedups: true,
     },
     Kind {
         name: "spark",
         title: "Spark Structured Streaming",
         keeps_open_windows: true,
+        dedups: true,
     },
     Kind {
         name: "kafka_streams",
         title: "Kafka Streams",
         keeps_open_windows: false,
+        dedups: true,
+    },
+    Kind {
+        name: "laminardb",
+        title: "LaminarDB",
+        keeps_open_windows: true,
+        dedups: false,
     },
 ];
 
@@ -150,9 +161,9 @@ mod tests {
         assert_eq!(found("installed"), spark);
         assert_eq!(found("spark"), spark);
         assert_eq!(found("none"), Ok(Vec::new()));
-        let failure = found("all").expect_err("two are missing");
+        let failure = found("all").expect_err("three are missing");
         assert!(
-            failure.contains("flink, kafka_streams; `make install-peers`"),
+            failure.contains("flink, kafka_streams, laminardb; `make install-peers`"),
             "{failure}"
         );
         let failure = found("spark,storm").expect_err("there is no job for it");

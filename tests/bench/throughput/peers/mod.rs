@@ -93,7 +93,8 @@ impl Beside {
             series: Vec::new(),
         };
         for query in queries {
-            let peers = beside.peers.iter().enumerate();
+            let able = |(_, of): &(usize, &Peer)| of.kind.dedups || !query.dedups;
+            let peers = beside.peers.iter().enumerate().filter(able);
             beside.series.extend(peers.map(|(peer, of)| Series {
                 peer,
                 title: of.title(),

@@ -67,6 +67,8 @@ pub(super) async fn run(
         .current_dir(scratch.path())
         .args(["--query", query.name, "--brokers", &services.kafka])
         .args(["--topic", clicks, "--answers", &answers])
+        .arg("--clicks")
+        .arg(expected.read.to_string())
         .arg("--home")
         .arg(home)
         .arg("--scratch")
